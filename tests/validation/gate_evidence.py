@@ -1,0 +1,108 @@
+"""Evidence of a good challenger, shaped like evaluation.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+
+def interval(mean: float, width: float = 0.01) -> dict[str, float]:
+    return {"mean": mean, "low": mean - width, "high": mean + width}
+
+
+def scores(ndcg: float) -> dict[str, dict[str, float]]:
+    return {
+        "recall@5": interval(ndcg * 1.2),
+        "recall@10": interval(ndcg * 2),
+        "ndcg@5": interval(ndcg * 0.8),
+        "ndcg@10": interval(ndcg),
+    }
+
+
+def difference(value: float, width: float, base: float) -> dict[str, dict[str, float]]:
+    one = {
+        "difference": value,
+        "low": value - width,
+        "high": value + width,
+        "relative": value / base,
+        "relative_low": (value - width) / base,
+    }
+    return {name: dict(one) for name in ("recall@5", "recall@10", "ndcg@5", "ndcg@10")}
+
+
+def good_evaluation(champion: str | None = "c" * 64) -> dict[str, Any]:
+    """A challenger that passes every condition of the default policy."""
+    evaluation: dict[str, Any] = {
+        "holdout": {"split": "test", "users": 943, "items": 1349, "digest": "d" * 64},
+        "models": {"challenger": scores(0.07), "popularity": scores(0.05), "sasrec": scores(0.069)},
+        "paired": {"popularity": difference(0.02, 0.006, 0.05), "sasrec": difference(0.001, 0.006, 0.069)},
+        "slices": {
+            "head items": {
+                "users": 600,
+                "models": {"challenger": {"recall@10": 0.2, "ndcg@10": 0.1}, "popularity": {"ndcg@10": 0.09}},
+            },
+            "tail items": {
+                "users": 343,
+                "models": {
+                    "challenger": {"recall@10": 0.05, "ndcg@10": 0.02},
+                    "popularity": {"ndcg@10": 0.0},
+                },
+            },
+        },
+        "codebook": {
+            "codes": 32,
+            "levels": 3,
+            "usage": [1.0, 0.97, 0.94],
+            "perplexity": [27.0, 24.1, 22.0],
+            "residual": [0.6, 0.45, 0.37],
+            "collision_rate": 0.12,
+            "usage_min": 0.94,
+            "perplexity_min_share": 0.69,
+        },
+        "latency": {"p50_ms": 3.1, "p99_ms": 9.7},
+        "champion": {"release": champion},
+        "training": {},
+    }
+    if champion is not None:
+        evaluation["models"]["champion"] = scores(0.068)
+        evaluation["paired"]["champion"] = difference(0.002, 0.004, 0.068)
+    return evaluation
+
+
+def paths(value: Any, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every key path below a tree of dicts, inner nodes too."""
+    found = [prefix] if prefix else []
+    if isinstance(value, dict):
+        for key, below in value.items():
+            found += paths(below, (*prefix, key))
+    return found
+
+
+def put(evaluation: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    """Set the value at a path of keys; a missing parent is made."""
+    for key in path[:-1]:
+        evaluation = evaluation.setdefault(key, {})
+    evaluation[path[-1]] = value
+
+
+def remove(evaluation: dict[str, Any], path: tuple[str, ...]) -> None:
+    """Remove a path of keys where it is there."""
+    for key in path[:-1]:
+        if not isinstance(evaluation.get(key), dict):
+            return
+        evaluation = evaluation[key]
+    evaluation.pop(path[-1], None)
+
+
+GARBAGE = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.text(max_size=5),
+    st.just(float("nan")),
+    st.just(float("inf")),
+    st.just(float("-inf")),
+    st.just(10**400),
+    st.lists(st.floats(), max_size=2),
+    st.dictionaries(st.text(max_size=3), st.floats(), max_size=2),
+)
