@@ -1,0 +1,172 @@
+"""What to ingest: where the two sources lie, which columns mean what, and what is kept."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ingestion.errors import IngestError
+
+Format = Literal["csv", "tsv", "jsonl", "parquet"]
+TimestampUnit = Literal["iso", "epoch_s", "epoch_ms"]
+
+INTERACTION_COLUMNS = ("user_id", "item_id", "timestamp", "position", "action")
+SUFFIXES: dict[str, Format] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+
+
+class Strict(BaseModel):
+    """Immutable settings that refuse a name they do not know, and suggest the one that was meant."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_settings(cls, value: Any) -> Any:
+        for name in value if isinstance(value, dict) else ():
+            if name not in cls.model_fields:
+                near = difflib.get_close_matches(str(name), cls.model_fields, n=1)
+                hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(cls.model_fields)}."
+                raise ValueError(f"unknown setting '{name}'; {hint}")
+        return value
+
+
+class Source(Strict):
+    """One file, and how its columns are called here.
+
+    `columns` maps our name to the source's name. `casts` applies to our names, before anything else:
+    `{"user_id": "int64"}` turns the 17.0 that a data frame made of an integer back into 17.
+    """
+
+    location: str = Field(min_length=1)
+    format: Format | None = None
+    columns: dict[str, str]
+    casts: dict[str, Literal["string", "int64", "float64"]] = {}
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    quote: str = Field(default='"', max_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in self.casts:
+            if name not in self.columns:
+                raise ValueError(f"casts names '{name}', which columns does not map")
+        self.resolved_format()
+        return self
+
+    def resolved_format(self) -> Format:
+        """The given format, or the one that the file's suffix says (a closing .gz is looked through)."""
+        if self.format:
+            return self.format
+        suffix = Path(self.location.removesuffix(".gz")).suffix.lower()
+        if suffix not in SUFFIXES:
+            raise ValueError(
+                f"the format of {self.location} cannot be told from its suffix; "
+                "set format to csv, tsv, jsonl or parquet"
+            )
+        return SUFFIXES[suffix]
+
+
+class InteractionSource(Source):
+    """Who met which item when. `timestamp`, `position` or both give the order; `action` is optional."""
+
+    columns: dict[str, str] = {"user_id": "user_id", "item_id": "item_id", "timestamp": "timestamp"}
+    timestamp_unit: TimestampUnit = "iso"
+
+    @model_validator(mode="after")
+    def _mapped(self) -> Self:
+        unknown = [name for name in self.columns if name not in INTERACTION_COLUMNS]
+        if unknown:
+            raise ValueError(
+                f"interactions.columns maps '{unknown[0]}'; it can map {', '.join(INTERACTION_COLUMNS)}"
+            )
+        for name in ("user_id", "item_id"):
+            if name not in self.columns:
+                raise ValueError(f"interactions.columns must map '{name}'")
+        if not {"timestamp", "position"} & set(self.columns):
+            raise ValueError("interactions.columns must map 'timestamp' or 'position', which give the order")
+        return self
+
+
+class ItemSource(Source):
+    """The catalogue: `item_id`, usually `title`, and any further text columns under names of your choice."""
+
+    columns: dict[str, str] = {"item_id": "item_id", "title": "title"}
+
+    @model_validator(mode="after")
+    def _mapped(self) -> Self:
+        if "item_id" not in self.columns:
+            raise ValueError("items.columns must map 'item_id'")
+        if "source_row" in self.columns:
+            raise ValueError("items.columns cannot map 'source_row': that name is used here; choose another")
+        return self
+
+
+class DatasetConfig(Strict):
+    """Everything `ingest` needs to know; travels as one JSON string.
+
+    Attributes:
+        text_columns: the item's text, in order; `title` always comes first. Default: as mapped.
+        user_core, item_core: every kept user and item has at least this many interactions.
+        duplicates: which interaction of a user with the same item is kept: the first, the last, or all.
+        action_min, action_max: the range of valid actions. Validation checks it; nothing is dropped.
+        positive_action: interactions with a lower (or no) action are dropped. Default: all count.
+    """
+
+    name: str = Field(default="dataset", min_length=1)
+    interactions: InteractionSource
+    items: ItemSource
+    text_columns: tuple[str, ...] = ()
+    user_core: int = Field(default=5, ge=0)
+    item_core: int = Field(default=5, ge=0)
+    duplicates: Literal["first", "last", "all"] = "first"
+    action_min: float | None = None
+    action_max: float | None = None
+    positive_action: float | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in self.text_columns:
+            if name not in {"title", *self.items.columns}:
+                raise ValueError(f"text_columns names '{name}', which items.columns does not map")
+        wants_action = [self.action_min, self.action_max, self.positive_action] != [None, None, None]
+        if wants_action and "action" not in self.interactions.columns:
+            raise ValueError(
+                "action_min, action_max and positive_action need 'action' mapped in interactions.columns"
+            )
+        if self.action_min is not None and self.action_max is not None and self.action_min > self.action_max:
+            raise ValueError(f"action_min {self.action_min} is above action_max {self.action_max}")
+        return self
+
+    def ordered_text(self) -> tuple[str, ...]:
+        """Text columns in the order in which an item's text is composed; always starts with `title`."""
+        names = self.text_columns or [name for name in self.items.columns if name != "item_id"]
+        return ("title", *dict.fromkeys(name for name in names if name != "title"))
+
+
+def parse_config(text: str, origin: str = "the dataset configuration") -> DatasetConfig:
+    """Read a DatasetConfig from JSON.
+
+    Raises:
+        IngestError: one sentence naming the setting that is wrong.
+    """
+    try:
+        json.loads(text)
+    except ValueError as error:
+        raise IngestError(f"{origin} is not valid JSON: {error}.") from error
+    try:
+        return DatasetConfig.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ").rstrip(".")
+        raise IngestError(f"{origin}: {where + ': ' if where else ''}{message}.") from error

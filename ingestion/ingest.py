@@ -1,0 +1,167 @@
+"""Two sources in, a dataset folder out: mapped, de-duplicated, k-core filtered, split, accounted for."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import ibis.expr.types as ir
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ingestion import transform
+from ingestion.config import DatasetConfig, Source
+from ingestion.engine import Engine, open_engine
+from ingestion.errors import IngestError
+from ingestion.files import whole_file, write_whole
+from ingestion.locate import local_file, source_digest
+from ingestion.read import read_source
+from ingestion.report import Counts, Dropped, IngestReport, content_digest, time_range
+
+REPORT = "report.json"
+ROW_GROUP = 1 << 18  # rows
+
+
+class Tally:
+    """A table on its way through the rules, and what each rule dropped."""
+
+    def __init__(self, engine: Engine, table: ir.Table) -> None:
+        self._engine = engine
+        self.table, self.rows = engine.store(table)
+        self.read = self.rows
+        self.dropped: dict[str, int] = {}
+
+    def keep(self, rule: str, table: ir.Table) -> None:
+        """Go on with `table`, a part of the present one."""
+        before = self.rows
+        self.table, self.rows = self._engine.store(table)
+        self.dropped[rule] = before - self.rows
+
+
+def ingest(config: DatasetConfig, output: Path, cache_dir: Path | None = None) -> IngestReport:
+    """Write a dataset folder: source_*.parquet, interactions.parquet, items.parquet, and report.json last.
+
+    Rows that are broken one by one (no id, unknown item, duplicate) never stop it: they stay in
+    source_*.parquet for validation, and the report counts what was dropped.
+
+    Args:
+        output: the folder; a report left there by an earlier run goes first, so that a folder with a
+            report is always complete.
+        cache_dir: where gs:// objects are kept between runs. Default: nowhere.
+
+    Raises:
+        IngestError: a source is missing, empty or unreadable, or no interaction is left.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    (output / REPORT).unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as folder, open_engine(scratch := Path(folder)) as engine:
+        interactions, items = _load(config, engine, cache_dir or scratch)
+        _write(_as_mapped(interactions.table), output / "source_interactions.parquet")
+        _write(_as_mapped(items.table), output / "source_items.parquet")
+        rounds = _filter(config, engine, interactions, items)
+        report = _finish(config, interactions, items, rounds, output)
+    write_whole(output / REPORT, (report.model_dump_json(indent=2) + "\n").encode())
+    return report
+
+
+def _load(config: DatasetConfig, engine: Engine, cache_dir: Path) -> tuple[Tally, Tally]:
+    """Both tables, mapped, every row."""
+    source, unit = config.interactions, config.interactions.timestamp_unit
+    raw = read_source(engine, source, local_file(source, cache_dir))
+    interactions = Tally(engine, transform.map_interactions(raw, unit))
+    expected = {
+        "timestamp": f"{unit} times: set timestamp_unit to iso, epoch_s or epoch_ms, or fix them",
+        "position": "whole numbers: fix them, or map another column",
+        "action": "numbers: fix them, or map another column",
+    }
+    for column, meaning in expected.items():
+        if column in source.columns:
+            _require_readable(source, raw, interactions.table, column, meaning)
+    catalogue = read_source(engine, config.items, local_file(config.items, cache_dir))
+    return interactions, Tally(engine, transform.map_items(catalogue))
+
+
+def _require_readable(source: Source, raw: ir.Table, mapped: ir.Table, column: str, expected: str) -> None:
+    bad = transform.unreadable(raw, mapped, column)
+    count = int(bad.count().execute())
+    if count:
+        first = bad.limit(1).to_pyarrow().to_pylist()[0]
+        raise IngestError(
+            f"{source.location}, column '{source.columns[column]}': {count} values "
+            f"(first: '{first['value']}' in row {first['source_row'] + 1}) cannot be read as {expected}."
+        )
+
+
+def _filter(config: DatasetConfig, engine: Engine, interactions: Tally, items: Tally) -> int:
+    """Apply the rules in order; gives the number of k-core rounds."""
+    items.keep("missing id", items.table.filter(items.table.item_id.notnull()))
+    items.keep("duplicate item_id", transform.one_per_key(items.table, ["item_id"], ["source_row"]))
+
+    table = interactions.table
+    interactions.keep("missing id", table.filter(table.user_id.notnull() & table.item_id.notnull()))
+    table, order = interactions.table, transform.order_keys(interactions.table)
+    interactions.keep(f"missing {order[0]}", table.filter(table[order[0]].notnull()))
+    interactions.keep("item not in the catalogue", interactions.table.semi_join(items.table, "item_id"))
+    if config.positive_action is not None:
+        table = interactions.table
+        interactions.keep("action too low", table.filter(table.action >= config.positive_action))
+    if config.duplicates != "all":
+        last = config.duplicates == "last"
+        pairs = transform.one_per_key(interactions.table, ["user_id", "item_id"], order, last)
+        interactions.keep("duplicate of user and item", pairs)
+    core, rounds = transform.k_core(interactions.table, config.user_core, config.item_core, engine.store)
+    interactions.keep(f"k-core {config.user_core}/{config.item_core}", core)
+    if not interactions.rows:
+        raise IngestError(_nothing_left(config, interactions))
+    items.keep("no kept interaction", items.table.semi_join(interactions.table, "item_id"))
+    return rounds
+
+
+def _nothing_left(config: DatasetConfig, interactions: Tally) -> str:
+    dropped = ", ".join(f"{rule}: {rows}" for rule, rows in interactions.dropped.items() if rows)
+    return (
+        f"No interaction of {config.interactions.location} is left of {interactions.read}; dropped were "
+        f"{dropped}. Lower user_core and item_core, or check that both sources use the same item ids."
+    )
+
+
+def _finish(
+    config: DatasetConfig, interactions: Tally, items: Tally, rounds: int, output: Path
+) -> IngestReport:
+    split = transform.leave_one_out(interactions.table)
+    final = transform.canonical_interactions(split).to_pyarrow()
+    catalogue = transform.canonical_items(items.table, config.ordered_text()).to_pyarrow()
+    _write(final, output / "interactions.parquet")
+    _write(catalogue, output / "items.parquet")
+    users = pc.count_distinct(final["user_id"]).as_py()
+    splits = Counter(final["split"].to_pylist())
+    first_time, last_time = time_range(final["timestamp"])
+    return IngestReport(
+        name=config.name,
+        read=Counts(interactions=interactions.read, items=items.read),
+        dropped=Dropped(interactions=interactions.dropped, items=items.dropped),
+        kept=Counts(interactions=interactions.rows, items=items.rows),
+        users=users,
+        items=items.rows,
+        density=interactions.rows / (users * items.rows),
+        splits={name: splits[name] for name in ("train", "valid", "test")},
+        k_core_rounds=rounds,
+        order=tuple(transform.order_keys(interactions.table)),
+        first_time=first_time,
+        last_time=last_time,
+        text_columns=config.ordered_text(),
+        source_digest=source_digest(config),
+        dataset_digest=content_digest(final, catalogue),
+        config=config,
+    )
+
+
+def _as_mapped(table: ir.Table) -> pa.Table:
+    return table.order_by("source_row").drop("source_row").to_pyarrow()
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    with whole_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", row_group_size=ROW_GROUP)

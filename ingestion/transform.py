@@ -1,0 +1,169 @@
+"""Raw columns -> canonical tables, as pure Ibis expressions: DuckDB runs them today, Spark the same ones.
+
+Nothing here executes a query; `materialise` arguments say where a caller must.
+
+Order of a user's interactions: by `position` where the source maps one (it is the source's own complete
+order), else by `timestamp`; ties by the row's place in the source (`source_row`), then by `item_id`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import ibis
+import ibis.expr.types as ir
+
+from ingestion.config import TimestampUnit
+
+UTC = 'timestamp("UTC", 6)'
+FIRST_TIME, LAST_TIME = "0001-01-01 00:00:00", "9999-12-31 23:59:59"  # what Python can still tell
+FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799
+SHORTEST_HISTORY = 3  # below it a user has nothing to train on once two interactions are held out
+
+
+def as_text(column: ir.Value) -> ir.StringValue:
+    """A string without outer blanks; a list of strings is joined by commas; empty text is null."""
+    text = column.join(", ") if column.type().is_array() else column.cast("string")
+    return text.strip().nullif("")
+
+
+def as_id(column: ir.Value) -> ir.StringValue:
+    """An identifier, exactly as written; an empty one is null."""
+    return column.cast("string").nullif("")
+
+
+def as_number(column: ir.Value) -> ir.FloatingValue:
+    """float64; what cannot be read, NaN included, is null."""
+    number = column.cast("float64") if column.type().is_boolean() else column.try_cast("float64")
+    return ibis.ifelse(number.isnan(), ibis.null("float64"), number)
+
+
+def as_integer(column: ir.Value) -> ir.IntegerValue:
+    """int64; what cannot be read is null."""
+    return column.try_cast("int64")
+
+
+def as_time(column: ir.Value, unit: TimestampUnit) -> ir.TimestampValue:
+    """UTC time; what cannot be read, or lies outside the years 1 to 9999, is null.
+
+    Times without a zone are taken as UTC. Epochs keep milliseconds. Columns that are times already
+    (Parquet) need no unit.
+    """
+    kind = column.type()
+    if kind.is_timestamp() or kind.is_date() or unit == "iso":
+        time = column.try_cast(UTC)
+        known = time.between(ibis.literal(FIRST_TIME).cast(UTC), ibis.literal(LAST_TIME).cast(UTC))
+        return ibis.ifelse(known, time, ibis.null(UTC))
+    seconds = as_number(column) / (1000.0 if unit == "epoch_ms" else 1.0)
+    usable = ibis.ifelse(seconds.between(FIRST_SECOND, LAST_SECOND), seconds, ibis.null("float64"))
+    return (usable * 1000.0).round().cast("int64").as_timestamp("ms").cast(UTC)
+
+
+def map_interactions(raw: ir.Table, unit: TimestampUnit) -> ir.Table:
+    """Canonical interaction columns (those that are mapped), plus `source_row`."""
+    readers: Mapping[str, Callable[[ir.Value], ir.Value]] = {
+        "user_id": as_id,
+        "item_id": as_id,
+        "timestamp": lambda column: as_time(column, unit),
+        "position": as_integer,
+        "action": as_number,
+    }
+    present = {name: read(raw[name]) for name, read in readers.items() if name in raw.columns}
+    return raw.select(**present, source_row=raw.source_row)
+
+
+def map_items(raw: ir.Table) -> ir.Table:
+    """`item_id` and text columns, plus `source_row`."""
+    text = {name: as_text(raw[name]) for name in raw.columns if name not in ("item_id", "source_row")}
+    return raw.select(item_id=as_id(raw.item_id), **text, source_row=raw.source_row)
+
+
+def unreadable(raw: ir.Table, mapped: ir.Table, column: str) -> ir.Table:
+    """Rows (`source_row`, `value`) whose raw value is there but could not be read, in source order."""
+    values = raw.select("source_row", value=raw[column])
+    read = mapped.select("source_row", read=mapped[column])
+    joined = values.join(read, "source_row").filter(lambda t: t.value.notnull() & t.read.isnull())
+    return joined.select("source_row", "value").order_by("source_row")
+
+
+def order_keys(table: ir.Table) -> list[str]:
+    """The columns that order a user's interactions; see the module's first lines."""
+    first = "position" if "position" in table.columns else "timestamp"
+    return [name for name in (first, "source_row", "item_id") if name in table.columns]
+
+
+def one_per_key(table: ir.Table, keys: Sequence[str], order: Sequence[str], last: bool = False) -> ir.Table:
+    """Keep the first (or last) row of every key."""
+    direction = ibis.desc if last else ibis.asc
+    window = ibis.window(group_by=list(keys), order_by=[direction(name) for name in order])
+    return table.mutate(_rank=ibis.row_number().over(window)).filter(lambda t: t._rank == 0).drop("_rank")
+
+
+def k_core_round(table: ir.Table, user_core: int, item_core: int) -> ir.Table:
+    """Remove, once, the users and the items that have too few interactions."""
+    counted = table.mutate(
+        _user=table.count().over(ibis.window(group_by="user_id")),
+        _item=table.count().over(ibis.window(group_by="item_id")),
+    )
+    kept = counted.filter((counted._user >= user_core) & (counted._item >= item_core))
+    return kept.drop("_user", "_item")
+
+
+def k_core(
+    table: ir.Table, user_core: int, item_core: int, materialise: Callable[[ir.Table], tuple[ir.Table, int]]
+) -> tuple[ir.Table, int]:
+    """Repeat rounds until nothing more falls out: the (user_core, item_core)-core of the graph.
+
+    Args:
+        materialise: runs an expression and gives the stored table and its number of rows. Without it
+            the query would grow with every round.
+
+    Returns:
+        The table and the number of rounds that removed something.
+    """
+    current, rows = materialise(table)
+    rounds = 0
+    while max(user_core, item_core) > 1 and rows:
+        smaller, left = materialise(k_core_round(current, user_core, item_core))
+        if left == rows:
+            break
+        current, rows, rounds = smaller, left, rounds + 1
+    return current, rounds
+
+
+def leave_one_out(table: ir.Table) -> ir.Table:
+    """Number every user's interactions from 0 and hold the last (test) and the one before (valid) out.
+
+    Users with fewer than three interactions only train.
+    """
+    by_user = ibis.window(group_by="user_id", order_by=order_keys(table))
+    numbered = table.mutate(
+        position=ibis.row_number().over(by_user).cast("int64"),
+        _size=table.count().over(ibis.window(group_by="user_id")),
+    )
+    held_out = numbered._size >= SHORTEST_HISTORY
+    split = ibis.cases(
+        (held_out & (numbered.position == numbered._size - 1), "test"),
+        (held_out & (numbered.position == numbered._size - 2), "valid"),
+        else_="train",
+    )
+    return numbered.mutate(split=split).drop("_size")
+
+
+def canonical_interactions(table: ir.Table) -> ir.Table:
+    """The final columns in their order, nulls where the source has no such column."""
+    absent = {
+        name: ibis.null(kind)
+        for name, kind in (("timestamp", UTC), ("action", "float64"))
+        if name not in table.columns
+    }
+    columns = ["user_id", "item_id", "position", "timestamp", "action", "split"]
+    return table.mutate(**absent).select(columns).order_by(["user_id", "position"])
+
+
+def canonical_items(table: ir.Table, text_columns: Sequence[str]) -> ir.Table:
+    """The final columns: a title for every item (its id where there is none), other text never null."""
+    title = table.title if "title" in table.columns else ibis.null("string")
+    text = {name: table[name].coalesce("") for name in text_columns if name != "title"}
+    named = table.select("item_id", title=ibis.coalesce(title, table.item_id), **text)
+    return named.order_by("item_id")
