@@ -17,7 +17,9 @@ def canonical_json(value: Any) -> bytes:
     Raises:
         ValueError: for NaN or infinity, which JSON cannot carry.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
+    ).encode()
 
 
 def json_digest(value: Any) -> str:

@@ -1,0 +1,130 @@
+"""The bundle: codebook, catalogue, weights and their versions; one folder, scored, served and released."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from car_model.catalogue import Catalogue
+from car_model.checkpoint import load_car, save_model
+from car_model.codebook import Codebook
+from car_model.digests import files_digest, tree_files
+from car_model.labels import CodeLabels
+from car_model.model import CAR
+
+FORMAT = 1
+HEADER = "bundle.json"
+CODEBOOK = "codebook"
+CATALOGUE = "catalogue.parquet"
+MODEL = "model"
+POPULAR = "popular.json"
+POPULAR_ITEMS = 200
+
+
+class BundleError(ValueError):
+    """The parts of a bundle are missing or do not belong together; the message names them."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Everything a Recommender needs.
+
+    Attributes:
+        popular: UIDs, most popular first.
+        code_share: [levels, codes] share of the training interactions on each code.
+        think_scale: weight of a SID level's log-probability in the score, chosen on validation.
+        data: digest of the dataset trained on.
+    """
+
+    codebook: Codebook
+    labels: CodeLabels
+    catalogue: Catalogue
+    model: CAR
+    popular: list[int]
+    code_share: np.ndarray
+    think_scale: float
+    data: str
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write the bundle, its header last; returns the header."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.codebook.save(folder / CODEBOOK)
+        self.labels.save(folder / CODEBOOK)
+        self.catalogue.save(folder / CATALOGUE)
+        save_model(self.model, folder / MODEL)
+        ids = [self.catalogue.item_ids[uid - 1] for uid in self.popular]
+        priors = {"items": ids, "code_share": self.code_share.round(8).tolist()}
+        (folder / POPULAR).write_text(json.dumps(priors) + "\n")
+        header = {
+            "format": FORMAT,
+            "codebook": self.codebook.version,
+            "catalogue": self.catalogue.digest,
+            "encoder": asdict(self.codebook.encoder),
+            "model": files_digest(tree_files(folder / MODEL)),
+            "data": self.data,
+            "think_scale": self.think_scale,
+        }
+        (folder / HEADER).write_text(json.dumps(header, indent=2, sort_keys=True) + "\n")
+        return header
+
+    @classmethod
+    def load(cls, folder: Path) -> Bundle:
+        """Read a bundle and check that its parts belong together.
+
+        Raises:
+            BundleError, CodebookError, CatalogueError, CheckpointError: naming the part.
+        """
+        header = _read(folder / HEADER)
+        if header.get("format") != FORMAT:
+            raise BundleError(
+                f"{folder / HEADER} has format {header.get('format')}, this code reads {FORMAT}."
+            )
+        codebook = Codebook.load(folder / CODEBOOK)
+        catalogue = Catalogue.load(folder / CATALOGUE)
+        found = {
+            "codebook": codebook.version,
+            "catalogue": catalogue.digest,
+            "model": files_digest(tree_files(folder / MODEL)),
+        }
+        for part, version in found.items():
+            if header[part] != version:
+                raise BundleError(
+                    f"the {part} in {folder} is {version[:12]}, its bundle.json says {header[part][:12]}; "
+                    "parts of different releases were mixed, or a file is damaged."
+                )
+        popular = _read(folder / POPULAR)
+        return cls(
+            codebook=codebook,
+            labels=CodeLabels.load(folder / CODEBOOK),
+            catalogue=catalogue,
+            model=load_car(folder / MODEL, torch.from_numpy(catalogue.sid_table)),
+            popular=[catalogue.uids[item] for item in popular["items"]],
+            code_share=np.array(popular["code_share"]),
+            think_scale=float(header["think_scale"]),
+            data=header["data"],
+        )
+
+
+def popularity_priors(counts: np.ndarray, catalogue: Catalogue, codes: int) -> tuple[list[int], np.ndarray]:
+    """Most popular UIDs, and each code's share of the training interactions [levels, codes].
+
+    Args:
+        counts: training interactions by UID, [N + 1].
+    """
+    order = np.lexsort((np.arange(len(counts)), -counts))
+    popular = [int(uid) for uid in order if uid > 0 and counts[uid] > 0][:POPULAR_ITEMS]
+    weights = counts[1:]
+    share = np.stack([np.bincount(level, weights=weights, minlength=codes) for level in catalogue.sids.T])
+    return popular, share / max(float(weights.sum()), 1.0)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} can't be read: {error}") from error

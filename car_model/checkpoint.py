@@ -1,0 +1,112 @@
+"""Weights as safetensors beside a JSON of what they need; nothing here unpickles or runs code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from car_model.baselines import SASRec, SASRecConfig
+from car_model.model import CAR, CARConfig
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+STATE = "state.json"
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class CheckpointError(ValueError):
+    """Weights are missing, damaged or of other sizes; the message names the file."""
+
+
+def save_model(model: CAR | SASRec, folder: Path) -> None:
+    """Write model.safetensors and config.json. The SID table is the catalogue's and is not repeated here."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+        if name != "sids"
+    }
+    save_file(weights, folder / WEIGHTS)
+    config = {"kind": type(model).__name__, **asdict(model.config)}
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def load_car(folder: Path, sids: Tensor) -> CAR:
+    """CAR from a folder, over a SID table [I + 1, L]."""
+    config = _config(folder, "CAR")
+    return _filled(CAR(CARConfig(**config), sids), folder, {"sids": sids.long()})
+
+
+def load_sasrec(folder: Path) -> SASRec:
+    """The baseline from a folder."""
+    return _filled(SASRec(SASRecConfig(**_config(folder, "SASRec"))), folder, {})
+
+
+def _config(folder: Path, kind: str) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / CONFIG} can't be read: {error}") from error
+    if config.pop("kind", None) != kind:
+        raise CheckpointError(f"{folder / CONFIG} does not describe a {kind}.")
+    return config
+
+
+def _filled(model: Model, folder: Path, extra: dict[str, Tensor]) -> Model:
+    try:
+        weights = load_file(folder / WEIGHTS)
+        model.load_state_dict({**weights, **extra})
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{folder / WEIGHTS} does not fit its config.json: {error}") from error
+    return model.eval()
+
+
+def save_training(
+    folder: Path, model: nn.Module, best: dict[str, Tensor], optimizer: Optimizer, state: dict
+) -> None:
+    """Write a whole training state into `folder`, replacing the one before it only when complete."""
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, partial / WEIGHTS)
+    save_file({name: tensor.contiguous() for name, tensor in best.items()}, partial / "best.safetensors")
+    moments = optimizer.state_dict()["state"]
+    flat = {
+        f"{at}.{name}": torch.as_tensor(value)
+        for at, slots in moments.items()
+        for name, value in slots.items()
+    }
+    save_file(flat, partial / "optimizer.safetensors")
+    (partial / STATE).write_text(json.dumps(state))
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def load_training(
+    folder: Path, model: nn.Module, optimizer: Optimizer, identity: str
+) -> tuple[dict[str, Tensor], dict] | None:
+    """Restore a training state in place; returns (best weights, state), or None where there is none.
+
+    A state whose `identity` is another (other data, sizes or optimiser) is left alone.
+    """
+    if not (folder / STATE).is_file():
+        return None
+    state = json.loads((folder / STATE).read_text())
+    if state["identity"] != identity:
+        return None
+    model.load_state_dict(load_file(folder / WEIGHTS))
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in load_file(folder / "optimizer.safetensors").items():
+        at, slot = name.split(".", 1)
+        slots.setdefault(int(at), {})[slot] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+    return load_file(folder / "best.safetensors"), state

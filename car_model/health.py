@@ -1,0 +1,44 @@
+"""Is a codebook any good? Usage, perplexity, residual and collisions, level by level."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def codebook_health(
+    sids: np.ndarray, residual: np.ndarray, lengths: np.ndarray, codes: int
+) -> dict[str, Any]:
+    """Health of a codebook on the catalogue it encoded.
+
+    Args:
+        sids: int [N, levels].
+        residual: squared length left after each level, [N, levels].
+        lengths: squared length of each vector, [N].
+        codes: codes a level.
+
+    Returns:
+        `usage`: share of codes used, `perplexity`: exp of the code entropy in codes, `residual`: share of
+        the vectors' squared length left after the level, `usage_counts`: items a code, most used first;
+        each a list over levels. `collision_rate`: share of items whose whole SID another item has too.
+    """
+    counts = np.stack([np.bincount(level, minlength=codes) for level in sids.T])  # [levels, codes]
+    share = counts / counts.sum(axis=1, keepdims=True)
+    entropy = -(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=1)
+    perplexity = np.exp(entropy)
+    _, group, sizes = np.unique(sids, axis=0, return_inverse=True, return_counts=True)
+    usage = (counts > 0).mean(axis=1)
+    return {
+        "levels": int(sids.shape[1]),
+        "codes": int(codes),
+        "items": len(sids),
+        "usage": usage.round(6).tolist(),
+        "usage_min": round(float(usage.min()), 6),
+        "dead_codes": (counts == 0).sum(axis=1).tolist(),
+        "perplexity": perplexity.round(4).tolist(),
+        "perplexity_min_share": round(float(perplexity.min() / codes), 6),
+        "residual": (residual.mean(axis=0) / lengths.mean()).round(6).tolist(),
+        "collision_rate": round(float((sizes[group.ravel()] > 1).mean()), 6),
+        "usage_counts": (-np.sort(-counts, axis=1)).tolist(),
+    }

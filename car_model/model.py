@@ -1,0 +1,154 @@
+"""CAR, "Act-With-Think" (arXiv 2506.23643): chunks of semantic IDs and the item's own ID, predicted at once.
+
+A chunk is `(S1 .. SL, UID)`. *Progressive context fusion*: the input at slot k is its own embedding fused
+with the embeddings of the think levels before it. A causal transformer reads the chunks; the hidden state
+at a chunk's last slot predicts *all* tokens of the next chunk through independent heads.
+
+Two layouts: `full` keeps the L+1 slots as positions (the paper's); `collapsed` keeps only the last slot,
+whose fused input already holds every level, and so reads L+1 times fewer positions.
+
+Shape letters: B batch, T chunks, L levels, K codes, D width, N predicted positions, I items.
+Not published and settled here by ablation (docs/results.md): think weight, fusion, tying, sizes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from car_model.transformer import Transformer, TransformerConfig, initialise
+
+Layout = Literal["collapsed", "full"]
+Fusion = Literal["sum", "gated", "none"]
+
+
+@dataclass(frozen=True)
+class CARConfig:
+    """Everything that shapes the weights, and the weights of the loss."""
+
+    items: int  # UIDs are 1..items; 0 pads
+    levels: int
+    codes: int
+    width: int = 64
+    layers: int = 2
+    heads: int = 2
+    history: int = 50  # chunks read
+    dropout: float = 0.2
+    layout: Layout = "collapsed"
+    fusion: Fusion = "sum"
+    think_weight: float = 0.1  # alpha: weight of the mean SID cross-entropy; 0 switches thinking off
+    tied: bool = True  # heads share the embeddings; the act head sees the fused item vectors
+
+    @property
+    def slots(self) -> int:
+        """Positions a chunk takes in the transformer."""
+        return self.levels + 1 if self.layout == "full" else 1
+
+    def backbone(self) -> TransformerConfig:
+        """Sizes of the transformer that reads these chunks."""
+        return TransformerConfig(self.width, self.layers, self.heads, self.history * self.slots, self.dropout)
+
+
+class CAR(nn.Module):
+    """The Act-With-Think model over a fixed table of SIDs.
+
+    Args:
+        config: sizes.
+        sids: [I + 1, L] codes by UID, row 0 is padding and is never read as an item.
+    """
+
+    sids: Tensor
+
+    def __init__(self, config: CARConfig, sids: Tensor) -> None:
+        super().__init__()
+        if tuple(sids.shape) != (config.items + 1, config.levels):
+            raise ValueError(
+                f"the SID table is {tuple(sids.shape)}, expected {(config.items + 1, config.levels)}."
+            )
+        if int(sids.max()) >= config.codes or int(sids.min()) < 0:
+            raise ValueError(f"the SID table holds codes outside 0..{config.codes - 1}.")
+        self.config = config
+        self.register_buffer("sids", sids.long())
+        self.uid = nn.Embedding(config.items + 1, config.width, padding_idx=0)
+        self.code = nn.Embedding(config.levels * config.codes, config.width)  # level l, code c at l*K + c
+        self.transformer = Transformer(config.backbone())
+        self.gate = nn.Linear(2 * config.width, config.width) if config.fusion == "gated" else None
+        self.act_bias = nn.Parameter(torch.zeros(config.items + 1))
+        self.think_bias = nn.Parameter(torch.zeros(config.levels * config.codes))
+        if not config.tied:
+            self.act_head = nn.Linear(config.width, config.items + 1, bias=False)
+            self.think_head = nn.Linear(config.width, config.levels * config.codes, bias=False)
+        for module in (self.uid, self.code, *([] if config.tied else [self.act_head, self.think_head])):
+            initialise(module)
+        with torch.no_grad():
+            self.uid.weight[0].zero_()
+
+    def embed(self, uids: Tensor) -> Tensor:
+        """Fused chunk slots for uids [..., ] -> [..., slots, D] (progressive context fusion)."""
+        config = self.config
+        offsets = torch.arange(config.levels, device=uids.device) * config.codes
+        codes = self.code(self.sids[uids] + offsets)  # [..., L, D]
+        own = torch.cat([codes, self.uid(uids).unsqueeze(-2)], dim=-2)  # [..., L+1, D]
+        if config.fusion == "none":
+            fused = own
+        else:
+            before = F.pad(codes.cumsum(dim=-2), (0, 0, 1, 0))  # slot k: sum of the think levels before it
+            if self.gate is not None:
+                before = before * torch.sigmoid(self.gate(torch.cat([own, before], dim=-1)))
+            fused = own + before
+        return fused if config.layout == "full" else fused[..., -1:, :]
+
+    def hidden(self, uids: Tensor) -> Tensor:
+        """State after each chunk: uids [B, T], right-padded with 0 -> [B, T, D]."""
+        batch, length = uids.shape
+        x = self.embed(uids) * (uids != 0)[..., None, None]  # [B, T, slots, D]
+        states = self.transformer(x.flatten(1, 2))
+        return states.view(batch, length, self.config.slots, -1)[:, :, -1]
+
+    def act_logits(self, states: Tensor) -> Tensor:
+        """UID logits for states [N, D] -> [N, I + 1]; column 0 (padding) is -inf."""
+        if self.config.tied:
+            every = torch.arange(self.config.items + 1, device=states.device)
+            logits = states @ self.embed(every)[:, -1].T + self.act_bias
+        else:
+            logits = self.act_head(states) + self.act_bias
+        return logits.index_fill(-1, torch.zeros(1, dtype=torch.long, device=states.device), float("-inf"))
+
+    def think_logits(self, states: Tensor) -> Tensor:
+        """SID logits for states [N, D] -> [N, L, K], one independent head a level."""
+        weight = self.code.weight if self.config.tied else self.think_head.weight
+        logits = states @ weight.T + self.think_bias
+        return logits.view(-1, self.config.levels, self.config.codes)
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Training loss over the next chunks.
+
+        Args:
+            inputs: [B, T] UIDs, 0 padded on the right.
+            targets: [B, T] the next UIDs, 0 where there is nothing to predict.
+
+        Returns:
+            `loss` = act + think_weight * think, and its parts `act` (UID cross-entropy) and `think`
+            (mean SID cross-entropy over the levels).
+        """
+        keep = targets != 0
+        states = self.hidden(inputs)[keep]  # [N, D]
+        wanted = targets[keep]  # [N]
+        act = F.cross_entropy(self.act_logits(states), wanted)
+        if self.config.think_weight == 0:
+            return {"loss": act, "act": act.detach(), "think": torch.zeros((), device=act.device)}
+        think = F.cross_entropy(self.think_logits(states).flatten(0, 1), self.sids[wanted].flatten())
+        return {"loss": act + self.config.think_weight * think, "act": act.detach(), "think": think.detach()}
+
+    def last_state(self, uids: Tensor) -> Tensor:
+        """State after the last real chunk of each history: [B, T] right-padded, none empty -> [B, D]."""
+        last = (uids != 0).sum(dim=1) - 1
+        return self.hidden(uids)[torch.arange(len(uids), device=uids.device), last]
+
+    def score(self, uids: Tensor) -> Tensor:
+        """Act scores (log-probabilities) of every UID after each history: [B, T] -> [B, I + 1]."""
+        return self.act_logits(self.last_state(uids)).log_softmax(dim=-1)

@@ -1,0 +1,114 @@
+"""The Recommender: the one object that is evaluated *and* served, so that there is no skew between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from car_model.bundle import Bundle
+from car_model.explain import Explainer
+from car_model.request import Request, RequestError, parse
+from car_model.sequences import pad
+
+__all__ = ["Recommender", "RequestError"]
+
+DECIMALS = 4  # of a score in an answer: far above float noise, so equal computation gives equal JSON
+MARGIN = 8  # extra candidates kept before scores are rounded and ties go to the lower UID
+
+
+class Recommender:
+    """Scores and explains next items from a bundle."""
+
+    def __init__(self, bundle: Bundle, release: str = "unreleased") -> None:
+        self.bundle = bundle
+        self.release = release
+        self.catalogue = bundle.catalogue
+        self.model = bundle.model.eval()
+        self.levels = bundle.codebook.levels
+        self._slots = self.model.sids + torch.arange(self.levels) * bundle.codebook.codes  # [N + 1, L]
+        self._explainer = Explainer(bundle)
+
+    @classmethod
+    def load(cls, folder: Path | str, release: str = "unreleased") -> Recommender:
+        """Load a bundle folder; its parts are checked against each other."""
+        return cls(Bundle.load(Path(folder)), release)
+
+    def scores(self, histories: Sequence[np.ndarray], thinking: int | None = None) -> Tensor:
+        """Scores of every UID: log P(UID) + scale * sum of log P(SID) over the first `thinking` levels.
+
+        Args:
+            histories: B sequences of UIDs, oldest first, none empty.
+            thinking: SID levels that join; None means all.
+
+        Returns:
+            [B, N + 1] float32; column 0 is padding and -inf. Nothing else is masked.
+        """
+        with torch.inference_mode():
+            states = self._states(histories)
+            return self._combine(states, self.levels if thinking is None else thinking)
+
+    def answer(self, body: Any) -> dict[str, Any]:
+        """Answer one request (DESIGN: serving request).
+
+        Raises:
+            RequestError: the body is wrong; the message says how.
+        """
+        request = parse(body, self.levels)
+        known = [self.catalogue.uids[item] for item in request.history if item in self.catalogue.uids]
+        answer = {"release": self.release, "codebook": self.bundle.codebook.version}
+        items = self._ranked(request, np.array(known)) if known else self._popular(request)
+        skipped = [item for item in request.history if item not in self.catalogue.uids]
+        return {**answer, "items": items, "skipped": skipped, "fallback": None if known else "popular"}
+
+    def _states(self, histories: Sequence[np.ndarray]) -> Tensor:
+        return self.model.last_state(pad(histories, self.model.config.history))
+
+    def _combine(self, states: Tensor, thinking: int) -> Tensor:
+        scores = self.model.act_logits(states).log_softmax(dim=-1)  # [B, N + 1]
+        if thinking and self.bundle.think_scale:
+            think = self.model.think_logits(states).log_softmax(dim=-1).flatten(1)  # [B, L * K]
+            for level in range(thinking):
+                scores = scores + self.bundle.think_scale * think[:, self._slots[:, level]]
+        return scores
+
+    def _ranked(self, request: Request, history: np.ndarray) -> list[dict[str, Any]]:
+        with torch.inference_mode():
+            states = self._states([history])
+            thinking = self.levels if request.thinking is None else request.thinking
+            scores = self._combine(states, thinking)[0]
+            scores[self._masked(request, history)] = -torch.inf
+            top = torch.topk(scores, min(request.k + MARGIN, len(scores)))
+            found = [
+                (round(value, DECIMALS), uid) for value, uid in zip(*map(Tensor.tolist, top), strict=True)
+            ]
+            found = sorted(
+                (pair for pair in found if pair[0] > -np.inf), key=lambda pair: (-pair[0], pair[1])
+            )
+            chosen = found[: request.k]
+            items = [self._item(uid, score) for score, uid in chosen]
+            if request.explain:
+                reasons = self._explainer.explain(states, history, [uid for _, uid in chosen])
+                items = [{**item, **reason} for item, reason in zip(items, reasons, strict=True)]
+        return items
+
+    def _popular(self, request: Request) -> list[dict[str, Any]]:
+        masked = set(self._masked(request, np.zeros(0, dtype=np.int64)))
+        chosen = [uid for uid in self.bundle.popular if uid not in masked][: request.k]
+        extra = {"reasons": ["Popular with everyone; nothing is known of this history."], "path": []}
+        return [{**self._item(uid, None), **(extra if request.explain else {})} for uid in chosen]
+
+    def _masked(self, request: Request, history: np.ndarray) -> list[int]:
+        excluded = [self.catalogue.uids[item] for item in request.exclude if item in self.catalogue.uids]
+        return [0, *history.tolist(), *excluded]
+
+    def _item(self, uid: int, score: float | None) -> dict[str, Any]:
+        return {
+            "item_id": self.catalogue.item_ids[uid - 1],
+            "title": self.catalogue.titles[uid - 1],
+            "score": score,
+        }
