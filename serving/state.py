@@ -1,0 +1,117 @@
+"""Where a server keeps its files, and how those files are written whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SOCKET_PATH_LIMIT = 100  # a unix socket's path may have 107 bytes; TorchServe appends a number
+
+
+class ServingError(RuntimeError):
+    """Serving failed; the message is one sentence that says what and what to do."""
+
+
+@dataclass(frozen=True)
+class StateDir:
+    """The folder of one server; every path in it has one name, here."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, folder: Path | str) -> StateDir:
+        """Name a state folder by its absolute path (nothing is created)."""
+        return cls(Path(folder).expanduser().resolve())
+
+    @property
+    def config(self) -> Path:
+        """TorchServe's settings, written at every start."""
+        return self.root / "config.properties"
+
+    @property
+    def keys(self) -> Path:
+        """TorchServe's three keys; it writes them here because it runs in this folder."""
+        return self.root / "key_file.json"
+
+    @property
+    def header(self) -> Path:
+        """The Authorization header for predictions, in the form that `curl -H @file` reads."""
+        return self.root / "inference.header"
+
+    @property
+    def store(self) -> Path:
+        """The model store: the only place that archives are loaded from."""
+        return self.root / "model-store"
+
+    @property
+    def logs(self) -> Path:
+        """server.log, access.log and the console output of the start."""
+        return self.root / "logs"
+
+    @property
+    def server(self) -> Path:
+        """Process and ports of the running server."""
+        return self.root / "server.json"
+
+    @property
+    def deployed(self) -> Path:
+        """The release that a start brings back."""
+        return self.root / "deployed.json"
+
+    @property
+    def scratch(self) -> Path:
+        """Unpacked archives and worker sockets; elsewhere where a socket's path would be too long."""
+        inside = self.root / "tmp"
+        if len(os.fsencode(f"{inside}/.ts.sock.99999")) <= SOCKET_PATH_LIMIT:
+            return inside
+        name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
+        return Path(tempfile.gettempdir()).resolve() / f"car-serving-{name}"
+
+    def create(self) -> None:
+        """Make the folders, readable by their owner only."""
+        for folder in (self.root, self.store, self.logs, self.scratch):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.root.chmod(0o700)
+        self.scratch.chmod(0o700)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the folder against another process that would start, deploy or stop at the same time."""
+        self.create()
+        with (self.root / "lock").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file in one step; only its owner may read it."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
+        handle.write(text)
+    partial.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object, or None where there is no such file.
+
+    Raises:
+        ServingError: where the file is there and is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ServingError(f"{path} is not JSON ({error}); delete it and start the server again.") from error
+    if not isinstance(value, dict):
+        raise ServingError(f"{path} does not hold a JSON object; delete it and start the server again.")
+    return value

@@ -1,0 +1,90 @@
+"""Model versions of a running server: bring one up from an archive, let others go without a lost request."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from car_model.digests import file_digest
+from serving import process
+from serving.archive import MODEL_NAME, ArchiveInfo, read_archive
+from serving.server import TorchServe
+from serving.state import ServingError, StateDir
+
+DRAIN_SECONDS = 60
+# A request that a worker has taken is in no queue any more; it gets this long to be answered.
+IN_FLIGHT_SECONDS = 1.0
+
+
+def stored_name(version: str) -> str:
+    """The file name of a version's archive within the model store."""
+    return f"{MODEL_NAME}-{version}.mar"
+
+
+def store(state: StateDir, archive: Path, version: str) -> Path:
+    """Copy an archive into the model store, whole or not at all."""
+    target = state.store / stored_name(version)
+    partial = state.store / f".{target.name}.partial"
+    shutil.copyfile(archive, partial)
+    if file_digest(partial) != file_digest(archive):
+        raise ServingError(f"{archive} changed while it was copied to {state.store}; try again.")
+    partial.replace(target)
+    return target
+
+
+def bring_up(server: TorchServe, archive: Path) -> ArchiveInfo:
+    """Register an archive and wait until a worker has loaded it; on failure nothing of it stays.
+
+    Raises:
+        ServingError: where the model does not load; the message shows the end of the log.
+    """
+    info = read_archive(archive)
+    if info.name != MODEL_NAME:
+        raise ServingError(f"{archive} holds a model named {info.name!r}; it must be {MODEL_NAME!r}.")
+    stored = store(server.state, archive, info.version)
+    try:
+        server.client.register(stored.name)
+        server.wait_for_workers(info.version)
+    except ServingError as error:
+        tail = process.log_tail(server.state)
+        drop(server, info.version)
+        raise ServingError(f"{archive} does not load ({error}); the log ends with:\n{tail}") from error
+    return info
+
+
+def drop(server: TorchServe, version: str) -> None:
+    """Unregister a version and delete its archive from the store."""
+    if version in server.client.versions():
+        server.client.unregister(version)
+    (server.state.store / stored_name(version)).unlink(missing_ok=True)
+
+
+def retire_others(server: TorchServe, keep: str) -> list[str]:
+    """Let every other version finish what it has accepted, then remove it; returns their names."""
+    others = [version for version in server.client.versions() if version != keep]
+    if others:
+        _drain(server, others)
+    for version in others:
+        server.client.unregister(version)
+    for path in server.state.store.glob("*.mar"):
+        if path.name != stored_name(keep):
+            path.unlink()
+    return others
+
+
+def _drain(server: TorchServe, versions: list[str]) -> None:
+    def waiting() -> int:
+        known = server.client.versions()
+        return sum(known[version].pending for version in versions if version in known)
+
+    polling = Retrying(
+        stop=stop_after_delay(DRAIN_SECONDS),
+        wait=wait_fixed(0.1),
+        retry=retry_if_result(lambda pending: pending > 0),
+        retry_error_callback=lambda _: None,  # a queue that never empties must not keep the old version up
+    )
+    polling(waiting)
+    time.sleep(IN_FLIGHT_SECONDS)
