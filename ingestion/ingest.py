@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ingestion import transform
-from ingestion.config import DatasetConfig, Source
+from ingestion.config import DatasetConfig
 from ingestion.engine import Engine, open_engine
 from ingestion.errors import IngestError
 from ingestion.files import whole_file, write_whole
 from ingestion.locate import local_file, source_digest
-from ingestion.read import read_source
+from ingestion.read import read_source, require_readable
 from ingestion.report import Counts, Dropped, IngestReport, content_digest, time_range
 
 REPORT = "report.json"
@@ -78,20 +78,9 @@ def _load(config: DatasetConfig, engine: Engine, cache_dir: Path) -> tuple[Tally
     }
     for column, meaning in expected.items():
         if column in source.columns:
-            _require_readable(source, raw, interactions.table, column, meaning)
+            require_readable(source, raw, interactions.table, column, meaning)
     catalogue = read_source(engine, config.items, local_file(config.items, cache_dir))
     return interactions, Tally(engine, transform.map_items(catalogue))
-
-
-def _require_readable(source: Source, raw: ir.Table, mapped: ir.Table, column: str, expected: str) -> None:
-    bad = transform.unreadable(raw, mapped, column)
-    count = int(bad.count().execute())
-    if count:
-        first = bad.limit(1).to_pyarrow().to_pylist()[0]
-        raise IngestError(
-            f"{source.location}, column '{source.columns[column]}': {count} values "
-            f"(first: '{first['value']}' in row {first['source_row'] + 1}) cannot be read as {expected}."
-        )
 
 
 def _filter(config: DatasetConfig, engine: Engine, interactions: Tally, items: Tally) -> int:

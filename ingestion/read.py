@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import IO
 
@@ -13,9 +14,16 @@ import ibis
 import ibis.expr.types as ir
 from ibis.backends.duckdb import Backend
 
+from ingestion import transform
 from ingestion.config import Source
 from ingestion.engine import Engine
 from ingestion.errors import IngestError
+
+CSV_LINE = re.compile(
+    r"CSV Error on Line: (?P<line>\d+).*?"
+    r"^(?P<why>Expected Number of Columns: \d+ Found: \d+|Value with unterminated quote found)",
+    re.DOTALL | re.MULTILINE,
+)
 
 
 def read_source(engine: Engine, source: Source, path: Path) -> ir.Table:
@@ -45,6 +53,8 @@ def read_source(engine: Engine, source: Source, path: Path) -> ir.Table:
 def _read_delimited(connection: Backend, source: Source, path: Path) -> ir.Table:
     delimiter = source.delimiter or ("\t" if source.resolved_format() == "tsv" else ",")
     header = _header(source, path, delimiter)
+    if not header:
+        raise IngestError(f"{source.location} has no header; its first line must name the columns.")
     _require(source, header)
     # Sniffing is off: it would quietly take a short or long row for a header.
     return connection.read_csv(
@@ -74,6 +84,8 @@ def _header(source: Source, path: Path, delimiter: str) -> list[str]:
 def _read_jsonl(connection: Backend, source: Source, path: Path) -> ir.Table:
     try:
         found = connection.read_json(str(path), format="newline_delimited", sample_size=-1).schema()
+        if list(found) == ["json"]:  # DuckDB's name for values that are no records
+            raise IngestError(f"{source.location} holds no records; every line must be a JSON object.")
         _require(source, list(found))
         wanted = {name: _json_type(source, name, found[name]) for name in source.columns.values()}
         return connection.read_json(str(path), format="newline_delimited", columns=wanted)
@@ -121,14 +133,10 @@ def _require(source: Source, found: list[str]) -> None:
 
 
 def _cast(raw: ir.Table, source: Source) -> ir.Table:
+    casts = {"string": transform.as_id, "int64": transform.as_integer, "float64": transform.as_number}
     for name, kind in source.casts.items():
-        cast = raw.mutate(**{name: raw[name].try_cast(kind)})
-        lost = (raw[name].notnull().sum() - cast[name].notnull().sum()).execute()
-        if lost:
-            raise IngestError(
-                f"{source.location}, column '{source.columns[name]}': {lost} values are no {kind}; "
-                f"fix them or drop '{name}' from casts."
-            )
+        cast = raw.mutate(**{name: casts[kind](raw[name])})
+        require_readable(source, raw, cast, name, f"{kind}: fix them, or drop '{name}' from casts")
         raw = cast
     for name in {"user_id", "item_id"} & set(raw.columns):
         if raw[name].type().is_floating():
@@ -139,6 +147,25 @@ def _cast(raw: ir.Table, source: Source) -> ir.Table:
     return raw
 
 
+def require_readable(source: Source, raw: ir.Table, mapped: ir.Table, column: str, expected: str) -> None:
+    """Refuse a column with values that are there but could not be read.
+
+    Args:
+        expected: ends the sentence "cannot be read as ...": what was expected, and what to do.
+
+    Raises:
+        IngestError: naming file, column, the number of such values, and the first one.
+    """
+    bad = transform.unreadable(raw, mapped, column)
+    count = int(bad.count().execute())
+    if count:
+        first = bad.limit(1).to_pyarrow().to_pylist()[0]
+        raise IngestError(
+            f"{source.location}, column '{source.columns[column]}': {count} value{'s' if count > 1 else ''} "
+            f"(first: '{first['value']}' in row {first['source_row'] + 1}) cannot be read as {expected}."
+        )
+
+
 def _open_text(path: Path) -> IO[str]:
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
@@ -147,10 +174,10 @@ def _open_text(path: Path) -> IO[str]:
 
 def _say(error: Exception) -> str:
     """The part of an engine's message that names the trouble, without its advice on the engine."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    told = []
-    for line in lines:
-        if not line or line.startswith(("Possible", "LINE ", "file =")):
-            break
-        told.append(line)
-    return " ".join(told).rstrip(".") + "."
+    text = str(error)
+    broken = CSV_LINE.search(text)
+    if broken:
+        return f"line {broken['line']} is broken ({broken['why']}); fix it, or set delimiter and quote."
+    if isinstance(error, UnicodeDecodeError) or "not utf-8" in text:
+        return "it is not UTF-8 text; save it as UTF-8."
+    return text.split("\n\n", maxsplit=1)[0].split(": ", 1)[-1].replace("\n", " ").rstrip(". ") + "."

@@ -39,8 +39,9 @@ def as_number(column: ir.Value) -> ir.FloatingValue:
 
 
 def as_integer(column: ir.Value) -> ir.IntegerValue:
-    """int64; what cannot be read is null."""
-    return column.try_cast("int64")
+    """int64; what cannot be read, or has a fraction (an engine would round it), is null."""
+    number = column.try_cast("float64")
+    return ibis.ifelse(number == number.floor(), column.try_cast("int64"), ibis.null("int64"))
 
 
 def as_time(column: ir.Value, unit: TimestampUnit) -> ir.TimestampValue:
