@@ -1,0 +1,33 @@
+"""What can go wrong with a registry, each as one sentence for the person who has to act on it."""
+
+
+class RegistryError(Exception):
+    """Base of every error this room raises on purpose; `str(error)` is one clear sentence."""
+
+
+class StoreError(RegistryError):
+    """The store cannot be reached, read or written."""
+
+
+class ObjectMissing(StoreError):  # noqa: N818 - named for what happened
+    """There is no object of that name."""
+
+
+class ObjectExists(StoreError):  # noqa: N818
+    """Another object already holds that name; objects are never overwritten."""
+
+
+class BundleError(RegistryError):
+    """A bundle folder is incomplete, inconsistent or holds a file that a release may not carry."""
+
+
+class ReleaseError(RegistryError):
+    """A release is missing, incomplete, damaged or not allowed."""
+
+
+class ChannelError(RegistryError):
+    """A channel's log is damaged, or an action on it makes no sense."""
+
+
+class ConflictError(ChannelError):
+    """Somebody else moved the channel first."""

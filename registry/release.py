@@ -1,0 +1,164 @@
+"""Releases: written once under their content's digest, the manifest last; found by it or its beginning."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from registry.bundle import Bundle, hash_folder, read_bundle, record
+from registry.errors import ObjectExists, ObjectMissing, ReleaseError
+from registry.evidence import read_gate, read_metrics
+from registry.layout import RELEASES, evidence_name, file_name, manifest_name
+from registry.manifest import Manifest
+from registry.store import ObjectStore
+
+MIN_PREFIX = 4
+
+
+def write_release(
+    store: ObjectStore,
+    bundle: Path | str,
+    evidence: Mapping[str, Path],
+    *,
+    parent: str | None = None,
+    metrics: Mapping[str, float] | None = None,
+    git_commit: str | None = None,
+    run_id: str | None = None,
+    force: str | None = None,
+) -> Manifest:
+    """Store a bundle and its evidence as a release; return its manifest.
+
+    Files go first and the manifest last, so that a release is there whole or not at all. Writing equal
+    content again returns the manifest that is there; an interrupted write is completed.
+
+    Args:
+        store: see `registry.store.open_store`.
+        bundle: the bundle folder.
+        evidence: name -> file, stored beside the release and named in its manifest, but no part of its
+            identity. `verdict.json` is needed; `evaluation.json` gives the metrics unless `metrics` does.
+        parent: the release this one follows, which must be in the registry.
+        force: the reason to write a release that the gate did not bless.
+
+    Raises:
+        BundleError: the bundle is incomplete or inconsistent.
+        ReleaseError: the verdict is not blessed and not forced, or the parent is unknown.
+        StoreError: the store cannot be written.
+    """
+    gate = read_gate(evidence, force)
+    checked = read_bundle(bundle)
+    if store.exists(manifest_name(checked.release)):
+        return read_manifest(store, checked.release)
+    if parent is not None:
+        read_manifest(store, parent)
+    manifest = _manifest(
+        release=checked.release,
+        files=checked.files,
+        evidence={name: record(_plain_file(name, path)) for name, path in evidence.items()},
+        versions=checked.versions,
+        parent=parent,
+        metrics=read_metrics(evidence) if metrics is None else dict(metrics),
+        gate=gate,
+        git_commit=git_commit or None,
+        run_id=run_id or None,
+        created=datetime.now(UTC),
+    )
+    _upload(store, manifest, checked, evidence)
+    return _seal(store, manifest)
+
+
+def read_manifest(store: ObjectStore, release: str, sha256: str | None = None) -> Manifest:
+    """The manifest of a release, given its full digest.
+
+    Args:
+        sha256: what a channel's entry says of the manifest; checked if given.
+
+    Raises:
+        ReleaseError: the release is missing, its manifest is damaged, or not the one that was promoted.
+    """
+    manifest, found = load_manifest(store, release)
+    if sha256 is not None and found != sha256:
+        raise ReleaseError(
+            f"{store.url}/{manifest_name(release)} was changed after it was promoted: its digest is "
+            f"{found[:12]}, the channel recorded {sha256[:12]}."
+        )
+    return manifest
+
+
+def load_manifest(store: ObjectStore, release: str) -> tuple[Manifest, str]:
+    """A release's manifest and the SHA-256 of its stored bytes. Raises ReleaseError like `read_manifest`."""
+    name = manifest_name(release)
+    try:
+        data = store.read(name)
+    except ObjectMissing as error:
+        raise ReleaseError(f"There is no release {release[:12]} in {store.url}.") from error
+    manifest = Manifest.from_bytes(data, f"{store.url}/{name}", ReleaseError)
+    if manifest.release != release:
+        raise ReleaseError(f"{store.url}/{name} is the manifest of another release, {manifest.release[:12]}.")
+    return manifest, hashlib.sha256(data).hexdigest()
+
+
+def list_releases(store: ObjectStore) -> list[Manifest]:
+    """Manifests of all complete releases, newest first."""
+    names = store.list(RELEASES)
+    digests = [
+        parts[1] for name in names if len(parts := name.split("/")) == 3 and parts[2] == "manifest.json"
+    ]
+    manifests = [read_manifest(store, digest) for digest in digests]
+    return sorted(manifests, key=lambda one: (one.created, one.release), reverse=True)
+
+
+def find_release(store: ObjectStore, prefix: str) -> str:
+    """The one full digest that a prefix of at least four characters stands for.
+
+    Raises:
+        ReleaseError: the prefix is too short, fits no complete release, or fits several.
+    """
+    if len(prefix) < MIN_PREFIX:
+        raise ReleaseError(f"{prefix!r} is too short for a release: give at least {MIN_PREFIX} characters.")
+    names = store.list(RELEASES)
+    found = [name.split("/")[1] for name in names if name == manifest_name(name.split("/")[1])]
+    matching = [digest for digest in found if digest.startswith(prefix.lower())]
+    if not matching:
+        raise ReleaseError(f"There is no release {prefix} in {store.url}.")
+    if len(matching) > 1:
+        fitting = ", ".join(one[:16] for one in matching)
+        raise ReleaseError(f"{prefix} fits {len(matching)} releases ({fitting}): give more characters.")
+    return matching[0]
+
+
+def _manifest(**fields: Any) -> Manifest:
+    try:
+        return Manifest(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ReleaseError(f"The release's {place} cannot be recorded: {first['msg']}.") from error
+
+
+def _upload(store: ObjectStore, manifest: Manifest, bundle: Bundle, evidence: Mapping[str, Path]) -> None:
+    for path in manifest.files:
+        store.upload(file_name(manifest.release, path), bundle.folder / path)
+    for name, stored in manifest.evidence.items():
+        store.upload(evidence_name(manifest.release, name, stored), evidence[name])
+    changed = hash_folder(bundle.folder) != bundle.files
+    if changed or any(record(evidence[name]) != stored for name, stored in manifest.evidence.items()):
+        raise ReleaseError(f"{bundle.folder} or its evidence changed while it was being released: run again.")
+
+
+def _seal(store: ObjectStore, manifest: Manifest) -> Manifest:
+    try:
+        store.create(manifest_name(manifest.release), manifest.to_bytes())
+    except ObjectExists:  # an equal run was faster; its manifest is the release's
+        return read_manifest(store, manifest.release)
+    return manifest
+
+
+def _plain_file(name: str, path: Path) -> Path:
+    if not Path(path).is_file():
+        raise ReleaseError(f"The evidence {name} is not a file: {path}.")
+    return Path(path)

@@ -1,0 +1,67 @@
+"""Tiny bundles in the real layout, and the evidence that goes with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from car_model.digests import file_digest, tree_digest
+from registry.manifest import Manifest
+from registry.release import write_release
+from registry.store import ObjectStore
+
+ENCODER = {"name": "tiny", "revision": "1", "dim": 2}
+
+
+def make_bundle(folder: Path, seed: int = 0, codebook: str | None = None) -> Path:
+    """A bundle folder whose content follows from the seed."""
+    for part in ("codebook", "model"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    np.save(folder / "codebook/centroids.npy", np.full((2, 4, 2), seed, dtype=np.float32))
+    version = codebook or f"{seed:064x}"
+    centroids = file_digest(folder / "codebook/centroids.npy")
+    write_json(
+        folder / "codebook/codebook.json", {"version": version, "encoder": ENCODER, "centroids": centroids}
+    )
+    write_json(folder / "codebook/labels.json", [["a", "b"]])
+    (folder / "catalogue.parquet").write_bytes(f"PAR1 {seed} PAR1".encode())
+    (folder / "model/model.safetensors").write_bytes(bytes(range(256)) * 4 + str(seed).encode())
+    write_json(folder / "model/config.json", {"width": 8})
+    write_json(folder / "popular.json", {"items": ["1", "2"]})
+    versions = {"codebook": version, "catalogue": "c" * 64, "encoder": ENCODER, "data": "d" * 64, "format": 1}
+    header = versions | {"model": tree_digest(folder / "model"), "think_scale": 0.1}
+    write_json(folder / "bundle.json", header)
+    return folder
+
+
+def make_evidence(
+    folder: Path, blessed: bool = True, bootstrap: bool = False, note: str = ""
+) -> dict[str, Path]:
+    """A verdict, an evaluation and a report; `note` varies the report as time would."""
+    folder.mkdir(parents=True, exist_ok=True)
+    condition = {"name": "beats popularity", "severity": "block", "verdict": "pass" if blessed else "fail"}
+    verdict = {"blessed": blessed, "bootstrap": bootstrap, "conditions": [condition]}
+    metrics = {"recall@10": {"mean": 0.131, "low": 0.1, "high": 0.2}, "ndcg@10": {"mean": 0.068}}
+    write_json(folder / "verdict.json", verdict)
+    write_json(folder / "evaluation.json", {"models": {"challenger": metrics}})
+    (folder / "report.html").write_text(f"<html>{note}</html>")
+    return {name: folder / name for name in ("verdict.json", "evaluation.json", "report.html")}
+
+
+def make_release(
+    store: ObjectStore, folder: Path, seed: int = 0, blessed: bool = True, **options: Any
+) -> Manifest:
+    """Write the release of `make_bundle(seed)`; an unblessed one by force."""
+    evidence = make_evidence(folder / f"evidence-{seed}", blessed)
+    force = None if blessed else "a test of the fire drill"
+    return write_release(
+        store, make_bundle(folder / f"bundle-{seed}", seed), evidence, force=force, **options
+    )
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file."""
+    path.write_text(json.dumps(value))
