@@ -1,0 +1,94 @@
+import pytest
+
+from validation.data_policy import DataPolicy, DriftPolicy
+from validation.data_profile import DataProfile
+from validation.drift import compare_profiles
+
+BASE = {
+    "format": 1,
+    "interactions": 1000,
+    "users": 100,
+    "items": 50,
+    "interactions_per_user": [3, 5, 7, 10, 13, 15, 20],
+    "action": {"missing_share": 0.0, "mean": 3.5, "std": 1.1, "quantiles": [1, 2, 3, 4, 4, 5, 5]},
+    "first": "2020-01-01T00:00:00Z",
+    "last": "2020-06-30T00:00:00Z",
+}
+
+
+def failed(now, before=BASE, **policy):
+    findings = compare_profiles(DataProfile.model_validate(BASE | now), before, DriftPolicy(**policy))
+    return [one.problem for one in findings if not one.ok]
+
+
+def test_the_same_data_has_not_drifted():
+    assert failed({}) == []
+
+
+def test_a_profile_survives_its_file():
+    profile = DataProfile.model_validate(BASE)
+    assert DataProfile.model_validate(profile.to_json()) == profile
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        ({"interactions": 499}, "499 interactions are 0.5 times production's 1,000"),
+        ({"interactions": 10_001}, "10,001 interactions are 10 times"),
+        ({"users": 49}, "49 users"),
+        ({"items": 24}, "24 items"),
+        ({"interactions_per_user": [3, 5, 7, 31, 40, 50, 60]}, "the median user has 31 interactions"),
+        ({"interactions_per_user": [1, 1, 2, 3, 3, 4, 5]}, "the median user has 3 interactions"),
+        ({"action": BASE["action"] | {"mean": 2.3}}, "the mean action is 2.3, production's was 3.5"),
+        ({"action": None}, "no interaction has an action"),
+        ({"last": "2020-05-01T00:00:00Z"}, "2020-05-01, 60 days before production's"),
+        ({"first": None, "last": None}, "lost their timestamps"),
+    ],
+)
+def test_what_moved_too_far_is_told(now, told):
+    (sentence,) = failed(now)
+    assert told in sentence
+    assert sentence.startswith("Drift against production: ") and sentence.endswith(".")
+
+
+@pytest.mark.parametrize(
+    "now", [{"interactions": 500}, {"interactions": 10_000}, {"last": "2020-05-31T00:00:00Z"}, {"users": 999}]
+)
+def test_thresholds_are_inclusive(now):
+    assert failed(now) == []
+
+
+def test_drift_can_be_a_warning():
+    findings = compare_profiles(
+        DataProfile.model_validate(BASE | {"users": 1}), BASE, DriftPolicy(severity="warn")
+    )
+    assert [one.stops for one in findings if not one.ok] == [False]
+
+
+@pytest.mark.parametrize(
+    "previous",
+    [{}, BASE | {"users": 0}, BASE | {"users": float("nan")}, BASE | {"extra": 1}, BASE | {"format": 2},
+     BASE | {"interactions_per_user": [1]}, {key: BASE[key] for key in BASE if key != "items"}, [], "text"],
+)  # fmt: skip
+def test_a_profile_that_cannot_be_read_stops_the_run(previous):
+    (sentence,) = failed({}, previous, severity="warn")
+    assert "Production's data profile cannot be read" in sentence
+    finding = compare_profiles(DataProfile.model_validate(BASE), previous, DriftPolicy(severity="warn"))[0]
+    assert finding.stops
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"action_min": 5, "action_max": 1},
+        {"min_users": 0},
+        {"max_orphan_share": 1.5},
+        {"earliest": "2020-01-01T00:00:00"},
+        {"earliest": "2020-01-01T00:00:00Z", "latest": "2019-01-01T00:00:00Z"},
+        {"action_mim": 1},
+        {"drift": {"min_ratio": 0}},
+    ],
+)
+def test_a_doubtful_data_policy_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"action|users|orphan|earliest|ratio"):
+        DataPolicy.model_validate(wrong)
