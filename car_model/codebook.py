@@ -141,9 +141,16 @@ def default_codes(items: int) -> int:
     return int(2 ** np.clip(round(float(wanted)), 3, 10))
 
 
-def fit(
-    vectors: np.ndarray, encoder: EncoderSpec, template: str, levels: int, codes: int, seed: int
-) -> Codebook:
+@dataclass(frozen=True)
+class CodebookConfig:
+    """Sizes of a codebook to fit; `codes` = 0 follows the catalogue's size (`default_codes`)."""
+
+    levels: int = 4
+    codes: int = 0
+    seed: int = 0
+
+
+def fit(vectors: np.ndarray, encoder: EncoderSpec, template: str, config: CodebookConfig) -> Codebook:
     """Fit a codebook level by level on residuals.
 
     Args:

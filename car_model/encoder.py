@@ -96,8 +96,8 @@ def load(spec: EncoderSpec, device: str = "cpu") -> Encoder:
     weights = files_digest(files)
     if spec.weights and spec.weights != weights:
         raise EncoderError(
-            f"the encoder {spec.name!r} has other weights ({weights[:12]}) than the codebook's ({spec.weights[:12]}); "
-            "use the revision the codebook was made with, or fit a new codebook."
+            f"the encoder {spec.name!r} has weights {weights[:12]}, the codebook was made with "
+            f"{spec.weights[:12]}; use that revision, or fit a new codebook."
         )
     model = SentenceTransformer(str(folder), device=device, local_files_only=True)
     model.max_seq_length = min(spec.max_tokens, model.max_seq_length or spec.max_tokens)

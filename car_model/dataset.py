@@ -1,0 +1,56 @@
+"""The ingested dataset as the model library reads it (DESIGN: canonical tables)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from car_model import text
+from car_model.sequences import Histories, histories
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Kept interactions and items, and the report that ingest wrote with them."""
+
+    interactions: pd.DataFrame
+    items: pd.DataFrame
+    report: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: Path) -> Dataset:
+        """Read interactions.parquet, items.parquet and report.json.
+
+        Raises:
+            ValueError: a file is missing or unreadable.
+        """
+        try:
+            return cls(
+                interactions=pd.read_parquet(folder / "interactions.parquet"),
+                items=pd.read_parquet(folder / "items.parquet"),
+                report=json.loads((folder / "report.json").read_text()),
+            )
+        except (OSError, ValueError) as error:
+            raise ValueError(f"the dataset in {folder} can't be read: {error}") from error
+
+    @property
+    def digest(self) -> str:
+        """Version of the dataset."""
+        return str(self.report["dataset_digest"])
+
+    @property
+    def text_columns(self) -> list[str]:
+        """Columns an item's text is made of, in order."""
+        return list(self.report["text_columns"])
+
+    def texts(self) -> list[str]:
+        """One text an item, in row order."""
+        return text.compose(self.items, self.text_columns)
+
+    def histories(self, uids: dict[str, int]) -> Histories:
+        """Sequences in a catalogue's UIDs."""
+        return histories(self.interactions, uids)

@@ -1,0 +1,86 @@
+"""Train on a dataset: CAR into a bundle, SASRec into a folder of weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from car_model.baselines import SASRec
+from car_model.bundle import Bundle, popularity_priors
+from car_model.catalogue import Catalogue
+from car_model.checkpoint import save_model
+from car_model.codebook import Codebook
+from car_model.dataset import Dataset
+from car_model.labels import CodeLabels
+from car_model.metrics import per_user, ranks_of
+from car_model.model import CAR
+from car_model.recipe import Recipe
+from car_model.recommend import Recommender
+from car_model.sequences import Histories
+from car_model.training import train
+
+THINK_SCALES = (0.0, 0.05, 0.1, 0.2, 0.4)
+SCALE_USERS = 5000  # users the scale is chosen on
+ROWS = 256
+
+Curves = dict[str, list]
+
+
+def fit_car(
+    dataset: Dataset,
+    codebook_folder: Path,
+    catalogue: Catalogue,
+    recipe: Recipe,
+    checkpoint: Path | None = None,
+) -> tuple[Bundle, Curves]:
+    """Train CAR and put together all that serving needs; returns the bundle and the loss curves."""
+    codebook, labels = Codebook.load(codebook_folder), CodeLabels.load(codebook_folder)
+    data = dataset.histories(catalogue.uids)
+    torch.manual_seed(recipe.seed)
+    model = CAR(
+        recipe.car(catalogue.size, codebook.levels, codebook.codes), torch.from_numpy(catalogue.sid_table)
+    )
+    curves = train(model, data, recipe.budget(), checkpoint, "CAR")
+    popular, share = popularity_priors(data.counts(catalogue.size), catalogue, codebook.codes)
+    scale = choose_think_scale(Bundle(codebook, labels, catalogue, model, popular, share, 1.0, ""), data)
+    return Bundle(codebook, labels, catalogue, model, popular, share, scale, dataset.digest), curves
+
+
+def fit_sasrec(
+    dataset: Dataset, catalogue: Catalogue, recipe: Recipe, output: Path, checkpoint: Path | None = None
+) -> Curves:
+    """Train the baseline on the same histories and write its weights to `output`."""
+    torch.manual_seed(recipe.seed)
+    model = SASRec(recipe.sasrec(catalogue.size))
+    curves = train(
+        model, dataset.histories(catalogue.uids), recipe.budget(baseline=True), checkpoint, "SASRec"
+    )
+    save_model(model, output)
+    return curves
+
+
+def choose_think_scale(bundle: Bundle, data: Histories) -> float:
+    """The weight of the SID levels in the score that ranks validation items best (NDCG@10, full ranking).
+
+    Ties go to the smaller weight; test items are never looked at.
+    """
+    chosen = [at for at in range(len(data.users)) if data.valid[at] and len(data.train[at])][:SCALE_USERS]
+    recommender = Recommender(bundle)
+    gains = dict.fromkeys(THINK_SCALES, 0.0)
+    for start in range(0, len(chosen), ROWS):
+        group = chosen[start : start + ROWS]
+        prompts = [data.train[at] for at in group]
+        act = recommender.scores(prompts, thinking=0).numpy()
+        think = recommender.scores(prompts).numpy() - act  # at scale 1: the sum over all levels
+        for scale in THINK_SCALES:
+            gains[scale] += _gain(act + scale * think, prompts, data.valid[group])
+    return max(THINK_SCALES, key=lambda scale: (round(gains[scale], 9), -scale))
+
+
+def _gain(scores: np.ndarray, prompts: list[np.ndarray], targets: np.ndarray) -> float:
+    for row, prompt in zip(scores, prompts, strict=True):
+        row[prompt] = -np.inf
+        row[0] = -np.inf
+    return float(per_user(ranks_of(scores, targets))["ndcg@10"].sum())

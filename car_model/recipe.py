@@ -1,0 +1,85 @@
+"""How models are trained: sizes, loss and budget, with defaults found by ablation (docs/results.md)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from car_model.baselines import SASRecConfig
+from car_model.model import CARConfig, Fusion, Layout
+from car_model.training import TrainConfig
+
+SIZES = ("width", "layers", "heads", "history", "dropout")
+BUDGET = ("epochs", "batch_size", "learning_rate", "weight_decay", "warmup", "patience", "seed", "threads")
+
+
+class Recipe(BaseModel):
+    """One training recipe. CAR and the baseline share sizes and budget, so that both are tuned alike.
+
+    `baseline` holds what tuning changed for SASRec alone, by the same names.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    width: int = Field(64, ge=8)
+    layers: int = Field(2, ge=1)
+    heads: int = Field(2, ge=1)
+    history: int = Field(50, ge=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    layout: Layout = "collapsed"
+    fusion: Fusion = "sum"
+    think_weight: float = Field(0.1, ge=0)
+    tied: bool = True
+    epochs: int = Field(30, ge=1)
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup: float = Field(0.05, ge=0, le=1)
+    patience: int = Field(10, ge=1)
+    seed: int = 0
+    threads: int = Field(0, ge=0)
+    baseline: dict[str, float | int] = {}
+
+    def car(self, items: int, levels: int, codes: int) -> CARConfig:
+        """CAR's configuration for a catalogue."""
+        own = self.model_dump(include={*SIZES, "layout", "fusion", "think_weight", "tied"})
+        return CARConfig(items=items, levels=levels, codes=codes, **own)
+
+    def sasrec(self, items: int) -> SASRecConfig:
+        """The baseline's configuration."""
+        return SASRecConfig(items=items, **{**self._part(SIZES), **self._changed(SIZES)})
+
+    def budget(self, baseline: bool = False) -> TrainConfig:
+        """Optimiser and budget of CAR, or of the baseline."""
+        return TrainConfig(**{**self._part(BUDGET), **(self._changed(BUDGET) if baseline else {})})
+
+    def _part(self, names: tuple[str, ...]) -> dict[str, Any]:
+        return self.model_dump(include=set(names))
+
+    def _changed(self, names: tuple[str, ...]) -> dict[str, Any]:
+        return {name: value for name, value in self.baseline.items() if name in names}
+
+
+def parse_recipe(values: dict[str, Any]) -> Recipe:
+    """A recipe from settings such as {"epochs": 5, "width": 32}; the rest keeps its default.
+
+    Raises:
+        ValueError: a setting is unknown or wrong; the sentence names it and what there is.
+    """
+    known = (*SIZES, *BUDGET)
+    strangers = [name for name in values.get("baseline", {}) if name not in known]
+    if strangers:
+        raise ValueError(
+            f"the baseline has no training setting {strangers[0]!r}; there are: {', '.join(known)}."
+        )
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise ValueError(
+                f"there is no training setting {name!r}; there are: {', '.join(Recipe.model_fields)}."
+            ) from None
+        raise ValueError(f"the training setting {name!r} is {first['input']!r}: {first['msg']}.") from None
