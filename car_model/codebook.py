@@ -1,9 +1,12 @@
 """The residual k-means codebook: item vectors in, semantic IDs (SIDs) out.
 
-Level 1 is fit on the vectors, every further level on what the levels before it left over (residual
-k-means, arXiv 2506.23643 section 3; RQ as in arXiv 2305.05065). SIDs are not unique by design: the UID
-tells items apart, so nothing is ever renumbered. The version is the digest of everything encoding
-depends on: centroids, encoder identity, text template and normalisation.
+Vectors are centred and projected on their main axes (PCA); level 1 is fit on those, every further level
+on what the levels before it left over (residual k-means, arXiv 2506.23643 section 3; RQ as in arXiv
+2305.05065). The projection is why the deeper levels are any use: in all 384 dimensions of a sentence
+encoder the residuals of a few thousand items are mostly noise, and k-means answers with one huge cluster
+and many singletons (docs/decisions.md). SIDs are not unique by design: the UID tells items apart, so
+nothing is ever renumbered. The version is the digest of everything encoding depends on: axes, centroids,
+encoder identity, text template and normalisation.
 
 scikit-learn's KMeans is used: greedy k-means++ and Lloyd's algorithm to convergence, on one machine in
 seconds for the catalogues here. faiss is faster on millions of items but its k-means starts from random
@@ -19,14 +22,16 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
-from car_model.digests import file_digest, json_digest
+from car_model.digests import json_digest
 from car_model.encoder import EncoderSpec
 
 BLOCK_ROWS = 4096
+AXES = 32  # dimensions kept
 RESTARTS = 4  # k-means runs a level; the best inertia stays
-CENTROIDS = "centroids.npy"
+ARRAYS = ("centroids", "axes", "mean")
 HEADER = "codebook.json"
 
 
@@ -36,9 +41,17 @@ class CodebookError(ValueError):
 
 @dataclass(frozen=True)
 class Codebook:
-    """Centroids [levels, codes, dim] float32, and what made the vectors they divide."""
+    """What turns a vector into a SID, and what made the vectors.
+
+    Attributes:
+        centroids: float32 [levels, codes, axes].
+        axes: float32 [axes, dim], orthonormal rows; vectors are projected on them.
+        mean: float32 [dim], taken off before.
+    """
 
     centroids: np.ndarray
+    axes: np.ndarray
+    mean: np.ndarray
     encoder: EncoderSpec
     template: str
 
@@ -54,12 +67,10 @@ class Codebook:
 
     @property
     def version(self) -> str:
-        """Digest of centroids, encoder identity, text template and normalisation."""
-        rounded = np.ascontiguousarray(self.centroids, dtype="<f4")
+        """Digest of centroids, axes, encoder identity (with its normalisation) and text template."""
         return json_digest(
             {
-                "shape": list(rounded.shape),
-                "centroids": _bytes_digest(rounded),
+                "arrays": {name: _array_digest(getattr(self, name)) for name in ARRAYS},
                 "encoder": asdict(self.encoder),
                 "template": self.template,
             }
@@ -74,10 +85,13 @@ class Codebook:
         return self.residuals(vectors)[0]
 
     def residuals(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """SIDs int32 [N, levels] and the squared length left after each level, float64 [N, levels]."""
-        if vectors.ndim != 2 or vectors.shape[1] != self.centroids.shape[2]:
+        """SIDs int32 [N, levels] and the squared error after each level, float64 [N, levels].
+
+        The error is that of the whole vector: what the projection drops counts.
+        """
+        if vectors.ndim != 2 or vectors.shape[1] != len(self.mean):
             raise CodebookError(
-                f"vectors have shape {vectors.shape}, the codebook needs [N, {self.centroids.shape[2]}]; "
+                f"vectors have shape {vectors.shape}, the codebook needs [N, {len(self.mean)}]; "
                 "they come from another encoder."
             )
         if not np.isfinite(vectors).all():
@@ -87,27 +101,36 @@ class Codebook:
         return np.concatenate(sids).astype(np.int32), np.concatenate(left)
 
     def _block(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        rest = vectors.astype(np.float64)
+        rest = self._project(vectors)
+        dropped = self.spread(vectors) - (rest**2).sum(axis=1)
         sids, left = [], []
         for centroids in self.centroids.astype(np.float64):
             nearest = _nearest(rest, centroids)
             rest = rest - centroids[nearest]
             sids.append(nearest)
-            left.append((rest**2).sum(axis=1))
+            left.append(dropped + (rest**2).sum(axis=1))
         return np.stack(sids, axis=1), np.stack(left, axis=1)
 
+    def _project(self, vectors: np.ndarray) -> np.ndarray:
+        return (vectors.astype(np.float64) - self.mean) @ self.axes.astype(np.float64).T
+
+    def spread(self, vectors: np.ndarray) -> np.ndarray:
+        """Squared distance of each vector from the mean, float64 [N]; what a perfect codebook explains."""
+        return ((vectors.astype(np.float64) - self.mean) ** 2).sum(axis=1)
+
     def save(self, folder: Path) -> None:
-        """Write centroids.npy and codebook.json (the header, last)."""
+        """Write centroids.npy, axes.npy, mean.npy and codebook.json (the header, last)."""
         folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / CENTROIDS, self.centroids.astype("<f4"), allow_pickle=False)
+        for name in ARRAYS:
+            np.save(folder / f"{name}.npy", getattr(self, name).astype("<f4"), allow_pickle=False)
         header = {
             "version": self.version,
             "levels": self.levels,
             "codes": self.codes,
-            "dim": int(self.centroids.shape[2]),
+            "axes": len(self.axes),
+            "dim": len(self.mean),
             "encoder": asdict(self.encoder),
             "template": self.template,
-            "centroids": file_digest(folder / CENTROIDS),
         }
         (folder / HEADER).write_text(json.dumps(header, indent=2, sort_keys=True) + "\n")
 
@@ -120,13 +143,13 @@ class Codebook:
         """
         try:
             header = json.loads((folder / HEADER).read_text())
-            centroids = np.load(folder / CENTROIDS, allow_pickle=False)
-            book = cls(centroids, EncoderSpec(**header["encoder"]), header["template"])
+            arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in ARRAYS}
+            book = cls(**arrays, encoder=EncoderSpec(**header["encoder"]), template=header["template"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CodebookError(f"the codebook in {folder} can't be read: {error}") from error
         if book.version != header["version"]:
             raise CodebookError(
-                f"{folder / CENTROIDS} does not match its version {header['version'][:12]}: damaged."
+                f"the arrays in {folder} do not match version {header['version'][:12]}: damaged."
             )
         return book
 
@@ -169,14 +192,21 @@ def fit(vectors: np.ndarray, encoder: EncoderSpec, template: str, config: Codebo
             f"the catalogue has {distinct} distinct texts, fewer than {codes} codes a level; "
             "set codes lower, or 0 to follow the catalogue's size."
         )
-    rest = vectors.astype(np.float64)
-    centroids = []
     with threadpool_limits(limits=1):  # sums over threads come in any order: one thread, one result
+        mean, axes = _main_axes(vectors)
+        rest = (vectors.astype(np.float64) - mean) @ axes.astype(np.float64).T
+        centroids = []
         for level in range(levels):
             centres = _fit_level(rest, codes, config.seed + level)
             rest = rest - centres[_nearest(rest, centres)]
             centroids.append(centres.astype(np.float32))
-    return Codebook(np.stack(centroids), encoder, template)
+    return Codebook(np.stack(centroids), axes, mean, encoder, template)
+
+
+def _main_axes(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [dim] and the main axes [at most AXES, dim], float32."""
+    fitted = PCA(min(AXES, *vectors.shape), svd_solver="covariance_eigh").fit(vectors.astype(np.float64))
+    return fitted.mean_.astype(np.float32), fitted.components_.astype(np.float32)
 
 
 def _fit_level(rest: np.ndarray, codes: int, seed: int) -> np.ndarray:
@@ -194,5 +224,6 @@ def _nearest(rows: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return distance.round(10).argmin(axis=1)
 
 
-def _bytes_digest(array: np.ndarray) -> str:
-    return hashlib.sha256(array.tobytes()).hexdigest()
+def _array_digest(array: np.ndarray) -> str:
+    exact = np.ascontiguousarray(array, dtype="<f4")
+    return hashlib.sha256(str(exact.shape).encode() + exact.tobytes()).hexdigest()

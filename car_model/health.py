@@ -7,20 +7,18 @@ from typing import Any
 import numpy as np
 
 
-def codebook_health(
-    sids: np.ndarray, residual: np.ndarray, lengths: np.ndarray, codes: int
-) -> dict[str, Any]:
+def codebook_health(sids: np.ndarray, residual: np.ndarray, spread: np.ndarray, codes: int) -> dict[str, Any]:
     """Health of a codebook on the catalogue it encoded.
 
     Args:
         sids: int [N, levels].
-        residual: squared length left after each level, [N, levels].
-        lengths: squared length of each vector, [N].
+        residual: squared error after each level, [N, levels].
+        spread: squared distance of each vector from the mean, [N].
         codes: codes a level.
 
     Returns:
         `usage`: share of codes used, `perplexity`: exp of the code entropy in codes, `residual`: share of
-        the vectors' squared length left after the level, `usage_counts`: items a code, most used first;
+        the vectors' variance not explained after the level, `usage_counts`: items a code, most used first;
         each a list over levels. `collision_rate`: share of items whose whole SID another item has too.
     """
     counts = np.stack([np.bincount(level, minlength=codes) for level in sids.T])  # [levels, codes]
@@ -38,7 +36,7 @@ def codebook_health(
         "dead_codes": (counts == 0).sum(axis=1).tolist(),
         "perplexity": perplexity.round(4).tolist(),
         "perplexity_min_share": round(float(perplexity.min() / codes), 6),
-        "residual": (residual.mean(axis=0) / lengths.mean()).round(6).tolist(),
+        "residual": (residual.mean(axis=0) / spread.mean()).round(6).tolist(),
         "collision_rate": round(float((sizes[group.ravel()] > 1).mean()), 6),
         "usage_counts": (-np.sort(-counts, axis=1)).tolist(),
     }

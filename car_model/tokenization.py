@@ -49,5 +49,5 @@ def tokenize(
     sids, residual = codebook.residuals(vectors)
     items = dataset.items
     catalogue = Catalogue(items["item_id"].astype(str).tolist(), items["title"].astype(str).tolist(), sids)
-    health = codebook_health(sids, residual, (vectors.astype(float) ** 2).sum(axis=1), codebook.codes)
+    health = codebook_health(sids, residual, codebook.spread(vectors), codebook.codes)
     return Tokenized(codebook, label_codes(texts, sids, codebook.codes), catalogue, health)
