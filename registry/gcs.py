@@ -120,12 +120,14 @@ class GcsStore:
         return f"{self._prefix}/{name}" if self._prefix else name
 
     def _blob(self, name: str) -> storage.Blob:
-        return self._client.bucket(self._bucket_name).blob(self._full(check_name(name)))
+        full = self._full(check_name(name))
+        return self._client.bucket(self._bucket_name).blob(full)
 
     def _holds(self, name: str, source: Path) -> bool:
         """Whether the object exists with the file's bytes; ObjectExists if it has others."""
+        full = self._full(check_name(name))
         bucket = self._client.bucket(self._bucket_name)
-        blob = bucket.get_blob(self._full(check_name(name)), timeout=TIMEOUT_S, retry=self._retry)
+        blob = bucket.get_blob(full, timeout=TIMEOUT_S, retry=self._retry)
         if blob is None:
             return False
         if blob.size != source.stat().st_size or blob.crc32c != _crc32c(source):
@@ -143,14 +145,15 @@ class GcsStore:
             if self._bucket_missing():
                 raise StoreError(f"There is no bucket {self._bucket_name!r}; create it first.") from error
             raise ObjectMissing(f"There is no {name} in {self.url}.") from error
-        except (api.Forbidden, api.Unauthorized) as error:
+        except api.Forbidden as error:
             raise StoreError(
                 f"These credentials may not use {self.url}/{name}: grant them the role Storage Object User."
             ) from error
-        except auth.DefaultCredentialsError as error:
+        except (auth.DefaultCredentialsError, auth.RefreshError, api.Unauthorized) as error:
             raise StoreError(
-                f"No Google Cloud credentials for {self.url}: run `gcloud auth application-default login`, "
-                "set GOOGLE_APPLICATION_CREDENTIALS, or attach a service account."
+                f"No valid Google Cloud credentials for {self.url}: run "
+                "`gcloud auth application-default login`, set GOOGLE_APPLICATION_CREDENTIALS, or attach a "
+                "service account."
             ) from error
         except DataCorruption as error:
             raise StoreError(f"{self.url}/{name} was damaged in storage or on the way.") from error

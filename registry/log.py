@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Literal
 
-from pydantic import AwareDatetime, Field, field_serializer
+from pydantic import Field
 
 from registry.errors import ChannelError, ConflictError, ObjectExists, ObjectMissing
 from registry.layout import channel_folder, entry_name
-from registry.manifest import Digest, Document, Filled
+from registry.manifest import Digest, Document, Filled, Moment
 from registry.store import ObjectStore
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
@@ -34,14 +34,10 @@ class Entry(Document):
     manifest_sha256: Digest
     previous: Digest | None  # the release in use before
     who: Filled
-    when: AwareDatetime
+    when: Moment
     why: Filled
     after: Digest | None  # digest of the entry before this one; null for the first
     nonce: Filled  # tells two writers apart who say the same at the same time
-
-    @field_serializer("when")
-    def _iso(self, when: datetime) -> str:
-        return when.isoformat()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -15,9 +15,9 @@ from pydantic import (
     Field,
     FiniteFloat,
     JsonValue,
+    PlainSerializer,
     StringConstraints,
     ValidationError,
-    field_serializer,
     model_validator,
 )
 
@@ -37,6 +37,9 @@ def _safe_path(path: str) -> str:
         raise ValueError(str(error)) from error
 
 
+Moment = Annotated[
+    AwareDatetime, AfterValidator(lambda when: when.astimezone(UTC)), PlainSerializer(datetime.isoformat)
+]
 SafePath = Annotated[str, AfterValidator(_safe_path)]
 ModelT = TypeVar("ModelT", bound="Document")
 
@@ -105,11 +108,7 @@ class Manifest(Document):
     gate: Gate
     git_commit: Filled | None
     run_id: Filled | None
-    created: AwareDatetime
-
-    @field_serializer("created")
-    def _iso(self, created: datetime) -> str:
-        return created.isoformat()
+    created: Moment
 
     @model_validator(mode="after")
     def _names_itself(self) -> Manifest:

@@ -1,0 +1,22 @@
+"""Entry point of `python -m registry`: an error is one sentence on stderr and exit code 1."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from registry.cli import app
+from registry.errors import RegistryError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exits."""
+    try:
+        app(args=arguments, prog_name="python -m registry")
+    except RegistryError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Releases and channel histories as tables that read well in 80 columns, on a terminal or piped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from registry.log import Entry
+from registry.manifest import FileRecord, Gate, Manifest
+
+HEADLINE = "ndcg@10"  # the one metric there is room for; `show` has them all
+SHORT = 12
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def releases_table(releases: Iterable[Manifest], used_by: Mapping[str, Sequence[str]]) -> Table:
+    """One line a release; `used_by` maps a release's digest to the channels that point to it."""
+    table = _table("release", "created (UTC)", "gate", "codebook", HEADLINE, "in use")
+    for one in releases:
+        metric = one.metrics.get(HEADLINE)
+        table.add_row(
+            f"[bold]{one.release[:SHORT]}[/bold]",
+            _minute(one.created),
+            _gate(one.gate),
+            escape(one.versions.codebook[:8]),
+            "" if metric is None else f"{metric:.4f}",
+            ", ".join(used_by.get(one.release, ())),
+        )
+    return table
+
+
+def release_view(one: Manifest, channels: Sequence[str]) -> Group:
+    """Everything a manifest says: facts, metrics, files, evidence."""
+    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column(overflow="fold")
+    for name, value in _facts(one, channels):
+        facts.add_row(name, value)
+    parts: list[RenderableType] = [facts]
+    if one.metrics:
+        metrics = _table("metric", "value")
+        for name, number in sorted(one.metrics.items()):
+            metrics.add_row(escape(name), f"{number:.4f}")
+        parts += ["", metrics]
+    parts += ["", _files("file", one.files)]
+    parts += ["", _files("evidence", one.evidence)] if one.evidence else []
+    return Group(*parts)
+
+
+def history_table(entries: Iterable[Entry]) -> Table:
+    """One line an entry; forced ones stand out."""
+    table = _table("#", "when (UTC)", "action", "release", "who", "why")
+    table.columns[0].justify = "right"
+    for entry in entries:
+        table.add_row(
+            str(entry.number),
+            _minute(entry.when),
+            _action(entry),
+            f"[bold]{entry.release[:SHORT]}[/bold]",
+            escape(entry.who),
+            escape(entry.why),
+        )
+    return table
+
+
+def _facts(one: Manifest, channels: Sequence[str]) -> list[tuple[str, str]]:
+    encoder = ", ".join(f"{key}={value}" for key, value in sorted(one.versions.encoder.items()))
+    facts = [
+        ("release", one.release),
+        ("created", f"{_minute(one.created)} UTC"),
+        ("gate", _gate_in_words(one.gate)),
+        ("in use", ", ".join(channels) or "no channel"),
+        ("parent", one.parent or "none"),
+        ("codebook", escape(one.versions.codebook)),
+        ("catalogue", escape(one.versions.catalogue)),
+        ("model", escape(one.versions.model)),
+        ("data", escape(one.versions.data)),
+        ("encoder", escape(encoder)),
+    ]
+    return facts + [
+        (name, escape(value)) for name, value in (("commit", one.git_commit), ("run", one.run_id)) if value
+    ]
+
+
+def _files(title: str, files: Mapping[str, FileRecord]) -> Table:
+    table = _table(title, "size", "sha256")
+    table.columns[1].justify = "right"
+    for path, stored in sorted(files.items()):
+        table.add_row(escape(path), _size(stored.size), stored.sha256[:SHORT])
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), header_style="bold")
+    fixed = {
+        "release",
+        "#",
+        "action",
+        "gate",
+        "created (UTC)",
+        "when (UTC)",
+        "codebook",
+        "size",
+        "sha256",
+        HEADLINE,
+    }
+    for column in columns:
+        table.add_column(column, no_wrap=column in fixed, overflow="fold")
+    return table
+
+
+def _gate(gate: Gate) -> str:
+    if not gate.blessed:
+        return "[bold red]FORCED[/bold red]"
+    return "bootstrap" if gate.bootstrap else "[green]blessed[/green]"
+
+
+def _gate_in_words(gate: Gate) -> str:
+    if not gate.blessed:
+        failing = escape("; ".join(gate.failing))
+        return f"[bold red]FORCED[/bold red]: {escape(gate.forced or '')}; failing: {failing}"
+    return "blessed as a first release (bootstrap)" if gate.bootstrap else "blessed"
+
+
+def _action(entry: Entry) -> str:
+    return {"force": "[bold red]FORCE[/bold red]", "rollback": "[yellow]rollback[/yellow]"}.get(
+        entry.action, entry.action
+    )
+
+
+def _minute(when: datetime) -> str:
+    return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _size(count: int) -> str:
+    amount, unit = float(count), 0
+    while amount >= 1000 and unit < len(_UNITS) - 1:
+        amount, unit = amount / 1000, unit + 1
+    return f"{amount:.0f} B" if unit == 0 else f"{amount:.1f} {_UNITS[unit]}"
