@@ -54,6 +54,8 @@ def ingest(config: DatasetConfig, output: Path, cache_dir: Path | None = None) -
     Raises:
         IngestError: a source is missing, empty or unreadable, or no interaction is left.
     """
+    if output.is_file():
+        raise IngestError(f"{output} is a file; the dataset needs a folder.")
     output.mkdir(parents=True, exist_ok=True)
     (output / REPORT).unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder, open_engine(scratch := Path(folder)) as engine:

@@ -18,6 +18,7 @@ from ingestion.config import TimestampUnit
 UTC = 'timestamp("UTC", 6)'
 FIRST_TIME, LAST_TIME = "0001-01-01 00:00:00", "9999-12-31 23:59:59"  # what Python can still tell
 FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799
+EXACT = 2.0**53  # from here on float64 skips whole numbers
 SHORTEST_HISTORY = 3  # below it a user has nothing to train on once two interactions are held out
 
 
@@ -41,7 +42,10 @@ def as_number(column: ir.Value) -> ir.FloatingValue:
 def as_integer(column: ir.Value) -> ir.IntegerValue:
     """int64; what cannot be read, or has a fraction (an engine would round it), is null."""
     number = column.try_cast("float64")
-    return ibis.ifelse(number == number.floor(), column.try_cast("int64"), ibis.null("int64"))
+    # Engines differ on the text "17.0": read it as a number, where float64 is exact.
+    exact = ibis.ifelse(number.abs() < EXACT, number, ibis.null("float64")).cast("int64")
+    whole = ibis.coalesce(exact, column.try_cast("int64"))
+    return ibis.ifelse(number == number.floor(), whole, ibis.null("int64"))
 
 
 def as_time(column: ir.Value, unit: TimestampUnit) -> ir.TimestampValue:
@@ -57,7 +61,7 @@ def as_time(column: ir.Value, unit: TimestampUnit) -> ir.TimestampValue:
         return ibis.ifelse(known, time, ibis.null(UTC))
     seconds = as_number(column) / (1000.0 if unit == "epoch_ms" else 1.0)
     usable = ibis.ifelse(seconds.between(FIRST_SECOND, LAST_SECOND), seconds, ibis.null("float64"))
-    return (usable * 1000.0).round().cast("int64").as_timestamp("ms").cast(UTC)
+    return ((usable * 1000.0).round() / 1000.0).cast(UTC)
 
 
 def map_interactions(raw: ir.Table, unit: TimestampUnit) -> ir.Table:
