@@ -52,13 +52,15 @@ def fetch_evidence(store: ObjectStore, manifest: Manifest, name: str, target: Pa
     """Copy one evidence file (`golden.json`, the model archive) to a path, checking it; return the path.
 
     Raises:
-        ReleaseError: the release has no such evidence, or it is missing or damaged.
+        ReleaseError: the release has no such evidence, it is missing or damaged, or the target is a folder.
     """
     if name not in manifest.evidence:
         known = ", ".join(sorted(manifest.evidence)) or "none"
         raise ReleaseError(f"Release {manifest.release[:12]} has no evidence {name!r}; it has {known}.")
     expected = manifest.evidence[name]
     final = Path(target)
+    if final.is_dir():
+        raise ReleaseError(f"{final} is a folder: give the path that the file {name} shall have.")
     partial = final.with_name(f".{final.name}.{uuid.uuid4().hex}.partial")
     try:
         _download(store, evidence_name(manifest.release, name, expected), expected, partial)

@@ -182,6 +182,8 @@ def test_unknown_evidence_and_metrics_that_are_no_numbers(store: ObjectStore, tm
     release = make_release(store, tmp_path)
     with pytest.raises(ReleaseError, match=r"no evidence 'model.mar'; it has evaluation.json, report.html"):
         fetch_evidence(store, release, "model.mar", tmp_path / "model.mar")
+    with pytest.raises(ReleaseError, match="is a folder: give the path"):
+        fetch_evidence(store, release, "report.html", tmp_path)
     evidence = make_evidence(tmp_path / "evidence")
     with pytest.raises(ReleaseError, match=r"metrics.ndcg@10 cannot be recorded"):
         write_release(store, make_bundle(tmp_path / "b", 5), evidence, metrics={"ndcg@10": float("nan")})
