@@ -1,11 +1,16 @@
 # Everything a newcomer needs: make run, make test. `make help` lists the rest.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 UV_VERSION := 0.13.9
 
-# uv does not read pip's PIP_FIND_LINKS; it fails on a folder that is not there. Without local wheels,
-# torch comes from PyTorch's own CPU index.
+# What to run on: movielens (fetched), or amazon2014 / custom with DATA_DIR. RUN adds options of `pipeline.py run`.
+DATA ?= movielens
+DATA_DIR ?=
+RUN ?=
+
+# uv does not read pip's PIP_FIND_LINKS, and fails on a folder that is not there. Without local wheels, torch
+# comes from PyTorch's own CPU index.
 ifneq ($(wildcard $(PIP_FIND_LINKS)),)
 export UV_FIND_LINKS := $(PIP_FIND_LINKS)
 else
@@ -14,7 +19,7 @@ endif
 export UV_LINK_MODE ?= copy
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop compile test test-fast lint format lock clean install
+.PHONY: help install run stop compile test test-fast lint format types golden lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,12 +27,50 @@ help: ## list the targets
 install: $(STAMP) ## create .venv from the lock file
 
 $(STAMP): requirements/dev.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed: install it, or say where it is with PYTHON=..."; exit 1; }
+	@echo "installing into .venv"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is not Python 3.11: say where it is with PYTHON=..."; rm -rf .venv; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements/dev.lock
+	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements/dev.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-lock: ## resolve requirements/*.in into the lock files
-	$(BIN)/uv pip compile --quiet --no-annotate --generate-hashes --python-version 3.11 --no-emit-find-links requirements/run.in -o requirements/run.lock
-	$(BIN)/uv pip compile --quiet --no-annotate --generate-hashes --python-version 3.11 --no-emit-find-links -c requirements/run.lock requirements/dev.in -o requirements/dev.lock
+run: $(STAMP) ## the whole pipeline on real data, ending with a served release (DATA=, DATA_DIR=, RUN=)
+	@$(BIN)/python pipeline.py run --data $(DATA) $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(RUN)
+
+stop: $(STAMP) ## stop the server that make run started
+	@$(BIN)/python -m serving stop
+
+compile: $(STAMP) ## the pipeline as IR YAML, for Kubeflow
+	@$(BIN)/python pipeline.py compile --output build/pipeline.yaml
+
+test: $(STAMP) ## everything: unit, property, integration (TorchServe, GCS server, KFP local)
+	@$(BIN)/python -m pytest
+
+test-fast: $(STAMP) ## unit and property tests only, under a minute
+	@$(BIN)/python -m pytest -m "not integration"
+
+lint: $(STAMP) ## style, import directions, Dockerfile
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/hadolint Dockerfile
+
+types: $(STAMP) ## mypy
+	@$(BIN)/mypy
+
+format: $(STAMP) ## bring the code into style
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+golden: $(STAMP) ## write the golden files anew, after a wanted change
+	@$(BIN)/python pipeline.py compile --output tests/pipeline/golden/pipeline.yaml
+	@REGENERATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/car_model -k golden
+
+lock: $(STAMP) ## resolve requirements/*.in into the lock files
+	@$(BIN)/python requirements/lock.py
+
+clean: ## remove what runs left behind (releases and the cache of sources too)
+	@test ! -x $(BIN)/python || $(BIN)/python -m serving stop
+	rm -rf .car .cache build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from car_model.cross_entropy import linear_cross_entropy
 from car_model.transformer import Transformer, TransformerConfig, initialise
 
 
@@ -47,14 +47,17 @@ class SASRec(nn.Module):
 
     def act_logits(self, states: Tensor) -> Tensor:
         """Item logits for states [N, D] -> [N, I + 1]; column 0 (padding) is -inf."""
-        logits = states @ self.uid.weight.T + self.act_bias
-        return logits.index_fill(-1, torch.zeros(1, dtype=torch.long, device=states.device), float("-inf"))
+        return states @ self.uid.weight.T + self._bias()
+
+    def _bias(self) -> Tensor:
+        nothing = torch.zeros(1, dtype=torch.long, device=self.act_bias.device)
+        return self.act_bias.index_fill(0, nothing, -torch.inf)
 
     def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Cross-entropy of the next item: inputs, targets [B, T], 0 is padding."""
         keep = targets != 0
         states = self.transformer(self.uid(inputs))[keep]
-        act = F.cross_entropy(self.act_logits(states), targets[keep])
+        act = linear_cross_entropy(states, self.uid.weight, self._bias(), targets[keep])
         return {"loss": act, "act": act.detach()}
 
     def score(self, uids: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from car_model.cross_entropy import linear_cross_entropy
 from car_model.transformer import Transformer, TransformerConfig, initialise
 
 Layout = Literal["collapsed", "full"]
@@ -92,6 +93,9 @@ class CAR(nn.Module):
         config = self.config
         offsets = torch.arange(config.levels, device=uids.device) * config.codes
         codes = self.code(self.sids[uids] + offsets)  # [..., L, D]
+        if config.layout == "collapsed" and config.fusion != "gated":  # only the last slot is read
+            last = self.uid(uids) if config.fusion == "none" else self.uid(uids) + codes.sum(dim=-2)
+            return last.unsqueeze(-2)
         own = torch.cat([codes, self.uid(uids).unsqueeze(-2)], dim=-2)  # [..., L+1, D]
         if config.fusion == "none":
             fused = own
@@ -111,12 +115,17 @@ class CAR(nn.Module):
 
     def act_logits(self, states: Tensor) -> Tensor:
         """UID logits for states [N, D] -> [N, I + 1]; column 0 (padding) is -inf."""
-        if self.config.tied:
-            every = torch.arange(self.config.items + 1, device=states.device)
-            logits = states @ self.embed(every)[:, -1].T + self.act_bias
-        else:
-            logits = self.act_head(states) + self.act_bias
-        return logits.index_fill(-1, torch.zeros(1, dtype=torch.long, device=states.device), float("-inf"))
+        weight, bias = self.act_weights()
+        return states @ weight.T + bias
+
+    def act_weights(self) -> tuple[Tensor, Tensor]:
+        """The act head's rows [I + 1, D] and bias [I + 1]; tied, a row is the item's fused last slot."""
+        bias = self.act_bias.index_fill(
+            0, torch.zeros(1, dtype=torch.long, device=self.sids.device), -torch.inf
+        )
+        if not self.config.tied:
+            return self.act_head.weight, bias
+        return self.embed(torch.arange(self.config.items + 1, device=self.sids.device))[:, -1], bias
 
     def think_logits(self, states: Tensor) -> Tensor:
         """SID logits for states [N, D] -> [N, L, K], one independent head a level."""
@@ -138,7 +147,7 @@ class CAR(nn.Module):
         keep = targets != 0
         states = self.hidden(inputs)[keep]  # [N, D]
         wanted = targets[keep]  # [N]
-        act = F.cross_entropy(self.act_logits(states), wanted)
+        act = linear_cross_entropy(states, *self.act_weights(), wanted)
         if self.config.think_weight == 0:
             return {"loss": act, "act": act.detach(), "think": torch.zeros((), device=act.device)}
         think = F.cross_entropy(self.think_logits(states).flatten(0, 1), self.sids[wanted].flatten())

@@ -35,7 +35,6 @@ class Block(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.dropout = config.dropout
         self.norm_attention = nn.LayerNorm(config.width)
         self.qkv = nn.Linear(config.width, 3 * config.width)
         self.attention_out = nn.Linear(config.width, config.width)
@@ -54,8 +53,9 @@ class Block(nn.Module):
         q, k, v = (
             part.view(shape).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1)
         )  # [B, H, T, D/H]
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, is_causal=True
+        )  # no dropout: it bars the fused kernel
         return mixed.transpose(1, 2).reshape(batch, length, width)
 
 

@@ -1,0 +1,31 @@
+"""Resolve run.in and dev.in into lock files with hashes (`make lock`).
+
+torch alone carries no hash and no build tag: which build of the one pinned version is installed (CPU, a CUDA
+one, a local wheel) is the machine's choice.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+UV = Path(sys.executable).with_name("uv")
+OPTIONS = ("--quiet", "--no-header", "--no-annotate", "--generate-hashes", "--python-version", "3.11")
+TORCH = re.compile(r"^(torch==[0-9.]+)\S* \\\n(?:    --hash=\S+(?: \\)?\n)+", re.MULTILINE)
+
+
+def lock(name: str, *constraints: str) -> None:
+    """Write requirements/<name>.lock from requirements/<name>.in."""
+    target = HERE / f"{name}.lock"
+    subprocess.run(
+        [UV, "pip", "compile", *OPTIONS, *constraints, HERE / f"{name}.in", "-o", target], check=True
+    )
+    text, found = TORCH.subn(r"\1\n", target.read_text())
+    if found != 1:
+        sys.exit(f"{target} holds {found} pins of torch, expected one.")
+    target.write_text(text)
+
+
+lock("run")
+lock("dev", "-c", str(HERE / "run.lock"))
