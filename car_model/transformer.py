@@ -50,12 +50,10 @@ class Block(nn.Module):
     def _attend(self, x: Tensor) -> Tensor:
         batch, length, width = x.shape
         shape = (batch, length, self.heads, width // self.heads)
-        q, k, v = (
-            part.view(shape).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1)
-        )  # [B, H, T, D/H]
-        mixed = F.scaled_dot_product_attention(
-            q, k, v, is_causal=True
-        )  # no dropout: it bars the fused kernel
+        parts = self.qkv(x).chunk(3, dim=-1)
+        q, k, v = (part.view(shape).transpose(1, 2) for part in parts)  # [B, H, T, D/H]
+        # No dropout on the attention weights: it bars the fused kernel.
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return mixed.transpose(1, 2).reshape(batch, length, width)
 
 
