@@ -34,18 +34,15 @@ def validate_dataset(
     previous_profile: Mapping[str, Any] | None = None,
     profile: Path | None = None,
 ) -> ValidationReport:
-    """Check a dataset folder against a policy and write what was found.
-
-    The source tables are checked for broken rows, the kept tables for ingest's contract.
+    """Check the folder that ingest wrote: source tables for broken rows, kept tables for its contract.
 
     Args:
-        dataset: folder as written by ingest.
-        docs: where to write the Data Docs, one self-contained HTML file; written also on failure.
+        docs: the Data Docs, one self-contained HTML file; written also on failure.
         previous_profile: production's profile.json; None skips drift.
         profile: where to write this dataset's profile.json; None writes none.
 
     Raises:
-        ValidationError: something that must hold does not; one sentence per failure, and the report.
+        ValidationError: something that must hold does not; carries the report.
     """
     tables = load_tables(Path(dataset))
     findings = check_tables(tables, policy)
@@ -56,7 +53,7 @@ def validate_dataset(
     write_text(Path(docs), render_docs(report, policy))
     if not report.ok:
         raise ValidationError(report)
-    if profile is not None and measured is not None:
+    if profile and measured:
         write_text(Path(profile), json.dumps(measured.to_json(), indent=2) + "\n")
     return report
 

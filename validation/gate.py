@@ -93,7 +93,7 @@ class Verdict(BaseModel):
         """The verdict in a sentence or two, for logs and the top of the report."""
         warned = f" Warnings: {_names(self.warnings)}." if self.warnings else ""
         if self.blessed:
-            return f"Promoted: no blocking condition failed.{warned}"
+            return f"Passed the gate: no blocking condition failed.{warned}"
         return f"Not promoted: {_names(self.blockers)} failed.{warned}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
 def render_page(template: str, **values: Any) -> str:
-    """Render a template of this folder; titles, ids and labels are hostile input and are escaped."""
-    return _environment().get_template(template).render(**values, written=datetime.now(UTC))
+    """Render a template of this folder; titles, ids and labels are hostile input and are escaped.
+
+    Equal values give equal bytes.
+    """
+    return _environment().get_template(template).render(**values)
 
 
 @cache

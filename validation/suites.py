@@ -128,6 +128,10 @@ def _interactions(frame: pd.DataFrame, policy: DataPolicy) -> Iterator[Rule]:
     )
     if "orphan_item" in frame:
         yield _orphans("items", INGEST, None)
+    yield from _order_rules()
+
+
+def _order_rules() -> Iterator[Rule]:
     yield Rule(
         "Every user's positions run 0, 1, 2, ... without gap or repeat.",
         "positions are not 0, 1, 2, ... for the user",

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from hypothesis import strategies as st
+
+
+SLICES = {
+    "head items": {
+        "users": 600,
+        "models": {"challenger": {"recall@10": 0.2, "ndcg@10": 0.1}, "popularity": {"ndcg@10": 0.09}},
+    },
+    "tail items": {
+        "users": 343,
+        "models": {"challenger": {"recall@10": 0.05, "ndcg@10": 0.02}, "popularity": {"ndcg@10": 0.0}},
+    },
+}
 
 
 def interval(mean: float, width: float = 0.01) -> dict[str, float]:
@@ -37,19 +50,7 @@ def good_evaluation(champion: str | None = "c" * 64) -> dict[str, Any]:
         "holdout": {"split": "test", "users": 943, "items": 1349, "digest": "d" * 64},
         "models": {"challenger": scores(0.07), "popularity": scores(0.05), "sasrec": scores(0.069)},
         "paired": {"popularity": difference(0.02, 0.006, 0.05), "sasrec": difference(0.001, 0.006, 0.069)},
-        "slices": {
-            "head items": {
-                "users": 600,
-                "models": {"challenger": {"recall@10": 0.2, "ndcg@10": 0.1}, "popularity": {"ndcg@10": 0.09}},
-            },
-            "tail items": {
-                "users": 343,
-                "models": {
-                    "challenger": {"recall@10": 0.05, "ndcg@10": 0.02},
-                    "popularity": {"ndcg@10": 0.0},
-                },
-            },
-        },
+        "slices": copy.deepcopy(SLICES),
         "codebook": {
             "codes": 32,
             "levels": 3,

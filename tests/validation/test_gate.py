@@ -28,7 +28,7 @@ def test_a_good_challenger_passes_every_condition():
     assert len(verdict.conditions) == len(POLICY.conditions) + 1
     assert verdict.champion == "c" * 64
     assert verdict.policy == POLICY.digest
-    assert verdict.summary() == "Promoted: no blocking condition failed."
+    assert verdict.summary() == "Passed the gate: no blocking condition failed."
 
 
 def test_a_challenger_equal_to_the_champion_passes():

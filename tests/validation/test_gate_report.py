@@ -1,0 +1,200 @@
+import base64
+import copy
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+from gate_evidence import GARBAGE, good_evaluation, paths, put
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from validation.gate import evaluate_gate, load_policy, parse_policy
+from validation.report import ReportInputs, render_report
+
+HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>]]>-->\x07$\\frac{1}$"
+SHOWN = (
+    """
+CAR (challenger)|0.0700|0.0600 to 0.0800|Champion|SASRec|Popularity|+40.0 %|≥ -0.05
+3 levels of 32|12.0 % of the items
+Star Wars (1977)|expected 'space' (0.41)|After Alien (1979) → Contact (1997)|172
+1,000 of 1,200 rows kept|k-core 5/5|200|2020-01-01 to 2020-02-01
+encoder name|minilm|1234abcd|bbbbbbbbbbbb
+""".strip()
+    .replace("\n", "|")
+    .split("|")
+)
+DATASET = {
+    "name": "films",
+    "read": {"interactions": 1200, "items": 90},
+    "dropped": {"interactions": {"missing id": 0, "k-core 5/5": 200}, "items": {"no kept interaction": 7}},
+    "kept": {"interactions": 1000, "items": 83},
+    "users": 40,
+    "items": 83,
+    "density": 0.3,
+    "first_time": "2020-01-01T00:00:00Z",
+    "last_time": "2020-02-01T00:00:00Z",
+}
+EPOCHS = [1, 2, 3]
+ANSWER = {
+    "items": [
+        {"item_id": "50", "title": "Star Wars (1977)", "score": 3.25, "reasons": ["expected 'space' (0.41)"]},
+        {"item_id": "172", "title": None, "score": None, "reasons": []},
+    ],
+    "fallback": None,
+}
+
+
+def full_inputs(champion="c" * 64, bootstrap=False):
+    """Everything the pipeline can hand over."""
+    evaluation = good_evaluation(champion)
+    evaluation["codebook"]["usage_counts"] = [[9, 5, 1], [8, 7, 0], [6, 5, 4]]
+    curves = {"train_loss": [5.0, 4.0, 3.5], "think_loss": [2.0, 1.5, 1.2], "act_loss": [4.0, 3.4, 3.0]}
+    evaluation["training"] = {
+        "challenger": {"curves": {"epoch": EPOCHS, **curves, "valid_ndcg@10": [0.01, 0.04, 0.06]}},
+        "sasrec": {"epoch": EPOCHS, "train_loss": [5.1, 4.3, 4.0], "valid_ndcg@10": [0.02, 0.03, 0.05]},
+    }
+    return ReportInputs(
+        evaluation=evaluation,
+        verdict=evaluate_gate(evaluation, load_policy(), bootstrap).to_json(),
+        dataset=DATASET,
+        bundle={"codebook": "b" * 64, "encoder": {"name": "minilm", "revision": None}, "format": 1},
+        samples=[{"history": ["Alien (1979)", "Contact (1997)"], "answer": ANSWER}],
+        run={"git commit": "1234abcd"},
+    )
+
+
+def rendered(inputs, folder):
+    path = folder / "report.html"
+    render_report(inputs, path)
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    return rendered(full_inputs(), tmp_path_factory.mktemp("report"))
+
+
+class Tags(HTMLParser):
+    """All tags of a page with their attributes, and its text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def pictures(page):
+    sources = [attributes["src"] for tag, attributes in Tags(page).tags if tag == "img"]
+    prefix = "data:image/svg+xml;base64,"
+    assert all(source.startswith(prefix) for source in sources)
+    return [base64.b64decode(source.removeprefix(prefix)).decode() for source in sources]
+
+
+def test_the_report_shows_the_verdict_and_all_evidence(page):
+    text = " ".join(Tags(page).text.split())
+    assert text.index("Passed the gate") < text.index("Models on the same holdout")
+    for part in SHOWN:
+        assert part in text, part
+    for condition in load_policy().conditions:
+        assert condition.name in text and condition.why in text
+    assert len(pictures(page)) == 4
+
+
+def test_the_report_is_one_file_that_fetches_nothing(page):
+    tags = Tags(page).tags
+    assert not {"script", "link", "iframe", "object", "base", "form"} & {tag for tag, _ in tags}
+    assert not [
+        value for tag, one in tags for key, value in one.items() if key in ("href", "srcset", "action")
+    ]
+    assert not re.search(r"@import|url\(", page)
+    policy = next(one["content"] for tag, one in tags if one.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+
+
+def test_pictures_are_well_formed_and_without_references(page):
+    for picture in pictures(page):
+        root = ElementTree.fromstring(picture)  # noqa: S314 (our own output)
+        assert not [one for one in root.iter() if one.tag.endswith(("script", "foreignObject", "image"))]
+
+
+def test_equal_inputs_give_equal_bytes(page, tmp_path):
+    assert rendered(full_inputs(), tmp_path) == page
+
+
+def test_a_blocked_release_says_so_first(tmp_path):
+    inputs = full_inputs()
+    put(inputs.evaluation, ("paired", "popularity", "ndcg@10", "low"), -0.01)
+    put(inputs.evaluation, ("latency", "p99_ms"), 250)
+    verdict = evaluate_gate(inputs.evaluation, load_policy()).to_json()
+    text = Tags(rendered(ReportInputs(inputs.evaluation, verdict), tmp_path)).text
+    top = text[: text.index("What the policy asks for")]
+    assert "Not promoted" in top and "Passed the gate" not in top
+    assert "paired.popularity.ndcg@10.low is -0.01, but must be > 0." in top
+    assert top.index("beats popularity") < top.index("answers in time"), "what blocks comes before what warns"
+
+
+def test_a_first_release_shows_what_was_waived(tmp_path):
+    text = Tags(rendered(full_inputs(None, bootstrap=True), tmp_path)).text
+    assert "4 waived because this is a first release" in text
+    assert "asked for" in text
+
+
+def test_a_champion_with_another_catalogue_is_stated(tmp_path):
+    inputs = full_inputs()
+    inputs.evaluation["champion"].update(users=700, items=1200)
+    assert "scored on the 700 users" in " ".join(Tags(rendered(inputs, tmp_path)).text.split())
+
+
+def test_only_evaluation_and_verdict_are_needed(tmp_path):
+    verdict = evaluate_gate({}, load_policy()).to_json()
+    page = rendered(ReportInputs({}, verdict), tmp_path)
+    assert "Not promoted" in page and not pictures(page)
+
+
+def test_samples_of_the_evaluation_are_used_where_none_are_given(tmp_path):
+    evaluation = {"samples": [{"history": [], "answer": {"items": ANSWER["items"], "fallback": "popular"}}]}
+    text = Tags(rendered(ReportInputs(evaluation, evaluate_gate({}, load_policy()).to_json()), tmp_path)).text
+    assert "Without a history" in text and "Fallback: popular." in text and "Star Wars" in text
+
+
+def test_hostile_text_is_shown_and_never_markup(tmp_path):
+    inputs = full_inputs()
+    evaluation = inputs.evaluation
+    for part in ("models", "paired", "training"):
+        evaluation[part][HOSTILE] = evaluation[part]["sasrec"]
+    evaluation["slices"][HOSTILE] = {"users": 3, "models": {HOSTILE: {"ndcg@10": 0.1}}}
+    evaluation["champion"]["release"] = HOSTILE
+    policy = parse_policy("conditions: [{name: '</td><script>', metric: x, above: 0, why: '<img src=y>'}]")
+    item = {"item_id": "1", "title": HOSTILE, "score": 1.0, "reasons": [HOSTILE]}
+    hostile = ReportInputs(
+        evaluation,
+        evaluate_gate(evaluation, policy).to_json(),
+        {**inputs.dataset, "name": HOSTILE, "dropped": {"interactions": {HOSTILE: 3}}},
+        {HOSTILE: HOSTILE},
+        [{"history": [HOSTILE], "answer": {"items": [item], "fallback": HOSTILE}}],
+    )
+    page = rendered(hostile, tmp_path)
+    tags = Tags(page)
+    assert "script" not in {tag for tag, _ in tags.tags}
+    assert not [key for _, attributes in tags.tags for key in attributes if key.startswith("on")]
+    assert tags.text.count("<script>alert(1)</script>") >= 8
+    for picture in pictures(page):
+        ElementTree.fromstring(picture)  # noqa: S314 (our own output)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.data(), GARBAGE)
+def test_malformed_evidence_still_gives_a_report(tmp_path_factory, data, garbage):
+    evaluation = full_inputs().evaluation
+    path = data.draw(st.sampled_from(paths(evaluation)))
+    part = {path[0]: copy.deepcopy(evaluation[path[0]])}
+    put(part, path, garbage)
+    verdict = evaluate_gate(part, load_policy()).to_json()
+    assert "Not promoted" in rendered(ReportInputs(part, verdict), tmp_path_factory.mktemp("spoiled"))

@@ -1,0 +1,194 @@
+"""The report's pictures: plain numbers in, an SVG as a data URI out. Labels are hostile input."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+WIDTH = 10.6  # inches
+INK, SOFT, LINE = "#1b2430", "#5b6776", "#d5dbe3"
+GOOD, BAD, QUIET = "#1a7f4b", "#b3261e", "#7b8796"
+NAMES = {
+    "challenger": "CAR (challenger)",
+    "champion": "Champion",
+    "sasrec": "SASRec",
+    "popularity": "Popularity",
+}
+COLOURS = {"challenger": "#2457a6", "champion": "#7a3e9d", "sasrec": "#d9822b", "popularity": "#8a94a3"}
+NOTE = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none"}
+SPARE = ("#2a9d8f", "#c2185b", "#6d8b00", "#0088a8")
+STYLE: Any = {  # (matplotlib's own type for this is a list of 300 literals)
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": SOFT,
+    "axes.edgecolor": LINE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "grid.color": "#edf0f4",
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "legend.frameon": False,
+    "svg.hashsalt": "report",  # equal inputs give equal bytes
+    "text.parse_math": False,  # a dollar in a title is a dollar
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Challenger minus another model on one metric, with its interval."""
+
+    label: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    note: str
+
+
+def forest(differences: Sequence[Difference]) -> str:
+    """Paired differences as points with intervals, one panel per metric; zero means equal."""
+    metrics = list(dict.fromkeys(one.metric for one in differences))
+    with mpl.rc_context(STYLE):
+        labels = list(dict.fromkeys(one.label for one in differences))
+        figure, panels = _figure(0.75 + 0.5 * len(labels), len(metrics))
+        for panel, metric in zip(panels, metrics, strict=True):
+            for one in (one for one in differences if one.metric == metric):
+                row = labels.index(one.label)
+                colour = GOOD if one.low > 0 else BAD if one.high < 0 else QUIET
+                panel.plot(
+                    [one.low, one.high], [row, row], color=colour, linewidth=2.5, solid_capstyle="round"
+                )
+                panel.plot(one.value, row, "o", color=colour, markersize=8)
+                panel.annotate(_clean(one.note), (one.value, row), (0, 9), textcoords="offset points",
+                               ha="center", fontsize=9, color=colour, bbox=NOTE)  # fmt: skip
+            panel.axvline(0, color=SOFT, linewidth=1)
+            panel.set(title=_clean(metric), ylim=(len(labels) - 0.5, -0.7))
+            panel.margins(x=0.22)
+            panel.xaxis.set_major_locator(MaxNLocator(5))
+            _names(panel, labels if panel is panels[0] else [""] * len(labels))
+        return _uri(figure)
+
+
+def slices(rows: Mapping[str, Mapping[str, float]], metric: str) -> str:
+    """One group of bars per slice, one bar per model."""
+    models = list(dict.fromkeys(model for values in rows.values() for model in values))
+    height = 0.8 / max(len(models), 1)
+    with mpl.rc_context(STYLE):
+        figure, (panel,) = _figure(0.9 + (0.24 * len(models) + 0.18) * len(rows), 1)
+        for place, model in enumerate(models):
+            at = [row - 0.4 + height * (place + 0.5) for row in range(len(rows))]
+            values = [values.get(model, math.nan) for values in rows.values()]
+            panel.barh(at, values, height * 0.86, color=colour_of(model, place), label=_clean(name_of(model)))
+            for y, value in zip(at, values, strict=True):
+                if math.isfinite(value):
+                    panel.annotate(f"{value:.3f}", (value, y), (4, 0), textcoords="offset points",
+                                   va="center", fontsize=8.5, color=SOFT)  # fmt: skip
+        panel.set(xlabel=_clean(metric), ylim=(len(rows) - 0.5, -0.5))
+        _names(panel, list(rows))
+        panel.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0 + 0.35 / figure.get_figheight()),
+                     ncols=max(len(models), 1), borderaxespad=0)  # fmt: skip
+        return _uri(figure)
+
+
+def curves(training: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """Training loss (with its think and act parts) and validation NDCG@10 over epochs or steps."""
+    axis = "epoch" if all(one.get("epoch") for one in training.values()) else "step"
+    with mpl.rc_context(STYLE):
+        figure, (loss, score) = _figure(3.3, 2)
+        for place, (model, series) in enumerate(training.items()):
+            colour = colour_of(model, place)
+            for name, style in (("train_loss", "-"), ("act_loss", "--"), ("think_loss", ":")):
+                part = "" if name == "train_loss" else f" ({name.removesuffix('_loss')})"
+                if any(series.get(name, ())):  # a model without thinking has a think loss of zero
+                    _line(
+                        loss,
+                        series,
+                        axis,
+                        name,
+                        color=colour,
+                        linestyle=style,
+                        label=_clean(name_of(model)) + part,
+                    )
+            _line(score, series, axis, "valid_ndcg@10", color=colour, label=_clean(name_of(model)))
+        for panel, title in ((loss, "Training loss"), (score, "Validation NDCG@10")):
+            panel.set(title=title, xlabel=axis)
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+            if panel.get_legend_handles_labels()[0]:
+                panel.legend(fontsize=9)
+        return _uri(figure)
+
+
+def code_usage(counts: Sequence[Sequence[float]]) -> str:
+    """Items per code, most used first, one panel per level; the dashed line is even use."""
+    columns = min(len(counts), 4)
+    with mpl.rc_context(STYLE):
+        rows = math.ceil(len(counts) / columns)
+        figure, panels = _figure(2.3 * rows, columns, rows, sharey=True)
+        for level, panel in enumerate(panels):
+            if level >= len(counts):
+                panel.set_visible(False)
+                continue
+            items = list(counts[level])
+            panel.bar(range(len(items)), items, width=1.0, color=COLOURS["challenger"])
+            panel.axhline(sum(items) / max(len(items), 1), color=SOFT, linewidth=1, linestyle="--")
+            used = sum(1 for one in items if one > 0)
+            panel.set(title=f"Level {level + 1}: {used} of {len(items)} codes", xlabel="codes, by use")
+            panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        panels[0].set_ylabel("items per code")
+        return _uri(figure)
+
+
+def name_of(model: str) -> str:
+    """What people call a model of evaluation.json."""
+    return NAMES.get(model, model)
+
+
+def colour_of(model: str, place: int) -> str:
+    """A model's colour, the same in every picture."""
+    return COLOURS.get(model, SPARE[place % len(SPARE)])
+
+
+def _figure(height: float, columns: int, rows: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, **options)
+    return figure, list(grid.flat)
+
+
+def _line(panel: Axes, series: Mapping[str, Sequence[float]], axis: str, name: str, **style: Any) -> None:
+    values = series.get(name) or ()
+    places = series.get(axis) or range(1, len(values) + 1)
+    if values and len(places) == len(values):
+        panel.plot(places, values, linewidth=1.8, **style)
+
+
+def _names(panel: Axes, names: Sequence[str]) -> None:
+    panel.set_yticks(range(len(names)), [_clean(name) for name in names], color=INK)
+    panel.tick_params(axis="y", length=0)
+    panel.grid(visible=False, axis="y")
+
+
+def _clean(text: str, length: int = 48) -> str:
+    """A label as one short line of printable text (control characters would break the SVG)."""
+    line = "".join(sign if sign.isprintable() else " " for sign in str(text))
+    return line if len(line) <= length else f"{line[:length]}…"
+
+
+def _uri(figure: Figure) -> str:
+    """The figure as an SVG data URI; as an image source it cannot run scripts or fetch anything."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
