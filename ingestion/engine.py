@@ -22,7 +22,7 @@ class Engine:
         """Run an expression once; gives the stored result and its number of rows."""
         self._stored += 1
         table = self.connection.create_table(f"stored_{self._stored}", expression, temp=True)
-        return table, int(table.count().execute())
+        return table, table.count().to_pyarrow().as_py()
 
 
 @contextmanager

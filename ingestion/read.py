@@ -157,7 +157,7 @@ def require_readable(source: Source, raw: ir.Table, mapped: ir.Table, column: st
         IngestError: naming file, column, the number of such values, and the first one.
     """
     bad = transform.unreadable(raw, mapped, column)
-    count = int(bad.count().execute())
+    count = bad.count().to_pyarrow().as_py()
     if count:
         first = bad.limit(1).to_pyarrow().to_pylist()[0]
         raise IngestError(

@@ -42,7 +42,10 @@ def complaint(config: DatasetConfig, output: Path) -> str:
         ("", "is empty"),
         ("user_id,item_id,timestamp\n", "has no rows"),
         ("\n", "has no header"),
-        (GOOD.replace("timestamp", "time"), "no column 'timestamp' (mapped to timestamp); it has: user_id, item_id, time"),
+        (
+            GOOD.replace("timestamp", "time"),
+            "no column 'timestamp' (mapped to timestamp); it has: user_id, item_id, time",
+        ),
         (GOOD.replace("user_id", "item_id"), "names column 'item_id' twice"),
         (GOOD + "u0,i0\n", "line 22 is broken (Expected Number of Columns: 3 Found: 2)"),
         (GOOD + "u0,i0,2024-01-01,5\n", "line 22 is broken (Expected Number of Columns: 3 Found: 4)"),
@@ -66,7 +69,11 @@ def test_csv_in_another_encoding(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("unit", "value", "message"),
-    [("epoch_s", "1700000000000", "epoch_s times"), ("epoch_s", "nan", "epoch_s"), ("epoch_ms", "2024-01-01", "epoch_ms")],
+    [
+        ("epoch_s", "1700000000000", "epoch_s times"),
+        ("epoch_s", "nan", "epoch_s"),
+        ("epoch_ms", "2024-01-01", "epoch_ms"),
+    ],
 )
 def test_times_in_the_wrong_unit(tmp_path: Path, unit: str, value: str, message: str) -> None:
     (tmp_path / "bad.csv").write_text(f"user_id,item_id,timestamp\nu0,i0,{value}\n")
@@ -112,7 +119,9 @@ def _broken_line(path: Path) -> None:
         (lambda path: path.write_text("[1, 2]\n"), "every line must be a JSON object"),
         (lambda path: write_jsonl(path, [{"user_id": "a", "item_id": "b"}]), "no column 'timestamp'"),
         (
-            lambda path: write_jsonl(path, [{"user_id": {"a": 1}, "item_id": "b", "timestamp": "2024-01-01"}]),
+            lambda path: write_jsonl(
+                path, [{"user_id": {"a": 1}, "item_id": "b", "timestamp": "2024-01-01"}]
+            ),
             "column 'user_id', holds nested values",
         ),
     ],
@@ -134,7 +143,9 @@ def test_damaged_gzip(tmp_path: Path) -> None:
 def test_parquet(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_text("not parquet at all")
     assert "cannot be read as parquet" in complaint(with_file(tmp_path, "bad.parquet"), tmp_path / "out")
-    table = pa.table({"user_id": [1.0, None], "item_id": ["i0", "i1"], "timestamp": ["2024-01-01", "2024-01-02"]})
+    table = pa.table(
+        {"user_id": [1.0, None], "item_id": ["i0", "i1"], "timestamp": ["2024-01-01", "2024-01-02"]}
+    )
     pq.write_table(table, tmp_path / "floats.parquet")
     said = complaint(with_file(tmp_path, "floats.parquet"), tmp_path / "out")
     assert "column 'user_id', holds ids as floating-point numbers" in said
@@ -142,7 +153,9 @@ def test_parquet(tmp_path: Path) -> None:
 
 
 def test_a_cast_that_would_change_values(tmp_path: Path) -> None:
-    table = pa.table({"user_id": [1.0, 2.5], "item_id": ["i0", "i1"], "timestamp": ["2024-01-01", "2024-01-02"]})
+    table = pa.table(
+        {"user_id": [1.0, 2.5], "item_id": ["i0", "i1"], "timestamp": ["2024-01-01", "2024-01-02"]}
+    )
     pq.write_table(table, tmp_path / "floats.parquet")
     config = with_file(tmp_path, "floats.parquet", casts={"user_id": "int64"})
     said = complaint(config, tmp_path / "out")

@@ -39,7 +39,13 @@ def test_text_order_puts_title_first() -> None:
 
 @pytest.mark.parametrize(
     ("location", "expected"),
-    [("a.csv", "csv"), ("a.TSV", "tsv"), ("gs://b/x.jsonl.gz", "jsonl"), ("a.ndjson", "jsonl"), ("a.pq", "parquet")],
+    [
+        ("a.csv", "csv"),
+        ("a.TSV", "tsv"),
+        ("gs://b/x.jsonl.gz", "jsonl"),
+        ("a.ndjson", "jsonl"),
+        ("a.pq", "parquet"),
+    ],
 )
 def test_format_is_told_by_the_suffix(location: str, expected: str) -> None:
     config = parse_config(changed("interactions.location", location))
@@ -78,7 +84,7 @@ def test_wrong_settings_are_named_in_one_sentence(path: str, value: object, mess
 def test_action_range_must_not_be_empty() -> None:
     columns = {"user_id": "u", "item_id": "i", "position": "p", "action": "a"}
     text = json.loads(changed("interactions.columns", columns)) | {"action_min": 5, "action_max": 1}
-    with pytest.raises(IngestError, match="action_min 5.0 is above action_max 1.0"):
+    with pytest.raises(IngestError, match=r"action_min 5\.0 is above action_max 1\.0"):
         parse_config(json.dumps(text))
 
 

@@ -101,7 +101,11 @@ def test_every_dropped_row_is_counted_by_its_rule(tmp_path: Path) -> None:
 
 
 def test_broken_rows_stay_visible_for_validation(tmp_path: Path) -> None:
-    rows = [*[(*row, 4) for row in INTERACTIONS], (None, "i0", "2999-01-01", 77), ("u0", "nowhere", None, None)]
+    rows = [
+        *[(*row, 4) for row in INTERACTIONS],
+        (None, "i0", "2999-01-01", 77),
+        ("u0", "nowhere", None, None),
+    ]
     items = [*ITEMS, ("i0", "Twice"), (None, None)]
     ingest(dataset(tmp_path, rows, items, ACTION, action_min=1, action_max=5), tmp_path / "out")
     source = rows_of(tmp_path / "out" / "source_interactions.parquet")
@@ -114,7 +118,10 @@ def test_broken_rows_stay_visible_for_validation(tmp_path: Path) -> None:
 
 
 def test_out_of_range_and_future_rows_are_left_to_validation(tmp_path: Path) -> None:
-    rows = [(*row, 4) for row in INTERACTIONS] + [("u0", "i5", "2999-01-01", 77), ("u1", "i5", "2024-03-01", 4)]
+    rows = [(*row, 4) for row in INTERACTIONS] + [
+        ("u0", "i5", "2999-01-01", 77),
+        ("u1", "i5", "2024-03-01", 4),
+    ]
     config = dataset(tmp_path, rows, [*ITEMS, ("i5", "Six")], ACTION, action_min=1, action_max=5)
     report = ingest(config, tmp_path / "out")
     assert report.kept.interactions == len(rows)
@@ -133,7 +140,9 @@ def test_duplicate_rule(tmp_path: Path, rule: str, expected: list[int]) -> None:
 def test_text_falls_back_and_is_never_null(tmp_path: Path) -> None:
     items = [("i1", None, "  "), ("i0", " Tea ", "Leaf")]
     rows = [("a", "i0", "2024-01-01"), ("a", "i1", "2024-01-02")]
-    config = dataset(tmp_path, rows, items, item_columns=("item_id", "title", "brand"), user_core=0, item_core=0)
+    config = dataset(
+        tmp_path, rows, items, item_columns=("item_id", "title", "brand"), user_core=0, item_core=0
+    )
     report = ingest(config, tmp_path / "out")
     assert rows_of(tmp_path / "out" / "items.parquet") == [
         {"item_id": "i0", "title": "Tea", "brand": "Leaf"},
@@ -145,7 +154,11 @@ def test_text_falls_back_and_is_never_null(tmp_path: Path) -> None:
 def test_a_catalogue_without_titles_shows_ids(tmp_path: Path) -> None:
     items = [(f"i{i}", f"brand {i}") for i in range(5)]
     ingest(dataset(tmp_path, items=items, item_columns=("item_id", "brand")), tmp_path / "out")
-    assert rows_of(tmp_path / "out" / "items.parquet")[3] == {"item_id": "i3", "title": "i3", "brand": "brand 3"}
+    assert rows_of(tmp_path / "out" / "items.parquet")[3] == {
+        "item_id": "i3",
+        "title": "i3",
+        "brand": "brand 3",
+    }
 
 
 def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:

@@ -49,7 +49,8 @@ def test_every_format_gives_the_same_dataset(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["\ufeff" + CSV, CSV.replace("\n", "\r\n"), CSV + "\n\n", CSV.replace("u0", '"u0"'), CSV.rstrip("\n")]
+    "text",
+    ["\ufeff" + CSV, CSV.replace("\n", "\r\n"), CSV + "\n\n", CSV.replace("u0", '"u0"'), CSV.rstrip("\n")],
 )
 def test_csv_as_spreadsheets_write_it(tmp_path: Path, text: str) -> None:
     config = dataset(tmp_path)
@@ -86,7 +87,11 @@ def test_milliseconds_are_kept(tmp_path: Path) -> None:
 
 
 def test_ids_are_text_however_they_are_stored(tmp_path: Path) -> None:
-    records = [{"user_id": u, "item_id": str(i), "timestamp": f"2024-01-0{i + 1}"} for u in (1, "01") for i in range(3)]
+    records = [
+        {"user_id": u, "item_id": str(i), "timestamp": f"2024-01-0{i + 1}"}
+        for u in (1, "01")
+        for i in range(3)
+    ]
     items = [(0, "A"), (1, "B"), (2, "C")]
     config = reading(dataset(tmp_path, items=items), write_jsonl(tmp_path / "ids.jsonl", records))
     ingest(config, tmp_path / "out")
@@ -106,7 +111,8 @@ def test_a_cast_mends_integers_that_a_data_frame_made_floats(tmp_path: Path) -> 
 
 def test_lists_of_text_are_joined(tmp_path: Path) -> None:
     records = [
-        {"item_id": f"i{i}", "title": f"T{i}", "tags": ["green", "tea"] if i else [], "new": bool(i)} for i in range(5)
+        {"item_id": f"i{i}", "title": f"T{i}", "tags": ["green", "tea"] if i else [], "new": bool(i)}
+        for i in range(5)
     ]
     columns = {name: name for name in ("item_id", "title", "tags", "new")}
     source = ItemSource(location=str(write_jsonl(tmp_path / "items.jsonl", records)), columns=columns)
