@@ -7,7 +7,6 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-
 SLICES = {
     "head items": {
         "users": 600,

@@ -127,7 +127,20 @@ BROKEN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", BROKEN)
+FAST = (
+    "null user",
+    "duplicate item",
+    "rating too high",
+    "orphan",
+    "future",
+    "empty interactions",
+    "position gap",
+)
+
+
+@pytest.mark.parametrize(
+    "case", [case if case in FAST else pytest.param(case, marks=pytest.mark.integration) for case in BROKEN]
+)
 def test_a_broken_row_stops_the_run_and_is_named(dataset, case):
     table, change, told = BROKEN[case]
     edit(dataset, table, change)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from validation.gate import evaluate_gate, load_policy, parse_policy
 from validation.report import ReportInputs, render_report
 
-HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>]]>-->\x07$\\frac{1}$"
+HOSTILE = "\x07\"'>]]>--><script>alert(1)</script><img src=x onerror=alert(2)>$\\frac{1}$"
 SHOWN = (
     """
 CAR (challenger)|0.0700|0.0600 to 0.0800|Champion|SASRec|Popularity|+40.0 %|≥ -0.05
