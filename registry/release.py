@@ -142,7 +142,12 @@ def _manifest(**fields: Any) -> Manifest:
 
 def _upload(store: ObjectStore, manifest: Manifest, bundle: Bundle, evidence: Mapping[str, Path]) -> None:
     for path in manifest.files:
-        store.upload(file_name(manifest.release, path), bundle.folder / path)
+        try:
+            store.upload(file_name(manifest.release, path), bundle.folder / path)
+        except ObjectExists as error:
+            raise ReleaseError(
+                f"{error} An interrupted run left it damaged: delete that object and run again."
+            ) from error
     for name, stored in manifest.evidence.items():
         store.upload(evidence_name(manifest.release, name, stored), evidence[name])
     changed = hash_folder(bundle.folder) != bundle.files

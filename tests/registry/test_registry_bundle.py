@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from registry_bundles import make_bundle, write_json
 
 from registry.bundle import REQUIRED, hash_folder, read_bundle, release_digest
 from registry.errors import BundleError
 from registry.manifest import FileRecord, Gate, Manifest, Versions, identity
+from tests.registry.bundles import make_bundle, write_json
 
 NAMES = st.text(
     st.characters(codec="utf-8", exclude_characters="/\\\x7f", min_codepoint=32), min_size=1, max_size=8
@@ -59,6 +59,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
     )
 
 
+@settings(deadline=None)
 @given(manifests())
 def test_a_manifest_survives_serialising(manifest: Manifest) -> None:
     data = manifest.to_bytes()
@@ -67,6 +68,7 @@ def test_a_manifest_survives_serialising(manifest: Manifest) -> None:
     assert back.to_bytes() == data
 
 
+@settings(deadline=None)
 @given(FILES, VERSIONS, st.randoms())
 def test_identity_ignores_order(files: dict[str, FileRecord], versions: Versions, random: object) -> None:
     order = list(files.items())
@@ -74,6 +76,7 @@ def test_identity_ignores_order(files: dict[str, FileRecord], versions: Versions
     assert identity(dict(order), versions) == identity(files, versions)
 
 
+@settings(deadline=None)
 @given(FILES, VERSIONS, st.data())
 def test_identity_follows_every_name_and_version(
     files: dict[str, FileRecord], versions: Versions, data: st.DataObject
@@ -92,7 +95,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_bundle(tmp_path_factory.mktemp("bundles") / "bundle")
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(order=st.permutations(REQUIRED), times=st.lists(st.integers(0, 2**31), min_size=8, max_size=8))
 def test_the_digest_ignores_order_of_creation_and_times(
     bundle: Path, order: list[str], times: list[int]
@@ -106,7 +109,7 @@ def test_the_digest_ignores_order_of_creation_and_times(
     assert release_digest(copy) == release_digest(bundle)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(path=st.sampled_from(REQUIRED), place=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_the_digest_follows_every_bit(bundle: Path, path: str, place: int, bit: int) -> None:
     versions = read_bundle(bundle).versions

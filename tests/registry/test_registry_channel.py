@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from registry_bundles import make_release
 
 from registry.channel import head, history, list_channels, promote, rollback
 from registry.errors import ChannelError, ConflictError, ObjectExists, ReleaseError
@@ -14,6 +13,7 @@ from registry.folder import FolderStore
 from registry.layout import entry_name, manifest_name
 from registry.log import Entry, read_log
 from registry.store import ObjectStore
+from tests.registry.bundles import make_release
 
 ANN = {"who": "ann@shop", "why": "better on cold items"}
 

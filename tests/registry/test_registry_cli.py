@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from registry_bundles import make_release
 
 from registry.__main__ import main
 from registry.cli import this_user
 from registry.store import open_store
+from tests.registry.bundles import make_release
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -12,7 +12,6 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
-from registry_bundles import make_bundle, make_evidence, make_release
 
 from car_model.digests import tree_files
 from registry.bundle import release_digest
@@ -23,6 +22,7 @@ from registry.layout import evidence_name, file_name
 from registry.manifest import Manifest
 from registry.release import list_releases, write_release
 from registry.store import ObjectStore, open_store
+from tests.registry.bundles import make_bundle, make_evidence, make_release
 
 pytestmark = pytest.mark.integration
 PROCESSES, ROUNDS = 8, 5

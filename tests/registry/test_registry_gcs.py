@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from gcs_proxy import Answer, Fault, proxy
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from registry.errors import ObjectExists, StoreError
 from registry.gcs import GcsStore
+from tests.registry.gcs_proxy import Answer, Fault, proxy
 
 pytestmark = pytest.mark.integration
 HASTY = DEFAULT_RETRY.with_delay(initial=0.01, maximum=0.05, multiplier=1.5).with_timeout(1)

@@ -6,15 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
-from registry_bundles import make_bundle, make_evidence, make_release, write_json
 
 from car_model.digests import tree_files
 from registry.bundle import release_digest
 from registry.errors import BundleError, ReleaseError, StoreError
 from registry.fetch import fetch_evidence, fetch_release
+from registry.folder import FolderStore
 from registry.layout import evidence_name, file_name, manifest_name
 from registry.release import find_release, list_releases, read_manifest, write_release
 from registry.store import ObjectStore
+from tests.registry.bundles import make_bundle, make_evidence, make_release, write_json
 
 
 def test_a_release_comes_back_as_it_was_written(store: ObjectStore, tmp_path: Path) -> None:
@@ -92,8 +93,6 @@ def test_what_an_interrupted_run_left_does_not_stand_in_the_way(store: ObjectSto
     ],
 )
 def test_no_clear_yes_means_no_release(tmp_path: Path, verdict: object, sentence: str) -> None:
-    from registry.folder import FolderStore
-
     store = FolderStore(tmp_path / "registry")
     evidence = make_evidence(tmp_path / "evidence")
     write_json(evidence["verdict.json"], verdict)
@@ -134,8 +133,6 @@ def test_short_digests_must_be_clear(store: ObjectStore, tmp_path: Path) -> None
 
 
 def test_an_ambiguous_prefix_lists_what_it_fits(tmp_path: Path) -> None:
-    from registry.folder import FolderStore
-
     store = FolderStore(tmp_path)
     for ending in "12":
         store.create(manifest_name("abcd" + ending * 60), b"{}")
@@ -220,6 +217,48 @@ def test_a_manifest_that_was_edited_is_refused(store: ObjectStore, tmp_path: Pat
         read_manifest(store, release.release, "0" * 64)
 
 
+def test_a_damaged_leftover_is_named(store: ObjectStore, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    store.create(file_name(release_digest(bundle), "popular.json"), b"half a")
+    with pytest.raises(ReleaseError, match=r"popular.json already exists with .* delete that object"):
+        write_release(store, bundle, make_evidence(tmp_path / "evidence"))
+    assert list_releases(store) == []
+
+
+@pytest.mark.integration
+def test_a_bundle_of_the_model_library_serves_as_it_was_trained(store: ObjectStore, tmp_path: Path) -> None:
+    from car_model.recommend import Recommender
+    from tests.fixtures import tiny_bundle
+
+    bundle = tiny_bundle(tmp_path / "bundle")
+    release = write_release(store, bundle, make_evidence(tmp_path / "evidence")).release
+    fetch_release(store, release, tmp_path / "served")
+    request = {"history": ["i1", "i5"], "k": 5}
+    answers = [Recommender.load(folder).answer(request) for folder in (bundle, tmp_path / "served")]
+    assert answers[0] == answers[1]
+    assert len(answers[0]["items"]) == 5
+
+
+class Meddler(FolderStore):
+    """A store during whose uploads somebody changes a file."""
+
+    victim: Path
+
+    def upload(self, name: str, source: Path) -> None:
+        super().upload(name, source)
+        self.victim.write_bytes(self.victim.read_bytes() + b" ")
+
+
+@pytest.mark.parametrize("victim", ["bundle/popular.json", "evidence/report.html"])
+def test_files_that_change_while_they_are_released(tmp_path: Path, victim: str) -> None:
+    store = Meddler(tmp_path / "registry")
+    store.victim = tmp_path / victim
+    bundle, evidence = make_bundle(tmp_path / "bundle"), make_evidence(tmp_path / "evidence")
+    with pytest.raises(ReleaseError, match="changed while it was being released: run again"):
+        write_release(store, bundle, evidence)
+    assert list_releases(store) == []
+
+
 def test_bad_bundles_never_reach_the_store(store: ObjectStore, tmp_path: Path) -> None:
     evidence = make_evidence(tmp_path / "evidence")
     with pytest.raises(BundleError, match="There is no bundle folder"):
@@ -240,8 +279,6 @@ def release_as(store: ObjectStore, digest: str, manifest: str) -> str:
 
 
 def _copy_without(store: ObjectStore, release: str, left_out: str, folder: Path) -> ObjectStore:
-    from registry.folder import FolderStore
-
     copy = FolderStore(folder)
     for name in store.list(f"releases/{release}/"):
         if not name.endswith(left_out):
