@@ -58,7 +58,7 @@ def _read_delimited(connection: Backend, source: Source, path: Path) -> ir.Table
     _require(source, header)
     # Sniffing is off: it would quietly take a short or long row for a header.
     return connection.read_csv(
-        str(path),
+        _literal(path),
         auto_detect=False,
         header=True,
         columns=dict.fromkeys(header, "VARCHAR"),
@@ -83,12 +83,12 @@ def _header(source: Source, path: Path, delimiter: str) -> list[str]:
 
 def _read_jsonl(connection: Backend, source: Source, path: Path) -> ir.Table:
     try:
-        found = connection.read_json(str(path), format="newline_delimited", sample_size=-1).schema()
+        found = connection.read_json(_literal(path), format="newline_delimited", sample_size=-1).schema()
         if list(found) == ["json"]:  # DuckDB's name for values that are no records
             raise IngestError(f"{source.location} holds no records; every line must be a JSON object.")
         _require(source, list(found))
         wanted = {name: _json_type(source, name, found[name]) for name in source.columns.values()}
-        return connection.read_json(str(path), format="newline_delimited", columns=wanted)
+        return connection.read_json(_literal(path), format="newline_delimited", columns=wanted)
     except duckdb.Error as error:
         raise IngestError(_bad_json_line(source, path) or f"{source.location}: {_say(error)}") from error
 
@@ -119,7 +119,7 @@ def _bad_json_line(source: Source, path: Path) -> str | None:
 
 
 def _read_parquet(connection: Backend, source: Source, path: Path) -> ir.Table:
-    table = connection.read_parquet(str(path))
+    table = connection.read_parquet(_literal(path))
     _require(source, list(table.columns))
     return table
 
@@ -164,6 +164,11 @@ def require_readable(source: Source, raw: ir.Table, mapped: ir.Table, column: st
             f"{source.location}, column '{source.columns[column]}': {count} value{'s' if count > 1 else ''} "
             f"(first: '{first['value']}' in row {first['source_row'] + 1}) cannot be read as {expected}."
         )
+
+
+def _literal(path: Path) -> str:
+    """A path in which the engine sees no wildcards."""
+    return re.sub(r"([*?\[])", r"[\1]", str(path))
 
 
 def _open_text(path: Path) -> IO[str]:

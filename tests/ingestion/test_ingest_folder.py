@@ -173,9 +173,11 @@ def test_the_dataset_digest_names_the_result_not_the_way_to_it(tmp_path: Path) -
     moved = ingest(dataset(tmp_path / "moved", list(reversed(INTERACTIONS))), tmp_path / "two")
     other = ingest(dataset(tmp_path / "other", INTERACTIONS[1:]), tmp_path / "three")
     retitled = ingest(dataset(tmp_path / "retitled", items=[*ITEMS[:4], ("i4", "New")]), tmp_path / "four")
+    later = [(user, item, time.replace("T03", "T04")) for user, item, time in INTERACTIONS]
+    shifted = ingest(dataset(tmp_path / "later", later), tmp_path / "five")
     assert here.dataset_digest == moved.dataset_digest
     assert here.source_digest != moved.source_digest
-    assert len({here.dataset_digest, other.dataset_digest, retitled.dataset_digest}) == 3
+    assert len({report.dataset_digest for report in (here, other, retitled, shifted)}) == 4
 
 
 def test_a_failed_run_leaves_no_report(tmp_path: Path) -> None:

@@ -141,10 +141,16 @@ def test_other_delimiters_and_stray_quotes(tmp_path: Path) -> None:
     assert rows_of(tmp_path / "out" / "items.parquet")[0]["title"] == '"Tea 0'
 
 
+@pytest.mark.parametrize("name", ["[a]*.csv", "[a]*.jsonl", "[a]*.parquet", "[a].csv.gz"])
+def test_wildcards_in_a_path_are_taken_as_they_are(tmp_path: Path, name: str) -> None:
+    ingest(reading(dataset(tmp_path), written(tmp_path, name)), tmp_path / "out")
+    assert len(histories(tmp_path / "out")) == 4
+
+
 def test_source_names_with_quotes_and_spaces(tmp_path: Path) -> None:
     records = [json.loads(json.dumps(r).replace("user_id", "the 'user' ; id")) for r in RECORDS]
     columns = {"user_id": "the 'user' ; id", "item_id": "item_id", "timestamp": "timestamp"}
     config = dataset(tmp_path)
     expected = ingest(config, tmp_path / "plain").dataset_digest
-    path = write_jsonl(tmp_path / "it's data.jsonl", records)
+    path = write_jsonl(tmp_path / "it's [my] data*?.jsonl", records)
     assert ingest(reading(config, path, columns=columns), tmp_path / "out").dataset_digest == expected
