@@ -111,18 +111,12 @@ def curves(training: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
         figure, (loss, score) = _figure(3.3, 2)
         for place, (model, series) in enumerate(training.items()):
             colour = colour_of(model, place)
-            for name, style in (("train_loss", "-"), ("act_loss", "--"), ("think_loss", ":")):
-                part = "" if name == "train_loss" else f" ({name.removesuffix('_loss')})"
-                if any(series.get(name, ())):  # a model without thinking has a think loss of zero
-                    _line(
-                        loss,
-                        series,
-                        axis,
-                        name,
-                        color=colour,
-                        linestyle=style,
-                        label=_clean(name_of(model)) + part,
-                    )
+            thinks = any(series.get("think_loss", ()))  # otherwise act is the whole loss
+            parts = {"train_loss": "-", **({"act_loss": "--", "think_loss": ":"} if thinks else {})}
+            for name, style in parts.items():
+                part = "" if name == "train_loss" else f", {name.removesuffix('_loss')}"
+                label = _clean(name_of(model)) + part
+                _line(loss, series, axis, name, color=colour, linestyle=style, label=label)
             _line(score, series, axis, "valid_ndcg@10", color=colour, label=_clean(name_of(model)))
         for panel, title in ((loss, "Training loss"), (score, "Validation NDCG@10")):
             panel.set(title=title, xlabel=axis)
