@@ -26,12 +26,14 @@ def ranks_of(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
     Returns:
         [B] float; items that tie with the target count half, so that no order of ids can help. A target
-        that must not be ranked gets infinity.
+        that must not be ranked gets infinity, and so does every target of a row that holds NaN: a model
+        whose scores are not numbers must not win.
     """
     wanted = scores[np.arange(len(scores)), targets][:, None]
     above = (scores > wanted).sum(axis=1)
     equal = (scores == wanted).sum(axis=1) - 1
-    return np.where(np.isneginf(wanted[:, 0]), UNRANKED, 1 + above + equal / 2)
+    barred = np.isneginf(wanted[:, 0]) | np.isnan(scores).any(axis=1)
+    return np.where(barred, UNRANKED, 1 + above + equal / 2)
 
 
 def per_user(ranks: np.ndarray) -> dict[str, np.ndarray]:
@@ -46,9 +48,9 @@ def per_user(ranks: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval (95 %) of a mean over users."""
+    """Percentile bootstrap interval (95 %) of a mean over users; NaN of nobody."""
     if len(values) < 2 or np.ptp(values) == 0:
-        mean = float(values.mean()) if len(values) else 0.0
+        mean = _mean(values)
         return mean, mean
     found = bootstrap(
         (values,),
@@ -63,9 +65,9 @@ def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
 
 
 def summary(ranks: np.ndarray) -> dict[str, dict[str, float]]:
-    """Mean and interval of every metric."""
+    """Mean and interval of every metric; None without users."""
     return {
-        name: _rounded({"mean": values.mean(), **_bounds(values)}) for name, values in per_user(ranks).items()
+        name: _rounded({"mean": _mean(values), **_bounds(values)}) for name, values in per_user(ranks).items()
     }
 
 
@@ -77,7 +79,7 @@ def paired(ours: np.ndarray, theirs: np.ndarray) -> dict[str, dict[str, Any]]:
 
     Returns:
         by metric: `difference`, `low`, `high`, and `relative`, `relative_low`, `relative_high`, which are
-        None where their mean is zero (a gate on a missing number fails).
+        None where their mean is zero; all are None without users (a gate on a missing number fails).
     """
     if ours.shape != theirs.shape:
         raise ValueError(f"paired comparison needs the same users: {ours.shape} against {theirs.shape}.")
@@ -85,13 +87,17 @@ def paired(ours: np.ndarray, theirs: np.ndarray) -> dict[str, dict[str, Any]]:
     found = {}
     for name, values in mine.items():
         difference = values - other[name]
-        absolute = {"difference": difference.mean(), **_bounds(difference)}
-        base = other[name].mean()
+        absolute = {"difference": _mean(difference), **_bounds(difference)}
+        base = _mean(other[name])
         keys = (("relative", "difference"), ("relative_low", "low"), ("relative_high", "high"))
         found[name] = _rounded(
             {**absolute, **{new: absolute[old] / base if base > 0 else None for new, old in keys}}
         )
     return found
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else np.nan
 
 
 def _bounds(values: np.ndarray) -> dict[str, float]:
@@ -100,4 +106,7 @@ def _bounds(values: np.ndarray) -> dict[str, float]:
 
 
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: None if value is None else round(float(value), 6) for name, value in values.items()}
+    return {
+        name: None if value is None or np.isnan(value) else round(float(value), 6)
+        for name, value in values.items()
+    }
