@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 MAX_HISTORY = 10_000
 MAX_K = 100
 MAX_ID = 256
+SHOWN = 40  # characters of a client's own text that a message repeats
 
 ItemId = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
 
@@ -45,17 +46,16 @@ def parse(body: Any, levels: int) -> Request:
     except ValidationError as error:
         raise RequestError(_sentence(error)) from None
     if request.thinking is not None and request.thinking > levels:
-        raise RequestError(
-            f"'thinking' is {request.thinking}, but this release has {levels} levels (0 to {levels})."
-        )
+        raise RequestError(f"'thinking' must be from 0 to {levels}, the levels of this release.")
     return request
 
 
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])[1:]
+    parts = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+    field = repr(parts.removeprefix(".")[:SHOWN])  # a client's own text: escaped and short
     if first["type"] == "missing":
-        return f"'{field}' is missing."
+        return f"{field} is missing."
     if first["type"] == "extra_forbidden":
-        return f"'{field}' is not a field of the request; there are: {', '.join(Request.model_fields)}."
-    return f"'{field}': {first['msg'][0].lower()}{first['msg'][1:]}."
+        return f"{field} is not a field of the request; there are: {', '.join(Request.model_fields)}."
+    return f"{field}: {first['msg'][0].lower()}{first['msg'][1:]}."
