@@ -35,6 +35,8 @@ class Catalogue:
     def __post_init__(self) -> None:
         if not len(self.item_ids) == len(self.titles) == len(self.sids):
             raise CatalogueError("item ids, titles and SIDs differ in number.")
+        if self.sids.ndim != 2:
+            raise CatalogueError("the SIDs are no table [items, levels]; the catalogue is empty or damaged.")
         if len(self.uids) != len(self.item_ids):
             seen: set[str] = set()
             twice = next(item for item in self.item_ids if item in seen or seen.add(item))  # type: ignore[func-returns-value]
@@ -89,8 +91,10 @@ class Catalogue:
             table = pq.read_table(path).sort_by("uid")
             columns = {name: table[name].to_pylist() for name in ("item_id", "uid", "sids", "title")}
             sids = np.array(columns["sids"], dtype=np.int32)
-        except (OSError, pa.ArrowInvalid, pa.ArrowKeyError, KeyError, ValueError) as error:
+        except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, OverflowError) as error:
             raise CatalogueError(f"the catalogue {path} can't be read: {error}") from error
         if columns["uid"] != list(range(1, len(table) + 1)):
             raise CatalogueError(f"the UIDs in {path} are not 1..{len(table)}; the catalogue is damaged.")
+        if not all(isinstance(text, str) for text in (*columns["item_id"], *columns["title"])):
+            raise CatalogueError(f"some item_id or title in {path} is not text; the catalogue is damaged.")
         return cls(columns["item_id"], columns["title"], sids)

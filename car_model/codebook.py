@@ -19,6 +19,8 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from sklearn.cluster import KMeans
@@ -94,8 +96,7 @@ class Codebook:
                 f"vectors have shape {vectors.shape}, the codebook needs [N, {len(self.mean)}]; "
                 "they come from another encoder."
             )
-        if not np.isfinite(vectors).all():
-            raise CodebookError("some vectors hold NaN or infinity; the encoder failed on their texts.")
+        _check_finite(vectors)
         parts = [self._block(vectors[at : at + BLOCK_ROWS]) for at in range(0, len(vectors), BLOCK_ROWS)]
         sids, left = zip(*parts, strict=True) if parts else ((np.zeros((0, self.levels)),),) * 2
         return np.concatenate(sids).astype(np.int32), np.concatenate(left)
@@ -123,7 +124,11 @@ class Codebook:
         folder.mkdir(parents=True, exist_ok=True)
         for name in ARRAYS:
             np.save(folder / f"{name}.npy", getattr(self, name).astype("<f4"), allow_pickle=False)
-        header = {
+        (folder / HEADER).write_text(json.dumps(self.header(), indent=2, sort_keys=True) + "\n")
+
+    def header(self) -> dict[str, Any]:
+        """What codebook.json says: version, sizes, and what made the vectors."""
+        return {
             "version": self.version,
             "levels": self.levels,
             "codes": self.codes,
@@ -132,25 +137,25 @@ class Codebook:
             "encoder": asdict(self.encoder),
             "template": self.template,
         }
-        (folder / HEADER).write_text(json.dumps(header, indent=2, sort_keys=True) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Codebook:
-        """Read a codebook and check it against its own version.
+        """Read a codebook and check it against its own header.
 
         Raises:
-            CodebookError: a file is missing, damaged or does not match the version.
+            CodebookError: a file is missing, damaged or does not match the header.
         """
         try:
             header = json.loads((folder / HEADER).read_text())
-            arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in ARRAYS}
+            arrays = {
+                name: np.load(folder / f"{name}.npy", allow_pickle=False).astype("<f4") for name in ARRAYS
+            }
             book = cls(**arrays, encoder=EncoderSpec(**header["encoder"]), template=header["template"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CodebookError(f"the codebook in {folder} can't be read: {error}") from error
-        if book.version != header["version"]:
-            raise CodebookError(
-                f"the arrays in {folder} do not match version {header['version'][:12]}: damaged."
-            )
+            intact = book.header() == header
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile) as error:
+            raise CodebookError(f"the codebook in {folder} can't be read: {error!r}") from error
+        if not intact:
+            raise CodebookError(f"the arrays in {folder} do not match its codebook.json: damaged or mixed.")
         return book
 
 
@@ -181,8 +186,9 @@ def fit(vectors: np.ndarray, encoder: EncoderSpec, template: str, config: Codebo
         encoder, template: what made them; part of the codebook's version.
 
     Raises:
-        CodebookError: fewer distinct vectors than codes, or sizes that make no sense.
+        CodebookError: fewer distinct vectors than codes, NaN, or sizes that make no sense.
     """
+    _check_finite(vectors)
     levels, codes = config.levels, config.codes or default_codes(len(vectors))
     distinct = len(np.unique(vectors, axis=0))
     if levels < 1 or codes < 2:
@@ -201,6 +207,13 @@ def fit(vectors: np.ndarray, encoder: EncoderSpec, template: str, config: Codebo
             rest = rest - centres[_nearest(rest, centres)]
             centroids.append(centres.astype(np.float32))
     return Codebook(np.stack(centroids), axes, mean, encoder, template)
+
+
+def _check_finite(vectors: np.ndarray) -> None:
+    if vectors.ndim != 2:
+        raise CodebookError(f"vectors have shape {vectors.shape}, not [N, dim].")
+    if not np.isfinite(vectors).all():
+        raise CodebookError("some vectors hold NaN or infinity; the encoder failed on their texts.")
 
 
 def _main_axes(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
