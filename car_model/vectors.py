@@ -47,15 +47,15 @@ class VectorCache:
         column = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
         target = self.folder / f"{json_digest(keys)[:32]}.parquet"
         partial = target.with_suffix(f".{os.getpid()}.partial")
-        pq.write_table(pa.table({"key": keys, "vector": column}), partial)
+        pq.write_table(pa.table({"key": keys, "vector": column}), partial, write_page_checksum=True)
         partial.replace(target)
 
 
 def _read(path: Path) -> list[tuple[str, np.ndarray]]:
     try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError):
+        table = pq.read_table(path, page_checksum_verification=True)
+        column = table["vector"].combine_chunks()
+        matrix = column.values.to_numpy(zero_copy_only=False).reshape(len(table), -1)
+        return list(zip(table["key"].to_pylist(), matrix, strict=True))
+    except (pa.ArrowException, OSError, KeyError, ValueError, AttributeError):  # damaged somehow
         return []
-    column = table["vector"].combine_chunks()
-    matrix = column.values.to_numpy(zero_copy_only=False).reshape(len(table), -1)
-    return list(zip(table["key"].to_pylist(), matrix, strict=True))
