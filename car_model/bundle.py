@@ -13,7 +13,8 @@ import torch
 from car_model.catalogue import Catalogue
 from car_model.checkpoint import load_car, save_model
 from car_model.codebook import Codebook
-from car_model.digests import files_digest, tree_files
+from car_model.digests import file_digest, files_digest, tree_files
+from car_model.labels import FILE as LABELS
 from car_model.labels import CodeLabels
 from car_model.model import CAR
 
@@ -66,6 +67,8 @@ class Bundle:
             "catalogue": self.catalogue.digest,
             "encoder": asdict(self.codebook.encoder),
             "model": files_digest(tree_files(folder / MODEL)),
+            "labels": file_digest(folder / CODEBOOK / LABELS),
+            "popular": file_digest(folder / POPULAR),
             "data": self.data,
             "think_scale": self.think_scale,
         }
@@ -79,24 +82,10 @@ class Bundle:
         Raises:
             BundleError, CodebookError, CatalogueError, CheckpointError: naming the part.
         """
-        header = _read(folder / HEADER)
-        if header.get("format") != FORMAT:
-            raise BundleError(
-                f"{folder / HEADER} has format {header.get('format')}, this code reads {FORMAT}."
-            )
+        header = _header(folder / HEADER)
         codebook = Codebook.load(folder / CODEBOOK)
         catalogue = Catalogue.load(folder / CATALOGUE)
-        found = {
-            "codebook": codebook.version,
-            "catalogue": catalogue.digest,
-            "model": files_digest(tree_files(folder / MODEL)),
-        }
-        for part, version in found.items():
-            if header[part] != version:
-                raise BundleError(
-                    f"the {part} in {folder} is {version[:12]}, its bundle.json says {header[part][:12]}; "
-                    "parts of different releases were mixed, or a file is damaged."
-                )
+        _check_parts(folder, header, codebook, catalogue)
         popular = _read(folder / POPULAR)
         return cls(
             codebook=codebook,
@@ -123,8 +112,51 @@ def popularity_priors(counts: np.ndarray, catalogue: Catalogue, codes: int) -> t
     return popular, share / max(float(weights.sum()), 1.0)
 
 
+def _check_parts(folder: Path, header: dict[str, Any], codebook: Codebook, catalogue: Catalogue) -> None:
+    found = {
+        "codebook": codebook.version,
+        "catalogue": catalogue.digest,
+        "model": files_digest(tree_files(folder / MODEL)),
+        "labels": _digest(folder / CODEBOOK / LABELS),
+        "popular": _digest(folder / POPULAR),
+    }
+    for part, version in found.items():
+        if header[part] != version:
+            raise BundleError(
+                f"{part} in {folder} is {version[:12]}, its bundle.json says {header[part][:12]!a}; "
+                "parts of different releases were mixed, or a file is damaged."
+            )
+    if header.get("encoder") != asdict(codebook.encoder):
+        raise BundleError(f"{folder / HEADER} names another encoder than the codebook beside it.")
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """bundle.json, every field there and of its kind."""
+    header = _read(path)
+    if header.get("format") != FORMAT:
+        raise BundleError(f"{path} has format {header.get('format')!r}, this code reads {FORMAT}.")
+    texts = ("codebook", "catalogue", "model", "labels", "popular", "data")
+    wrong = [name for name in texts if not isinstance(header.get(name), str)]
+    scale = header.get("think_scale")
+    if not isinstance(scale, int | float) or not np.isfinite(scale):
+        wrong.append("think_scale")
+    if wrong:
+        raise BundleError(f"{path} has no proper {wrong[0]!r}; assemble the bundle again.")
+    return header
+
+
+def _digest(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except OSError as error:
+        raise BundleError(f"{path} can't be read: {error}") from error
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} can't be read: {error}") from error
+    if not isinstance(found, dict):
+        raise BundleError(f"{path} is no JSON object; assemble the bundle again.")
+    return found
