@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -65,7 +66,7 @@ def _filled(model: Model, folder: Path, extra: dict[str, Tensor]) -> Model:
     try:
         weights = load_file(folder / WEIGHTS)
         model.load_state_dict({**weights, **extra})
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder / WEIGHTS} does not fit its config.json: {error}") from error
     return model.eval()
 
@@ -87,8 +88,11 @@ def save_training(
     }
     save_file(flat, partial / "optimizer.safetensors")
     (partial / STATE).write_text(json.dumps(state))
-    shutil.rmtree(folder, ignore_errors=True)
+    before = folder.with_name(f"{folder.name}.{os.getpid()}.before")
+    if folder.exists():  # a folder can't be replaced in one go; moved away whole, it is never found in pieces
+        folder.rename(before)
     partial.rename(folder)
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def load_training(
@@ -96,17 +100,22 @@ def load_training(
 ) -> tuple[dict[str, Tensor], dict] | None:
     """Restore a training state in place; returns (best weights, state), or None where there is none.
 
-    A state whose `identity` is another (other data, sizes or optimiser) is left alone.
+    A state whose `identity` is another (other data, sizes or optimiser) is left alone, and so is a damaged
+    one: training again costs time, a run that can never resume costs more.
     """
-    if not (folder / STATE).is_file():
+    try:
+        state = json.loads((folder / STATE).read_text())
+        weights, moments, best = (
+            load_file(folder / name) for name in (WEIGHTS, "optimizer.safetensors", "best.safetensors")
+        )
+    except (OSError, ValueError, SafetensorError):
         return None
-    state = json.loads((folder / STATE).read_text())
     if state["identity"] != identity:
         return None
-    model.load_state_dict(load_file(folder / WEIGHTS))
+    model.load_state_dict(weights)
     slots: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in load_file(folder / "optimizer.safetensors").items():
+    for name, tensor in moments.items():
         at, slot = name.split(".", 1)
         slots.setdefault(int(at), {})[slot] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
-    return load_file(folder / "best.safetensors"), state
+    return best, state

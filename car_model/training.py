@@ -133,8 +133,10 @@ class _Run:
         self.epoch, self.step, self.waited, self.top = 0, 0, 0, -1.0
         self.curves = Curves()
         self.best = self._weights()
+        sids = model.sids.tolist() if isinstance(model, CAR) else None
+        sequences = [seq.tolist() for seq in data.train]
         self.identity = json_digest(
-            [asdict(config), asdict(model.config), [seq.tolist() for seq in data.train], data.valid.tolist()]
+            [asdict(config), asdict(model.config), sids, sequences, data.valid.tolist()]
         )
         self._resume()
 
@@ -148,8 +150,9 @@ class _Run:
         self.curves.act_loss.append(sums["act"])
         self.curves.think_loss.append(sums.get("think", 0.0))
         self.curves.valid_ndcg.append(score)
-        self.waited = 0 if score > self.top else self.waited + 1
-        if score > self.top:
+        better = score > self.top or not self.data.valid.any()  # nothing to choose by: the last epoch stays
+        self.waited = 0 if better else self.waited + 1
+        if better:
             self.top, self.best = score, self._weights()
         self.epoch += 1
         self._save()
