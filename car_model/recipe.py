@@ -48,17 +48,16 @@ class Recipe(BaseModel):
 
     def sasrec(self, items: int) -> SASRecConfig:
         """The baseline's configuration."""
-        return SASRecConfig(items=items, **{**self._part(SIZES), **self._changed(SIZES)})
+        return SASRecConfig(items=items, **self.rival().model_dump(include=set(SIZES)))
 
     def budget(self, baseline: bool = False) -> TrainConfig:
         """Optimiser and budget of CAR, or of the baseline."""
-        return TrainConfig(**{**self._part(BUDGET), **(self._changed(BUDGET) if baseline else {})})
+        chosen = self.rival() if baseline else self
+        return TrainConfig(**chosen.model_dump(include=set(BUDGET)))
 
-    def _part(self, names: tuple[str, ...]) -> dict[str, Any]:
-        return self.model_dump(include=set(names))
-
-    def _changed(self, names: tuple[str, ...]) -> dict[str, Any]:
-        return {name: value for name, value in self.baseline.items() if name in names}
+    def rival(self) -> Recipe:
+        """This recipe with the baseline's own settings in place."""
+        return Recipe.model_validate({**self.model_dump(exclude={"baseline"}), **self.baseline})
 
 
 def parse_recipe(values: dict[str, Any]) -> Recipe:
@@ -68,13 +67,16 @@ def parse_recipe(values: dict[str, Any]) -> Recipe:
         ValueError: a setting is unknown or wrong; the sentence names it and what there is.
     """
     known = (*SIZES, *BUDGET)
-    strangers = [name for name in values.get("baseline", {}) if name not in known]
+    own = values.get("baseline") if isinstance(values, dict) else None
+    strangers = [name for name in own if name not in known] if isinstance(own, dict) else []
     if strangers:
         raise ValueError(
             f"the baseline has no training setting {strangers[0]!r}; there are: {', '.join(known)}."
         )
     try:
-        return Recipe.model_validate(values)
+        recipe = Recipe.model_validate(values)
+        recipe.rival()  # its settings are held to the same bounds
+        return recipe
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
