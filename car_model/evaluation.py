@@ -21,6 +21,7 @@ from car_model.dataset import Dataset
 from car_model.digests import json_digest
 from car_model.metrics import paired, per_user, ranks_of, summary
 from car_model.recommend import Recommender
+from car_model.request import MAX_HISTORY
 from car_model.sequences import pad
 
 ROWS = 256
@@ -55,7 +56,7 @@ class Holdout:
     """Prompts and targets by item id, the same for every model.
 
     Attributes:
-        prompts: all a user did before the test item, oldest first.
+        prompts: what a user did before the test item, oldest first, as much as a request may carry.
         targets: the test item of each user.
         counts: training interactions by item id.
     """
@@ -67,15 +68,21 @@ class Holdout:
 
     @classmethod
     def of(cls, dataset: Dataset) -> Holdout:
-        """The test split of a dataset: users with a test item and something before it."""
+        """The test split of a dataset: users with a test item and something before it.
+
+        Raises:
+            ValueError: there is no such user.
+        """
         frame = dataset.interactions.sort_values(["user_id", "position"], kind="stable")
         test = frame[frame["split"] == "test"].set_index("user_id")["item_id"]
         before = frame[frame["split"] != "test"].groupby("user_id", sort=False)["item_id"].agg(list)
         users = [user for user in test.index if user in before.index]
+        if not users:
+            raise ValueError("no user has a test item and a history before it to evaluate on.")
         counts = frame[frame["split"] == "train"]["item_id"].value_counts()
         return cls(
             users,
-            [before[user] for user in users],
+            [before[user][-MAX_HISTORY:] for user in users],
             test[users].tolist(),
             {str(item): int(n) for item, n in counts.items()},
         )
