@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from car_model.digests import file_digest, tree_digest
+from car_model.digests import tree_digest
 from registry.manifest import Manifest
 from registry.release import write_release
 from registry.store import ObjectStore
@@ -16,16 +16,15 @@ from registry.store import ObjectStore
 ENCODER = {"name": "tiny", "revision": "1", "dim": 2}
 
 
-def make_bundle(folder: Path, seed: int = 0, codebook: str | None = None) -> Path:
+def make_bundle(folder: Path, seed: int = 0) -> Path:
     """A bundle folder whose content follows from the seed."""
     for part in ("codebook", "model"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     np.save(folder / "codebook/centroids.npy", np.full((2, 4, 2), seed, dtype=np.float32))
-    version = codebook or f"{seed:064x}"
-    centroids = file_digest(folder / "codebook/centroids.npy")
-    write_json(
-        folder / "codebook/codebook.json", {"version": version, "encoder": ENCODER, "centroids": centroids}
-    )
+    np.save(folder / "codebook/axes.npy", np.eye(2, dtype=np.float32))
+    np.save(folder / "codebook/mean.npy", np.zeros(2, dtype=np.float32))
+    version = f"{seed:064x}"
+    write_json(folder / "codebook/codebook.json", {"version": version, "encoder": ENCODER})
     write_json(folder / "codebook/labels.json", [["a", "b"]])
     (folder / "catalogue.parquet").write_bytes(f"PAR1 {seed} PAR1".encode())
     (folder / "model/model.safetensors").write_bytes(bytes(range(256)) * 4 + str(seed).encode())

@@ -96,7 +96,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @settings(max_examples=20, deadline=None)
-@given(order=st.permutations(REQUIRED), times=st.lists(st.integers(0, 2**31), min_size=8, max_size=8))
+@given(
+    order=st.permutations(REQUIRED),
+    times=st.lists(st.integers(0, 2**31), min_size=len(REQUIRED), max_size=len(REQUIRED)),
+)
 def test_the_digest_ignores_order_of_creation_and_times(
     bundle: Path, order: list[str], times: list[int]
 ) -> None:
@@ -156,7 +159,6 @@ BROKEN = [
     (edit("bundle.json", codebook="f" * 64), "names codebook ffffffffffff: the bundle mixes two codebooks"),
     (edit("codebook/codebook.json", version=None), "has version none, but bundle.json names codebook"),
     (edit("codebook/codebook.json", encoder={"name": "other"}), "made with another encoder"),
-    (edit("codebook/codebook.json", centroids="0" * 64), "another digest of centroids.npy"),
     (edit("bundle.json", model="0" * 64), "names model 000000000000: the bundle mixes two models"),
     (put("model/config.json", b'{"width": 16}'), "the bundle mixes two models, or a file is damaged"),
     (edit("bundle.json", data=None), "bundle.json is damaged or of another format at data: Field required"),
