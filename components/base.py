@@ -1,0 +1,10 @@
+"""What every component shares: the project's image, which already holds every library a step needs."""
+
+import functools
+import os
+
+from kfp import dsl
+
+IMAGE = os.environ.get("CAR_IMAGE", "car-on-kubeflow:0.1.0")
+
+step = functools.partial(dsl.component, base_image=IMAGE, install_kfp_package=False)

@@ -1,0 +1,35 @@
+"""Step: TorchServe rolls over to the release."""
+
+from kfp.dsl import Artifact, Input, Output
+
+from components.base import step
+
+
+@step
+def deploy(
+    archive: Input[Artifact],
+    golden: Input[Artifact],
+    release: str,
+    serving: str,
+    deployment: Output[Artifact],
+) -> None:
+    """Serve the release that was just promoted. Never cached: a server may have been stopped since.
+
+    Args:
+        serving: folder of the TorchServe to roll over, started where it is down; "" leaves serving to
+            whatever follows the channel.
+    """
+    import dataclasses
+    import json
+    from pathlib import Path
+
+    from serving.deploy import deploy as roll_over
+
+    deployment.path = f"{deployment.path}.json"
+    state: dict = {"release": release}
+    if serving:
+        done = roll_over(Path(archive.path), release, serving, Path(golden.path))
+        state = dataclasses.asdict(done)
+        deployment.metadata.update(version=done.version, url=done.url, changed=done.changed)
+    Path(deployment.path).write_text(json.dumps(state, indent=2))
+    deployment.metadata.update(release=release)

@@ -1,0 +1,27 @@
+"""Step: may the challenger be released?"""
+
+from kfp.dsl import Artifact, Input, Output
+
+from components.base import step
+
+
+@step
+def gate(evaluation: Input[Artifact], policy: str, bootstrap: bool, verdict: Output[Artifact]) -> bool:
+    """Judge the evidence; True only where no blocking condition failed.
+
+    Args:
+        policy: text of a gate policy (YAML); "" is the project's own.
+        bootstrap: a person asked for a first release, which has no champion to face.
+    """
+    from pathlib import Path
+
+    from car_model.digests import file_digest
+    from validation.gate import evaluate_gate, load_evaluation, load_policy, parse_policy, write_verdict
+
+    verdict.path = f"{verdict.path}.json"
+    rules = parse_policy(policy) if policy else load_policy()
+    decided = evaluate_gate(load_evaluation(evaluation.path), rules, bootstrap)
+    write_verdict(decided, Path(verdict.path))
+    verdict.metadata.update(digest=file_digest(verdict.path), evaluation=evaluation.metadata["digest"])
+    verdict.metadata.update(blessed=decided.blessed, policy=decided.policy, summary=decided.summary())
+    return decided.blessed

@@ -1,0 +1,25 @@
+"""Step: raw sources to canonical tables."""
+
+from kfp.dsl import Dataset, Output
+
+from components.base import step
+
+
+@step
+def ingest(source: str, source_digest: str, cache: str, dataset: Output[Dataset]) -> None:
+    """Read what `source` (a DatasetConfig as JSON) describes; its content must have `source_digest`.
+
+    Args:
+        cache: folder that survives runs, for what is fetched; "" keeps nothing.
+    """
+    from pathlib import Path
+
+    from ingestion.config import parse_config
+    from ingestion.errors import IngestError
+    from ingestion.ingest import ingest as read
+
+    report = read(parse_config(source), Path(dataset.path), Path(cache) / "sources" if cache else None)
+    if report.source_digest != source_digest:
+        raise IngestError(f"The source of {report.name} changed since this run was asked for; run it again.")
+    dataset.metadata.update(digest=report.dataset_digest, source=source_digest)
+    dataset.metadata.update(users=report.users, items=report.items, interactions=report.kept.interactions)

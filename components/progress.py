@@ -1,0 +1,79 @@
+"""What a person sees while a pipeline runs: one line a step, and the running step's own bar."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from typing import TextIO
+
+from rich.console import Console
+from rich.status import Status
+
+BAR = re.compile(r"\d+%\|")  # tqdm's mark
+QUIET_SECONDS = 15.0  # how often a bar is repeated where lines cannot be overwritten
+
+
+class Progress:
+    """Prints to the stream that was standard output when it was made, even while that is redirected.
+
+    On a terminal the running step's bar moves in place; elsewhere it is repeated every quarter of a minute.
+    """
+
+    def __init__(self, total: int, stream: TextIO | None = None) -> None:
+        self.console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+        self.total = total
+        self.done = 0
+        self._status: Status | None = None
+        self._step = ""
+        self._began = self._spoke = 0.0
+
+    def started(self, step: str) -> None:
+        """A step begins to run."""
+        self._step, self._began = step, time.monotonic()
+        self._spoke = self._began
+        if self.console.is_terminal:
+            self._status = self.console.status(step)
+            self._status.start()
+
+    def line(self, text: str) -> None:
+        """A line the running step wrote; only its progress bars are shown."""
+        if not BAR.search(text):
+            return
+        if self._status:
+            self._status.update(f"{self._step}  {_plain(text)}")
+        elif time.monotonic() - self._spoke >= QUIET_SECONDS:
+            self._spoke = time.monotonic()
+            self.console.print(f"        {text}", markup=False)
+
+    def finished(self, step: str) -> None:
+        """The running step ended well."""
+        self._clear()
+        self._end(step, f"{time.monotonic() - self._began:6.1f} s")
+
+    def cached(self, step: str) -> None:
+        """A step was skipped because an earlier run had the same inputs."""
+        self._end(step, "  cached")
+
+    def failed(self, step: str) -> None:
+        """The running step ended badly."""
+        self._clear()
+        self._end(step, "  failed", style="red")
+
+    def close(self) -> None:
+        """Stop whatever moves on the screen."""
+        self._clear()
+
+    def _end(self, step: str, outcome: str, style: str = "") -> None:
+        self.done += 1
+        dots = "." * max(2, 26 - len(step))
+        self.console.print(f"\\[{self.done:2}/{self.total}] {step} {dots} {outcome}", style=style or None)
+
+    def _clear(self) -> None:
+        if self._status:
+            self._status.stop()
+            self._status = None
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", "\\[")

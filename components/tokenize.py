@@ -1,0 +1,49 @@
+"""Step: item texts to semantic IDs."""
+
+from kfp.dsl import Artifact, Dataset, Input, Metrics, Output
+
+from components.base import step
+
+
+@step
+def tokenize(
+    *,
+    dataset: Input[Dataset],
+    encoder: str,
+    levels: int,
+    codes: int,
+    seed: int,
+    cache: str,
+    codebook: Output[Artifact],
+    catalogue: Output[Dataset],
+    health: Output[Artifact],
+    summary: Output[Metrics],
+) -> None:
+    """Embed the items, fit a codebook on them and encode them.
+
+    Args:
+        encoder: EncoderSpec as JSON, such as {"name": "sentence-transformers/sentence-t5-base"}.
+        codes: codes a level; 0 follows the catalogue's size.
+        cache: folder that survives runs, for text vectors; "" keeps none.
+    """
+    import json
+    from pathlib import Path
+
+    from car_model.codebook import CodebookConfig
+    from car_model.dataset import Dataset as Ingested
+    from car_model.encoder import EncoderSpec
+    from car_model.tokenization import tokenize as make
+
+    catalogue.path, health.path = f"{catalogue.path}.parquet", f"{health.path}.json"
+    made = make(
+        Ingested.load(Path(dataset.path)),
+        EncoderSpec(**json.loads(encoder)),
+        CodebookConfig(levels=levels, codes=codes, seed=seed),
+        Path(cache) / "vectors" if cache else None,
+    )
+    made.save(Path(codebook.path), Path(catalogue.path))
+    Path(health.path).write_text(json.dumps(made.health))
+    codebook.metadata.update(version=made.codebook.version, dataset=dataset.metadata["digest"])
+    catalogue.metadata.update(digest=made.catalogue.digest, codebook=made.codebook.version)
+    for name in ("codes", "levels", "usage_min", "perplexity_min_share", "collision_rate"):
+        summary.log_metric(name, made.health[name])

@@ -1,0 +1,41 @@
+"""Step: train SASRec, the baseline, with the same budget."""
+
+from kfp.dsl import Artifact, Dataset, Input, Model, Output
+
+from components.base import step
+
+
+@step
+def train_baseline(
+    *,
+    dataset: Input[Dataset],
+    catalogue: Input[Dataset],
+    recipe: str,
+    checkpoints: str,
+    sasrec: Output[Model],
+    curves: Output[Artifact],
+) -> None:
+    """Train SASRec by the same `recipe` as CAR.
+
+    Args:
+        checkpoints: folder that survives a killed run, to resume from; "" keeps none.
+    """
+    import json
+    from pathlib import Path
+
+    from car_model.catalogue import Catalogue
+    from car_model.dataset import Dataset as Ingested
+    from car_model.digests import tree_digest
+    from car_model.fitting import fit_sasrec
+    from car_model.recipe import parse_recipe
+
+    curves.path = f"{curves.path}.json"
+    losses = fit_sasrec(
+        Ingested.load(Path(dataset.path)),
+        Catalogue.load(Path(catalogue.path)),
+        parse_recipe(json.loads(recipe)),
+        Path(sasrec.path),
+        Path(checkpoints) / "sasrec" if checkpoints else None,
+    )
+    Path(curves.path).write_text(json.dumps(losses))
+    sasrec.metadata.update(digest=tree_digest(sasrec.path), data=dataset.metadata["digest"])

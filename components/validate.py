@@ -1,0 +1,47 @@
+"""Step: the data must be as expected, or the run ends here."""
+
+from kfp.dsl import HTML, Artifact, Dataset, Input, Output
+
+from components.base import step
+
+
+@step
+def validate(
+    *,
+    dataset: Input[Dataset],
+    policy: str,
+    registry: str,
+    champion: str,
+    data_docs: Output[HTML],
+    profile: Output[Artifact],
+) -> None:
+    """Check the dataset against `policy` (a DataPolicy as JSON) and against production's data profile."""
+    import json
+    import logging
+    from pathlib import Path
+
+    from car_model.digests import file_digest
+    from registry.fetch import fetch_evidence
+    from registry.release import read_manifest
+    from registry.store import open_store
+    from validation.data_policy import DataPolicy
+    from validation.expectations import validate_dataset
+
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # a thousand lines of no use
+    data_docs.path, profile.path = f"{data_docs.path}.html", f"{profile.path}.json"
+    previous = None
+    if champion:
+        store = open_store(registry)
+        known = fetch_evidence(
+            store, read_manifest(store, champion), "profile.json", Path(f"{profile.path}.production")
+        )
+        previous = json.loads(known.read_text())
+    report = validate_dataset(
+        Path(dataset.path),
+        DataPolicy.model_validate_json(policy),
+        Path(data_docs.path),
+        previous,
+        Path(profile.path),
+    )
+    profile.metadata.update(dataset=dataset.metadata["digest"], digest=file_digest(profile.path))
+    data_docs.metadata.update(dataset=dataset.metadata["digest"], warnings=len(report.warnings))
