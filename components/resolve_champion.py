@@ -6,9 +6,7 @@ from components.base import step
 
 
 @step
-def resolve_champion(registry: str, channel: str) -> NamedTuple(
-    "Champion", [("release", str), ("entry", int)]
-):  # type: ignore[valid-type]
+def resolve_champion(registry: str, channel: str) -> NamedTuple("C", [("release", str), ("entry", int)]):  # type: ignore[valid-type]
     """The release that a channel names, and the number of the entry that says so; "" and 0 where none is.
 
     Never cached: it asks about the world. What follows is cached by its answer.
