@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from serving.deploy import curl_line, restore
 from serving.process import ours
@@ -26,7 +26,7 @@ def status(state: State = DEFAULT_STATE) -> None:
     """Say what runs and which release it serves; exit code 1 where nothing does."""
     server = TorchServe.attach(state)
     record = read_json(server.state.deployed) or {}
-    table = Table("what", "value", show_header=False)
+    table = Table("what", Column("value", overflow="fold"), show_header=False)
     table.add_row("release", record.get("release", "none"))
     table.add_row("processes", ", ".join(str(process.pid) for process in ours(server.state)))
     for name, port in server.ports.as_dict().items():
@@ -84,7 +84,8 @@ def ask(
     table = Table("#", "item", "title", "score", "why", title=f"release {answer['release'][:12]}")
     for rank, item in enumerate(answer["items"], start=1):
         reasons = "\n".join(item.get("reasons", []))
-        table.add_row(str(rank), item["item_id"], item["title"], f"{item['score']:.4g}", reasons)
+        score = "" if item["score"] is None else f"{item['score']:.4g}"
+        table.add_row(str(rank), item["item_id"], item["title"], score, reasons)
     console.print(table)
     if answer.get("skipped"):
         console.print(f"Unknown items were skipped: {', '.join(answer['skipped'])}.")

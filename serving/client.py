@@ -15,7 +15,7 @@ from serving.settings import LOOPBACK, Ports
 from serving.state import ServingError, StateDir, read_json, write_private
 
 CONNECT_SECONDS = 5
-ANSWER_SECONDS = 60
+ANSWER_SECONDS = 30  # TorchServe can lose a request that it holds at the instant its worker dies
 MANAGEMENT_SECONDS = 120
 RENEW_BEFORE = timedelta(minutes=1)
 REFUSED = 400
@@ -78,12 +78,13 @@ class Client:
         return self._call("GET", url, "inference", CONNECT_SECONDS).status_code == requests.codes.ok
 
     def register(self, archive_name: str) -> None:
-        """Register an archive of the model store, without workers as yet."""
-        self._manage("POST", "", {"url": archive_name, "model_name": MODEL_NAME, "initial_workers": 0})
+        """Register an archive of the model store and start the workers that its own settings ask for."""
+        self._manage("POST", "", {"url": archive_name, "model_name": MODEL_NAME, "synchronous": "true"})
 
     def scale(self, version: str, workers: int) -> None:
-        """Ask for a number of workers and return at once; `versions` tells when they are ready."""
-        self._manage("PUT", f"/{MODEL_NAME}/{version}", {"min_worker": workers, "max_worker": workers})
+        """Run this number of workers for a version, and wait until they are there."""
+        bounds = {"min_worker": workers, "max_worker": workers, "synchronous": "true"}
+        self._manage("PUT", f"/{MODEL_NAME}/{version}", bounds)
 
     def versions(self) -> dict[str, ModelStatus]:
         """All registered versions by name; empty where there is none."""

@@ -14,6 +14,7 @@ from typing import Any
 import requests
 
 from car_model.digests import file_digest
+from serving import process
 from serving.archive import ArchiveError, read_archive
 from serving.golden import SERVER_ERROR, Golden, GoldenReport, replay
 from serving.server import TorchServe
@@ -22,6 +23,7 @@ from serving.state import ServingError, StateDir, read_json, write_private
 from serving.versions import bring_up, drop, retire_others, store, stored_name
 
 logger = logging.getLogger(__name__)
+LATENCY_SAMPLES = 50  # enough to notice a slow machine; infra_validate measures properly
 
 
 class DeployError(ServingError):
@@ -85,7 +87,8 @@ def restore(state_dir: Path | str, config: ServerConfig | None = None) -> TorchS
     """Start the server with the release that was deployed last, after a stop, a crash or a reboot.
 
     Raises:
-        ServingError: where nothing was deployed, or the stored archive is not the deployed one any more.
+        ServingError: where nothing was deployed, the stored archive is not the deployed one any more, or
+            it does not load; nothing runs then.
     """
     state = StateDir.at(state_dir)
     record = read_json(state.deployed)
@@ -94,8 +97,13 @@ def restore(state_dir: Path | str, config: ServerConfig | None = None) -> TorchS
     archive = state.store / record["archive"]
     if not archive.is_file() or file_digest(archive) != record["sha256"]:
         raise ServingError(f"{archive} is missing or not what was deployed; deploy the release again.")
+    position = process.log_position(state)
     server = TorchServe.start(state.root, config, load=archive.name)
-    server.wait_for_workers(record["version"])
+    try:
+        server.wait_for_workers(record["version"], position)
+    except ServingError:
+        TorchServe.stop(state.root)
+        raise
     return server
 
 
@@ -129,7 +137,8 @@ def _running(state: StateDir, config: ServerConfig | None) -> tuple[TorchServe, 
     try:
         return restore(state.root, config), True
     except ServingError as error:
-        logger.debug("Starting without a model: %s", error)
+        if state.deployed.is_file():
+            logger.warning("The release deployed last does not come back: %s", error)
         TorchServe.stop(state.root)
         return TorchServe.start(state.root, config), True
 
@@ -142,7 +151,7 @@ def _roll_over(
     if changed:
         drop(server, version)  # what a killed deployment may have left
         bring_up(server, archive)
-    report = replay(server.client, golden, release, version)
+    report = replay(server.client, golden, release, version, LATENCY_SAMPLES)
     if not report.passed:
         if changed:
             drop(server, version)

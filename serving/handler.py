@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from car_model.recommend import Recommender, RequestError
-from serving.parsing import BadBodyError, parse_request
+from serving.parsing import LOAD_FAILURE, BadBodyError, parse_request
 
 logger = logging.getLogger(__name__)
 
@@ -24,12 +24,16 @@ class CarHandler:
     """One worker's recommender; a broken request spoils its own answer and no other in the batch."""
 
     def initialize(self, context: Any) -> None:
-        """Load the bundle that lies beside this file; errors end the worker with their traceback."""
+        """Load the bundle that lies beside this file; an error is logged in one line and ends the worker."""
         settings = (context.model_yaml_config or {}).get("handler", {})
         torch.set_num_threads(int(os.environ.get("CAR_TORCH_THREADS", settings.get("torchThreads", 1))))
         folder = Path(context.system_properties["model_dir"])
-        release = json.loads((folder / "release.json").read_text("utf-8"))["release"]
-        self.recommender = Recommender.load(folder / "bundle", release=release)
+        try:
+            release = json.loads((folder / "release.json").read_text("utf-8"))["release"]
+            self.recommender = Recommender.load(folder / "bundle", release=release)
+        except Exception as error:
+            logger.error("%s %s: %s", LOAD_FAILURE, type(error).__name__, " ".join(str(error).split()))
+            raise
 
     def handle(self, batch: list[dict[str, Any]], context: Any) -> list[bytes]:
         """Answer every request of a batch, in order; each gets its own status code."""

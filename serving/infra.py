@@ -77,6 +77,7 @@ def infra_validate(archive: Path, golden: Path, expected_release: str, work: Pat
 
 
 def _validate(archive: Path, golden: Golden, expected_release: str, work: Path) -> InfraReport:
+    TorchServe.stop(work)  # what a killed validation may have left
     started = time.monotonic()
     server = TorchServe.start(work)
     up = time.monotonic()

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 MAX_BODY_BYTES = 256 * 1024
 SHOWN_CHARACTERS = 40
+LOAD_FAILURE = "The bundle does not load:"  # what a handler logs and the control side looks for
 
 
 class BadBodyError(ValueError):

@@ -17,13 +17,17 @@ import psutil
 import ts
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
+from serving.parsing import LOAD_FAILURE
 from serving.settings import ServerConfig
 from serving.state import ServingError, StateDir
 
 MAIN_CLASS = "org.pytorch.serve.ModelServer"
+SERVER_LOG = "server.log"
 LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
 # TorchServe passes its whole environment on to its workers: give it no credentials to pass on.
-INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH")
+INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH")
+SETTINGS = ("CAR_TORCH_THREADS",)  # what an operator may set for the workers
+
 STOP_SECONDS = 20
 KILL_SECONDS = 10
 TAIL_LINES = 8
@@ -91,7 +95,8 @@ def end(state: StateDir) -> int:
         ServingError: where a process survives even a kill.
     """
     processes = ours(state)
-    for process in processes[:1]:
+    serving = leader(state)
+    for process in [serving] if serving else processes:  # workers follow a server; without one, ask them
         _signal(process, force=False)
     if not _gone(processes, STOP_SECONDS):
         for process in ours(state):
@@ -112,12 +117,20 @@ def is_living(process: psutil.Process) -> bool:
 
 def log_tail(state: StateDir) -> str:
     """The last lines that the server wrote, for an error message."""
-    lines: list[str] = []
-    for name in ("console.log", "server.log"):
-        path = state.logs / name
-        if path.is_file():
-            lines += path.read_text("utf-8", "replace").splitlines()[-TAIL_LINES:]
+    lines = _read_log(state, "console.log")[-TAIL_LINES:] + _read_log(state, SERVER_LOG)[-TAIL_LINES:]
     return "\n".join(f"  | {line}" for line in lines) or "  | (it wrote no log)"
+
+
+def log_position(state: StateDir) -> int:
+    """How much the server has logged so far; what `load_failure` reads on from."""
+    path = state.logs / SERVER_LOG
+    return path.stat().st_size if path.is_file() else 0
+
+
+def load_failure(state: StateDir, since: int) -> str | None:
+    """Why a worker could not load its bundle, in the handler's words; None where no worker has said so."""
+    with_reason = [line for line in _read_log(state, SERVER_LOG, since) if LOAD_FAILURE in line]
+    return with_reason[-1].partition(LOAD_FAILURE)[2].strip() if with_reason else None
 
 
 def _command(home: Path, state: StateDir, config: ServerConfig) -> list[str]:
@@ -125,6 +138,7 @@ def _command(home: Path, state: StateDir, config: ServerConfig) -> list[str]:
     return [
         str(home / "bin" / "java"),
         f"-Xmx{config.heap_mb}m",
+        "-XX:+UseSerialGC",  # the front end only passes requests on: a collector's threads are not worth it
         f"-Djava.io.tmpdir={state.scratch}",
         f"-Dmodel_server_home={server_home}",
         f"-Dlog4j.configurationFile={LOG_CONFIG.as_uri()}",
@@ -139,8 +153,7 @@ def _command(home: Path, state: StateDir, config: ServerConfig) -> list[str]:
 
 
 def _environment(home: Path, state: StateDir) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    kept |= {name: value for name, value in os.environ.items() if name.startswith("CAR_")}
+    kept = {name: os.environ[name] for name in INHERITED + SETTINGS if name in os.environ}
     return kept | {
         "JAVA_HOME": str(home),
         "LOG_LOCATION": str(state.logs),
@@ -150,6 +163,15 @@ def _environment(home: Path, state: StateDir) -> dict[str, str]:
         "MKL_NUM_THREADS": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
+
+
+def _read_log(state: StateDir, name: str, since: int = 0) -> list[str]:
+    path = state.logs / name
+    if not path.is_file():
+        return []
+    with path.open("rb") as log:
+        log.seek(since if since <= path.stat().st_size else 0)  # a smaller file is a new one
+        return log.read().decode("utf-8", "replace").splitlines()
 
 
 def _is_marked(arguments: Sequence[str], state: StateDir) -> bool:
@@ -174,3 +196,5 @@ def _gone(processes: list[psutil.Process], seconds: float) -> bool:
         return bool(waiting(lambda: not any(is_living(process) for process in processes)))
     except RetryError:
         return False
+    finally:
+        psutil.wait_procs(processes, timeout=0)  # collects those that are children of this process

@@ -109,16 +109,23 @@ class TorchServe:
         """Ask for recommendations; see `Client.predict`."""
         return self.client.predict(request, version)
 
-    def wait_for_workers(self, version: str, seconds: float = WORKER_SECONDS) -> None:
+    def wait_for_workers(self, version: str, since: int, seconds: float = WORKER_SECONDS) -> None:
         """Wait until a version has a worker that has loaded the model.
 
+        Args:
+            version: as registered.
+            since: `process.log_position` from before the workers started.
+            seconds: how long to wait.
+
         Raises:
-            ServingError: where none is ready in time; the message shows the end of the log.
+            ServingError: where a worker cannot load it, or none is ready in time.
         """
 
         def ready() -> None:
             status = self.client.versions().get(version)
             if status is None or status.ready_workers == 0:
+                if reason := process.load_failure(self.state, since):
+                    raise ServingError(f"Version {version} does not load: {reason}")
                 raise NotYetError
 
         try:

@@ -54,7 +54,7 @@ class ServerConfig:
     workers: int = 1
     job_queue: int = 100
     response_timeout_s: int = 30
-    token_minutes: int = MINUTES_A_DAY
+    token_minutes: float = MINUTES_A_DAY
 
 
 def render(config: ServerConfig, ports: Ports, state: StateDir, load: str | None = None) -> str:

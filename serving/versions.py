@@ -39,19 +39,20 @@ def bring_up(server: TorchServe, archive: Path) -> ArchiveInfo:
     """Register an archive and wait until a worker has loaded it; on failure nothing of it stays.
 
     Raises:
-        ServingError: where the model does not load; the message shows the end of the log.
+        ServingError: where the model does not load; the message says why, or shows the end of the log.
     """
     info = read_archive(archive)
     if info.name != MODEL_NAME:
         raise ServingError(f"{archive} holds a model named {info.name!r}; it must be {MODEL_NAME!r}.")
     stored = store(server.state, archive, info.version)
+    position = process.log_position(server.state)
     try:
         server.client.register(stored.name)
-        server.wait_for_workers(info.version)
+        server.wait_for_workers(info.version, position)
     except ServingError as error:
-        tail = process.log_tail(server.state)
+        reason = process.load_failure(server.state, position) or f"{error}\n{process.log_tail(server.state)}"
         drop(server, info.version)
-        raise ServingError(f"{archive} does not load ({error}); the log ends with:\n{tail}") from error
+        raise ServingError(f"{archive.name} does not load in TorchServe: {reason}") from error
     return info
 
 

@@ -1,0 +1,67 @@
+"""Two real releases, made once a session, and a server state folder that is always stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from car_model.digests import tree_digest
+from car_model.recommend import Recommender
+from serving.archive import build_archive
+from serving.process import ours
+from serving.server import TorchServe
+from serving.state import StateDir
+from tests.fixtures import tiny_bundle
+
+REQUESTS = [
+    {"history": ["i1", "i5", "i9"], "k": 5},
+    {"history": ["i2"], "k": 3, "thinking": 0},
+    {"history": [], "k": 4},
+    {"history": ["unknown", "i3"], "k": 2, "exclude": ["i7"], "explain": False},
+]
+
+
+@dataclass(frozen=True)
+class Release:
+    """What the pipeline hands to serving."""
+
+    digest: str
+    bundle: Path
+    archive: Path
+    golden: Path
+
+
+def make_release(folder: Path, seed: int) -> Release:
+    """Train a tiny bundle, write its golden answers, build its archive."""
+    bundle = tiny_bundle(folder / "bundle", seed=seed)
+    torch.set_num_threads(1)
+    recommender = Recommender.load(bundle)
+    golden = folder / "golden.json"
+    answers = [recommender.answer(request) for request in REQUESTS]
+    golden.write_text(json.dumps({"requests": REQUESTS, "answers": answers}))
+    digest = tree_digest(bundle)
+    return Release(digest, bundle, build_archive(bundle, folder, digest), golden)
+
+
+@pytest.fixture(scope="session")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    return make_release(tmp_path_factory.mktemp("first"), seed=1)
+
+
+@pytest.fixture(scope="session")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    return make_release(tmp_path_factory.mktemp("second"), seed=2)
+
+
+@pytest.fixture(scope="module")
+def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for one server; whatever a test leaves running in it is stopped, and that is checked."""
+    folder = tmp_path_factory.mktemp("state")
+    yield folder
+    TorchServe.stop(folder)
+    assert ours(StateDir.at(folder)) == []
