@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -75,8 +74,9 @@ def save_training(
     folder: Path, model: nn.Module, best: dict[str, Tensor], optimizer: Optimizer, state: dict
 ) -> None:
     """Write a whole training state into `folder`, replacing the one before it only when complete."""
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial, before = _beside(folder)
+    for leftover in (partial, before):
+        shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, partial / WEIGHTS)
     save_file({name: tensor.contiguous() for name, tensor in best.items()}, partial / "best.safetensors")
@@ -88,11 +88,15 @@ def save_training(
     }
     save_file(flat, partial / "optimizer.safetensors")
     (partial / STATE).write_text(json.dumps(state))
-    before = folder.with_name(f"{folder.name}.{os.getpid()}.before")
-    if folder.exists():  # a folder can't be replaced in one go; moved away whole, it is never found in pieces
+    if folder.exists():  # a folder can't be replaced in one go: it is moved away whole, then the new one in
         folder.rename(before)
     partial.rename(folder)
     shutil.rmtree(before, ignore_errors=True)
+
+
+def _beside(folder: Path) -> tuple[Path, Path]:
+    """Where the next state is written, and where the one before waits while they change places."""
+    return folder.with_name(f"{folder.name}.partial"), folder.with_name(f"{folder.name}.before")
 
 
 def load_training(
@@ -103,6 +107,9 @@ def load_training(
     A state whose `identity` is another (other data, sizes or optimiser) is left alone, and so is a damaged
     one: training again costs time, a run that can never resume costs more.
     """
+    before = _beside(folder)[1]
+    if before.is_dir() and not folder.exists():  # killed between the two moves
+        before.rename(folder)
     try:
         state = json.loads((folder / STATE).read_text())
         weights, moments, best = (
