@@ -1,0 +1,78 @@
+"""The blocked cross-entropy equals PyTorch's, value and gradients, wherever the blocks fall."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from car_model import cross_entropy
+from car_model.cross_entropy import linear_cross_entropy
+
+
+def problem(rows: int, classes: int, width: int, barred: bool, scale: float) -> list[torch.Tensor]:
+    made = torch.Generator().manual_seed(rows * 31 + classes)
+    sizes = ((rows, width), (classes, width), (classes,))
+    states, weight, bias = (torch.randn(size, generator=made, dtype=torch.float64) * scale for size in sizes)
+    targets = torch.randint(1 if barred else 0, classes, (rows,), generator=made)
+    if barred:
+        bias[0] = -torch.inf
+    return [states, weight, bias, targets]
+
+
+def measured(loss: object, parts: list[torch.Tensor]) -> list[torch.Tensor]:
+    states, weight, bias = (part.clone().requires_grad_() for part in parts[:3])
+    value = loss(states, weight, bias, parts[3])  # type: ignore[operator]
+    (3.0 * value).backward()
+    return [value.detach(), states.grad, weight.grad, bias.grad]
+
+
+def plain(
+    states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
+    return F.cross_entropy(states @ weight.T + bias, targets)
+
+
+@given(
+    rows=st.integers(1, 23),
+    classes=st.integers(2, 40),
+    block=st.integers(1, 200),
+    barred=st.booleans(),
+    scale=st.sampled_from([0.01, 1.0, 30.0]),
+)
+def test_value_and_gradients_in_any_blocks(
+    rows: int, classes: int, block: int, barred: bool, scale: float
+) -> None:
+    parts = problem(rows, classes, 3, barred, scale)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cross_entropy, "BLOCK_LOGITS", block)
+        found = measured(linear_cross_entropy, parts)
+    for ours, exact in zip(found, measured(plain, parts), strict=True):
+        torch.testing.assert_close(ours, exact.nan_to_num(), rtol=1e-9, atol=1e-11)
+
+
+def test_a_barred_class_gets_no_gradient() -> None:
+    _, _, weight, bias = measured(linear_cross_entropy, problem(9, 5, 3, True, 1.0))
+    assert not weight[0].any()
+    assert bias[0] == 0
+
+
+def test_logits_beyond_float_range_of_exp_stay_finite() -> None:
+    states, weight = torch.tensor([[1000.0]]), torch.tensor([[1.0], [-1.0]])
+    loss = linear_cross_entropy(states, weight, torch.zeros(2), torch.tensor([1]))
+    assert float(loss) == 2000.0
+
+
+def test_the_gradient_is_the_slope() -> None:
+    parts = problem(6, 7, 3, False, 1.0)
+    inputs = tuple(part.requires_grad_() for part in parts[:3])
+    assert torch.autograd.gradcheck(lambda *moved: linear_cross_entropy(*moved, parts[3]), inputs)
+
+
+def test_inputs_are_left_as_they_were() -> None:
+    parts = problem(6, 7, 3, False, 1.0)
+    before = [part.clone() for part in parts]
+    measured(linear_cross_entropy, parts)
+    assert all(torch.equal(part, old) for part, old in zip(parts, before, strict=True))

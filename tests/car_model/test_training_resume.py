@@ -1,0 +1,201 @@
+"""A run killed at any moment and started again ends with the very weights of one that was not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from car_model import checkpoint, training
+from car_model.baselines import SASRec
+from car_model.model import CAR
+from car_model.sequences import Histories
+from car_model.training import TrainConfig, train
+from tests.car_model.builders import tiny_car, tiny_sasrec, tiny_sids
+from tests.fixtures import tiny_histories
+
+CONFIG = TrainConfig(epochs=4, batch_size=16, learning_rate=0.01, threads=1)
+FILES = ("model.safetensors", "best.safetensors", "optimizer.safetensors", "state.json")
+Make = Callable[..., CAR | SASRec]
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing in the library may catch it, as nothing catches a kill."""
+
+
+@pytest.fixture(scope="module")
+def data() -> Histories:
+    return tiny_histories()
+
+
+def result(make: Make, data: Histories, folder: Path | None, config: TrainConfig = CONFIG) -> list[Any]:
+    model = make()
+    curves = train(model, data, config, folder)
+    return [curves, {name: tensor.tolist() for name, tensor in model.state_dict().items()}]
+
+
+def killed_at(epoch: int, make: Make, data: Histories, folder: Path) -> None:
+    """Train until validation of an epoch, and die there."""
+    left = [epoch]
+
+    def dies(model: CAR | SASRec, data: Histories) -> float:
+        left[0] -= 1
+        if not left[0]:
+            raise Killed
+        return measure(model, data)
+
+    measure = training.valid_ndcg
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(training, "valid_ndcg", dies)
+        train(make(), data, CONFIG, folder)
+
+
+def car_with_dropout() -> CAR:
+    return tiny_car(dropout=0.3)
+
+
+@pytest.mark.parametrize("make", [car_with_dropout, lambda: tiny_sasrec(dropout=0.3)])
+@pytest.mark.parametrize("epoch", [1, 2, 4])
+def test_a_killed_run_ends_like_one_that_was_not(
+    make: Make, epoch: int, data: Histories, tmp_path: Path
+) -> None:
+    killed_at(epoch, make, data, tmp_path / "state")
+    assert result(make, data, tmp_path / "state") == result(make, data, None)
+
+
+def test_a_run_killed_twice_does_too(data: Histories, tmp_path: Path) -> None:
+    killed_at(2, car_with_dropout, data, tmp_path / "state")
+    killed_at(2, car_with_dropout, data, tmp_path / "state")
+    assert result(car_with_dropout, data, tmp_path / "state") == result(car_with_dropout, data, None)
+
+
+def test_a_finished_run_is_not_trained_again(
+    data: Histories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = result(tiny_car, data, tmp_path / "state")
+    monkeypatch.setattr(training, "batches", lambda *_: pytest.fail("trained again"))
+    assert result(tiny_car, data, tmp_path / "state") == first
+
+
+def test_a_run_that_ran_out_of_patience_stays_stopped(
+    data: Histories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "valid_ndcg", lambda *_: 0.5)
+    config = replace(CONFIG, patience=1)
+    first = result(tiny_car, data, tmp_path / "state", config)
+    assert first[0]["epoch"] == [1, 2]
+    assert result(tiny_car, data, tmp_path / "state", config) == first
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        replace(CONFIG, learning_rate=0.02),
+        replace(CONFIG, epochs=5),
+        replace(CONFIG, seed=1),
+        replace(CONFIG, batch_size=8),
+    ],
+)
+def test_the_state_of_another_configuration_is_ignored(
+    config: TrainConfig, data: Histories, tmp_path: Path
+) -> None:
+    killed_at(3, tiny_car, data, tmp_path / "state")
+    assert result(tiny_car, data, tmp_path / "state", config) == result(tiny_car, data, None, config)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: tiny_car(sids=tiny_sids(seed=9)),  # same sizes, another codebook
+        lambda: tiny_car(fusion="gated"),
+        lambda: tiny_car(think_weight=0.5),
+        tiny_sasrec,
+    ],
+)
+def test_the_state_of_another_model_is_ignored(make: Make, data: Histories, tmp_path: Path) -> None:
+    killed_at(3, tiny_car, data, tmp_path / "state")
+    assert result(make, data, tmp_path / "state") == result(make, data, None)
+
+
+def test_the_state_of_other_data_is_ignored(data: Histories, tmp_path: Path) -> None:
+    killed_at(3, tiny_car, data, tmp_path / "state")
+    other = tiny_histories(seed=5)
+    assert result(tiny_car, other, tmp_path / "state") == result(tiny_car, other, None)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut"])
+def test_a_damaged_state_costs_time_not_the_run(
+    name: str, damage: str, data: Histories, tmp_path: Path
+) -> None:
+    killed_at(3, tiny_car, data, tmp_path / "state")
+    path = tmp_path / "state" / name
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes(content[: len(content) // 2 if damage == "cut" else 0])
+    assert result(tiny_car, data, tmp_path / "state") == result(tiny_car, data, None)
+
+
+@pytest.mark.parametrize("moment", range(1, 13))
+def test_killed_at_any_file_operation_of_a_save(
+    moment: int, data: Histories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four or five a save: three removals, left half-way here, and one or two moves."""
+    state, left, removed, renamed = tmp_path / "state", [moment], shutil.rmtree, Path.rename
+
+    def tick() -> bool:
+        left[0] -= 1
+        return not left[0]
+
+    def dying_rmtree(folder: Path, ignore_errors: bool = False) -> None:
+        if tick():
+            for path in sorted(folder.glob("*"))[:2]:  # half of it is gone already
+                path.unlink()
+            raise Killed
+        removed(folder, ignore_errors=ignore_errors)
+
+    def dying_rename(path: Path, target: Path) -> Path:
+        if tick():
+            raise Killed
+        return renamed(path, target)
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", dying_rmtree)
+    monkeypatch.setattr(Path, "rename", dying_rename)
+    with pytest.raises(Killed):
+        train(tiny_car(), data, CONFIG, state)
+    monkeypatch.undo()
+    assert result(tiny_car, data, state) == result(tiny_car, data, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+def test_killed_between_the_two_moves_no_epoch_is_lost(
+    data: Histories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_at(4, tiny_car, data, tmp_path / "state")
+    (tmp_path / "state").rename(tmp_path / "state.before")
+    trained = []
+    monkeypatch.setattr(training._Run, "one_epoch", counted(training._Run.one_epoch, trained))
+    assert result(tiny_car, data, tmp_path / "state") == result(tiny_car, data, None)
+    assert trained == [3, 0, 1, 2, 3]  # the last epoch alone, then the uninterrupted run
+
+
+def counted(one_epoch: Callable[[Any], None], seen: list[int]) -> Callable[[Any], None]:
+    def counting(run: Any) -> None:
+        seen.append(run.epoch)
+        one_epoch(run)
+
+    return counting
+
+
+def test_nothing_in_the_state_is_a_pickle(data: Histories, tmp_path: Path) -> None:
+    killed_at(3, tiny_car, data, tmp_path / "state")
+    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == sorted(FILES)
+    assert not torch.equal(
+        checkpoint.load_file(tmp_path / "state" / "model.safetensors")["uid.weight"], tiny_car().uid.weight
+    )
