@@ -73,7 +73,8 @@ def choose_think_scale(bundle: Bundle, data: Histories) -> float:
         group = chosen[start : start + ROWS]
         prompts = [data.train[at] for at in group]
         act = recommender.scores(prompts, thinking=0).numpy()
-        think = recommender.scores(prompts).numpy() - act  # at scale 1: the sum over all levels
+        with np.errstate(invalid="ignore"):  # padding: -inf minus -inf; masked before ranking
+            think = recommender.scores(prompts).numpy() - act  # at scale 1: the sum over all levels
         for scale in THINK_SCALES:
             gains[scale] += _gain(act + scale * think, prompts, data.valid[group])
     return max(THINK_SCALES, key=lambda scale: (round(gains[scale], 9), -scale))
