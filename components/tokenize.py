@@ -47,3 +47,4 @@ def tokenize(
     catalogue.metadata.update(digest=made.catalogue.digest, codebook=made.codebook.version)
     for name in ("codes", "levels", "usage_min", "perplexity_min_share", "collision_rate"):
         summary.log_metric(name, made.health[name])
+    Path(summary.path).write_text(json.dumps(summary.metadata))  # a cache trusts only outputs that exist

@@ -1,0 +1,189 @@
+"""The compiled pipeline: unchanged unless on purpose, sound, and sized, retried and cached as meant."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp import compiler
+
+from components.options import Options
+from pipeline import build
+from tests.pipeline.pipeline_graph import parse, problems, tasks_of
+
+ROOT = Path(__file__).parent.parent.parent
+GOLDEN = Path(__file__).parent / "golden" / "pipeline.yaml"
+GATED = {"package", "infra-validate", "release", "deploy"}
+Tree = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def ir() -> Tree:
+    return yaml.safe_load(GOLDEN.read_text())
+
+
+def compiled(folder: Path, options: Options) -> Tree:
+    path = folder / "pipeline.yaml"
+    compiler.Compiler().compile(build(options), str(path))
+    return yaml.safe_load(path.read_text())
+
+
+def container(tree: Tree, step: str) -> Tree:
+    return tree["deploymentSpec"]["executors"][f"exec-{step}"]["container"]
+
+
+def test_compile_writes_the_golden_file(tmp_path: Path) -> None:
+    output = tmp_path / "deep" / "pipeline.yaml"
+    environment = {name: value for name, value in os.environ.items() if name != "CAR_IMAGE"}
+    command = [sys.executable, str(ROOT / "pipeline.py"), "compile", "--output", str(output)]
+    subprocess.run(command, check=True, env=environment, cwd=tmp_path)
+    assert output.read_text() == GOLDEN.read_text(), "changed on purpose? 'make golden', then read the diff"
+
+
+def test_every_reference_leads_somewhere(ir: Tree) -> None:
+    assert problems(parse(ir)) == []
+
+
+def dangling_producer(tree: Tree) -> None:
+    inputs = tree["root"]["dag"]["tasks"]["train"]["inputs"]["artifacts"]
+    inputs["codebook"]["taskOutputArtifact"]["producerTask"] = "tokenise"
+
+
+def unmade_output(tree: Tree) -> None:
+    inputs = tree["root"]["dag"]["tasks"]["train"]["inputs"]["artifacts"]
+    inputs["codebook"]["taskOutputArtifact"]["outputArtifactKey"] = "codebooks"
+
+
+def unknown_dependency(tree: Tree) -> None:
+    tree["root"]["dag"]["tasks"]["tokenize"]["dependentTasks"].append("validation")
+
+
+def undeclared_dependency(tree: Tree) -> None:
+    tree["root"]["dag"]["tasks"]["train"]["dependentTasks"].remove("tokenize")
+
+
+def cycle(tree: Tree) -> None:
+    tree["root"]["dag"]["tasks"]["ingest"]["dependentTasks"] = ["gate"]
+
+
+def missing_input(tree: Tree) -> None:
+    del tree["root"]["dag"]["tasks"]["evaluate"]["inputs"]["artifacts"]["sasrec"]
+
+
+def surplus_input(tree: Tree) -> None:
+    parameters = tree["root"]["dag"]["tasks"]["gate"]["inputs"]["parameters"]
+    parameters["lenient"] = {"runtimeValue": {"constant": True}}
+
+
+def unknown_parameter(tree: Tree) -> None:
+    parameters = tree["root"]["dag"]["tasks"]["gate"]["inputs"]["parameters"]
+    parameters["policy"]["componentInputParameter"] = "polcy"
+
+
+def unknown_artifact_of_the_group(tree: Tree) -> None:
+    tasks = tree["components"]["comp-condition-1"]["dag"]["tasks"]
+    tasks["package"]["inputs"]["artifacts"]["bundle"]["componentInputArtifact"] = "elsewhere"
+
+
+def no_executor(tree: Tree) -> None:
+    del tree["deploymentSpec"]["executors"]["exec-deploy"]
+
+
+def no_component(tree: Tree) -> None:
+    del tree["components"]["comp-report"]
+
+
+def dangling_output(tree: Tree) -> None:
+    selectors = tree["root"]["dag"]["outputs"]["artifacts"]["verdict"]["artifactSelectors"]
+    selectors[0]["producerSubtask"] = "judge"
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (dangling_producer, "root: train reads unknown task tokenise"),
+        (unmade_output, "root: train reads codebooks, which tokenize does not make"),
+        (unknown_dependency, "root: tokenize depends on unknown validation"),
+        (undeclared_dependency, "root: train reads tokenize without depending on it"),
+        (cycle, "root: cycle"),
+        (missing_input, "root: evaluate lacks sasrec"),
+        (surplus_input, "root: gate is given unknown lenient"),
+        (unknown_parameter, "root: gate reads unknown parameter polcy"),
+        (unknown_artifact_of_the_group, "comp-condition-1: package reads unknown artifact elsewhere"),
+        (no_executor, "comp-deploy has no executor exec-deploy"),
+        (no_component, "root: report is an unknown component comp-report"),
+        (dangling_output, "root: output verdict reads unknown task judge"),
+    ],
+)
+def test_the_check_sees_a_damaged_pipeline(ir: Tree, damage: Callable[[Tree], None], sentence: str) -> None:
+    broken = copy.deepcopy(ir)
+    damage(broken)
+    assert any(problem.startswith(sentence) for problem in problems(parse(broken)))
+
+
+def test_the_parser_refuses_unknown_fields(ir: Tree) -> None:
+    with pytest.raises(json_format.ParseError):
+        parse({**ir, "rooot": {}})
+
+
+def test_nothing_leaves_the_pipeline_but_through_the_gate(ir: Tree) -> None:
+    spec = parse(ir)
+    groups = {task: group for task, (group, _) in tasks_of(spec).items()}
+    assert {task for task, group in groups.items() if group != "root"} == GATED
+    (condition,) = {groups[task] for task in GATED}
+    holders = [task for task in spec.root.dag.tasks.values() if task.component_ref.name == condition]
+    assert [one.trigger_policy.condition for one in holders] == [
+        "inputs.parameter_values['pipelinechannel--gate-Output'] == true"
+    ]
+    assert "gate" in holders[0].dependent_tasks
+
+
+def test_steps_come_in_the_order_that_makes_them_safe(ir: Tree) -> None:
+    root, gated = ir["root"]["dag"]["tasks"], ir["components"]["comp-condition-1"]["dag"]["tasks"]
+    assert "validate" in root["tokenize"]["dependentTasks"]
+    assert "infra-validate" in gated["release"]["dependentTasks"]
+    assert "release" in gated["deploy"]["dependentTasks"]
+
+
+def test_every_step_has_requests_limits_and_retries(ir: Tree) -> None:
+    for step, (_, task) in tasks_of(parse(ir)).items():
+        resources = container(ir, step)["resources"]
+        for kind in ("CpuRequest", "CpuLimit", "MemoryRequest", "MemoryLimit"):
+            assert resources[f"resource{kind}"], step
+        assert task.retry_policy.max_retry_count > 0
+        assert task.retry_policy.backoff_duration.seconds > 0
+
+
+def test_only_steps_that_touch_the_world_are_never_cached(ir: Tree) -> None:
+    uncached = {
+        step for step, (_, task) in tasks_of(parse(ir)).items() if not task.caching_options.enable_cache
+    }
+    assert uncached == {"resolve-champion", "release", "deploy"}
+
+
+def test_what_follows_the_champion_is_cached_by_its_digest(ir: Tree) -> None:
+    champion = ir["root"]["dag"]["tasks"]["evaluate"]["inputs"]["parameters"]["champion"]
+    assert champion["taskOutputParameter"] == {
+        "producerTask": "resolve-champion",
+        "outputParameterKey": "release",
+    }
+
+
+def test_options_reach_the_steps_they_are_meant_for(tmp_path: Path) -> None:
+    tree = compiled(tmp_path, Options("registry.example/car@sha256:1", gpus=2, gpu_type="amd.com/gpu"))
+    steps = tasks_of(parse(tree))
+    assert {container(tree, step)["image"] for step in steps} == {"registry.example/car@sha256:1"}
+    accelerated = {
+        step: (found["resourceCount"], found["resourceType"])
+        for step in steps
+        if (found := container(tree, step)["resources"].get("accelerator"))
+    }
+    assert accelerated == dict.fromkeys(("train", "train-baseline"), ("2", "amd.com/gpu"))
