@@ -23,6 +23,7 @@ from serving.state import ServingError, StateDir, read_json, write_private
 from serving.versions import bring_up, drop, retire_others, store, stored_name
 
 logger = logging.getLogger(__name__)
+PATIENCE = 3  # pings before a server that runs is held to be dead
 LATENCY_SAMPLES = 50  # enough to notice a slow machine; infra_validate measures properly
 
 
@@ -59,28 +60,12 @@ def deploy(
     Raises:
         DeployError: where the release is not the default afterwards; the old one still answers.
     """
-    started = time.monotonic()
     state = StateDir.at(state_dir)
     with state.exclusive():
         try:
-            version = _check_archive(archive, release)
-            expected = Golden.read(golden)
-            server, fresh = _running(state, config)
-            server = _replace_dead(server, version, expected, config)
-            try:
-                changed, report = _roll_over(server, archive, release, version, expected)
-            except ServingError:
-                if fresh and not server.client.versions():
-                    TorchServe.stop(state.root)
-                raise
-            retired = retire_others(server, version)
-            server.client.refresh_header()
+            return _deploy(archive, release, state, Golden.read(golden), config)
         except (ServingError, ArchiveError) as error:
             raise DeployError(f"Release {release[:12]} was not deployed: {error}") from error
-    url = server.client.prediction_url
-    return Deployment(
-        release, version, url, changed, tuple(retired), report, round(time.monotonic() - started, 2)
-    )
 
 
 def restore(state_dir: Path | str, config: ServerConfig | None = None) -> TorchServe:
@@ -118,6 +103,25 @@ def curl_line(server: TorchServe, request: Mapping[str, Any]) -> str:
     )
 
 
+def _deploy(
+    archive: Path, release: str, state: StateDir, golden: Golden, config: ServerConfig | None
+) -> Deployment:
+    started = time.monotonic()
+    version = _check_archive(archive, release)
+    server, fresh = _running(state, config)
+    server = _replace_dead(server, version, golden, config)
+    try:
+        changed, report = _roll_over(server, archive, release, version, golden)
+    except ServingError:
+        if fresh and not server.client.versions():
+            TorchServe.stop(state.root)
+        raise
+    retired = tuple(retire_others(server, version))
+    server.client.refresh_header()
+    seconds = round(time.monotonic() - started, 2)
+    return Deployment(release, version, server.client.prediction_url, changed, retired, report, seconds)
+
+
 def _check_archive(archive: Path, release: str) -> str:
     info = read_archive(archive)
     if info.release != release:
@@ -129,11 +133,11 @@ def _running(state: StateDir, config: ServerConfig | None) -> tuple[TorchServe, 
     """The folder's server and whether it was started just now, with what was deployed last if it can."""
     try:
         server = TorchServe.attach(state.root)
-        if server.is_up():
+        if any(server.is_up() for _ in range(PATIENCE)):
             return server, False
-        TorchServe.stop(state.root)
     except ServingError as error:
         logger.debug("Starting a server: %s", error)
+    TorchServe.stop(state.root)  # one that hangs, or whose start was killed before it was recorded
     try:
         return restore(state.root, config), True
     except ServingError as error:

@@ -55,18 +55,13 @@ class TorchServe:
             ServingError: where one runs already, a port is taken, Java is missing, or it dies.
         """
         state = StateDir.at(state_dir)
-        if running := process.leader(state):
-            raise ServingError(
-                f"A TorchServe (process {running.pid}) runs in {state.root} already; stop it first."
-            )
-        process.end(state)  # workers that a killed server left behind
-        state.create()
+        config = config or ServerConfig()
+        _make_room(state)
         if ports:
             ports.require_free()
         ports = ports or Ports.choose((read_json(state.server) or {}).get("ports"))
-        state.keys.unlink(missing_ok=True)
-        write_private(state.config, render(config or ServerConfig(), ports, state, load))
-        started = process.launch(state, config or ServerConfig())
+        write_private(state.config, render(config, ports, state, load))
+        started = process.launch(state, config)
         _record(state, started, ports)
         server = cls(state, ports, Client(state, ports))
         server._wait_until_up(started)
@@ -158,6 +153,16 @@ class TorchServe:
                 f"{process.log_tail(self.state)}"
             ) from error
         self.client.refresh_header()
+
+
+def _make_room(state: StateDir) -> None:
+    if running := process.leader(state):
+        raise ServingError(
+            f"A TorchServe (process {running.pid}) runs in {state.root} already; stop it first."
+        )
+    process.end(state)  # workers that a killed server left behind
+    state.create()
+    state.keys.unlink(missing_ok=True)
 
 
 def _waiting(seconds: float) -> Retrying:

@@ -14,6 +14,22 @@ LOOPBACK = "127.0.0.1"
 MINUTES_A_DAY = 24 * 60
 
 
+FIXED = {
+    # Archives run code: none from a URL (a pattern that no URL matches), none that installs packages.
+    "allowed_urls": "file://none/.*",
+    "install_py_dep_per_model": "false",
+    "enable_model_api": "true",
+    "enable_envvars_config": "false",
+    "disable_token_authorization": "false",
+    "number_of_gpu": 0,
+    # The handler parses every body itself, so that broken JSON meets one set of limits and sentences.
+    "decode_input_request": "false",
+    "max_request_size": 4 * MAX_BODY_BYTES,
+    "disable_system_metrics": "true",
+    "metrics_mode": "prometheus",
+}
+
+
 @dataclass(frozen=True)
 class Ports:
     """TorchServe's five listeners, all on loopback."""
@@ -69,27 +85,15 @@ def render(config: ServerConfig, ports: Ports, state: StateDir, load: str | None
         "grpc_management_port": ports.grpc_management,
         "model_store": state.store,
         "load_models": load or "",
-        # Archives run code: none from a URL (a pattern that no URL matches), none that installs packages.
-        "allowed_urls": "file://none/.*",
-        "install_py_dep_per_model": "false",
-        "enable_model_api": "true",
-        "enable_envvars_config": "false",
-        "disable_token_authorization": "false",
         "token_expiration_min": config.token_minutes,
-        "number_of_gpu": 0,
         "number_of_netty_threads": config.netty_threads,
         "netty_client_threads": config.netty_threads,
         "default_workers_per_model": config.workers,
         "default_response_timeout": config.response_timeout_s,
         "unregister_model_timeout": config.response_timeout_s,
         "job_queue_size": config.job_queue,
-        # The handler parses every body itself, so that broken JSON meets one set of limits and sentences.
-        "decode_input_request": "false",
-        "max_request_size": 4 * MAX_BODY_BYTES,
-        "disable_system_metrics": "true",
-        "metrics_mode": "prometheus",
     }
-    return "".join(f"{key}={_escape(str(value))}\n" for key, value in values.items())
+    return "".join(f"{key}={_escape(str(value))}\n" for key, value in (values | FIXED).items())
 
 
 def _escape(value: str) -> str:

@@ -164,6 +164,16 @@ def kill(state_dir: Path) -> None:
     leader.wait(timeout=10)
 
 
+def test_a_server_whose_start_was_killed_is_replaced(deployed: Path, first: Release) -> None:
+    state = TorchServe.attach(deployed).state
+    before = process.ours(state)
+    state.server.unlink()
+    roll(first, deployed)
+    assert serves(deployed, first)
+    assert len(process.ours(state)) == 2
+    assert not [gone for gone in before if process.is_living(gone)]
+
+
 def test_a_killed_server_comes_back_with_its_release(deployed: Path, first: Release) -> None:
     before = TorchServe.attach(deployed)
     kill(deployed)
