@@ -25,6 +25,7 @@ CATALOGUE = "catalogue.parquet"
 MODEL = "model"
 POPULAR = "popular.json"
 POPULAR_ITEMS = 200
+MAX_SCALE = 100.0  # of the SID levels' weight: beyond any sense, far from overflow
 
 
 class BundleError(ValueError):
@@ -138,7 +139,7 @@ def _header(path: Path) -> dict[str, Any]:
     texts = ("codebook", "catalogue", "model", "labels", "popular", "data")
     wrong = [name for name in texts if not isinstance(header.get(name), str)]
     scale = header.get("think_scale")
-    if not isinstance(scale, int | float) or not np.isfinite(scale):
+    if not isinstance(scale, int | float) or not 0 <= scale <= MAX_SCALE:
         wrong.append("think_scale")
     if wrong:
         raise BundleError(f"{path} has no proper {wrong[0]!r}; assemble the bundle again.")
