@@ -29,6 +29,7 @@ from kfp.dsl.graph_component import GraphComponent
 from car_model.digests import file_digest, files_digest
 from components.progress import Progress
 
+ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("car_model", "ingestion", "validation", "registry", "serving")
 CODE = {".py", ".yaml", ".html", ".css", ".xml"}
 
@@ -185,13 +186,12 @@ def _environment() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def code_digest() -> str:
+def code_digest(root: Path = ROOT) -> str:
     """Digest of the code that steps call and of the locked packages.
 
     kfp.local's cache key holds a component's few lines, not the rooms behind them; on a cluster the image
     stands for both.
     """
-    root = Path(__file__).resolve().parent.parent
     found = [path for room in ROOMS for path in (root / room).rglob("*") if path.suffix in CODE]
     found += [path for path in (root / "requirements" / "run.lock",) if path.is_file()]
     return files_digest({path.relative_to(root).as_posix(): file_digest(path) for path in found})[:16]

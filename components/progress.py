@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 from rich.console import Console
@@ -20,17 +21,23 @@ class Progress:
     On a terminal the running step's bar moves in place; elsewhere it is repeated every quarter of a minute.
     """
 
-    def __init__(self, total: int, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        total: int,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        quiet: float = QUIET_SECONDS,
+    ) -> None:
         self.console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
-        self.total = total
-        self.done = 0
+        self.total, self.done = total, 0
+        self._clock, self._quiet = clock, quiet
         self._status: Status | None = None
         self._step = ""
         self._began = self._spoke = 0.0
 
     def started(self, step: str) -> None:
         """A step begins to run."""
-        self._step, self._began = step, time.monotonic()
+        self._step, self._began = step, self._clock()
         self._spoke = self._began
         if self.console.is_terminal:
             self._status = self.console.status(step)
@@ -42,14 +49,14 @@ class Progress:
             return
         if self._status:
             self._status.update(f"{self._step}  {_plain(text)}")
-        elif time.monotonic() - self._spoke >= QUIET_SECONDS:
-            self._spoke = time.monotonic()
+        elif self._clock() - self._spoke >= self._quiet:
+            self._spoke = self._clock()
             self.console.print(f"        {text}", markup=False)
 
     def finished(self, step: str) -> None:
         """The running step ended well."""
         self._clear()
-        self._end(step, f"{time.monotonic() - self._began:6.1f} s")
+        self._end(step, f"{self._clock() - self._began:6.1f} s")
 
     def cached(self, step: str) -> None:
         """A step was skipped because an earlier run had the same inputs."""

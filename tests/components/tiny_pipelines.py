@@ -1,0 +1,40 @@
+"""Pipelines of one or two steps, to see how a local run treats what steps do."""
+
+from kfp import dsl
+
+
+@dsl.component(base_image="tiny", install_kfp_package=False)
+def work(loops: int, made: dsl.Output[dsl.Artifact]) -> bool:
+    import time
+    from pathlib import Path
+
+    from tqdm import tqdm
+
+    for _ in tqdm(range(loops), desc="counting", mininterval=0):
+        time.sleep(0.001)
+    print("done [all] of it")
+    Path(made.path).write_text(str(loops))
+    return loops > 1
+
+
+@dsl.component(base_image="tiny", install_kfp_package=False)
+def end(how: str) -> None:
+    import os
+    import signal
+
+    print("about to end")
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "raised":
+        try:
+            raise KeyError("the first")
+        except KeyError as error:
+            raise ValueError("orders.csv: column 'stars'\nis wrong; correct it.") from error
+
+
+@dsl.pipeline(name="tiny")
+def tiny(loops: int = 3, how: str = "well") -> dsl.Artifact:
+    counted = work(loops=loops).set_caching_options(True)
+    with dsl.If(counted.outputs["Output"] == True):  # noqa: E712 - KFP builds the condition
+        end(how=how).set_caching_options(False).set_retry(3, "60s").set_memory_limit("1Gi")
+    return counted.outputs["made"]
