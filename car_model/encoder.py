@@ -114,13 +114,13 @@ def _counts(name: str) -> bool:
 
 def settle_precision(encoder: Encoder, texts: Sequence[str]) -> Encoder:
     """Replace `auto` by bf16 where probe texts keep a cosine above 0.999 to fp32, else by fp32."""
-    if encoder.spec.precision != "auto":
+    if encoder.spec.precision != "auto" or not texts:
         return encoder
     probes = sorted(set(texts), key=lambda text: hashlib.sha256(text.encode()).digest())[:PROBES]
     exact, rough = (
         _normalise(_encode(encoder.model, probes, precision, PROBES)) for precision in ("fp32", "bf16")
     )
-    cosine = float((exact * rough).sum(axis=1).min()) if probes else 0.0
+    cosine = float((exact * rough).sum(axis=1).min())
     return replace(encoder, spec=replace(encoder.spec, precision="bf16" if cosine > BF16_COSINE else "fp32"))
 
 
