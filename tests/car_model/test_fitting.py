@@ -1,0 +1,102 @@
+"""From a dataset to a bundle, and the weight of thinking chosen on validation alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from car_model.bundle import Bundle
+from car_model.dataset import Dataset
+from car_model.fitting import THINK_SCALES, choose_think_scale, fit_car, fit_sasrec
+from car_model.metrics import per_user, ranks_of
+from car_model.recipe import parse_recipe
+from car_model.recommend import Recommender
+from car_model.sequences import Histories
+from tests.car_model.builders import tiny_dataset
+from tests.fixtures import ITEMS, tiny_histories
+
+RECIPE = parse_recipe({"width": 16, "layers": 1, "history": 10, "epochs": 2, "threads": 1})
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+
+
+def slow_gain(parts: Bundle, data: Histories, scale: float) -> float:
+    scores = Recommender(replace(parts, think_scale=scale)).scores(data.train).numpy().copy()
+    for row, prompt in zip(scores, data.train, strict=True):
+        row[[0, *prompt]] = -np.inf
+    return float(per_user(ranks_of(scores, data.valid))["ndcg@10"].sum())
+
+
+def strong_thinker() -> tuple[Bundle, Histories]:
+    """A model whose codes know the next item and whose UIDs know nothing."""
+    from tests.fixtures import tiny_parts
+
+    parts, data = tiny_parts(epochs=1), tiny_histories()
+    with torch.no_grad():
+        for weight in parts.model.parameters():
+            weight.mul_(0.01)
+        favourite = parts.catalogue.sids[data.valid[0] - 1]
+        for level, code in enumerate(favourite):
+            parts.model.think_bias[level * 4 + int(code)] = 3.0
+    return parts, replace(data, valid=np.full_like(data.valid, data.valid[0]))
+
+
+def test_the_scale_that_ranks_best_is_chosen() -> None:
+    parts, data = strong_thinker()
+    kept = [at for at in range(len(data.users)) if data.valid[at] not in data.train[at]]
+    data = replace(
+        data,
+        users=[data.users[at] for at in kept],
+        train=[data.train[at] for at in kept],
+        valid=data.valid[kept],
+    )
+    gains = {scale: round(slow_gain(parts, data, scale), 6) for scale in THINK_SCALES}
+    best = max(gains.values())
+    assert gains[0.0] < best
+    assert choose_think_scale(parts, data) == min(scale for scale, gain in gains.items() if gain == best)
+
+
+def test_ties_go_to_the_smaller_scale(parts: Bundle) -> None:
+    data = tiny_histories()
+    blind = replace(data, valid=np.zeros_like(data.valid))
+    assert choose_think_scale(parts, blind) == 0.0
+
+
+def test_test_items_are_never_looked_at(parts: Bundle) -> None:
+    data = tiny_histories()
+    other = replace(data, test=np.roll(data.test, 7))
+    assert choose_think_scale(parts, other) == choose_think_scale(parts, data)
+
+
+def test_a_dataset_becomes_a_bundle_that_serves(parts: Bundle, dataset: Dataset, tmp_path: Path) -> None:
+    parts.save(tmp_path / "parts")
+    made, curves = fit_car(dataset, tmp_path / "parts" / "codebook", parts.catalogue, RECIPE)
+    assert curves["epoch"] == [1, 2]
+    assert made.think_scale in THINK_SCALES
+    assert made.data == dataset.digest
+    assert made.model.config == RECIPE.car(ITEMS, 3, 4)
+    made.save(tmp_path / "made")
+    answer = Recommender.load(tmp_path / "made").answer({"history": ["i1"], "k": 3})
+    assert len(answer["items"]) == 3
+
+
+def test_fitting_twice_gives_the_same_bundle(parts: Bundle, dataset: Dataset, tmp_path: Path) -> None:
+    parts.save(tmp_path / "parts")
+    headers = []
+    for run in ("one", "two"):
+        made, _ = fit_car(dataset, tmp_path / "parts" / "codebook", parts.catalogue, RECIPE)
+        headers.append(made.save(tmp_path / run))
+        torch.rand(3)  # what else ran in the process must not matter
+    assert headers[0] == headers[1]
+
+
+def test_the_baseline_uses_its_own_settings(parts: Bundle, tmp_path: Path) -> None:
+    from car_model.checkpoint import load_sasrec
+
+    own = RECIPE.model_copy(update={"baseline": {"epochs": 1, "width": 8}})
+    curves = fit_sasrec(tiny_dataset(), parts.catalogue, own, tmp_path)
+    assert curves["epoch"] == [1]
+    assert load_sasrec(tmp_path).config == own.sasrec(ITEMS)

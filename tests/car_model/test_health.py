@@ -1,0 +1,54 @@
+"""Codebook health by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from car_model.codebook import CodebookConfig, fit
+from car_model.health import codebook_health
+from tests.car_model.builders import SPEC
+from tests.fixtures import tiny_vectors
+
+SIDS = np.array([[0, 1], [0, 1], [2, 1], [2, 3]])
+
+
+@pytest.fixture
+def health() -> dict:
+    return codebook_health(SIDS, np.array([[2.0, 1.0]] * 4), np.full(4, 4.0), codes=4)
+
+
+def test_usage_and_dead_codes(health: dict) -> None:
+    assert health["usage"] == [0.5, 0.5]
+    assert health["dead_codes"] == [2, 2]
+    assert health["usage_min"] == 0.5
+    assert health["usage_counts"] == [[2, 2, 0, 0], [3, 1, 0, 0]]
+    assert (health["items"], health["levels"], health["codes"]) == (4, 2, 4)
+
+
+def test_perplexity_is_codes_in_effect(health: dict) -> None:
+    second = math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
+    assert health["perplexity"] == pytest.approx([2.0, second], abs=1e-4)
+    assert health["perplexity_min_share"] == pytest.approx(second / 4, abs=1e-6)
+
+
+def test_residual_is_the_share_of_variance_left(health: dict) -> None:
+    assert health["residual"] == [0.5, 0.25]
+
+
+def test_collisions_count_items_that_share_a_whole_sid(health: dict) -> None:
+    assert health["collision_rate"] == 0.5
+    alone = codebook_health(np.arange(4)[:, None], np.ones((4, 1)), np.ones(4), codes=4)
+    assert (alone["collision_rate"], alone["perplexity"], alone["usage_min"]) == (0.0, [4.0], 1.0)
+
+
+def test_health_of_a_fitted_codebook_is_json_and_residuals_fall() -> None:
+    vectors = tiny_vectors()
+    book = fit(vectors, SPEC, "", CodebookConfig(levels=4, codes=6))
+    sids, left = book.residuals(vectors)
+    found = json.loads(json.dumps(codebook_health(sids, left, book.spread(vectors), 6), allow_nan=False))
+    assert found["residual"] == sorted(found["residual"], reverse=True)
+    assert 0 < found["residual"][-1] < found["residual"][0] < 1
