@@ -37,7 +37,7 @@ $(STAMP): requirements/dev.lock pyproject.toml
 	@touch $@
 
 run: $(STAMP) ## the whole pipeline on real data, ending with a served release (DATA=, DATA_DIR=, RUN=)
-	@$(BIN)/python pipeline.py run --data $(DATA) $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(RUN)
+	@$(BIN)/python pipeline.py run --bootstrap --data $(DATA) $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(RUN)
 
 stop: $(STAMP) ## stop the server that make run started
 	@$(BIN)/python -m serving stop

@@ -7,6 +7,7 @@ so a run that was killed and resumed ends with the very weights of one that was 
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class TrainConfig:
     warmup: float = 0.05  # share of all steps
     patience: int = 10  # epochs without a better validation NDCG@10 before stopping
     seed: int = 0
-    threads: int = 0  # 0: as many as torch finds
+    threads: int = 0  # 0: half the cores
 
 
 @dataclass
@@ -55,6 +56,15 @@ class Curves:
         named = asdict(self)
         named["valid_ndcg@10"] = named.pop("valid_ndcg")
         return named
+
+
+def default_threads() -> int:
+    """Half of the cores this process may use.
+
+    The operations here are short: threads that wait for one whose core is busy with something else cost far
+    more than the second half of the cores brings (docs/decisions.md).
+    """
+    return max(1, len(os.sched_getaffinity(0)) // 2)
 
 
 def device() -> torch.device:
@@ -98,7 +108,7 @@ def train(
     if not any(len(seq) > 1 for seq in data.train):
         raise ValueError("no user has two training interactions; there is nothing to learn from.")
     torch.manual_seed(config.seed)
-    torch.set_num_threads(config.threads or torch.get_num_threads())
+    torch.set_num_threads(config.threads or default_threads())
     run = _Run(model.to(device()), data, config, checkpoint)
     with tqdm(
         total=config.epochs, initial=run.epoch, desc=f"train {name}", unit="epoch", mininterval=2
