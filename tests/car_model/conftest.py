@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from car_model import evaluation
 from car_model.bundle import Bundle
 from car_model.dataset import Dataset
 from car_model.evaluation import Holdout
@@ -33,6 +34,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_latency_requests() -> Iterator[None]:
+    """How fast this machine is, is no test's business: a handful of timed answers is enough."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "LATENCY_REQUESTS", 20)
+        yield
 
 
 @pytest.fixture(scope="session")
