@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import TextIO
 
 from rich.console import Console
-from rich.status import Status
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
 
 BAR = re.compile(r"\d+%\|")  # tqdm's mark
 QUIET_SECONDS = 15.0  # how often a bar is repeated where lines cannot be overwritten
@@ -31,7 +33,8 @@ class Progress:
         self.console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
         self.total, self.done = total, 0
         self._clock, self._quiet = clock, quiet
-        self._status: Status | None = None
+        self._spinner = Spinner("dots")
+        self._live: Live | None = None
         self._step = ""
         self._began = self._spoke = 0.0
 
@@ -39,16 +42,24 @@ class Progress:
         """A step begins to run."""
         self._step, self._began = step, self._clock()
         self._spoke = self._began
-        if self.console.is_terminal:
-            self._status = self.console.status(step)
-            self._status.start()
+        if self.console.is_terminal and not self.console.is_dumb_terminal:
+            self._spinner.update(text=step)
+            # Rich would put back its own standard output: what the step writes belongs to the log.
+            self._live = Live(
+                self._spinner,
+                console=self.console,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start()
 
     def line(self, text: str) -> None:
         """A line the running step wrote; only its progress bars are shown."""
         if not BAR.search(text):
             return
-        if self._status:
-            self._status.update(f"{self._step}  {_plain(text)}")
+        if self._live:
+            self._spinner.update(text=Text(f"{self._step}  {text}", no_wrap=True, overflow="crop"))
         elif self._clock() - self._spoke >= self._quiet:
             self._spoke = self._clock()
             self.console.print(f"        {text}", markup=False)
@@ -77,10 +88,6 @@ class Progress:
         self.console.print(f"\\[{self.done:2}/{self.total}] {step} {dots} {outcome}", style=style or None)
 
     def _clear(self) -> None:
-        if self._status:
-            self._status.stop()
-            self._status = None
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")
+        if self._live:
+            self._live.stop()
+            self._live = None

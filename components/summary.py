@@ -24,7 +24,7 @@ from validation.gate import ConditionResult, Verdict, load_verdict
 METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
 MODELS = {
     "challenger": "CAR",
-    "champion": "CAR in production",
+    "champion": "Production",
     "sasrec": "SASRec",
     "popularity": "Popularity",
 }
@@ -161,7 +161,7 @@ def _metric(name: str) -> str:
 
 
 def _interval(found: Mapping[str, float]) -> str:
-    return f"{found['mean']:.4f} \\[{found['low']:.4f}, {found['high']:.4f}]"
+    return f"{found['mean']:.4f} \\[{found['low']:.3f}, {found['high']:.3f}]"
 
 
 def _difference(found: Mapping[str, float | None]) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import time
+
+import pytest
 
 from components.progress import Progress
 
@@ -34,6 +38,29 @@ def test_bars_are_repeated_now_and_then_where_lines_cannot_be_overwritten() -> N
     progress.finished("train")
     shown = stream.getvalue().splitlines()
     assert shown == [f"        {BAR}"] * 3 + ["[ 1/1] train .....................   60.0 s"]
+
+
+def test_on_a_terminal_the_bar_moves_and_what_a_step_writes_stays_off_the_screen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream, log = Terminal(), io.StringIO()
+    progress = Progress(1, stream)
+    with contextlib.redirect_stdout(log):
+        progress.started("train")
+        print("a line of the step's")
+        progress.line(BAR)
+        time.sleep(0.5)  # two refreshes
+        progress.finished("train")
+    assert log.getvalue() == "a line of the step's\n"
+    assert "a line of the step's" not in stream.getvalue()
+    assert "train  train CAR:  40%" in stream.getvalue()
+    assert "[ 1/1] train" in stream.getvalue()
 
 
 def test_what_a_step_writes_is_never_read_as_markup() -> None:
