@@ -43,10 +43,12 @@ SILENT = "it ended without a message; the system may have killed it (out of memo
 
 
 class StepError(Exception):
-    """A step ended badly; the message names it, what it said, and where all of its output is."""
+    """A step ended badly; the message names it, what it said, and where to look: its pages and its log."""
 
     def __init__(self, step: str, sentence: str, log: Path) -> None:
-        super().__init__(f"The step {step} failed: {sentence}\nEverything it wrote: {log}")
+        pages = sorted(log.parent.glob(f"*/{step}/*.html"))
+        lines = [f"The step {step} failed: {sentence}", *(f"Its page: {page}" for page in pages)]
+        super().__init__("\n".join([*lines, f"Everything it wrote: {log}"]))
         self.step, self.sentence, self.log = step, sentence, log
 
 

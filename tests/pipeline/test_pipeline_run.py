@@ -151,6 +151,9 @@ def test_a_broken_row_stops_the_run_with_a_sentence(workshop: Path, empty: Path,
     assert "action" in said[0]
     assert "9" in said[0]
     assert "Traceback" not in ended.stderr
+    page = Path(said[1].removeprefix("Its page: "))
+    assert page.name == "data_docs.html"
+    assert "action" in page.read_text()
     log = Path(said[-1].removeprefix("Everything it wrote: "))
     assert "Traceback" in log.read_text()
     assert not serving.exists()
