@@ -24,13 +24,13 @@ from rich.table import Table
 
 from car_model.baselines import Popularity
 from car_model.checkpoint import load_sasrec
-from car_model.codebook import CodebookConfig
 from car_model.dataset import Dataset
 from car_model.digests import json_digest
 from car_model.encoder import EncoderSpec
 from car_model.evaluation import Baseline, Holdout, holdout_ranks
 from car_model.fitting import fit_car, fit_sasrec
 from car_model.metrics import per_user
+from car_model.quantise import CodebookConfig
 from car_model.recipe import parse_recipe
 from car_model.recommend import Recommender
 from car_model.tokenization import Tokenized, tokenize

@@ -7,10 +7,6 @@ encoder the residuals of a few thousand items are mostly noise, and k-means answ
 and many singletons (docs/decisions.md). SIDs are not unique by design: the UID tells items apart, so
 nothing is ever renumbered. The version is the digest of everything encoding depends on: axes, centroids,
 encoder identity, text template and normalisation.
-
-scikit-learn's KMeans is used: greedy k-means++ and Lloyd's algorithm to convergence, on one machine in
-seconds for the catalogues here. faiss is faster on millions of items but its k-means starts from random
-points and stops after a fixed number of rounds, which costs quality where time is no concern.
 """
 
 from __future__ import annotations
@@ -23,16 +19,11 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
-from threadpoolctl import threadpool_limits
 
 from car_model.digests import json_digest
 from car_model.encoder import EncoderSpec
 
 BLOCK_ROWS = 4096
-AXES = 32  # dimensions kept
-RESTARTS = 4  # k-means runs a level; the best inertia stays
 ARRAYS = ("centroids", "axes", "mean")
 HEADER = "codebook.json"
 
@@ -96,7 +87,7 @@ class Codebook:
                 f"vectors have shape {vectors.shape}, the codebook needs [N, {len(self.mean)}]; "
                 "they come from another encoder."
             )
-        _check_finite(vectors)
+        check_finite(vectors)
         parts = [self._block(vectors[at : at + BLOCK_ROWS]) for at in range(0, len(vectors), BLOCK_ROWS)]
         sids, left = zip(*parts, strict=True) if parts else ((np.zeros((0, self.levels)),),) * 2
         return np.concatenate(sids).astype(np.int32), np.concatenate(left)
@@ -106,9 +97,9 @@ class Codebook:
         dropped = self.spread(vectors) - (rest**2).sum(axis=1)
         sids, left = [], []
         for centroids in self.centroids.astype(np.float64):
-            nearest = _nearest(rest, centroids)
-            rest = rest - centroids[nearest]
-            sids.append(nearest)
+            chosen = nearest(rest, centroids)
+            rest = rest - centroids[chosen]
+            sids.append(chosen)
             left.append(dropped + (rest**2).sum(axis=1))
         return np.stack(sids, axis=1), np.stack(left, axis=1)
 
@@ -159,79 +150,19 @@ class Codebook:
         return book
 
 
-def default_codes(items: int) -> int:
-    """Codes a level for a catalogue: the power of two nearest to 2 * sqrt(items), from 8 to 1024.
-
-    Four levels of 256 for the papers' 12,000 items; fewer where a level would otherwise have codes
-    of only a handful of items, from which neither the think loss nor a label learns anything.
-    """
-    wanted = np.log2(2 * np.sqrt(max(items, 1)))
-    return int(2 ** np.clip(round(float(wanted)), 3, 10))
-
-
-@dataclass(frozen=True)
-class CodebookConfig:
-    """Sizes of a codebook to fit; `codes` = 0 follows the catalogue's size (`default_codes`)."""
-
-    levels: int = 4
-    codes: int = 0
-    seed: int = 0
-
-
-def fit(vectors: np.ndarray, encoder: EncoderSpec, template: str, config: CodebookConfig) -> Codebook:
-    """Fit a codebook level by level on residuals.
-
-    Args:
-        vectors: [N, dim] float32.
-        encoder, template: what made them; part of the codebook's version.
+def check_finite(vectors: np.ndarray) -> None:
+    """Refuse what is not a table of numbers [N, dim].
 
     Raises:
-        CodebookError: fewer distinct vectors than codes, NaN, or sizes that make no sense.
+        CodebookError: the shape is another, or there is NaN or infinity.
     """
-    _check_finite(vectors)
-    levels, codes = config.levels, config.codes or default_codes(len(vectors))
-    distinct = len(np.unique(vectors, axis=0))
-    if levels < 1 or codes < 2:
-        raise CodebookError(f"levels={levels}, codes={codes}: at least 1 level and 2 codes are needed.")
-    if distinct < codes:
-        raise CodebookError(
-            f"the catalogue has {distinct} distinct texts, fewer than {codes} codes a level; "
-            "set codes lower, or 0 to follow the catalogue's size."
-        )
-    with threadpool_limits(limits=1):  # sums over threads come in any order: one thread, one result
-        mean, axes = _main_axes(vectors)
-        rest = (vectors.astype(np.float64) - mean) @ axes.astype(np.float64).T
-        centroids = []
-        for level in range(levels):
-            centres = _fit_level(rest, codes, config.seed + level)
-            rest = rest - centres[_nearest(rest, centres)]
-            centroids.append(centres.astype(np.float32))
-    return Codebook(np.stack(centroids), axes, mean, encoder, template)
-
-
-def _check_finite(vectors: np.ndarray) -> None:
     if vectors.ndim != 2:
         raise CodebookError(f"vectors have shape {vectors.shape}, not [N, dim].")
     if not np.isfinite(vectors).all():
         raise CodebookError("some vectors hold NaN or infinity; the encoder failed on their texts.")
 
 
-def _main_axes(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [dim] and the main axes [at most AXES, dim], float32."""
-    fitted = PCA(min(AXES, *vectors.shape), svd_solver="covariance_eigh").fit(vectors.astype(np.float64))
-    return fitted.mean_.astype(np.float32), fitted.components_.astype(np.float32)
-
-
-def _fit_level(rest: np.ndarray, codes: int, seed: int) -> np.ndarray:
-    distinct = len(np.unique(rest.round(10), axis=0))
-    fitted = KMeans(min(codes, distinct), n_init=RESTARTS, random_state=seed).fit(rest)
-    centres = fitted.cluster_centers_.astype(np.float32).astype(np.float64)
-    if len(centres) < codes:  # fewer distinct residuals than codes: the last levels' spare codes stay unused
-        centres = np.concatenate([centres, np.repeat(centres[:1], codes - len(centres), axis=0)])
-    return centres
-
-
-def _nearest(rows: np.ndarray, centres: np.ndarray) -> np.ndarray:
+def nearest(rows: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """Index of the nearest centre [N] by squared distance, ties to the lower index."""
     distance = (centres**2).sum(axis=1) - 2.0 * rows @ centres.T  # the row's own length changes no order
     return distance.round(10).argmin(axis=1)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from car_model import text
-from car_model.sequences import Histories, histories
+from car_model.sequences import PAD, Histories
 
 
 @dataclass(frozen=True)
@@ -54,3 +55,29 @@ class Dataset:
     def histories(self, uids: dict[str, int]) -> Histories:
         """Sequences in a catalogue's UIDs."""
         return histories(self.interactions, uids)
+
+
+def histories(interactions: pd.DataFrame, uids: dict[str, int]) -> Histories:
+    """Group an ingested table (sorted by user and position, with `split`) into sequences.
+
+    Raises:
+        KeyError: an interaction's item is not in the catalogue.
+    """
+    frame = interactions.sort_values(["user_id", "position"], kind="stable")
+    uid = frame["item_id"].map(uids)
+    if uid.isna().any():
+        raise KeyError(
+            f"item {frame['item_id'][uid.isna()].iloc[0]!r} has interactions but is not in the catalogue."
+        )
+    frame = pd.DataFrame({"user": frame["user_id"], "uid": uid.astype("int64"), "split": frame["split"]})
+    users = frame["user"].drop_duplicates().tolist()
+    held = {split: frame[frame["split"] == split].set_index("user")["uid"] for split in ("valid", "test")}
+    kept = frame[frame["split"] == "train"].groupby("user", sort=False)["uid"]
+    train = {user: group.to_numpy() for user, group in kept}
+    nothing = np.zeros(0, dtype=np.int64)
+    return Histories(
+        users=users,
+        train=[train.get(user, nothing) for user in users],
+        valid=held["valid"].reindex(users, fill_value=PAD).to_numpy(),
+        test=held["test"].reindex(users, fill_value=PAD).to_numpy(),
+    )

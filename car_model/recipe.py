@@ -31,9 +31,9 @@ class Recipe(BaseModel):
     fusion: Fusion = "sum"
     think_weight: float = Field(0.1, ge=0)
     tied: bool = True
-    epochs: int = Field(30, ge=1)
+    epochs: int = Field(20, ge=1)
     batch_size: int = Field(64, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     warmup: float = Field(0.05, ge=0, le=1)
     patience: int = Field(10, ge=1)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -44,32 +43,6 @@ class Histories:
         """How often the train split holds each UID, int64 [items + 1]."""
         every = np.concatenate(self.train) if self.train else np.zeros(0, dtype=np.int64)
         return np.bincount(every, minlength=items + 1)
-
-
-def histories(interactions: pd.DataFrame, uids: dict[str, int]) -> Histories:
-    """Group an ingested table (sorted by user and position, with `split`) into sequences.
-
-    Raises:
-        KeyError: an interaction's item is not in the catalogue.
-    """
-    frame = interactions.sort_values(["user_id", "position"], kind="stable")
-    uid = frame["item_id"].map(uids)
-    if uid.isna().any():
-        raise KeyError(
-            f"item {frame['item_id'][uid.isna()].iloc[0]!r} has interactions but is not in the catalogue."
-        )
-    frame = pd.DataFrame({"user": frame["user_id"], "uid": uid.astype("int64"), "split": frame["split"]})
-    users = frame["user"].drop_duplicates().tolist()
-    held = {split: frame[frame["split"] == split].set_index("user")["uid"] for split in ("valid", "test")}
-    kept = frame[frame["split"] == "train"].groupby("user", sort=False)["uid"]
-    train = {user: group.to_numpy() for user, group in kept}
-    nothing = np.zeros(0, dtype=np.int64)
-    return Histories(
-        users=users,
-        train=[train.get(user, nothing) for user in users],
-        valid=held["valid"].reindex(users, fill_value=PAD).to_numpy(),
-        test=held["test"].reindex(users, fill_value=PAD).to_numpy(),
-    )
 
 
 def pad(sequences: Sequence[np.ndarray], length: int) -> Tensor:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from car_model.catalogue import Catalogue
-from car_model.codebook import Codebook, CodebookConfig, fit
+from car_model.codebook import Codebook
 from car_model.dataset import Dataset
 from car_model.encoder import EncoderSpec, embed, load, settle_precision
 from car_model.health import codebook_health
-from car_model.labels import CodeLabels, label_codes
+from car_model.labelling import label_codes
+from car_model.labels import CodeLabels
+from car_model.quantise import CodebookConfig, fit
 from car_model.text import template
 
 

@@ -31,9 +31,9 @@ SCORE_ROWS = 256
 class TrainConfig:
     """The budget and the optimiser; shared by every model that is compared."""
 
-    epochs: int = 30
+    epochs: int = 20
     batch_size: int = 64
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.0
     warmup: float = 0.05  # share of all steps
     patience: int = 10  # epochs without a better validation NDCG@10 before stopping

@@ -29,9 +29,9 @@ def tokenize(
     import json
     from pathlib import Path
 
-    from car_model.codebook import CodebookConfig
     from car_model.dataset import Dataset as Ingested
     from car_model.encoder import EncoderSpec
+    from car_model.quantise import CodebookConfig
     from car_model.tokenization import tokenize as make
 
     catalogue.path, health.path = f"{catalogue.path}.parquet", f"{health.path}.json"

@@ -9,10 +9,10 @@ import torch
 
 from car_model.bundle import Bundle, popularity_priors
 from car_model.catalogue import Catalogue
-from car_model.codebook import CodebookConfig, fit
 from car_model.encoder import EncoderSpec
-from car_model.labels import label_codes
+from car_model.labelling import label_codes
 from car_model.model import CAR, CARConfig
+from car_model.quantise import CodebookConfig, fit
 from car_model.sequences import Histories
 from car_model.training import TrainConfig, train
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
-from car_model.codebook import BLOCK_ROWS, Codebook, CodebookConfig, default_codes, fit
+from car_model.codebook import BLOCK_ROWS, Codebook
+from car_model.quantise import CodebookConfig, default_codes, fit
 from tests.car_model.builders import SPEC, lattice_codebook
 from tests.fixtures import tiny_vectors
 

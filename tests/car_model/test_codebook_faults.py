@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from car_model.codebook import ARRAYS, HEADER, Codebook, CodebookConfig, CodebookError, fit
+from car_model.codebook import ARRAYS, HEADER, Codebook, CodebookError
+from car_model.quantise import CodebookConfig, fit
 from tests.car_model.builders import SPEC
 from tests.fixtures import tiny_vectors
 
@@ -115,7 +116,7 @@ def test_too_few_distinct_texts_are_counted() -> None:
 
 @pytest.mark.parametrize(("levels", "codes"), [(0, 4), (-1, 4), (3, 1), (3, -4)])
 def test_sizes_that_make_no_sense_are_refused(levels: int, codes: int) -> None:
-    with pytest.raises(CodebookError, match="at least 1 level and 2 codes"):
+    with pytest.raises(CodebookError, match="at least 1 level and 2 codes on 1 axis"):
         fit(tiny_vectors(), SPEC, "", CodebookConfig(levels=levels, codes=codes))
 
 

@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from car_model.codebook import CodebookConfig, fit
 from car_model.health import codebook_health
+from car_model.quantise import CodebookConfig, fit
 from tests.car_model.builders import SPEC
 from tests.fixtures import tiny_vectors
 

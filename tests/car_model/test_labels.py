@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from car_model.labels import CodeLabels, label_codes
+from car_model.labelling import label_codes
+from car_model.labels import CodeLabels
 
 TEXTS = ["the western duel film", "a western ride film", "space war film", "space ship film", "lone film"]
 SIDS = np.array([[0, 1], [0, 1], [2, 1], [2, 0], [3, 0]], dtype=np.int32)

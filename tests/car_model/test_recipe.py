@@ -32,10 +32,10 @@ def test_the_baselines_own_settings_stay_its_own() -> None:
     own = {"dropout": 0.5, "epochs": 7, "learning_rate": 0.01, "width": 16}
     recipe = parse_recipe({"width": 32, "seed": 3, "baseline": own})
     assert (recipe.sasrec(5).dropout, recipe.sasrec(5).width) == (0.5, 16)
-    rival, ours = recipe.budget(baseline=True), recipe.budget()
+    rival, ours, default = recipe.budget(baseline=True), recipe.budget(), Recipe().budget()
     assert (rival.epochs, rival.learning_rate, rival.seed) == (7, 0.01, 3)
     assert (recipe.car(5, 2, 4).dropout, recipe.car(5, 2, 4).width) == (0.2, 32)
-    assert (ours.epochs, ours.learning_rate, ours.seed) == (30, 1e-3, 3)
+    assert (ours.epochs, ours.learning_rate, ours.seed) == (default.epochs, default.learning_rate, 3)
 
 
 def test_the_baselines_numbers_are_of_the_right_kind() -> None:

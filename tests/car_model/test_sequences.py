@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from car_model.sequences import Histories, batches, histories, pad, windows
+from car_model.dataset import histories
+from car_model.sequences import Histories, batches, pad, windows
 
 LENGTHS = st.lists(st.integers(0, 25), max_size=6)
 

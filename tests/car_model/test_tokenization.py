@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from car_model.catalogue import Catalogue
-from car_model.codebook import Codebook, CodebookConfig, CodebookError
+from car_model.codebook import Codebook, CodebookError
 from car_model.dataset import Dataset
 from car_model.digests import tree_digest
 from car_model.encoder import EncoderError, EncoderSpec
 from car_model.labels import CodeLabels
+from car_model.quantise import CodebookConfig
 from car_model.tokenization import Tokenized, tokenize
 
 pytestmark = pytest.mark.integration
