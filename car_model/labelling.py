@@ -17,8 +17,7 @@ from car_model.labels import CodeLabels
 WORDS = 2  # words in a label
 TOKEN = r"(?u)\b[^\W_][\w'&+-]*[^\W_]\b"  # noqa: S105 - words and numbers, hyphens kept
 SHARE = 0.2  # a word labels a code only if at least this share of its items carry it,
-CARRIERS = 3  # and at least so many of them,
-LIFT = 1.5  # and so many times the share it has over all; where no word does all that, the best will do
+CARRIERS = 3  # at least so many of them, and more often than over all; where no word does, the best will do
 
 
 def label_codes(texts: Sequence[str], sids: np.ndarray, codes: int) -> CodeLabels:
@@ -43,7 +42,7 @@ def _label_level(words: csr_matrix, names: np.ndarray, level: np.ndarray, codes:
     share = counts / np.maximum(sizes, 1)[:, None]
     rarity = np.log1p(counts.sum(axis=1).mean() / counts.sum(axis=0))
     weight = share * rarity
-    apart = share >= LIFT * counts.sum(axis=0) / sizes.sum()
+    apart = share > counts.sum(axis=0) / sizes.sum()
     common = (share >= SHARE) & (counts >= CARRIERS) & apart
     weight = np.where(common | ~common.any(axis=1, keepdims=True), weight, 0.0)
     return [_join(names, weight[code]) if sizes[code] else "" for code in range(codes)]
