@@ -35,10 +35,24 @@ def test_levels_are_labelled_on_their_own(labels: CodeLabels) -> None:
     assert labels.words[1][1].split(", ")[0] == "western"  # two of its three items
 
 
-def test_a_word_of_one_item_in_many_is_no_label() -> None:
-    texts = ["drama"] * 9 + ["drama zebra"] + ["comedy zebra", "comedy"]
-    sids = np.array([[0]] * 10 + [[1]] * 2)
-    assert "zebra" not in label_codes(texts, sids, 2).words[0][0]
+@pytest.mark.parametrize(
+    ("carriers", "of", "labels"),
+    [
+        (1, 10, False),  # too few items
+        (2, 4, False),  # half of them, but two may be chance
+        (3, 20, False),  # three, but not a fifth
+        (4, 20, True),
+        (3, 10, True),
+    ],
+)
+def test_a_rare_word_labels_a_code_only_where_enough_items_carry_it(
+    carriers: int, of: int, labels: bool
+) -> None:
+    """All items of the code say drama; the rare word would weigh more wherever it is let in."""
+    inside = ["drama zebra"] * carriers + ["drama"] * (of - carriers)
+    outside = ["comedy zebra", "comedy", "comedy"] if carriers == 1 else ["comedy"] * 3
+    sids = np.array([0] * of + [1] * 3)[:, None]
+    assert ("zebra" in label_codes(inside + outside, sids, 2).words[0][0]) == labels
 
 
 def test_a_path_falls_back_to_the_codes_number(labels: CodeLabels) -> None:
