@@ -1,0 +1,50 @@
+"""How good codebooks of different sizes are on a catalogue: perplexity, error and collisions, in one table.
+
+python -m benchmarks.codebook --data movielens
+python -m benchmarks.codebook --data amazon2014 --data-dir DIR
+"""
+
+from __future__ import annotations
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.ablation import CACHE, load_dataset
+from car_model.encoder import EncoderSpec
+from car_model.quantise import CodebookConfig
+from car_model.tokenization import tokenize
+
+ALL_AXES = 10_000
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(data: str = "movielens", data_dir: str = "", seed: int = 0) -> None:
+    """Fit a codebook of every size, with and without the projection on the main axes."""
+    dataset = load_dataset(data, data_dir)
+    table = Table(title=f"{dataset.report['name']}: four levels, by axes and codes")
+    for column in (
+        "axes",
+        "codes",
+        "perplexity, level by level",
+        "not explained after level 4",
+        "collisions",
+    ):
+        table.add_column(column, justify="right")
+    for axes in (16, 32, 64, ALL_AXES):
+        for codes in (0, 16, 32, 64, 128):
+            config = CodebookConfig(codes=codes, axes=axes, seed=seed)
+            health = tokenize(dataset, EncoderSpec(), config, CACHE / "vectors").health
+            table.add_row(
+                "all" if axes == ALL_AXES else str(axes),
+                f"{health['codes']}{' (default)' if codes == 0 else ''}",
+                ", ".join(f"{value:.0f}" for value in health["perplexity"]),
+                f"{health['residual'][-1]:.0%}",
+                f"{health['collision_rate']:.1%}",
+            )
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    app()
