@@ -40,7 +40,7 @@ run: $(STAMP) ## the whole pipeline on real data, ending with a served release (
 	@$(BIN)/python pipeline.py run --bootstrap --data $(DATA) $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(RUN)
 
 stop: $(STAMP) ## stop the server that make run started
-	@$(BIN)/python -m serving stop
+	@for state in .car/serving .car/*/serving; do test ! -d $$state || $(BIN)/python -m serving stop --state $$state; done
 
 compile: $(STAMP) ## the pipeline as IR YAML, for Kubeflow
 	@$(BIN)/python pipeline.py compile --output build/pipeline.yaml
@@ -72,5 +72,5 @@ lock: $(STAMP) ## resolve requirements/*.in into the lock files
 	@$(BIN)/python requirements/lock.py
 
 clean: ## remove what runs left behind (releases and the cache of sources too)
-	@test ! -x $(BIN)/python || $(BIN)/python -m serving stop
+	@test ! -x $(BIN)/python || $(MAKE) --no-print-directory stop
 	rm -rf .car .cache build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -229,11 +229,9 @@ def run(
     *,
     data: Data = "movielens",
     data_dir: DataDir = "",
-    registry: Annotated[str, typer.Option(help="A folder or gs://bucket/prefix.")] = str(WORK / "registry"),
+    registry: Annotated[str, typer.Option(help="A folder or gs://; default: one a dataset.")] = "",
     channel: Channel = "production",
-    serving: Annotated[str, typer.Option(help="Folder of the TorchServe to roll over.")] = str(
-        WORK / "serving"
-    ),
+    serving: Annotated[str, typer.Option(help="Folder of the server; default: one a dataset.")] = "",
     bootstrap: Bootstrap = False,
     epochs: Epochs = None,
     levels: Levels = None,
@@ -245,6 +243,8 @@ def run(
 ) -> None:
     """Run the compiled pipeline on this machine; exit code 2 where the gate did not promote."""
     console = Console(highlight=False, width=None if Console().is_terminal else 120)
+    home = WORK if data == "movielens" else WORK / Path(data_dir or data).resolve().name
+    registry, serving = registry or str(home / "registry"), serving or str(home / "serving")
     with told():
         request = Request(
             data, data_dir, DOWNLOADS, registry, channel, encoder, levels, codes, epochs, recipe, seed,

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from benchmarks.ablation import CACHE, load_dataset
 from car_model.encoder import EncoderSpec
-from car_model.quantise import CodebookConfig
+from car_model.quantise import CodebookConfig, default_codes
 from car_model.tokenization import tokenize
 
 ALL_AXES = 10_000
@@ -23,6 +23,7 @@ app = typer.Typer(add_completion=False)
 def main(data: str = "movielens", data_dir: str = "", seed: int = 0) -> None:
     """Fit a codebook of every size, with and without the projection on the main axes."""
     dataset = load_dataset(data, data_dir)
+    usual = default_codes(len(dataset.items))
     table = Table(title=f"{dataset.report['name']}: four levels, by axes and codes")
     for column in (
         "axes",
@@ -33,12 +34,12 @@ def main(data: str = "movielens", data_dir: str = "", seed: int = 0) -> None:
     ):
         table.add_column(column, justify="right")
     for axes in (16, 32, 64, ALL_AXES):
-        for codes in (0, 16, 32, 64, 128):
+        for codes in sorted({16, 32, 64, 128, usual}):
             config = CodebookConfig(codes=codes, axes=axes, seed=seed)
             health = tokenize(dataset, EncoderSpec(), config, CACHE / "vectors").health
             table.add_row(
                 "all" if axes == ALL_AXES else str(axes),
-                f"{health['codes']}{' (default)' if codes == 0 else ''}",
+                f"{codes}{' (default)' if codes == usual else ''}",
                 ", ".join(f"{value:.0f}" for value in health["perplexity"]),
                 f"{health['residual'][-1]:.0%}",
                 f"{health['collision_rate']:.1%}",
