@@ -150,17 +150,8 @@ def write_tokenizer(folder: Path) -> None:
     fast.save_pretrained(folder)
 
 
-@pytest.fixture(scope="module")
-def sentence_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The layout of sentence-transformers/sentence-t5-base, with tiny random weights."""
-    from safetensors.torch import save_file
-    from transformers import T5Config, T5EncoderModel
-
-    folder = tmp_path_factory.mktemp("sentence-t5")
-    torch.manual_seed(0)
-    config = T5Config(vocab_size=60, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
-    T5EncoderModel(config).save_pretrained(folder)
-    write_tokenizer(folder)
+def write_stack(folder: Path) -> None:
+    """modules.json and each module's configuration: encoder, mean pooling, a linear layer, unit length."""
     stack = [
         ("", "Transformer"),
         ("1_Pooling", "Pooling"),
@@ -187,6 +178,20 @@ def sentence_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, value in written.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(value))
+
+
+@pytest.fixture(scope="module")
+def sentence_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The layout of sentence-transformers/sentence-t5-base, with tiny random weights."""
+    from safetensors.torch import save_file
+    from transformers import T5Config, T5EncoderModel
+
+    folder = tmp_path_factory.mktemp("sentence-t5")
+    torch.manual_seed(0)
+    config = T5Config(vocab_size=60, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
+    T5EncoderModel(config).save_pretrained(folder)
+    write_tokenizer(folder)
+    write_stack(folder)
     save_file({"linear.weight": torch.randn(24, 32)}, folder / "2_Dense" / "model.safetensors")
     return folder
 

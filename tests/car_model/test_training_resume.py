@@ -148,39 +148,39 @@ def test_a_damaged_state_costs_time_not_the_run(
     assert result(tiny_car, data, tmp_path / "state") == uninterrupted
 
 
-@pytest.mark.parametrize("moment", range(1, 13))
-def test_killed_at_any_file_operation_of_a_save(
-    moment: int,
-    data: Histories,
-    uninterrupted: list[Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Four or five a save: three removals, left half-way here, and one or two moves."""
-    state, left, removed, renamed = tmp_path / "state", [moment], shutil.rmtree, Path.rename
+def dies_at(moment: int, patch: pytest.MonkeyPatch) -> None:
+    """Let the given file operation of the checkpoint module, counted from one, be the process's last."""
+    left, removed, renamed = [moment], shutil.rmtree, Path.rename
 
-    def tick() -> bool:
+    def last() -> bool:
         left[0] -= 1
         return not left[0]
 
-    def dying_rmtree(folder: Path, ignore_errors: bool = False) -> None:
-        if tick():
+    def rmtree(folder: Path, ignore_errors: bool = False) -> None:
+        if last():
             for path in sorted(folder.glob("*"))[:2]:  # half of it is gone already
                 path.unlink()
             raise Killed
         removed(folder, ignore_errors=ignore_errors)
 
-    def dying_rename(path: Path, target: Path) -> Path:
-        if tick():
+    def rename(path: Path, target: Path) -> Path:
+        if last():
             raise Killed
         return renamed(path, target)
 
-    monkeypatch.setattr(checkpoint.shutil, "rmtree", dying_rmtree)
-    monkeypatch.setattr(Path, "rename", dying_rename)
-    with pytest.raises(Killed):
-        train(tiny_car(), data, CONFIG, state)
-    monkeypatch.undo()
-    assert result(tiny_car, data, state) == uninterrupted
+    patch.setattr(checkpoint.shutil, "rmtree", rmtree)
+    patch.setattr(Path, "rename", rename)
+
+
+@pytest.mark.parametrize("moment", range(1, 13))
+def test_killed_at_any_file_operation_of_a_save(
+    moment: int, data: Histories, uninterrupted: list[Any], tmp_path: Path
+) -> None:
+    """Four or five a save: three removals, left half-way here, and one or two moves."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        dies_at(moment, patch)
+        train(tiny_car(), data, CONFIG, tmp_path / "state")
+    assert result(tiny_car, data, tmp_path / "state") == uninterrupted
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 
