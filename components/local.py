@@ -174,8 +174,10 @@ def _listening(log: TextIO, progress: Progress) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _environment() -> Iterator[None]:
-    """Children write at once and in order, and their bars move at a pace that a log can bear."""
-    wanted = {"PYTHONUNBUFFERED": "1", "TQDM_MININTERVAL": "1"}
+    """Steps write at once and in order, their bars move at a pace that a log can bear, and they import the
+    very rooms whose digest names the cache, wherever those were installed from."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    wanted = {"PYTHONUNBUFFERED": "1", "TQDM_MININTERVAL": "1", "PYTHONPATH": path}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

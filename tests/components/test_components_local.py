@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from components.local import SILENT, LocalRun, StepError, code_digest, count_steps, last_error
+from components.local import ROOT, SILENT, LocalRun, StepError, code_digest, count_steps, last_error
 from tests.components.tiny_pipelines import tiny
 
 TRACE = ["Traceback (most recent call last):", '  File "x.py", line 1, in x', "    x()"]
@@ -81,7 +81,7 @@ def test_a_run_shows_a_line_a_step_and_logs_the_rest(
     assert first.endswith(" s")
     assert shown.err == ""
     log = local.log.read_text()
-    for written in ("done [all] of it", "about to end", "5/5", "memory_limit"):
+    for written in (f"done [all] of it with {ROOT}/registry/", "about to end", "5/5", "memory_limit"):
         assert written in log
     assert (sys.stdout, root.level, list(root.handlers), list(root.filters), dict(os.environ)) == before
 

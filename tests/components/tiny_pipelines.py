@@ -12,7 +12,9 @@ def work(loops: int, made: dsl.Output[dsl.Artifact]) -> bool:
 
     for _ in tqdm(range(loops), desc="counting", mininterval=0):
         time.sleep(0.001)
-    print("done [all] of it")
+    import registry
+
+    print("done [all] of it with", registry.__file__)
     Path(made.path).write_text(str(loops))
     return loops > 1
 
