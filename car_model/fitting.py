@@ -44,7 +44,8 @@ def fit_car(
     )
     curves = train(model, data, recipe.budget(), checkpoint, "CAR")
     popular, share = popularity_priors(data.counts(catalogue.size), catalogue, codebook.codes)
-    scale = choose_think_scale(Bundle(codebook, labels, catalogue, model, popular, share, 1.0, ""), data)
+    bundle = Bundle(codebook, labels, catalogue, model, popular, share, 1.0, "")
+    scale = choose_think_scale(bundle, data) if recipe.think_weight else 0.0  # untrained heads have no say
     return Bundle(codebook, labels, catalogue, model, popular, share, scale, dataset.digest), curves
 
 

@@ -15,6 +15,7 @@ from car_model.labelling import label_codes
 from car_model.labels import CodeLabels
 from car_model.quantise import CodebookConfig, fit
 from car_model.text import template
+from car_model.threads import limit_threads
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def tokenize(
     Raises:
         EncoderError, CodebookError: the encoder can't be had, or the catalogue is too small for the codes.
     """
+    limit_threads()
     texts = dataset.texts()
     loaded = settle_precision(load(encoder), texts)
     vectors = embed(loaded, texts, cache)

@@ -7,7 +7,6 @@ so a run that was killed and resumed ends with the very weights of one that was 
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from car_model.digests import json_digest
 from car_model.metrics import per_user, ranks_of
 from car_model.model import CAR
 from car_model.sequences import Histories, batches, pad
+from car_model.threads import limit_threads
 
 SCORE_ROWS = 256
 
@@ -56,15 +56,6 @@ class Curves:
         named = asdict(self)
         named["valid_ndcg@10"] = named.pop("valid_ndcg")
         return named
-
-
-def default_threads() -> int:
-    """Half of the cores this process may use.
-
-    The operations here are short: threads that wait for one whose core is busy with something else cost far
-    more than the second half of the cores brings (docs/decisions.md).
-    """
-    return max(1, len(os.sched_getaffinity(0)) // 2)
 
 
 def device() -> torch.device:
@@ -108,7 +99,7 @@ def train(
     if not any(len(seq) > 1 for seq in data.train):
         raise ValueError("no user has two training interactions; there is nothing to learn from.")
     torch.manual_seed(config.seed)
-    torch.set_num_threads(config.threads or default_threads())
+    limit_threads(config.threads)
     run = _Run(model.to(device()), data, config, checkpoint)
     with tqdm(
         total=config.epochs, initial=run.epoch, desc=f"train {name}", unit="epoch", mininterval=2

@@ -30,10 +30,20 @@ class CountingModel:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def encode(self, texts: list[str], **_: Any) -> torch.Tensor:
-        self.asked += texts
+    max_seq_length = 32
+
+    def get_embedding_dimension(self) -> int:
+        return 32
+
+    def tokenizer(self, texts: list[str], padding: str = "", **_: Any) -> dict[str, Any]:
         rows = [np.frombuffer(hashlib.sha256(text.encode()).digest(), dtype=np.uint8) for text in texts]
-        return torch.from_numpy(np.stack(rows).astype(np.float32) - 128.0)
+        if padding:  # the batch that is encoded next; it may be filled up with a text of its own
+            self.asked += dict.fromkeys(texts)
+            return {"input_ids": torch.from_numpy(np.stack(rows).astype(np.int64))}
+        return {"input_ids": [row.tolist() for row in rows]}
+
+    def __call__(self, tokens: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"sentence_embedding": tokens["input_ids"].float() - 128.0}
 
 
 def counting(spec: EncoderSpec = SPEC) -> tuple[Encoder, CountingModel]:

@@ -57,10 +57,13 @@ def test_meaning_decides_what_is_near(minilm: Encoder) -> None:
     assert toys @ cars > 0.5 > toys @ war
 
 
-def test_batches_and_order_change_vectors_by_rounding_alone(minilm: Encoder) -> None:
-    whole = minilm.encode(TEXTS)
-    assert minilm.encode(TEXTS[::-1])[::-1] == pytest.approx(whole, abs=1e-5)
-    assert minilm.encode(TEXTS, batch_size=1) == pytest.approx(whole, abs=1e-5)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_vector_does_not_depend_on_its_company_to_the_last_bit(minilm: Encoder, precision: str) -> None:
+    encoder = replace(minilm, spec=replace(minilm.spec, precision=precision))
+    texts = [*TEXTS, *(f"{text} {number}" for text in TEXTS for number in range(12))]
+    whole = encoder.encode(texts)
+    assert np.array_equal(encoder.encode(texts[::-1])[::-1], whole)
+    assert np.array_equal(np.concatenate([encoder.encode([text]) for text in TEXTS]), whole[: len(TEXTS)])
 
 
 def test_loading_twice_gives_one_identity_and_equal_vectors(minilm: Encoder) -> None:
