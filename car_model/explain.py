@@ -82,6 +82,4 @@ def _lifted(path: Sequence[dict[str, Any]]) -> list[str]:
         if step["label"] and (step["lift"] or 0) >= LIFT:
             lifts.setdefault(step["label"], step["lift"])
     first = list(lifts.items())[:REASONS]
-    return [
-        f"“{label}” is {lift:.1f} times as likely after this history as on average." for label, lift in first
-    ]
+    return [f"“{label}” is {lift:.1f} times as likely after this as on average." for label, lift in first]
