@@ -81,5 +81,7 @@ def _lifted(path: Sequence[dict[str, Any]]) -> list[str]:
     for step in sorted(path, key=lambda step: -step["probability"]):
         if step["label"] and (step["lift"] or 0) >= LIFT:
             lifts.setdefault(step["label"], step["lift"])
-    first = list(lifts.items())[:REASONS]
-    return [f"“{label}” is {lift:.1f} times as likely after this as on average." for label, lift in first]
+    return [
+        f"“{label}” is {lift:.1f} times as likely after this history as on average."
+        for label, lift in list(lifts.items())[:REASONS]
+    ]

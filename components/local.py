@@ -39,6 +39,7 @@ CACHED = re.compile(r"Task (\S+) cache hit")
 ENDED = re.compile(r"Task '(.+)' finished with status (SUCCESS|FAILURE)")
 INDENT = " " * 4  # kfp.local's indentation of a child's lines
 PLAIN = ("ValueError", "RuntimeError", "SystemExit", "OSError")  # their message alone says what is wrong
+QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}  # idle threads of a step must not spin on a shared machine
 SILENT = "it ended without a message; the system may have killed it (out of memory?)."
 
 
@@ -177,7 +178,7 @@ def _environment() -> Iterator[None]:
     """Steps write at once and in order, their bars move at a pace that a log can bear, and they import the
     very rooms whose digest names the cache, wherever those were installed from."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    wanted = {"PYTHONUNBUFFERED": "1", "TQDM_MININTERVAL": "1", "PYTHONPATH": path}
+    wanted = {"PYTHONUNBUFFERED": "1", "TQDM_MININTERVAL": "1", "PYTHONPATH": path, **QUIET_THREADS}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
