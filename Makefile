@@ -46,10 +46,10 @@ compile: $(STAMP) ## the pipeline as IR YAML, for Kubeflow
 	@$(BIN)/python pipeline.py compile --output build/pipeline.yaml
 
 test: $(STAMP) ## everything: unit, property, integration (TorchServe, GCS server, KFP local)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: $(STAMP) ## unit and property tests only, under a minute
-	@$(BIN)/python -m pytest -m "not integration"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not integration"
 
 lint: $(STAMP) ## style, import directions, Dockerfile
 	@$(BIN)/ruff check .

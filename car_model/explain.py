@@ -76,7 +76,7 @@ class Explainer:
 
 
 def _lifted(path: Sequence[dict[str, Any]]) -> list[str]:
-    """A sentence for each of the likeliest codes that the history lifts; levels that share a label are one."""
+    """A sentence for each of the likeliest codes the history lifts; levels of one label share it."""
     lifts: dict[str, float] = {}
     for step in sorted(path, key=lambda step: -step["probability"]):
         if step["label"] and (step["lift"] or 0) >= LIFT:

@@ -106,9 +106,8 @@ def train(
     ) as bar:
         while run.epoch < config.epochs and run.waited < config.patience:
             run.one_epoch()
-            bar.set_postfix(
-                loss=f"{run.curves.train_loss[-1]:.3f}", ndcg10=f"{run.curves.valid_ndcg[-1]:.4f}"
-            )
+            loss, ndcg = run.curves.train_loss[-1], run.curves.valid_ndcg[-1]
+            bar.set_postfix(loss=f"{loss:.3f}", ndcg10=f"{ndcg:.4f}", refresh=False)
             bar.update()
     model.load_state_dict(run.best)
     model.eval().cpu()
