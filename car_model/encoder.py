@@ -49,7 +49,7 @@ class EncoderSpec:
 
     def digest(self) -> str:
         """Version of the encoder: what a cached vector depends on besides its text."""
-        return json_digest(asdict(self))
+        return json_digest({**asdict(self), "batch": [ROWS, STEP]})
 
 
 @dataclass(frozen=True)
