@@ -16,8 +16,8 @@ from car_model.labels import CodeLabels
 
 WORDS = 2  # words in a label
 TOKEN = r"(?u)\b[^\W_][\w'&+-]*[^\W_]\b"  # noqa: S105 - words and numbers, hyphens kept
-SHARE = 0.2  # a word labels a code only if at least this share of its items carry it,
-CARRIERS = 3  # at least so many of them, and more often than over all; where no word does, the best will do
+SHARE = 0.2  # a word labels a code if at least this share of its items carry it,
+CARRIERS = 4  # at least so many of them, and more often than over all; where none does, the most frequent do
 
 
 def label_codes(texts: Sequence[str], sids: np.ndarray, codes: int) -> CodeLabels:
@@ -44,7 +44,7 @@ def _label_level(words: csr_matrix, names: np.ndarray, level: np.ndarray, codes:
     weight = share * rarity
     apart = share > counts.sum(axis=0) / sizes.sum()
     common = (share >= SHARE) & (counts >= CARRIERS) & apart
-    weight = np.where(common | ~common.any(axis=1, keepdims=True), weight, 0.0)
+    weight = np.where(common.any(axis=1, keepdims=True), weight * common, share * apart)
     return [_join(names, weight[code]) if sizes[code] else "" for code in range(codes)]
 
 
