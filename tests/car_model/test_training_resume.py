@@ -19,6 +19,8 @@ from car_model.training import TrainConfig, train
 from tests.car_model.builders import tiny_car, tiny_sasrec, tiny_sids
 from tests.fixtures import tiny_histories
 
+pytestmark = pytest.mark.integration  # trains many models
+
 CONFIG = TrainConfig(epochs=4, batch_size=8, learning_rate=0.01, threads=1)
 FILES = ("model.safetensors", "best.safetensors", "optimizer.safetensors", "state.json")
 Make = Callable[..., CAR | SASRec]

@@ -15,6 +15,8 @@ from ingest_data import INTERACTIONS, dataset, histories, rows_of, write_jsonl
 from ingestion.config import DatasetConfig, ItemSource
 from ingestion.ingest import ingest
 
+pytestmark = pytest.mark.integration  # many whole ingests
+
 NAMES = ("user_id", "item_id", "timestamp")
 RECORDS = [dict(zip(NAMES, row, strict=True)) for row in INTERACTIONS]
 CSV = "\n".join(",".join(row) for row in [NAMES, *INTERACTIONS]) + "\n"
