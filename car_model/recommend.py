@@ -30,6 +30,7 @@ class Recommender:
         self.catalogue = bundle.catalogue
         self.model = bundle.model.eval()
         self.levels = bundle.codebook.levels
+        self.codebook = bundle.codebook.version  # hashes every array: once, not an answer
         self._slots = self.model.sids + torch.arange(self.levels) * bundle.codebook.codes  # [N + 1, L]
         self._explainer = Explainer(bundle)
 
@@ -60,7 +61,7 @@ class Recommender:
         """
         request = parse(body, self.levels)
         known = [self.catalogue.uids[item] for item in request.history if item in self.catalogue.uids]
-        answer = {"release": self.release, "codebook": self.bundle.codebook.version}
+        answer = {"release": self.release, "codebook": self.codebook}
         items = self._ranked(request, np.array(known)) if known else self._popular(request)
         skipped = [item for item in request.history if item not in self.catalogue.uids]
         return {**answer, "items": items, "skipped": skipped, "fallback": None if known else "popular"}
