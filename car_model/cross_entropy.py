@@ -2,6 +2,8 @@
 
 The gradient of softmax cross-entropy is known in closed form (softmax minus one-hot), so each block's is
 computed while its logits are still in cache, in memory of block x classes instead of rows x classes.
+Under `torch.autocast` logits and products are of the autocast type, as for any linear layer, while the
+softmax's mass, the loss and the sums of gradients keep at least float32.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BLOCK_LOGITS = 1 << 19  # 2 MiB of float32
+BLOCK_BYTES = 3 << 20  # of a block's logits: they stay in cache
+BLOCK_ROWS = 32  # at least, however many the classes: fewer make slow products
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -20,34 +23,46 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
         """states [N, D], weight [C, D], bias [C], targets [N] -> scalar."""
-        rows, classes = len(states), len(weight)
-        size = max(1, BLOCK_LOGITS // classes)
-        d_states, d_weight, d_bias = (
-            torch.empty_like(states),
-            torch.zeros_like(weight),
-            torch.zeros_like(bias),
+        kind = states.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        with torch.autocast(kind, enabled=False):
+            loss, *grads = _blockwise(states.to(dtype), weight.to(dtype), bias.to(dtype), targets)
+        ctx.save_for_backward(
+            *(grad.to(like.dtype) for grad, like in zip(grads, (states, weight, bias), strict=True))
         )
-        total = torch.zeros((), dtype=torch.float64, device=states.device)
-        for at in range(0, rows, size):
-            block, wanted = states[at : at + size], targets[at : at + size, None]
-            logits = torch.addmm(bias, block, weight.T)  # [b, C]
-            top = logits.amax(dim=1, keepdim=True)
-            picked = logits.gather(1, wanted) - top
-            grad = logits.sub_(top).exp_()
-            mass = grad.sum(dim=1, keepdim=True)
-            total += (mass.log() - picked).sum()
-            grad.div_(mass).scatter_add_(1, wanted, torch.full_like(mass, -1.0))
-            torch.mm(grad, weight, out=d_states[at : at + size])
-            d_weight.addmm_(grad.T, block)
-            d_bias += grad.sum(dim=0)
-        ctx.save_for_backward(d_states / rows, d_weight / rows, d_bias / rows)
-        return (total / rows).to(states.dtype)
+        return loss
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         """Scale the gradients found on the way forward."""
         d_states, d_weight, d_bias = ctx.saved_tensors
         return d_states * grads[0], d_weight * grads[0], d_bias * grads[0], None
+
+
+def _blockwise(
+    states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mean loss, and its gradients of states, weight and bias, in float32 at least."""
+    rows, classes = len(states), len(weight)
+    wide = torch.promote_types(states.dtype, torch.float32)
+    size = max(BLOCK_ROWS, BLOCK_BYTES // (classes * states.element_size()))
+    d_states, d_weight, d_bias = (torch.zeros_like(x, dtype=wide) for x in (states, weight, bias))
+    total = torch.zeros((), dtype=torch.float64, device=states.device)
+    columns = weight.T.contiguous()  # [D, C]
+    for at in range(0, rows, size):
+        block, wanted = states[at : at + size], targets[at : at + size, None]
+        grad = torch.addmm(bias, block, columns)  # [b, C] logits
+        grad.sub_(grad.amax(dim=1, keepdim=True))
+        picked = grad.gather(1, wanted).to(wide)
+        mass = grad.exp_().sum(dim=1, keepdim=True, dtype=wide)
+        total += (mass.log() - picked).sum()
+        grad.scatter_add_(1, wanted, -mass.to(grad.dtype))  # mass * (softmax - one-hot)
+        share = 1 / (mass * rows)  # scales rows of D entries, not of C
+        d_states[at : at + size] = (grad @ weight).to(wide) * share
+        share = share.to(grad.dtype)
+        d_weight += grad.T @ (block * share)
+        d_bias += (share.T @ grad)[0]
+    return (total / rows).to(wide), d_states, d_weight, d_bias
 
 
 def linear_cross_entropy(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:

@@ -8,10 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from car_model.baselines import SASRecConfig
 from car_model.model import CARConfig, Fusion, Layout
-from car_model.training import TrainConfig
+from car_model.training import Precision, TrainConfig
 
 SIZES = ("width", "layers", "heads", "history", "dropout")
-BUDGET = ("epochs", "batch_size", "learning_rate", "weight_decay", "warmup", "patience", "seed", "threads")
+BUDGET = (
+    *("epochs", "batch_size", "learning_rate", "weight_decay", "warmup"),
+    *("patience", "seed", "threads", "precision"),
+)
 
 
 class Recipe(BaseModel):
@@ -39,6 +42,7 @@ class Recipe(BaseModel):
     patience: int = Field(10, ge=1)
     seed: int = 0
     threads: int = Field(0, ge=0)
+    precision: Precision = "auto"
     baseline: dict[str, float | int] = {}
 
     def car(self, items: int, levels: int, codes: int) -> CARConfig:

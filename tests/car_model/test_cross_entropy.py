@@ -38,7 +38,7 @@ def plain(
 @given(
     rows=st.integers(1, 23),
     classes=st.integers(2, 40),
-    block=st.integers(1, 200),
+    block=st.integers(1, 23),
     barred=st.booleans(),
     scale=st.sampled_from([0.01, 1.0, 30.0]),
 )
@@ -47,7 +47,8 @@ def test_value_and_gradients_in_any_blocks(
 ) -> None:
     parts = problem(rows, classes, 3, barred, scale)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cross_entropy, "BLOCK_LOGITS", block)
+        patch.setattr(cross_entropy, "BLOCK_BYTES", 1)
+        patch.setattr(cross_entropy, "BLOCK_ROWS", block)
         found = measured(linear_cross_entropy, parts)
     for ours, exact in zip(found, measured(plain, parts), strict=True):
         torch.testing.assert_close(ours, exact.nan_to_num(), rtol=1e-9, atol=1e-11)
@@ -76,3 +77,29 @@ def test_inputs_are_left_as_they_were() -> None:
     before = [part.clone() for part in parts]
     measured(linear_cross_entropy, parts)
     assert all(torch.equal(part, old) for part, old in zip(parts, before, strict=True))
+
+
+def test_under_autocast_products_are_bfloat16_and_the_rest_stays_close() -> None:
+    parts = [part.float() if part.is_floating_point() else part for part in problem(200, 50, 8, True, 1.0)]
+    exact = measured(linear_cross_entropy, parts)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = measured(linear_cross_entropy, parts)
+    assert not torch.equal(rough[1], exact[1])
+    assert [part.dtype for part in rough] == [torch.float32] * 4
+    for ours, full in zip(rough, exact, strict=True):
+        assert float((ours - full).norm() / full.norm()) < 0.02
+
+
+def test_rows_are_never_fewer_than_a_product_needs_nor_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    real = torch.addmm
+
+    def spy(bias: torch.Tensor, block: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        seen.append(len(block))
+        return real(bias, block, weight)
+
+    monkeypatch.setattr(torch, "addmm", spy)
+    classes = 2 * cross_entropy.BLOCK_BYTES // 4 // cross_entropy.BLOCK_ROWS
+    states, weight = torch.zeros(100, 1), torch.zeros(classes, 1)
+    linear_cross_entropy(states, weight, torch.zeros(classes), torch.zeros(100, dtype=torch.long))
+    assert seen == [32, 32, 32, 4]

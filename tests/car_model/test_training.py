@@ -144,3 +144,14 @@ def test_validation_ndcg_is_the_definition(data: Histories, rows: int) -> None:
         rank = 1 + sum(bool(scores[uid] > scores[target]) for uid in free)
         gains.append(1 / np.log2(rank + 1) if rank <= 10 else 0.0)
     assert valid_ndcg(model, replace(data, valid=valid), rows) == pytest.approx(np.mean(gains))
+
+
+def test_bfloat16_trains_to_about_the_same_and_leaves_float32_weights() -> None:
+    models = {"float32": tiny_car(), "bfloat16": tiny_car()}
+    curves = {
+        name: train(model, tiny_histories(), replace(CONFIG, precision=name))["train_loss"]
+        for name, model in models.items()
+    }
+    assert {weight.dtype for weight in models["bfloat16"].parameters()} == {torch.float32}
+    assert curves["bfloat16"] != curves["float32"]
+    assert curves["bfloat16"] == pytest.approx(curves["float32"], rel=0.02)
