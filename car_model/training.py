@@ -78,6 +78,7 @@ def valid_ndcg(model: CAR | SASRec, data: Histories, rows: int = SCORE_ROWS) -> 
     model.eval()
     where = next(model.parameters()).device
     chosen = [at for at in range(len(data.users)) if data.valid[at] and len(data.train[at])]
+    chosen.sort(key=lambda at: len(data.train[at]))  # like lengths share a batch: less padding
     ranks = []
     for start in range(0, len(chosen), rows):
         group = chosen[start : start + rows]
