@@ -22,6 +22,8 @@ from car_model.cross_entropy import linear_cross_entropy
 from car_model.transformer import Transformer, TransformerConfig, initialise
 from car_model.trie import Trie
 
+SCORE_ROWS = 64  # histories searched at once
+
 
 @dataclass(frozen=True)
 class ARConfig:
@@ -149,6 +151,10 @@ class AutoRegressive(nn.Module):
         Histories are right-padded and none is empty. Their own items are left out, so that each beam is
         spent on an item that may be recommended. No dropout, even in training mode.
         """
-        found, scores = beam_search(self, uids, width or self.config.beam, exclude=uids)
         every = torch.full((len(uids), self.config.items + 1), -torch.inf, device=uids.device)
-        return every.scatter_(1, found, scores.float())
+        lengths = (uids != 0).sum(dim=1)
+        for rows in lengths.argsort().split(SCORE_ROWS):  # histories of like length, so little padding
+            part = uids[rows, : int(lengths[rows].max())]
+            found, scores = beam_search(self, part, width or self.config.beam, exclude=part)
+            every[rows] = every[rows].scatter_(1, found, scores)
+        return every

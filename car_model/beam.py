@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from car_model.kv_cache import KVCache
 
@@ -93,6 +94,7 @@ def _barred(uids: Tensor, exclude: Tensor | None, items: int) -> Tensor:
     return table.gather(1, uids.flatten(1)).view(uids.shape)
 
 
+@torch.no_grad()
 def log_probabilities(states: Tensor, weight: Tensor, bias: Tensor, wanted: Tensor) -> Tensor:
     """Log-softmax of a linear head at some classes, in blocks of rows.
 
@@ -105,6 +107,8 @@ def log_probabilities(states: Tensor, weight: Tensor, bias: Tensor, wanted: Tens
     size = max(1, BLOCK_BYTES // (4 * len(weight)))
     parts = []
     for rows, classes in zip(states.split(size), wanted.split(size), strict=True):
-        logits = (rows @ weight.T + bias).float()  # [b, C]
-        parts.append(logits.gather(1, classes) - logits.logsumexp(dim=1, keepdim=True))
+        logits = F.linear(rows, weight, bias).float()  # [b, C]
+        logits = logits.sub_(logits.amax(dim=1, keepdim=True))
+        picked = logits.gather(1, classes)
+        parts.append(picked - logits.exp_().sum(dim=1, keepdim=True).log())
     return torch.cat(parts)
