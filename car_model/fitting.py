@@ -17,8 +17,8 @@ from car_model.labels import CodeLabels
 from car_model.metrics import per_user, ranks_of
 from car_model.model import CAR
 from car_model.recipe import Recipe
-from car_model.recommend import Recommender
-from car_model.sequences import Histories
+from car_model.recommend import rank_scores
+from car_model.sequences import Histories, pad
 from car_model.training import train
 
 THINK_SCALES = (0.0, 0.05, 0.1, 0.2, 0.4)
@@ -44,8 +44,7 @@ def fit_car(
     )
     curves = train(model, data, recipe.budget(), checkpoint, "CAR")
     popular, share = popularity_priors(data.counts(catalogue.size), catalogue, codebook.codes)
-    bundle = Bundle(codebook, labels, catalogue, model, popular, share, 1.0, "")
-    scale = choose_think_scale(bundle, data) if recipe.think_weight else 0.0  # untrained heads have no say
+    scale = choose_think_scale(model, data)
     return Bundle(codebook, labels, catalogue, model, popular, share, scale, dataset.digest), curves
 
 
@@ -62,22 +61,23 @@ def fit_sasrec(
     return curves
 
 
-def choose_think_scale(bundle: Bundle, data: Histories) -> float:
+def choose_think_scale(model: CAR, data: Histories) -> float:
     """The weight of the SID levels in the score that ranks validation items best (NDCG@10, full ranking).
 
-    Ties go to the smaller weight; test items are never looked at.
+    Ties go to the smaller weight; test items are never looked at. Heads that were not trained get none.
     """
+    if not model.config.think_weight:
+        return 0.0
     chosen = [at for at in range(len(data.users)) if data.valid[at] and len(data.train[at])][:SCALE_USERS]
-    recommender = Recommender(bundle)
     gains = dict.fromkeys(THINK_SCALES, 0.0)
     for start in range(0, len(chosen), ROWS):
         group = chosen[start : start + ROWS]
         prompts = [data.train[at] for at in group]
-        act = recommender.scores(prompts, thinking=0).numpy()
-        with np.errstate(invalid="ignore"):  # padding: -inf minus -inf; masked before ranking
-            think = recommender.scores(prompts).numpy() - act  # at scale 1: the sum over all levels
-        for scale in THINK_SCALES:
-            gains[scale] += _gain(act + scale * think, prompts, data.valid[group])
+        with torch.inference_mode():
+            states = model.last_state(pad(prompts, model.config.history))
+            for scale in THINK_SCALES:
+                scores = rank_scores(model, states, model.config.levels, scale).numpy()
+                gains[scale] += _gain(scores, prompts, data.valid[group])
     return max(THINK_SCALES, key=lambda scale: (round(gains[scale], 9), -scale))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from car_model.bundle import Bundle
 from car_model.explain import Explainer
+from car_model.model import CAR
 from car_model.request import Request, RequestError, parse
 from car_model.sequences import pad
 
@@ -19,6 +20,23 @@ __all__ = ["Recommender", "RequestError"]
 
 DECIMALS = 4  # of a score in an answer: far above float noise, so equal computation gives equal JSON
 MARGIN = 8  # extra candidates kept before scores are rounded and ties go to the lower UID
+
+
+def rank_scores(model: CAR, states: Tensor, thinking: int, scale: float) -> Tensor:
+    """What items are ranked by: log P(UID) + scale * sum of log P(SID) over the first `thinking` levels.
+
+    Args:
+        states: [B, D] after each history.
+
+    Returns:
+        [B, N + 1]; column 0 is padding and -inf.
+    """
+    scores = model.act_logits(states).log_softmax(dim=-1)  # [B, N + 1]
+    if thinking and scale:
+        think = model.think_logits(states).log_softmax(dim=-1)  # [B, L, K]
+        for level in range(thinking):
+            scores = scores + scale * think[:, level, model.sids[:, level]]
+    return scores
 
 
 class Recommender:
@@ -31,7 +49,6 @@ class Recommender:
         self.model = bundle.model.eval()
         self.levels = bundle.codebook.levels
         self.codebook = bundle.codebook.version  # hashes every array: once, not an answer
-        self._slots = self.model.sids + torch.arange(self.levels) * bundle.codebook.codes  # [N + 1, L]
         self._explainer = Explainer(bundle)
 
     @classmethod
@@ -70,12 +87,7 @@ class Recommender:
         return self.model.last_state(pad(histories, self.model.config.history))
 
     def _combine(self, states: Tensor, thinking: int) -> Tensor:
-        scores = self.model.act_logits(states).log_softmax(dim=-1)  # [B, N + 1]
-        if thinking and self.bundle.think_scale:
-            think = self.model.think_logits(states).log_softmax(dim=-1).flatten(1)  # [B, L * K]
-            for level in range(thinking):
-                scores = scores + self.bundle.think_scale * think[:, self._slots[:, level]]
-        return scores
+        return rank_scores(self.model, states, thinking, self.bundle.think_scale)
 
     def _ranked(self, request: Request, history: np.ndarray) -> list[dict[str, Any]]:
         with torch.inference_mode():

@@ -56,19 +56,19 @@ def test_the_scale_that_ranks_best_is_chosen() -> None:
     gains = {scale: round(slow_gain(parts, data, scale), 6) for scale in THINK_SCALES}
     best = max(gains.values())
     assert gains[0.0] < best
-    assert choose_think_scale(parts, data) == min(scale for scale, gain in gains.items() if gain == best)
+    assert choose_think_scale(parts.model, data) == min(scale for scale, gain in gains.items() if gain == best)
 
 
 def test_ties_go_to_the_smaller_scale(parts: Bundle) -> None:
     data = tiny_histories()
     blind = replace(data, valid=np.zeros_like(data.valid))
-    assert choose_think_scale(parts, blind) == 0.0
+    assert choose_think_scale(parts.model, blind) == 0.0
 
 
 def test_test_items_are_never_looked_at(parts: Bundle) -> None:
     data = tiny_histories()
     other = replace(data, test=np.roll(data.test, 7))
-    assert choose_think_scale(parts, other) == choose_think_scale(parts, data)
+    assert choose_think_scale(parts.model, other) == choose_think_scale(parts.model, data)
 
 
 def test_a_dataset_becomes_a_bundle_that_serves(parts: Bundle, dataset: Dataset, tmp_path: Path) -> None:
