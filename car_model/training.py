@@ -1,7 +1,8 @@
 """One training loop for CAR and its baselines: the same data, budget, schedule and choice of the best epoch.
 
 Resumable: the state is written after every epoch, all randomness of an epoch follows from (seed, epoch),
-so a run that was killed and resumed ends with the very weights of one that was not.
+so a run that was killed and resumed ends with the very weights of one that was not. Under `torchrun` every
+process calls `train` alike, and they train one model together (car_model/distributed.py).
 """
 
 from __future__ import annotations
@@ -9,18 +10,17 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from car_model.baselines import SASRec
 from car_model.checkpoint import load_training, save_training
 from car_model.digests import json_digest
+from car_model.distributed import World, device, join
 from car_model.metrics import per_user, ranks_of
-from car_model.model import CAR
 from car_model.sequences import Histories, batches, pad
 from car_model.threads import limit_threads
 
@@ -28,12 +28,28 @@ SCORE_ROWS = 256
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
+class Trainable(Protocol):
+    """What the loop asks of a model, which is an nn.Module besides.
+
+    Attributes:
+        config: a dataclass; its `history` is the number of items the model reads.
+    """
+
+    config: Any
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Mean `loss` over the targets, and its parts `act` and, where there is one, `think`: [B, T] each."""
+
+    def score(self, uids: Tensor) -> Tensor:
+        """Scores of every UID after right-padded histories: [B, T] -> [B, I + 1]."""
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """The budget and the optimiser; shared by every model that is compared."""
 
     epochs: int = 20
-    batch_size: int = 64
+    batch_size: int = 64  # of all processes together
     learning_rate: float = 2e-3
     weight_decay: float = 0.0
     warmup: float = 0.05  # share of all steps
@@ -62,29 +78,29 @@ class Curves:
         return named
 
 
-def device() -> torch.device:
-    """A GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def autocast(where: torch.device, precision: Precision) -> torch.autocast:
     """The mixed precision a forward pass runs under; weights, sums and the optimiser stay float32."""
     low = precision == "bfloat16" or (precision == "auto" and where.type == "cuda")
     return torch.autocast(where.type, dtype=torch.bfloat16, enabled=low)
 
 
-def valid_ndcg(model: CAR | SASRec, data: Histories, rows: int = SCORE_ROWS) -> float:
+def scored(data: Histories) -> list[int]:
+    """The users validation is measured on: with a validation item and something before it."""
+    return [at for at in range(len(data.users)) if data.valid[at] and len(data.train[at])]
+
+
+def valid_ndcg(model: nn.Module, data: Histories, rows: int = SCORE_ROWS) -> float:
     """Mean NDCG@10 on the validation items, full ranking, history masked."""
     model.eval()
-    where = next(model.parameters()).device
-    chosen = [at for at in range(len(data.users)) if data.valid[at] and len(data.train[at])]
+    where, asked = next(model.parameters()).device, cast(Trainable, model)
+    chosen = scored(data)
     chosen.sort(key=lambda at: len(data.train[at]))  # like lengths share a batch: less padding
     ranks = []
     for start in range(0, len(chosen), rows):
         group = chosen[start : start + rows]
         prompts = [data.train[at] for at in group]
         with torch.inference_mode():
-            scores = model.score(pad(prompts, model.config.history).to(where)).float().cpu().numpy()
+            scores = asked.score(pad(prompts, asked.config.history).to(where)).float().cpu().numpy()
         for row, prompt in zip(scores, prompts, strict=True):
             row[prompt] = -np.inf
         ranks.append(ranks_of(scores, data.valid[group]))
@@ -92,7 +108,7 @@ def valid_ndcg(model: CAR | SASRec, data: Histories, rows: int = SCORE_ROWS) -> 
 
 
 def train(
-    model: CAR | SASRec,
+    model: nn.Module,
     data: Histories,
     config: TrainConfig,
     checkpoint: Path | None = None,
@@ -101,19 +117,27 @@ def train(
     """Train in place to the best validation epoch; returns the curves.
 
     Args:
+        model: any module that is Trainable.
         checkpoint: folder of the resumable state; a state of another configuration or data is ignored.
         name: what the progress bar says.
 
     Raises:
-        ValueError: no history is long enough to learn from, or the loss stops being a number.
+        ValueError: no history is long enough to learn from, the loss stops being a number, or processes
+            that train together do not have the same data, model and settings.
     """
     if not any(len(seq) > 1 for seq in data.train):
         raise ValueError("no user has two training interactions; there is nothing to learn from.")
     torch.manual_seed(config.seed)
-    limit_threads(config.threads)
-    run = _Run(model.to(device()), data, config, checkpoint)
+    world = join()
+    limit_threads(world.threads(config.threads))
+    run = _Run(model.to(device()), data, config, checkpoint, world)
     with tqdm(
-        total=config.epochs, initial=run.epoch, desc=f"train {name}", unit="epoch", mininterval=2
+        total=config.epochs,
+        initial=run.epoch,
+        desc=f"train {name}",
+        unit="epoch",
+        mininterval=2,
+        disable=not world.first,
     ) as bar:
         while run.epoch < config.epochs and run.waited < config.patience:
             run.one_epoch()
@@ -129,9 +153,10 @@ class _Run:
     """The state of one training run between epochs."""
 
     def __init__(
-        self, model: CAR | SASRec, data: Histories, config: TrainConfig, checkpoint: Path | None
+        self, model: nn.Module, data: Histories, config: TrainConfig, checkpoint: Path | None, world: World
     ) -> None:
         self.model, self.data, self.config, self.checkpoint = model, data, config, checkpoint
+        self.world, self.asked = world, cast(Trainable, model)
         self.optimizer = torch.optim.AdamW(
             model.parameters(),
             lr=config.learning_rate,
@@ -139,23 +164,23 @@ class _Run:
             betas=(0.9, 0.98),
             fused=True,
         )
-        rows = sum(math.ceil((len(seq) - 1) / model.config.history) for seq in data.train if len(seq) > 1)
+        history = self.asked.config.history
+        rows = sum(math.ceil((len(seq) - 1) / history) for seq in data.train if len(seq) > 1)
         self.steps_an_epoch = max(1, math.ceil(rows / config.batch_size))
         self.epoch, self.step, self.waited, self.top = 0, 0, 0, -1.0
         self.curves = Curves()
         self.best = self._weights()
-        sids = model.sids.tolist() if isinstance(model, CAR) else None
-        sequences = [seq.tolist() for seq in data.train]
-        self.identity = json_digest(
-            [asdict(config), asdict(model.config), sids, sequences, data.valid.tolist()]
-        )
+        self.identity = self._digest()
+        world.agree(self.identity)
         self._resume()
+        self.losses = world.losses(model, self.asked.loss)  # after the weights are loaded
 
     def one_epoch(self) -> None:
         """Train one epoch, measure it on validation, keep the best weights, write the state."""
-        torch.manual_seed(json_seed(self.config.seed, self.epoch))
+        rank = self.world.rank  # dropout differs between processes, batches do not
+        torch.manual_seed(json_seed(self.config.seed, self.epoch, *([rank] if rank else [])))
         sums = self._train_batches(np.random.default_rng([self.config.seed, self.epoch]))
-        score = valid_ndcg(self.model, self.data)
+        score = self._validate()
         self.curves.epoch.append(self.epoch + 1)
         self.curves.train_loss.append(sums["loss"])
         self.curves.act_loss.append(sums["act"])
@@ -173,26 +198,31 @@ class _Run:
         where = next(self.model.parameters()).device
         sums: dict[str, float] = {}
         targets = 0
-        for inputs, wanted in batches(
-            self.data.train, self.model.config.history, self.config.batch_size, rng
-        ):
+        for batch in batches(self.data.train, self.asked.config.history, self.config.batch_size, rng):
+            inputs, wanted, weight = self.world.share(*batch)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * self._schedule()
             with autocast(where, self.config.precision):
-                losses = self.model.loss(inputs.to(where), wanted.to(where))
-            losses["loss"].backward()
+                losses = self.losses(inputs.to(where), wanted.to(where))
+            (losses["loss"] * weight).backward()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.step += 1
-            count = int((wanted != 0).sum())
+            count = int((wanted != 0).sum()) if weight else 0
             targets += count
             for part, value in losses.items():
                 sums[part] = sums.get(part, 0.0) + float(value.detach()) * count
-        if not math.isfinite(sums["loss"]):
+        own = [value / max(targets, 1) for value in sums.values()]
+        means = dict(zip(sums, self.world.mean(own, targets), strict=True))
+        if not math.isfinite(means["loss"]):
             raise ValueError(
-                f"the loss is {sums['loss']} in epoch {self.epoch + 1}; lower the learning rate."
+                f"the loss is {means['loss']} in epoch {self.epoch + 1}; lower the learning rate."
             )
-        return {part: value / targets for part, value in sums.items()}
+        return means
+
+    def _validate(self) -> float:
+        mine = self.world.users(self.data)
+        return self.world.mean([valid_ndcg(self.model, mine)], len(scored(mine)))[0]
 
     def _schedule(self) -> float:
         """Linear warm-up, then a cosine down to nothing over the whole budget."""
@@ -203,10 +233,18 @@ class _Run:
     def _weights(self) -> dict[str, Tensor]:
         return {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
 
+    def _digest(self) -> str:
+        """What a state must have been made from to be resumed."""
+        sids = getattr(self.model, "sids", None)
+        table = None if sids is None else sids.tolist()
+        sequences = [seq.tolist() for seq in self.data.train]
+        settings = [asdict(self.config), asdict(self.asked.config)]
+        return json_digest([*settings, table, sequences, self.data.valid.tolist()])
+
     def _resume(self) -> None:
-        if self.checkpoint is None:
-            return
-        found = load_training(self.checkpoint, self.model, self.optimizer, self.identity)
+        found = self._load(self.checkpoint) if self.world.first else None
+        with self.world.folder(self.checkpoint if found else None) as folder:
+            found = found if self.world.first else self._load(folder)
         if found is None:
             return
         self.best, state = found
@@ -215,8 +253,13 @@ class _Run:
         )
         self.curves = Curves(**state["curves"])
 
+    def _load(self, folder: Path | None) -> tuple[dict[str, Tensor], dict] | None:
+        if folder is None:
+            return None
+        return load_training(folder, self.model, self.optimizer, self.identity)
+
     def _save(self) -> None:
-        if self.checkpoint is None:
+        if self.checkpoint is None or not self.world.first:
             return
         state: dict[str, Any] = {"identity": self.identity, "curves": asdict(self.curves)}
         state.update(epoch=self.epoch, step=self.step, waited=self.waited, top=self.top)
