@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,12 @@ from car_model.sequences import Histories
 from tests.fixtures import ITEMS, tiny_histories, tiny_texts
 
 SPEC = EncoderSpec(name="tiny")
+LAYOUTS = ("collapsed", "full")
+FUSIONS = ("sum", "gated", "none")
+SHAPES: list[dict[str, Any]] = [  # every CAR there is
+    {"layout": layout, "fusion": fusion, "tied": tied}
+    for layout, fusion, tied in itertools.product(LAYOUTS, FUSIONS, (True, False))
+]
 
 
 def tiny_sids(items: int = ITEMS, levels: int = 3, codes: int = 4, seed: int = 0) -> torch.Tensor:

@@ -41,6 +41,44 @@ def test_ranks_are_the_mean_over_orders_of_ties(scores: np.ndarray, data: st.Dat
     assert ranks_of(scores, targets).tolist() == naive
 
 
+def metrics_by_sorting(scores: list[float], history: set[int], target: int) -> dict[str, float]:
+    """Recall and NDCG read off the list of all items outside the history, best first.
+
+    Ties are sorted once in the target's favour and once against it; the place half-way counts.
+    """
+    items = [item for item in range(1, len(scores)) if item not in history]
+    if target in history:
+        return dict.fromkeys(("recall@5", "ndcg@5", "recall@10", "ndcg@10"), 0.0)
+    kind, unkind = (
+        sorted(items, key=lambda item: (-scores[item], (item == target) == against))
+        for against in (False, True)
+    )
+    place = (kind.index(target) + unkind.index(target)) / 2
+    found = {}
+    for k in (5, 10):
+        hit = place <= k - 1
+        found[f"recall@{k}"] = float(hit)
+        found[f"ndcg@{k}"] = 1 / math.log2(place + 2) if hit else 0.0  # the ideal list has 1 / log2(2)
+    return found
+
+
+@given(
+    npst.arrays(np.float64, (5, 20), elements=st.integers(0, 12).map(lambda level: level / 4)),
+    st.lists(st.sets(st.integers(1, 19), max_size=12), min_size=5, max_size=5),
+    st.lists(st.integers(1, 19), min_size=5, max_size=5),
+)
+def test_metrics_are_those_of_sorted_lists_without_the_history(
+    scores: np.ndarray, histories: list[set[int]], targets: list[int]
+) -> None:
+    naive = [metrics_by_sorting(*user) for user in zip(scores.tolist(), histories, targets, strict=True)]
+    for row, history in zip(scores, histories, strict=True):
+        row[[0, *history]] = -np.inf
+    found = per_user(ranks_of(scores, np.array(targets)))
+    assert sorted(found) == sorted(naive[0])
+    for name, values in found.items():
+        assert values.tolist() == pytest.approx([user[name] for user in naive], abs=1e-12)
+
+
 @given(SCORES, st.data())
 def test_renumbering_items_changes_no_rank(scores: np.ndarray, data: st.DataObject) -> None:
     order = np.array(data.draw(st.permutations(range(scores.shape[1]))))

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 from torch.nn import functional as F
 
 from car_model.model import CAR
-from tests.car_model.builders import tiny_car, tiny_sasrec, tiny_sids
+from tests.car_model.builders import LAYOUTS, SHAPES, tiny_car, tiny_sasrec, tiny_sids
 from tests.fixtures import ITEMS
 
-LAYOUTS = ("collapsed", "full")
-FUSIONS = ("sum", "gated", "none")
-SHAPES = [
-    {"layout": layout, "fusion": fusion, "tied": tied}
-    for layout, fusion, tied in itertools.product(LAYOUTS, FUSIONS, (True, False))
-]
 HISTORY = torch.tensor([[3, 17, 9, 48, 1, 22, 30, 5]])
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -7,8 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 from car_model import training
+from car_model.baselines import SASRecConfig
 from car_model.model import CAR
 from car_model.sequences import Histories
 from car_model.training import TrainConfig, train, valid_ndcg
@@ -144,6 +147,33 @@ def test_validation_ndcg_is_the_definition(data: Histories, rows: int) -> None:
         rank = 1 + sum(bool(scores[uid] > scores[target]) for uid in free)
         gains.append(1 / np.log2(rank + 1) if rank <= 10 else 0.0)
     assert valid_ndcg(model, replace(data, valid=valid), rows) == pytest.approx(np.mean(gains))
+
+
+class Popularity(nn.Module):
+    """The least that can be trained: a bias an item."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SASRecConfig(items=ITEMS, history=10)
+        self.bias = nn.Parameter(torch.zeros(ITEMS + 1))
+
+    def loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+        wanted = targets[targets != 0]
+        act = F.cross_entropy(self.bias.expand(len(wanted), -1), wanted)
+        return {"loss": act, "act": act.detach()}
+
+    def score(self, uids: torch.Tensor) -> torch.Tensor:
+        return self.bias.repeat(len(uids), 1)
+
+
+def test_any_module_with_a_loss_and_scores_can_be_trained(data: Histories) -> None:
+    model = Popularity()
+    curves = train(model, data, replace(CONFIG, epochs=20, learning_rate=0.1, patience=20))
+    targets = np.bincount(np.concatenate([seq[1:] for seq in data.train]), minlength=ITEMS + 1)
+    learnt = model.bias.detach()[1:].numpy()
+    assert np.corrcoef(learnt, np.log(targets[1:] + 0.5))[0, 1] > 0.9
+    assert curves["train_loss"][-1] < curves["train_loss"][0]
+    assert curves["think_loss"] == [0.0] * len(curves["epoch"])
 
 
 def test_bfloat16_trains_to_about_the_same_and_leaves_float32_weights() -> None:

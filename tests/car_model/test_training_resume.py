@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,19 @@ import pytest
 import torch
 
 from car_model import checkpoint, training
+from car_model.autoregressive import ARConfig, AutoRegressive
 from car_model.baselines import SASRec
 from car_model.model import CAR
 from car_model.sequences import Histories
 from car_model.training import TrainConfig, train
 from tests.car_model.builders import tiny_car, tiny_sasrec, tiny_sids
-from tests.fixtures import tiny_histories
+from tests.fixtures import ITEMS, tiny_histories
 
 pytestmark = pytest.mark.integration  # trains many models
 
 CONFIG = TrainConfig(epochs=4, batch_size=8, learning_rate=0.01, threads=1)
 FILES = ("model.safetensors", "best.safetensors", "optimizer.safetensors", "state.json")
-Make = Callable[..., CAR | SASRec]
+Make = Callable[..., CAR | SASRec | AutoRegressive]
 
 
 class Killed(BaseException):
@@ -67,7 +69,14 @@ def car_with_dropout() -> CAR:
     return tiny_car(dropout=0.3)
 
 
-@pytest.mark.parametrize("make", [car_with_dropout, lambda: tiny_sasrec(dropout=0.3)])
+def autoregressive(seed: int = 0) -> AutoRegressive:
+    """Another model of SIDs, whose table is no weight of it."""
+    torch.manual_seed(0)
+    config = ARConfig(items=ITEMS, levels=3, codes=4, width=16, layers=1, history=10, dropout=0.3, beam=4)
+    return AutoRegressive(config, tiny_sids(seed=seed))
+
+
+@pytest.mark.parametrize("make", [car_with_dropout, lambda: tiny_sasrec(dropout=0.3), autoregressive])
 @pytest.mark.parametrize("epoch", [1, 2, 4])
 def test_a_killed_run_ends_like_one_that_was_not(
     make: Make, epoch: int, data: Histories, tmp_path: Path
@@ -128,6 +137,12 @@ def test_the_state_of_another_configuration_is_ignored(
 def test_the_state_of_another_model_is_ignored(make: Make, data: Histories, tmp_path: Path) -> None:
     killed_at(3, tiny_car, data, tmp_path / "state")
     assert result(make, data, tmp_path / "state") == result(make, data, None)
+
+
+def test_the_state_of_another_sid_table_is_ignored_by_any_model(data: Histories, tmp_path: Path) -> None:
+    killed_at(3, autoregressive, data, tmp_path / "state")
+    other = partial(autoregressive, seed=9)
+    assert result(other, data, tmp_path / "state") == result(other, data, None)
 
 
 def test_the_state_of_other_data_is_ignored(data: Histories, tmp_path: Path) -> None:
