@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from car_model.cross_entropy import linear_cross_entropy
+from car_model.packing import Packing
 from car_model.transformer import Transformer, TransformerConfig, initialise
 
 
@@ -55,9 +56,11 @@ class SASRec(nn.Module):
 
     def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Cross-entropy of the next item: inputs, targets [B, T], 0 is padding."""
-        keep = targets != 0
-        states = self.transformer(self.uid(inputs))[keep]
-        act = linear_cross_entropy(states, self.uid.weight, self._bias(), targets[keep])
+        packing = Packing.of(inputs != 0)
+        wanted = packing.pack(targets)  # [N]
+        keep = wanted != 0
+        states = self.transformer.packed(self.uid(packing.pack(inputs)), packing)[keep]
+        act = linear_cross_entropy(states, self.uid.weight, self._bias(), wanted[keep])
         return {"loss": act, "act": act.detach()}
 
     def score(self, uids: Tensor) -> Tensor:

@@ -20,7 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from car_model.code_sums import CodeSums
 from car_model.cross_entropy import linear_cross_entropy
+from car_model.packing import Packing
 from car_model.transformer import Transformer, TransformerConfig, initialise
 
 Layout = Literal["collapsed", "full"]
@@ -76,6 +78,7 @@ class CAR(nn.Module):
         self.register_buffer("sids", sids.long())
         self.uid = nn.Embedding(config.items + 1, config.width, padding_idx=0)
         self.code = nn.Embedding(config.levels * config.codes, config.width)  # level l, code c at l*K + c
+        self.code_sums = CodeSums()
         self.transformer = Transformer(config.backbone())
         self.gate = nn.Linear(2 * config.width, config.width) if config.fusion == "gated" else None
         self.act_bias = nn.Parameter(torch.zeros(config.items + 1))
@@ -91,8 +94,7 @@ class CAR(nn.Module):
     def embed(self, uids: Tensor) -> Tensor:
         """Fused chunk slots for uids [..., ] -> [..., slots, D] (progressive context fusion)."""
         config = self.config
-        offsets = torch.arange(config.levels, device=uids.device) * config.codes
-        codes = self.code(self.sids[uids] + offsets)  # [..., L, D]
+        codes = self.code(self._slots(uids))  # [..., L, D]
         if config.layout == "collapsed" and config.fusion != "gated":  # only the last slot is read
             last = self.uid(uids) if config.fusion == "none" else self.uid(uids) + codes.sum(dim=-2)
             return last.unsqueeze(-2)
@@ -106,12 +108,21 @@ class CAR(nn.Module):
             fused = own + before
         return fused if config.layout == "full" else fused[..., -1:, :]
 
+    def _slots(self, uids: Tensor | slice = slice(None)) -> Tensor:
+        """Rows of the code table that the chunks of uids [...] read: [..., L]; of all UIDs by default."""
+        offsets = torch.arange(self.config.levels, device=self.sids.device) * self.config.codes
+        return self.sids[uids] + offsets
+
     def hidden(self, uids: Tensor) -> Tensor:
-        """State after each chunk: uids [B, T], right-padded with 0 -> [B, T, D]."""
-        batch, length = uids.shape
-        x = self.embed(uids) * (uids != 0)[..., None, None]  # [B, T, slots, D]
-        states = self.transformer(x.flatten(1, 2))
-        return states.view(batch, length, self.config.slots, -1)[:, :, -1]
+        """State after each chunk: uids [B, T], right-padded with 0 -> [B, T, D], 0 at the padding."""
+        packing = Packing.of(uids != 0)
+        return packing.unpack(self.packed_hidden(uids, packing))
+
+    def packed_hidden(self, uids: Tensor, packing: Packing) -> Tensor:
+        """State after each real chunk of uids [B, T], in the packing's order: [N, D]."""
+        x = self.embed(packing.pack(uids))  # [N, slots, D]
+        states = self.transformer.packed(x.flatten(0, 1), packing.widened(self.config.slots))
+        return states.unflatten(0, (-1, self.config.slots))[:, -1]
 
     def act_logits(self, states: Tensor) -> Tensor:
         """UID logits for states [N, D] -> [N, I + 1]; column 0 (padding) is -inf."""
@@ -125,7 +136,17 @@ class CAR(nn.Module):
         )
         if not self.config.tied:
             return self.act_head.weight, bias
-        return self.embed(torch.arange(self.config.items + 1, device=self.sids.device))[:, -1], bias
+        return self.item_vectors(), bias
+
+    def item_vectors(self) -> Tensor:
+        """The fused last slot of every UID: [I + 1, D]."""
+        own = self.uid.weight
+        if self.config.fusion == "none":
+            return own
+        before = self.code_sums(self.code.weight, self._slots())
+        if self.gate is not None:
+            before = before * torch.sigmoid(self.gate(torch.cat([own, before], dim=-1)))
+        return own + before
 
     def think_logits(self, states: Tensor) -> Tensor:
         """SID logits for states [N, D] -> [N, L, K], one independent head a level."""
@@ -144,9 +165,10 @@ class CAR(nn.Module):
             `loss` = act + think_weight * think, and its parts `act` (UID cross-entropy) and `think`
             (mean SID cross-entropy over the levels).
         """
-        keep = targets != 0
-        states = self.hidden(inputs)[keep]  # [N, D]
-        wanted = targets[keep]  # [N]
+        packing = Packing.of(inputs != 0)
+        wanted = packing.pack(targets)  # [N]
+        keep = wanted != 0
+        states, wanted = self.packed_hidden(inputs, packing)[keep], wanted[keep]
         act = linear_cross_entropy(states, *self.act_weights(), wanted)
         if self.config.think_weight == 0:
             return {"loss": act, "act": act.detach(), "think": torch.zeros((), device=act.device)}

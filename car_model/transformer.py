@@ -1,6 +1,8 @@
 """GPT-2-style causal transformer: pre-norm blocks, learned positions, one fused attention kernel.
 
-Shape letters: B batch, T positions, D width, H heads.
+It reads packed tokens (`car_model.packing`): one row of all histories' tokens, no padding.
+
+Shape letters: B batch, T positions, N packed tokens, D width, H heads.
 Source: Radford et al. 2019 (GPT-2): layer norm before each sub-block, GELU, residual projections
 initialised smaller by 1/sqrt(2 * layers).
 """
@@ -10,8 +12,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from car_model.packing import Packing
 
 
 @dataclass(frozen=True)
@@ -43,26 +48,34 @@ class Block(nn.Module):
         self.mlp_out = nn.Linear(4 * config.width, config.width)
         self.drop = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:  # [B, T, D] -> [B, T, D]
-        x = x + self.drop(self.attention_out(self._attend(self.norm_attention(x))))
+    def forward(self, x: Tensor, runs: list[tuple[int, int]]) -> Tensor:  # [N, D] -> [N, D]
+        x = x + self.drop(self.attention_out(self._attend(self.norm_attention(x), runs)))
         return x + self.drop(self.mlp_out(F.gelu(self.mlp_in(self.norm_mlp(x)))))
 
-    def _attend(self, x: Tensor) -> Tensor:
-        batch, length, width = x.shape
-        shape = (batch, length, self.heads, width // self.heads)
-        parts = self.qkv(x).chunk(3, dim=-1)
-        q, k, v = (part.view(shape).transpose(1, 2) for part in parts)  # [B, H, T, D/H]
-        # No dropout on the attention weights: it bars the fused kernel.
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return mixed.transpose(1, 2).reshape(batch, length, width)
+    def _attend(self, x: Tensor, runs: list[tuple[int, int]]) -> Tensor:
+        pieces = self.qkv(x).split([count * length for count, length in runs])
+        mixed = [
+            attention(piece.view(count, length, 3, self.heads, -1)).flatten(0, 1).flatten(1)
+            for piece, (count, length) in zip(pieces, runs, strict=True)
+        ]
+        return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+
+
+def attention(qkv: Tensor) -> Tensor:
+    """Causal attention: queries, keys and values [B, T, 3, H, D/H] -> [B, T, H, D/H].
+
+    No dropout on the attention weights: it bars the fused kernel. On a CPU always in float32, since the
+    backward pass of the kernel for bfloat16 is up to twenty times slower there.
+    """
+    kind, dtype = qkv.device.type, qkv.dtype
+    wide = torch.promote_types(dtype, torch.float32) if kind == "cpu" else dtype
+    with torch.autocast(kind, enabled=False):
+        q, k, v = qkv.to(wide).permute(2, 0, 3, 1, 4)  # [B, H, T, D/H] each
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).to(dtype)
 
 
 class Transformer(nn.Module):
-    """Causal stack over already embedded positions.
-
-    Histories are right-padded: under a causal mask no real position ever sees padding, so no
-    padding mask is needed.
-    """
+    """Causal stack over already embedded positions."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -77,13 +90,27 @@ class Transformer(nn.Module):
                 nn.init.normal_(weight, std=0.02 / math.sqrt(2 * config.layers))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Contextualise embeddings x [B, T, D] -> [B, T, D]; T must not exceed `positions`."""
-        length = x.shape[1]
-        if length > self.config.positions:
-            raise ValueError(f"sequence of {length} positions exceeds the model's {self.config.positions}.")
-        x = self.drop(x + self.position.weight[:length])
+        """Contextualise embeddings x [B, T, D] -> [B, T, D]; T must not exceed `positions`.
+
+        Histories may be right-padded: under a causal mask no real position ever sees padding.
+        """
+        batch, length, _ = x.shape
+        return self.packed(x.flatten(0, 1), Packing.dense(batch, length, x.device)).unflatten(
+            0, (batch, length)
+        )
+
+    def packed(self, x: Tensor, packing: Packing) -> Tensor:
+        """Contextualise packed embeddings: x [N, D] -> [N, D].
+
+        Raises:
+            ValueError: a history is longer than `positions`.
+        """
+        longest = max(length for _, length in packing.runs)
+        if longest > self.config.positions:
+            raise ValueError(f"sequence of {longest} positions exceeds the model's {self.config.positions}.")
+        x = self.drop(x + self.position(packing.positions))
         for block in self.blocks:
-            x = block(x)
+            x = block(x, packing.runs)
         return self.norm(x)
 
 
