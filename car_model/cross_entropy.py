@@ -50,18 +50,19 @@ def _blockwise(
     total = torch.zeros((), dtype=torch.float64, device=states.device)
     columns = weight.T.contiguous()  # [D, C]
     for at in range(0, rows, size):
-        block, wanted = states[at : at + size], targets[at : at + size, None]
-        grad = torch.addmm(bias, block, columns)  # [b, C] logits
-        grad.sub_(grad.amax(dim=1, keepdim=True))
-        picked = grad.gather(1, wanted).to(wide)
-        mass = grad.exp_().sum(dim=1, keepdim=True, dtype=wide)
+        block, wanted = states[at : at + size], targets[at : at + size]
+        share = torch.addmm(bias, block, columns)  # [b, C] logits
+        share.sub_(share.amax(dim=1, keepdim=True))
+        picked = share.gather(1, wanted[:, None]).to(wide)
+        mass = share.exp_().sum(dim=1, keepdim=True).to(wide)
         total += (mass.log() - picked).sum()
-        grad.scatter_add_(1, wanted, -mass.to(grad.dtype))  # mass * (softmax - one-hot)
-        share = 1 / (mass * rows)  # scales rows of D entries, not of C
-        d_states[at : at + size] = (grad @ weight).to(wide) * share
-        share = share.to(grad.dtype)
-        d_weight += grad.T @ (block * share)
-        d_bias += (share.T @ grad)[0]
+        scale = 1 / (mass * rows)  # applied to rows of D entries, not of C
+        d_states[at : at + size] = (share @ weight).to(wide) * scale - weight[wanted].to(wide) / rows
+        scale = scale.to(share.dtype)
+        d_weight += share.T @ (block * scale)
+        d_bias += (scale.T @ share)[0]
+    d_weight.index_add_(0, targets, states.to(wide), alpha=-1 / rows)  # the one-hot part of all blocks
+    d_bias -= targets.bincount(minlength=classes).to(wide) / rows
     return (total / rows).to(wide), d_states, d_weight, d_bias
 
 
