@@ -1,0 +1,136 @@
+"""Packed equals padded: states and gradients do not know how a batch was laid out."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from car_model.baselines import SASRec
+from car_model.model import CAR
+from car_model.packing import Packing
+from car_model.transformer import attention
+from tests.car_model.builders import tiny_car, tiny_sasrec
+from tests.fixtures import ITEMS
+
+SHAPES = list(itertools.product(("collapsed", "full"), ("sum", "gated", "none"), (True, False)))
+LENGTHS = [4, 1, 10, 4, 7, 1, 10]
+
+
+def batch(lengths: list[int] = LENGTHS) -> torch.Tensor:
+    """Right-padded histories [B, T] of these lengths."""
+    made = torch.Generator().manual_seed(3)
+    rows = torch.randint(1, ITEMS + 1, (len(lengths), max(lengths)), generator=made)
+    return rows * (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])
+
+
+def padded_states(model: CAR | SASRec, uids: torch.Tensor) -> torch.Tensor:
+    """The definition: the causal transformer over the padded batch, [B, T, D]."""
+    if isinstance(model, SASRec):
+        return model.transformer(model.uid(uids))
+    states = model.transformer(model.embed(uids).flatten(1, 2))
+    return states.unflatten(1, (-1, model.config.slots))[:, :, -1]
+
+
+def padded_loss(model: CAR | SASRec, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    keep = targets != 0
+    states, wanted = padded_states(model, inputs)[keep], targets[keep]
+    act = F.cross_entropy(model.act_logits(states), wanted)
+    if isinstance(model, SASRec):
+        return act
+    think = F.cross_entropy(model.think_logits(states).flatten(0, 1), model.sids[wanted].flatten())
+    return act + model.config.think_weight * think
+
+
+def gradients(model: CAR | SASRec, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+MODELS: dict[str, Callable[[], CAR | SASRec]] = {"sasrec": tiny_sasrec} | {
+    "-".join(map(str, shape)): lambda shape=shape: tiny_car(layout=shape[0], fusion=shape[1], tied=shape[2])
+    for shape in SHAPES
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_packed_and_padded_have_one_loss_and_one_gradient(name: str) -> None:
+    model, uids = MODELS[name](), batch()
+    inputs, targets = uids[:, :-1], uids[:, 1:]
+    ours, exact = model.loss(inputs, targets)["loss"], padded_loss(model, inputs, targets)
+    torch.testing.assert_close(ours, exact, rtol=0, atol=1e-5)
+    packed, padded = gradients(model, ours), gradients(model, exact)
+    assert packed.keys() == padded.keys()
+    for key, grad in packed.items():
+        torch.testing.assert_close(grad, padded[key], rtol=0, atol=1e-5, msg=key)
+
+
+@pytest.mark.parametrize(("layout", "fusion", "tied"), SHAPES)
+def test_packed_and_padded_have_the_same_states(layout: str, fusion: str, tied: bool) -> None:
+    model, uids = tiny_car(layout=layout, fusion=fusion, tied=tied), batch()
+    real = uids != 0
+    found, exact = model.hidden(uids), padded_states(model, uids)
+    torch.testing.assert_close(found[real], exact[real], rtol=0, atol=1e-5)
+    assert not found[~real].any()
+    last = exact[torch.arange(len(uids)), real.sum(dim=1) - 1]
+    torch.testing.assert_close(model.last_state(uids), last, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", ["sum", "gated", "none"])
+@pytest.mark.parametrize("layout", ["collapsed", "full"])
+def test_the_act_head_reads_every_items_own_last_slot(layout: str, fusion: str) -> None:
+    model = tiny_car(layout=layout, fusion=fusion)
+    every = torch.arange(ITEMS + 1)
+    weigh = torch.randn(ITEMS + 1, 16, generator=torch.Generator().manual_seed(1))
+    weigh[0] = 0  # padding is never predicted
+    found, exact = model.item_vectors(), model.embed(every)[:, -1]
+    torch.testing.assert_close(found, exact, rtol=0, atol=1e-6)
+    ours, plain = gradients(model, (found * weigh).sum()), gradients(model, (exact * weigh).sum())
+    for key, grad in ours.items():
+        torch.testing.assert_close(grad, plain[key], rtol=0, atol=1e-5, msg=key)
+
+
+def test_changed_sids_change_the_item_vectors_and_their_gradient() -> None:
+    model = tiny_car()
+    gradients(model, model.item_vectors().sum())
+    model.sids[1:] = 2
+    found = gradients(model, model.item_vectors()[1:].sum())["code.weight"]
+    carried = torch.zeros(3, 4, 16)
+    carried[:, 2] = ITEMS
+    torch.testing.assert_close(found, carried.flatten(0, 1))
+
+
+@given(lengths=st.lists(st.integers(0, 6), min_size=1, max_size=9).filter(any), slots=st.integers(1, 3))
+def test_packing_keeps_every_token_in_its_own_order(lengths: list[int], slots: int) -> None:
+    uids = batch(lengths)
+    packing = Packing.of(uids != 0)
+    packed = packing.pack(uids)
+    sizes = [count * length for count, length in packing.runs]
+    assert sum(sizes) == len(packed) == sum(lengths)
+    rows = [
+        row
+        for run, (_, length) in zip(packed.split(sizes), packing.runs, strict=True)
+        for row in run.view(-1, length).tolist()
+    ]
+    assert sorted(rows) == sorted(row[row != 0].tolist() for row in uids if row.any())
+    assert torch.equal(packing.unpack(packed[:, None].float())[..., 0], uids.float())
+    wide = packing.widened(slots)
+    assert wide.runs == [(count, length * slots) for count, length in packing.runs]
+    repeated = wide.pack(uids.repeat_interleave(slots, dim=1))
+    assert torch.equal(repeated, packed.repeat_interleave(slots))
+    places = torch.arange(uids.shape[1] * slots).expand(len(uids), -1)
+    assert torch.equal(wide.positions, wide.pack(places))
+
+
+def test_attention_in_bfloat16_is_that_of_float32_rounded() -> None:
+    qkv = torch.randn(3, 5, 3, 2, 4).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = attention(qkv)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, attention(qkv.float()).bfloat16())
