@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from car_model.beam import beam_search
 from car_model.cross_entropy import linear_cross_entropy
+from car_model.packing import Packing
 from car_model.transformer import Transformer, TransformerConfig, initialise
 from car_model.trie import Trie
 
@@ -46,8 +47,8 @@ class ARConfig:
         return self.levels + self.uid
 
     def backbone(self) -> TransformerConfig:
-        """Sizes of the transformer: the history and all but the last token of the chunk after it."""
-        positions = (self.history + 1) * self.slots - 1
+        """Sizes of the transformer: the history and the chunk after it."""
+        positions = (self.history + 1) * self.slots
         return TransformerConfig(self.width, self.layers, self.heads, positions, self.dropout)
 
 
@@ -108,14 +109,22 @@ class AutoRegressive(nn.Module):
         level = slice(slot * self.config.codes, (slot + 1) * self.config.codes)
         return self.code.weight[level], self.think_bias[level]
 
-    def states(self, uids: Tensor) -> Tensor:
-        """What predicts the tokens of every chunk but the first: uids [B, T + 1] -> [B, T, slots, D].
+    def states(self, uids: Tensor) -> tuple[Tensor, Tensor]:
+        """What predicts the tokens of every chunk but each history's first.
 
-        Entry [b, t, k] has read chunks 0..t and the first k tokens of chunk t + 1.
+        Args:
+            uids: [B, T + 1], right-padded with 0.
+
+        Returns:
+            states [N, slots, D] and the UIDs [N] they predict; entry [n, k] has read all chunks before the
+            predicted one and its first k tokens.
         """
-        slots = self.config.slots
-        x = self.embed(uids).flatten(1, 2)[:, :-1]  # nothing follows the last token
-        return self.transformer(x)[:, slots - 1 :].unflatten(1, (-1, slots))
+        packing, slots = Packing.of(uids != 0), self.config.slots
+        read = packing.pack(uids)  # [M]
+        states = self.transformer.packed(self.embed(read).flatten(0, 1), packing.widened(slots))
+        later = packing.positions.repeat_interleave(slots) > 0  # tokens of any but a first chunk
+        before = later.nonzero()[:, 0] - 1  # each is predicted where the token before it was read
+        return states[before].unflatten(0, (-1, slots)), read[packing.positions > 0]
 
     def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Training loss over the tokens of the next chunks.
@@ -128,9 +137,7 @@ class AutoRegressive(nn.Module):
             `loss`, the mean cross-entropy of a token, and its parts: `act` of the UID and `think`, the mean
             over the levels; without a UID token `act` is the loss itself.
         """
-        keep = targets != 0
-        states = self.states(torch.cat([inputs[:, :1], targets], dim=1))[keep]  # [N, slots, D]
-        wanted = targets[keep]
+        states, wanted = self.states(torch.cat([inputs[:, :1], targets], dim=1))  # [N, slots, D], [N]
         think = self._think(states, wanted)
         if not self.config.uid:
             return {"loss": think, "act": think.detach()}
