@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -22,6 +24,7 @@ import numpy as np
 
 from car_model.digests import json_digest
 from car_model.encoder import EncoderSpec
+from car_model.nearest import Screen, nearest
 
 BLOCK_ROWS = 4096
 ARRAYS = ("centroids", "axes", "mean")
@@ -72,29 +75,51 @@ class Codebook:
     def encode(self, vectors: np.ndarray) -> np.ndarray:
         """SIDs int32 [N, levels] of vectors [N, dim]: the nearest centroid of each level's residual.
 
-        Deterministic and independent of the order and number of rows: distances are float64, and those
-        equal to ten decimals go to the lower code.
+        Deterministic and independent of the order and number of rows: float32 decides where its rounding
+        can't matter, and else float64, where distances equal to ten decimals go to the lower code. Beside
+        the SIDs, memory is that of one block of rows; `vectors` may be a memory map.
         """
-        return self.residuals(vectors)[0]
+        parts = [self._codes(block) for block in self._blocks(vectors)]
+        return np.concatenate([np.zeros((0, self.levels), dtype=np.int32), *parts])
+
+    def encode_all(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """SIDs int32 [n, levels] of every batch [n, dim]: millions of rows, one batch in memory."""
+        return map(self.encode, batches)
 
     def residuals(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """SIDs int32 [N, levels] and the squared error after each level, float64 [N, levels].
 
         The error is that of the whole vector: what the projection drops counts.
         """
+        parts = [self._exact(block) for block in self._blocks(vectors)]
+        sids, left = zip(*parts, strict=True) if parts else ((np.zeros((0, self.levels)),),) * 2
+        return np.concatenate(sids).astype(np.int32), np.concatenate(left)
+
+    def _blocks(self, vectors: np.ndarray) -> Iterator[np.ndarray]:
+        """Rows by `BLOCK_ROWS`, checked."""
         if vectors.ndim != 2 or vectors.shape[1] != len(self.mean):
             raise CodebookError(
                 f"vectors have shape {vectors.shape}, the codebook needs [N, {len(self.mean)}]; "
                 "they come from another encoder."
             )
-        check_finite(vectors)
-        parts = [self._block(vectors[at : at + BLOCK_ROWS]) for at in range(0, len(vectors), BLOCK_ROWS)]
-        sids, left = zip(*parts, strict=True) if parts else ((np.zeros((0, self.levels)),),) * 2
-        return np.concatenate(sids).astype(np.int32), np.concatenate(left)
+        for at in range(0, len(vectors), BLOCK_ROWS):
+            block = vectors[at : at + BLOCK_ROWS]
+            check_finite(block)
+            yield block
 
-    def _block(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    @cached_property
+    def _screen(self) -> Screen:
+        return Screen(self.centroids, self.axes, self.mean)
+
+    def _codes(self, vectors: np.ndarray) -> np.ndarray:
+        sids, sure = self._screen.codes_of(vectors)
+        if not sure.all():
+            sids[~sure] = self._exact(vectors[~sure])[0]
+        return sids.astype(np.int32)
+
+    def _exact(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rest = self._project(vectors)
-        dropped = self.spread(vectors) - (rest**2).sum(axis=1)
+        dropped = self._length(vectors) - (rest**2).sum(axis=1)
         sids, left = [], []
         for centroids in self.centroids.astype(np.float64):
             chosen = nearest(rest, centroids)
@@ -106,9 +131,12 @@ class Codebook:
     def _project(self, vectors: np.ndarray) -> np.ndarray:
         return (vectors.astype(np.float64) - self.mean) @ self.axes.astype(np.float64).T
 
+    def _length(self, vectors: np.ndarray) -> np.ndarray:
+        return ((vectors.astype(np.float64) - self.mean) ** 2).sum(axis=1)
+
     def spread(self, vectors: np.ndarray) -> np.ndarray:
         """Squared distance of each vector from the mean, float64 [N]; what a perfect codebook explains."""
-        return ((vectors.astype(np.float64) - self.mean) ** 2).sum(axis=1)
+        return np.concatenate([np.zeros(0), *map(self._length, self._blocks(vectors))])
 
     def save(self, folder: Path) -> None:
         """Write centroids.npy, axes.npy, mean.npy and codebook.json (the header, last)."""
@@ -160,12 +188,6 @@ def check_finite(vectors: np.ndarray) -> None:
         raise CodebookError(f"vectors have shape {vectors.shape}, not [N, dim].")
     if not np.isfinite(vectors).all():
         raise CodebookError("some vectors hold NaN or infinity; the encoder failed on their texts.")
-
-
-def nearest(rows: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Index of the nearest centre [N] by squared distance, ties to the lower index."""
-    distance = (centres**2).sum(axis=1) - 2.0 * rows @ centres.T  # the row's own length changes no order
-    return distance.round(10).argmin(axis=1)
 
 
 def _array_digest(array: np.ndarray) -> str:

@@ -1,8 +1,11 @@
 """Fitting a codebook: residual k-means, level by level, on vectors projected on their main axes.
 
-scikit-learn's KMeans is used: greedy k-means++ and Lloyd's algorithm to convergence, on one machine in
-seconds for the catalogues here. faiss is faster on millions of items but its k-means starts from random
-points and stops after a fixed number of rounds, which costs quality where time is no concern.
+What takes seconds is fit thoroughly: scikit-learn's KMeans (greedy k-means++, Lloyd's algorithm to
+convergence), the best of several starts. On hundreds of axes that takes minutes, and the deeper levels gain
+nothing by it. So wide or many vectors are fit by growing: k-means on the two main axes of the residual first,
+then on twice as many, each from the clusters before, as faiss's ResidualQuantizer does (progressive
+dimensions); most rounds run where they are cheap. `python -m benchmarks.codebook_speed` compares error and
+time with faiss's.
 """
 
 from __future__ import annotations
@@ -10,14 +13,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_matrix
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
-from car_model.codebook import Codebook, CodebookError, check_finite, nearest
+from car_model.codebook import BLOCK_ROWS, Codebook, CodebookError, check_finite
 from car_model.encoder import EncoderSpec
+from car_model.nearest import nearest
 
-RESTARTS = 4  # k-means runs a level; the best inertia stays
+THOROUGH = 2**28  # up to so many rows * axes * codes, e.g. 32,768 * 32 * 256, a fit is thorough,
+RESTARTS = 4  # with so many k-means runs a level; the best inertia stays
+SAMPLE = 256  # rows a code are enough to fit on (faiss's default too)
+ROUNDS = 10  # of Lloyd's algorithm, at most, at every width a fit grows through,
+DECIMALS = {"float64": 10, "float32": 6}  # to which residuals that should be equal are
+CACHED_ROWS = 1024  # whose distances to 256 codes fit into a core's cache
+GAIN = 3e-4  # after one that lowers the error by less than this share, no more
 
 
 def default_codes(items: int) -> int:
@@ -55,28 +66,53 @@ def fit(vectors: np.ndarray, encoder: EncoderSpec, template: str, config: Codebo
     Raises:
         CodebookError: fewer distinct vectors than codes, NaN, or sizes that make no sense.
     """
-    check_finite(vectors)
-    levels, codes = config.levels, config.codes or default_codes(len(vectors))
-    distinct = len(np.unique(vectors, axis=0))
-    if levels < 1 or codes < 2 or config.axes < 1:
+    codes = config.codes or default_codes(len(vectors))
+    _check(vectors, config, codes)
+    rows = _sample(vectors, SAMPLE * codes, config.seed)
+    with threadpool_limits(limits=1):  # sums over threads come in any order: one thread, one result
+        mean, axes = _main_axes(rows, config.axes)
+        thorough = len(rows) * len(axes) * codes <= THOROUGH
+        number = np.float64 if thorough else np.float32
+        rest = (rows.astype(number) - mean) @ axes.astype(number).T
+        centroids = []
+        for level in range(config.levels):
+            centres, chosen = (_fit_level if thorough else _grow_level)(rest, codes, config.seed + level)
+            rest = rest - centres[chosen]
+            centroids.append(centres.astype(np.float32))
+    return Codebook(np.stack(centroids), axes, mean, encoder, template)
+
+
+def _check(vectors: np.ndarray, config: CodebookConfig, codes: int) -> None:
+    """Raise CodebookError where no codebook can be fit."""
+    for at in range(0, max(len(vectors), 1), BLOCK_ROWS):
+        check_finite(vectors[at : at + BLOCK_ROWS])
+    if config.levels < 1 or codes < 2 or config.axes < 1:
         raise CodebookError(
-            f"levels={levels}, codes={codes}, axes={config.axes}: "
+            f"levels={config.levels}, codes={codes}, axes={config.axes}: "
             "at least 1 level and 2 codes on 1 axis are needed."
         )
+    distinct = _distinct(vectors, codes)
     if distinct < codes:
         raise CodebookError(
             f"the catalogue has {distinct} distinct texts, fewer than {codes} codes a level; "
             "set codes lower, or 0 to follow the catalogue's size."
         )
-    with threadpool_limits(limits=1):  # sums over threads come in any order: one thread, one result
-        mean, axes = _main_axes(vectors, config.axes)
-        rest = (vectors.astype(np.float64) - mean) @ axes.astype(np.float64).T
-        centroids = []
-        for level in range(levels):
-            centres = _fit_level(rest, codes, config.seed + level)
-            rest = rest - centres[nearest(rest, centres)]
-            centroids.append(centres.astype(np.float32))
-    return Codebook(np.stack(centroids), axes, mean, encoder, template)
+
+
+def _sample(vectors: np.ndarray, rows: int, seed: int) -> np.ndarray:
+    """All vectors, or so many drawn by the seed, in their order."""
+    if len(vectors) <= rows:
+        return vectors
+    return vectors[np.sort(np.random.default_rng(seed).choice(len(vectors), rows, replace=False))]
+
+
+def _distinct(rows: np.ndarray, enough: int, decimals: int | None = None) -> int:
+    """Number of distinct rows, to so many decimals; any from `enough` on where there are as many."""
+    for some in (rows[: 4 * enough], rows):
+        found = len(np.unique(some if decimals is None else some.round(decimals), axis=0))
+        if found >= enough:
+            break
+    return found
 
 
 def _main_axes(vectors: np.ndarray, axes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -85,10 +121,61 @@ def _main_axes(vectors: np.ndarray, axes: int) -> tuple[np.ndarray, np.ndarray]:
     return fitted.mean_.astype(np.float32), fitted.components_.astype(np.float32)
 
 
-def _fit_level(rest: np.ndarray, codes: int, seed: int) -> np.ndarray:
-    distinct = len(np.unique(rest.round(10), axis=0))
+def _fit_level(rest: np.ndarray, codes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centres [codes, axes] by scikit-learn, of the best start, and each row's nearest [N]."""
+    distinct = _distinct(rest, codes, DECIMALS[rest.dtype.name])
     fitted = KMeans(min(codes, distinct), n_init=RESTARTS, random_state=seed).fit(rest)
-    centres = fitted.cluster_centers_.astype(np.float32).astype(np.float64)
+    centres = fitted.cluster_centers_.astype(np.float32).astype(rest.dtype)
     if len(centres) < codes:  # fewer distinct residuals than codes: the last levels' spare codes stay unused
         centres = np.concatenate([centres, np.repeat(centres[:1], codes - len(centres), axis=0)])
-    return centres
+    return centres, nearest(rest, centres)
+
+
+def _grow_level(rest: np.ndarray, codes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same by k-means on 2, 4, 8, ... and at last all main axes of the residual."""
+    if _distinct(rest, codes, DECIMALS[rest.dtype.name]) < codes:
+        return _fit_level(rest, codes, seed)
+    some = rest[:: max(1, len(rest) // (4 * rest.shape[1]))]  # enough for an order of the axes
+    turn = np.ascontiguousarray(np.linalg.eigh(some.T @ some)[1][:, ::-1])
+    turned = rest @ turn
+    widths = [2**power for power in range(1, 32) if 2**power < rest.shape[1]] + [rest.shape[1]]
+    start = turned[np.random.default_rng(seed).choice(len(rest), codes, replace=False)]
+    chosen = _assign(turned[:, : widths[0]], start[:, : widths[0]])[0]
+    for width in widths:
+        centres, chosen = _lloyd(np.ascontiguousarray(turned[:, :width]), chosen, codes)
+    return centres @ turn.T, chosen
+
+
+def _lloyd(rows: np.ndarray, chosen: np.ndarray, codes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centres [codes, axes] and each row's nearest [N] after Lloyd's rounds from the clusters given."""
+    lengths, before = float(np.square(rows).sum(dtype=np.float64)), np.inf
+    for _ in range(ROUNDS):
+        centres = _means(rows, chosen, codes)
+        chosen, gain = _assign(rows, centres)
+        if lengths - gain > before * (1 - GAIN):
+            break
+        before = lengths - gain
+    return centres, chosen
+
+
+def _assign(rows: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, float]:
+    """Nearest centre of each row [N], and by how much the centres lower the summed squared length."""
+    half, chosen, gain = np.square(centres).sum(axis=1) / 2, np.empty(len(rows), dtype=np.int64), 0.0
+    for at in range(0, len(rows), CACHED_ROWS):
+        score = rows[at : at + CACHED_ROWS] @ centres.T
+        score -= half
+        best = chosen[at : at + CACHED_ROWS] = score.argmax(axis=1)
+        gain += 2 * float(np.take_along_axis(score, best[:, None], axis=1).sum(dtype=np.float64))
+    return chosen, gain
+
+
+def _means(rows: np.ndarray, chosen: np.ndarray, codes: int) -> np.ndarray:
+    """Mean row of each code [codes, axes]; codes without rows get those farthest from their own mean."""
+    member = csr_matrix((np.ones_like(rows[:, 0]), (chosen, np.arange(len(rows)))), shape=(codes, len(rows)))
+    sizes = np.bincount(chosen, minlength=codes)
+    means = (member @ rows) / np.maximum(sizes, 1).astype(rows.dtype)[:, None]
+    empty = np.flatnonzero(sizes == 0)
+    if len(empty):
+        away = np.square(rows - means[chosen]).sum(axis=1)
+        means[empty] = rows[np.argsort(-away, kind="stable")[: len(empty)]]
+    return means
