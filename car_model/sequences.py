@@ -75,7 +75,10 @@ def windows(train: Sequence[np.ndarray], history: int, rng: np.random.Generator)
 def batches(
     train: Sequence[np.ndarray], history: int, size: int, rng: np.random.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch of (inputs, targets), both int64 [B, T]; windows of like length share a batch."""
+    """One epoch of (inputs, targets), both int64 [B, T]; windows of like length share a batch.
+
+    Batches of short windows hold few targets: a loss that is a mean over a batch must be weighted by them.
+    """
     cut = windows(train, history, rng)
     order = rng.permutation(len(cut))
     order = order[np.argsort([len(cut[at]) for at in order], kind="stable")]

@@ -167,6 +167,7 @@ class _Run:
         history = self.asked.config.history
         rows = sum(math.ceil((len(seq) - 1) / history) for seq in data.train if len(seq) > 1)
         self.steps_an_epoch = max(1, math.ceil(rows / config.batch_size))
+        self.targets_a_batch = sum(len(seq) - 1 for seq in data.train if len(seq) > 1) / self.steps_an_epoch
         self.epoch, self.step, self.waited, self.top = 0, 0, 0, -1.0
         self.curves = Curves()
         self.best = self._weights()
@@ -204,6 +205,8 @@ class _Run:
                 group["lr"] = self.config.learning_rate * self._schedule()
             with autocast(where, self.config.precision):
                 losses = self.losses(inputs.to(where), wanted.to(where))
+            # Histories of like length share a batch; every target counts the same, whatever its batch holds.
+            weight *= int((batch[1] != 0).sum()) / self.targets_a_batch
             (losses["loss"] * weight).backward()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)

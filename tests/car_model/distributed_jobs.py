@@ -27,7 +27,7 @@ CONFIG = TrainConfig(epochs=4, batch_size=16, learning_rate=0.01, threads=1)
 RANK = int(os.environ.get("RANK", "0"))
 Case = tuple[Callable[[], nn.Module], TrainConfig]
 CASES: dict[str, Case] = {
-    "car": (tiny_car, replace(CONFIG, learning_rate=0.002)),
+    "car": (tiny_car, replace(CONFIG, learning_rate=0.001)),
     "car, float64": (lambda: tiny_car().double(), CONFIG),
     "car, full, gated, untied": (
         lambda: tiny_car(layout="full", fusion="gated", tied=False).double(),

@@ -56,7 +56,9 @@ def test_the_scale_that_ranks_best_is_chosen() -> None:
     gains = {scale: round(slow_gain(parts, data, scale), 6) for scale in THINK_SCALES}
     best = max(gains.values())
     assert gains[0.0] < best
-    assert choose_think_scale(parts.model, data) == min(scale for scale, gain in gains.items() if gain == best)
+    assert choose_think_scale(parts.model, data) == min(
+        scale for scale, gain in gains.items() if gain == best
+    )
 
 
 def test_ties_go_to_the_smaller_scale(parts: Bundle) -> None:

@@ -185,3 +185,22 @@ def test_bfloat16_trains_to_about_the_same_and_leaves_float32_weights() -> None:
     assert {weight.dtype for weight in models["bfloat16"].parameters()} == {torch.float32}
     assert curves["bfloat16"] != curves["float32"]
     assert curves["bfloat16"] == pytest.approx(curves["float32"], rel=0.02)
+
+
+class Constant(Popularity):
+    """Its loss is one weight, so that the gradient is what the loop multiplies a batch's loss by."""
+
+    def loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.counts.append(int((targets != 0).sum()))
+        return {"loss": self.bias[0] + 0 * self.bias.sum(), "act": self.bias[0].detach()}
+
+
+def test_every_target_counts_the_same_whatever_batch_it_is_in(data: Histories) -> None:
+    model, grads = Constant(), []
+    model.counts = []  # type: ignore[assignment]
+    model.bias.register_hook(lambda grad: grads.append(float(grad[0])))
+    short = [seq[: 2 + at % 9] for at, seq in enumerate(data.train)]
+    train(model, replace(data, train=short), replace(CONFIG, epochs=1, batch_size=8))
+    assert len(set(model.counts)) > 3
+    mean = sum(model.counts) / len(model.counts)
+    assert grads == pytest.approx([count / mean for count in model.counts], rel=1e-5)
