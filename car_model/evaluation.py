@@ -38,12 +38,18 @@ class Ranker(Protocol):
     def scores(self, histories: Sequence[np.ndarray]) -> Tensor: ...
 
 
+class Scorer(Protocol):
+    """Scores [B, N + 1] of every UID after right-padded histories [B, T]."""
+
+    def score(self, uids: Tensor) -> Tensor: ...
+
+
 @dataclass
 class Baseline:
     """A model that scores padded UIDs, as a Ranker."""
 
     catalogue: Catalogue
-    model: SASRec | Popularity
+    model: Scorer
     history: int
 
     def scores(self, histories: Sequence[np.ndarray]) -> Tensor:

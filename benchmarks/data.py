@@ -1,0 +1,117 @@
+"""The real datasets as the benchmarks read them: ingested, tokenized, in either order of ties."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from car_model.catalogue import Catalogue
+from car_model.dataset import Dataset
+from car_model.digests import json_digest
+from car_model.encoder import EncoderSpec, embed, load, settle_precision
+from car_model.quantise import CodebookConfig, default_codes, fit
+from ingestion.ingest import ingest
+from ingestion.sources import resolve
+
+CACHE = Path(".cache")
+MOVIELENS = "movielens"
+SHUFFLE_SEED = 0
+Order = Literal["stored", "shuffled"]
+ORDERS = ("stored", "shuffled")
+Method = Literal["rkmeans", "rqvae", "lsh"]
+
+
+def load_dataset(path: str, order: Order = "stored") -> Dataset:
+    """Ingest `movielens`, or the folder of an Amazon 2014 set, as the pipeline does.
+
+    Args:
+        order: of interactions on the same day: as stored, or shuffled with a fixed seed before the split.
+            The Amazon files store ties by product number, which a model can exploit.
+
+    Raises:
+        ValueError: MovieLens has no such ties.
+    """
+    if path == MOVIELENS and order == "shuffled":
+        raise ValueError("movielens has no column that says what is tied; use the order as stored.")
+    if order == "shuffled":
+        path = str(shuffle_ties(Path(path), CACHE / "shuffled"))
+    config = resolve(MOVIELENS if path == MOVIELENS else "amazon2014", path, CACHE / "sources")
+    with TemporaryDirectory() as folder:
+        ingest(config, Path(folder) / "dataset", CACHE / "sources")
+        return Dataset.load(Path(folder) / "dataset")
+
+
+def shuffle_ties(source: Path, target: Path, seed: int = SHUFFLE_SEED) -> Path:
+    """A copy of an Amazon 2014 set whose same-day interactions are in random order; returns its folder.
+
+    An interaction is tied to the one before it where `gap_seconds` is 0; `position` is numbered anew.
+    """
+    folder = target / source.resolve().name
+    folder.mkdir(parents=True, exist_ok=True)
+    frame = pd.read_csv(source / "interactions.tsv", sep="\t", dtype=str, keep_default_na=False, quoting=3)
+    frame["position"] = frame["position"].astype(int)
+    frame = frame.sort_values(["user_id", "position"], kind="stable", ignore_index=True)
+    day = (frame["gap_seconds"] != "0").groupby(frame["user_id"]).cumsum()
+    dice = np.random.default_rng(seed).random(len(frame))
+    keyed = frame.assign(day=day, dice=dice).sort_values(["user_id", "day", "dice"], ignore_index=True)
+    shuffled = keyed.drop(columns=["day", "dice"])
+    shuffled["position"] = frame["position"]
+    _write(folder / "interactions.tsv", shuffled.to_csv(sep="\t", index=False, quoting=3))
+    _write(folder / "items.jsonl", (source / "items.jsonl").read_text(encoding="utf-8"))
+    return folder
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Items with their SIDs by one method, and what made them."""
+
+    catalogue: Catalogue
+    codes: int
+    vectors: np.ndarray
+    digest: str
+
+
+def text_vectors(dataset: Dataset) -> np.ndarray:
+    """Vectors [N, dim] of the items' texts by the embedded encoder, cached."""
+    encoder = settle_precision(load(EncoderSpec()), dataset.texts())
+    return embed(encoder, dataset.texts(), CACHE / "vectors")
+
+
+def tokens(dataset: Dataset, method: Method = "rkmeans", levels: int = 4, codes: int = 0) -> Tokens:
+    """SIDs of a dataset's items; `codes` 0 follows the catalogue's size."""
+    vectors = text_vectors(dataset)
+    codes = codes or default_codes(len(vectors))
+    key = json_digest([dataset.texts(), method, levels, codes])
+    kept = CACHE / "sids" / f"{key}.npy"
+    if kept.is_file():
+        sids = np.load(kept, allow_pickle=False)
+    else:
+        sids = _sids(method, vectors, levels, codes)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        part = kept.with_suffix(f".{os.getpid()}.npy")
+        np.save(part, sids, allow_pickle=False)
+        part.replace(kept)
+    items = dataset.items
+    catalogue = Catalogue(items["item_id"].astype(str).tolist(), items["title"].astype(str).tolist(), sids)
+    return Tokens(catalogue, codes, vectors, json_digest(sids.tolist()))
+
+
+def _sids(method: Method, vectors: np.ndarray, levels: int, codes: int) -> np.ndarray:
+    if method == "rkmeans":
+        codebook = fit(vectors, EncoderSpec(), "", CodebookConfig(levels=levels, codes=codes))
+        return codebook.encode(vectors)
+    from benchmarks.quantisers import sids_by  # noqa: PLC0415 - only two rows need it
+
+    return sids_by(method, vectors, levels, codes, seed=0)

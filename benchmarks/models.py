@@ -1,0 +1,107 @@
+"""A row of the table becomes a trained model that ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.data import Tokens
+from car_model.autoregressive import ARConfig, AutoRegressive
+from car_model.baselines import Popularity, SASRec
+from car_model.catalogue import Catalogue
+from car_model.evaluation import Baseline, Ranker
+from car_model.fitting import choose_think_scale
+from car_model.model import CAR
+from car_model.recipe import SIZES, Recipe
+from car_model.recommend import rank_scores
+from car_model.sequences import Histories, pad
+from car_model.training import train
+
+VALID_USERS = 2000  # a beam search over every user after every epoch would take longer than the training
+
+
+@dataclass
+class Fitted:
+    """A model that ranks, how it learned, and the weight of thinking chosen for it on validation."""
+
+    ranker: Ranker
+    curves: dict[str, list]
+    think_scale: float
+    parameters: int
+
+
+@dataclass
+class Scored:
+    """CAR with a weight of thinking, as a Ranker: what the Recommender ranks by, without its texts."""
+
+    catalogue: Catalogue
+    model: CAR
+    scale: float
+
+    def scores(self, histories: Sequence[np.ndarray]) -> Tensor:
+        """Scores [B, N + 1]."""
+        with torch.inference_mode():
+            states = self.model.last_state(pad(histories, self.model.config.history))
+            return rank_scores(self.model, states, self.model.config.levels, self.scale)
+
+
+def fit_model(kind: str, tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
+    """Train one model of a kind (`benchmarks.rows.Kind`) on a data set's histories."""
+    torch.manual_seed(recipe.seed)
+    return FITS[kind](tokens, data, recipe, checkpoint)
+
+
+def _popularity(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
+    model = Popularity(data.counts(tokens.catalogue.size))
+    return Fitted(Baseline(tokens.catalogue, model, recipe.history), {}, 0.0, 0)
+
+
+def _sasrec(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
+    model = SASRec(recipe.sasrec(tokens.catalogue.size))
+    curves = train(model, data, recipe.budget(baseline=True), checkpoint, "SASRec")
+    return Fitted(Baseline(tokens.catalogue, model, model.config.history), curves, 0.0, _size(model))
+
+
+def _car(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
+    catalogue = tokens.catalogue
+    sids = torch.from_numpy(catalogue.sid_table)
+    model = CAR(recipe.car(catalogue.size, sids.shape[1], tokens.codes), sids)
+    curves = train(model, data, recipe.budget(), checkpoint, "CAR")
+    scale = choose_think_scale(model, data)
+    return Fitted(Scored(catalogue, model, scale), curves, scale, _size(model))
+
+
+def _autoregressive(uid: bool) -> Callable[..., Fitted]:
+    def fit(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
+        catalogue = tokens.catalogue
+        sids = torch.from_numpy(catalogue.sid_table)
+        sizes: dict[str, Any] = recipe.model_dump(include=set(SIZES))
+        config = ARConfig(catalogue.size, sids.shape[1], tokens.codes, uid=uid, **sizes)
+        model = AutoRegressive(config, sids)
+        few = np.linspace(0, len(data.users) - 1, min(VALID_USERS, len(data.users))).astype(int)
+        valid = np.zeros_like(data.valid)
+        valid[few] = data.valid[few]
+        watched = Histories(data.users, data.train, valid, data.test)
+        curves = train(model, watched, recipe.budget(), checkpoint, "AR" if uid else "TIGER-style")
+        return Fitted(Baseline(catalogue, model, config.history), curves, 0.0, _size(model))
+
+    return fit
+
+
+def _size(model: torch.nn.Module) -> int:
+    return sum(weight.numel() for weight in model.parameters())
+
+
+FITS: dict[str, Callable[[Tokens, Histories, Recipe, Path], Fitted]] = {
+    "popularity": _popularity,
+    "sasrec": _sasrec,
+    "car": _car,
+    "ar": _autoregressive(uid=True),
+    "tiger": _autoregressive(uid=False),
+}
