@@ -24,22 +24,19 @@ from typing import Any
 import numpy as np
 import torch
 import typer
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.ablation import CACHE, RESULTS, load_dataset, machine
+from benchmarks.data import load_dataset, tokens
+from benchmarks.machine import machine
+from benchmarks.sheets import Sheet
 from car_model.autoregressive import ARConfig, AutoRegressive
 from car_model.beam import beam_search
 from car_model.dataset import Dataset
-from car_model.encoder import EncoderSpec
 from car_model.model import CAR, CARConfig
-from car_model.quantise import CodebookConfig
 from car_model.sequences import pad
-from car_model.tokenization import tokenize
 
-OUTPUT = RESULTS / "speed" / "inference-toys.json"
+OUTPUT = Path("benchmarks/results/speed/inference-toys.json")
 SIZES: dict[str, Any] = {"width": 64, "layers": 2, "heads": 2, "history": 50}
 WIDTHS = (5, 10, 20, 50)  # of beams, and how many items CAR is asked for
 TOP = 10
@@ -75,13 +72,13 @@ def main(
     output: Path = OUTPUT,
 ) -> None:
     """Time all variants, print the table, write the figures."""
-    dataset = load_dataset("amazon2014", data_dir)
-    tokens = tokenize(dataset, EncoderSpec(), CodebookConfig(), CACHE / "vectors")
+    dataset = load_dataset(data_dir)
+    made = tokens(dataset)
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    sids = torch.from_numpy(tokens.catalogue.sid_table)
-    chosen = variants(sids, tokens.codebook.codes)
-    prompts = histories(dataset, tokens.catalogue.uids, samples, seed)
+    sids = torch.from_numpy(made.catalogue.sid_table)
+    chosen = variants(sids, made.codes)
+    prompts = histories(dataset, made.catalogue.uids, samples, seed)
     figures = []
     for kind, rows in prompts.items():
         for batch in BATCHES:
@@ -90,9 +87,9 @@ def main(
     lengths = {kind: float((rows != 0).sum(dim=1).float().mean()) for kind, rows in prompts.items()}
     found = {
         "dataset": dataset.report["name"],
-        "items": tokens.catalogue.size,
+        "items": made.catalogue.size,
         "levels": sids.shape[1],
-        "codes": tokens.codebook.codes,
+        "codes": made.codes,
         "sizes": SIZES,
         "dtype": "float32",
         "machine": machine(),
@@ -103,7 +100,8 @@ def main(
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
-    show(found)
+    for sheet in sheets(found):
+        sheet.print()
 
 
 def histories(dataset: Dataset, uids: dict[str, int], samples: int, seed: int) -> dict[str, Tensor]:
@@ -212,29 +210,25 @@ def spread(values: np.ndarray) -> dict[str, float]:
     return {"median": median(values.tolist()), "min": float(values.min()), "max": float(values.max())}
 
 
-def show(found: dict[str, Any]) -> None:
-    """Print a table a kind of history, both batch sizes side by side."""
-    console = Console(width=150)
+def sheets(found: dict[str, Any]) -> list[Sheet]:
+    """A table a kind of history, both batch sizes side by side."""
+    made = []
     for kind, length in found["mean_history"].items():
-        table = Table(
-            title=f"{found['dataset']}, histories {kind} ({length:.0f} items): median (min-max) of "
-            f"{found['rounds']} rounds"
-        )
-        for column in ("model", "beam", "k"):
-            table.add_column(column, justify="left" if column == "model" else "right")
+        columns = ["model", "beam", "k"]
         for batch in BATCHES:
-            for column in ("ms a sample", "x CAR fast", "at equal k"):
-                table.add_column(f"{column}\nbatch {batch}", justify="right")
-        rows = [
+            columns += [f"{name}, batch {batch}" for name in ("ms a sample", "x CAR fast", "at equal k")]
+        groups = [
             [row for row in found["figures"] if (row["histories"], row["batch"]) == (kind, batch)]
             for batch in BATCHES
         ]
-        for pair in zip(*rows, strict=True):
-            first = pair[0]
-            cells = [cell for row in pair for cell in _cells(row)]
-            table.add_row(first["model"], str(first["beam"] or ""), str(first["top"]), *cells)
-        console.print(table)
-    console.print(found["machine"])
+        rows = [
+            [pair[0]["model"], str(pair[0]["beam"] or ""), str(pair[0]["top"])]
+            + [cell for row in pair for cell in _cells(row)]
+            for pair in zip(*groups, strict=True)
+        ]
+        title = f"Inference on {found['dataset']}, histories {kind} ({length:.0f} items)"
+        made.append(Sheet(f"{title}: median (min-max) of {found['rounds']} rounds", columns, rows))
+    return made
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
