@@ -29,7 +29,7 @@ class Row:
 AMAZON: dict[str, Any] = {
     **{"dropout": 0.5, "learning_rate": 2e-3, "batch_size": 128, "epochs": 20, "patience": 20},
     **{"precision": "bfloat16", "threads": 1},
-    "baseline": {"epochs": 30, "patience": 30},
+    "baseline": {"epochs": 30, "patience": 30, "batching": "random"},
 }
 BASE: dict[str, dict[str, Any]] = {
     "movielens-100k": {},

@@ -8,11 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from car_model.baselines import SASRecConfig
 from car_model.model import CARConfig, Fusion, Layout
-from car_model.training import Precision, TrainConfig
+from car_model.training import Batching, Precision, TrainConfig
 
 SIZES = ("width", "layers", "heads", "history", "dropout")
 BUDGET = (
-    *("epochs", "batch_size", "learning_rate", "weight_decay", "warmup"),
+    *("epochs", "batch_size", "batching", "learning_rate", "weight_decay", "warmup"),
     *("patience", "seed", "threads", "precision"),
 )
 
@@ -36,6 +36,7 @@ class Recipe(BaseModel):
     tied: bool = True
     epochs: int = Field(20, ge=1)
     batch_size: int = Field(64, ge=1)
+    batching: Batching = "length"
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     warmup: float = Field(0.05, ge=0, le=1)
@@ -43,7 +44,7 @@ class Recipe(BaseModel):
     seed: int = 0
     threads: int = Field(0, ge=0)
     precision: Precision = "auto"
-    baseline: dict[str, float | int] = {}
+    baseline: dict[str, float | int | str] = {}
 
     def car(self, items: int, levels: int, codes: int) -> CARConfig:
         """CAR's configuration for a catalogue."""

@@ -73,15 +73,18 @@ def windows(train: Sequence[np.ndarray], history: int, rng: np.random.Generator)
 
 
 def batches(
-    train: Sequence[np.ndarray], history: int, size: int, rng: np.random.Generator
+    train: Sequence[np.ndarray], history: int, size: int, rng: np.random.Generator, by_length: bool = True
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch of (inputs, targets), both int64 [B, T]; windows of like length share a batch.
+    """One epoch of (inputs, targets), both int64 [B, T], right-padded.
 
-    Batches of short windows hold few targets: a loss that is a mean over a batch must be weighted by them.
+    Args:
+        by_length: windows of like length share a batch, which saves padding; else any windows do. Batches
+            of short windows hold few targets: a loss that is a mean over a batch must be weighted by them.
     """
     cut = windows(train, history, rng)
     order = rng.permutation(len(cut))
-    order = order[np.argsort([len(cut[at]) for at in order], kind="stable")]
+    if by_length:
+        order = order[np.argsort([len(cut[at]) for at in order], kind="stable")]
     groups = [order[at : at + size] for at in range(0, len(order), size)]
     for group in rng.permutation(len(groups)):
         rows = pad([cut[at] for at in groups[group]], history + 1)

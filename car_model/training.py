@@ -26,6 +26,7 @@ from car_model.threads import limit_threads
 
 SCORE_ROWS = 256
 Precision = Literal["auto", "float32", "bfloat16"]
+Batching = Literal["length", "random"]
 
 
 class Trainable(Protocol):
@@ -50,6 +51,7 @@ class TrainConfig:
 
     epochs: int = 20
     batch_size: int = 64  # of all processes together
+    batching: Batching = "length"  # windows of like length share a batch, or any do
     learning_rate: float = 2e-3
     weight_decay: float = 0.0
     warmup: float = 0.05  # share of all steps
@@ -199,13 +201,14 @@ class _Run:
         where = next(self.model.parameters()).device
         sums: dict[str, float] = {}
         targets = 0
-        for batch in batches(self.data.train, self.asked.config.history, self.config.batch_size, rng):
+        size, by_length = self.config.batch_size, self.config.batching == "length"
+        for batch in batches(self.data.train, self.asked.config.history, size, rng, by_length):
             inputs, wanted, weight = self.world.share(*batch)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * self._schedule()
             with autocast(where, self.config.precision):
                 losses = self.losses(inputs.to(where), wanted.to(where))
-            # Histories of like length share a batch; every target counts the same, whatever its batch holds.
+            # Every target counts the same, however many its batch holds: of like length, that varies much.
             weight *= int((batch[1] != 0).sum()) / self.targets_a_batch
             (losses["loss"] * weight).backward()
             self.optimizer.step()

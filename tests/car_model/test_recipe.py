@@ -65,7 +65,7 @@ def test_the_baselines_numbers_are_of_the_right_kind() -> None:
         ({"baseline": [1]}, "'baseline' is"),
         ({"baseline": {"width": -5}}, "'width' is -5"),
         ({"baseline": {"epochs": 0.5}}, "'epochs' is 0.5"),
-        ({"baseline": {"dropout": "much"}}, "baseline"),
+        ({"baseline": {"dropout": "much"}}, "'dropout' is 'much'"),
     ],
 )
 def test_what_is_wrong_is_named(values: dict[str, Any], said: str) -> None:

@@ -45,13 +45,13 @@ def test_the_phase_moves_with_the_seed_for_long_sequences_alone() -> None:
     assert len(last) == 1
 
 
-@given(LENGTHS, st.integers(1, 12), st.integers(1, 5), st.integers(0, 5))
+@given(LENGTHS, st.integers(1, 12), st.integers(1, 5), st.integers(0, 5), st.booleans())
 def test_batches_teach_every_step_of_every_user_once(
-    lengths: list[int], history: int, size: int, seed: int
+    lengths: list[int], history: int, size: int, seed: int, by_length: bool
 ) -> None:
     train = sequences(lengths)
     steps: Counter[tuple[int, int]] = Counter()
-    for inputs, targets in batches(train, history, size, np.random.default_rng(seed)):
+    for inputs, targets in batches(train, history, size, np.random.default_rng(seed), by_length):
         assert inputs.shape == targets.shape
         assert inputs.shape[0] <= size
         assert inputs.shape[1] <= history
@@ -67,6 +67,17 @@ def test_targets_are_inputs_one_step_on(lengths: list[int], history: int, seed: 
         assert bool((ahead == real).all())
         empty = inputs == 0
         assert not bool((empty[:, :-1] & ~empty[:, 1:]).any())  # padding is on the right only
+
+
+def test_windows_of_like_length_share_a_batch_where_asked_for() -> None:
+    lengths = [2, 9, 5, 3, 8, 4, 7, 6] * 4
+
+    def padding(by_length: bool) -> int:
+        made = batches(sequences(lengths), 10, 4, np.random.default_rng(0), by_length)
+        return sum(int((inputs == 0).sum()) for inputs, _ in made)
+
+    assert padding(by_length=True) == 0
+    assert padding(by_length=False) > 50
 
 
 def test_one_seed_gives_one_epoch_and_another_gives_another() -> None:
