@@ -1,7 +1,7 @@
 """How good codebooks of different sizes are on a catalogue: perplexity, error and collisions, in one table.
 
 python -m benchmarks.codebook --data movielens
-python -m benchmarks.codebook --data amazon2014 --data-dir DIR
+python -m benchmarks.codebook --data PATH/amazon2014/Beauty
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.ablation import CACHE, load_dataset
+from benchmarks.data import CACHE, load_dataset
 from car_model.encoder import EncoderSpec
 from car_model.quantise import CodebookConfig, default_codes
 from car_model.tokenization import tokenize
@@ -20,9 +20,9 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def main(data: str = "movielens", data_dir: str = "", seed: int = 0) -> None:
+def main(data: str = "movielens", seed: int = 0) -> None:
     """Fit a codebook of every size, with and without the projection on the main axes."""
-    dataset = load_dataset(data, data_dir)
+    dataset = load_dataset(data)
     usual = default_codes(len(dataset.items))
     table = Table(title=f"{dataset.report['name']}: four levels, by axes and codes")
     for column in (
