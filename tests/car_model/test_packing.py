@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from car_model.baselines import SASRec
 from car_model.model import CAR
 from car_model.packing import Packing
-from car_model.transformer import attention
+from car_model.transformer import Dropout, attention
 from tests.car_model.builders import tiny_car, tiny_sasrec
 from tests.fixtures import ITEMS
 
@@ -134,3 +134,18 @@ def test_attention_in_bfloat16_is_that_of_float32_rounded() -> None:
         found = attention(qkv)
     assert found.dtype == torch.bfloat16
     assert torch.equal(found, attention(qkv.float()).bfloat16())
+
+
+@pytest.mark.parametrize("p", [0.0, 0.2, 0.5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_drops_its_share_and_scales_the_rest(p: float, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = torch.full((400, 100), 2.0, dtype=dtype, requires_grad=True)
+    drop = Dropout(p)
+    found = drop(x)
+    kept = found != 0
+    assert kept.float().mean().item() == pytest.approx(1 - p, abs=0.01)
+    torch.testing.assert_close(found[kept].float(), torch.full_like(found[kept], 2 / (1 - p)).float())
+    found.sum().backward()
+    torch.testing.assert_close(x.grad, (kept / (1 - p)).to(dtype))
+    assert torch.equal(drop.eval()(x), x)
