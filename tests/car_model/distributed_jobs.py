@@ -73,6 +73,7 @@ def with_state(folder: Path, name: str = "resumable") -> None:
     model = tiny_car(seed=RANK, dropout=0.3)  # the first process's weights count
     curves = train(model, data(), CONFIG, folder / f"state{RANK}")
     write(folder, name, curves, model.state_dict())
+    (folder / f"{name}.{RANK}.seed").write_text(str(torch.initial_seed()))
 
 
 def well(folder: Path) -> None:

@@ -21,6 +21,7 @@ from tests.car_model.distributed_jobs import CASES, data, trained
 SECONDS = 240  # the machine is shared
 JOBS = [sys.executable, "-m", "tests.car_model.distributed_jobs"]
 Result = tuple[dict[str, list], dict[str, Tensor]]
+pytestmark = pytest.mark.timeout(2 * SECONDS + 60)  # no test starts more than two runs
 
 
 def free_port() -> int:
@@ -110,7 +111,11 @@ def test_a_finished_run_is_not_trained_again(together: Path) -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(2 * SECONDS)
+def test_processes_drop_units_of_their_own(together: Path) -> None:
+    assert len({(together / f"resumable.{rank}.seed").read_text() for rank in (0, 1)}) == 2
+
+
+@pytest.mark.integration
 def test_a_dead_process_ends_the_run_and_the_next_ends_like_one_without_a_death(
     together: Path, tmp_path: Path
 ) -> None:
