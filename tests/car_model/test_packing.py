@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -53,10 +54,15 @@ def gradients(model: CAR | SASRec, loss: torch.Tensor) -> dict[str, torch.Tensor
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-MODELS: dict[str, Callable[[], CAR | SASRec]] = {"sasrec": tiny_sasrec} | {
-    "-".join(map(str, shape)): lambda shape=shape: tiny_car(layout=shape[0], fusion=shape[1], tied=shape[2])
-    for shape in SHAPES
-}
+def models() -> dict[str, Callable[[], CAR | SASRec]]:
+    found: dict[str, Callable[[], CAR | SASRec]] = {"sasrec": tiny_sasrec}
+    for layout, fusion, tied in SHAPES:
+        make = partial(tiny_car, layout=layout, fusion=fusion, tied=tied)
+        found[f"{layout}-{fusion}-{tied}"] = make
+    return found
+
+
+MODELS = models()
 
 
 @pytest.mark.parametrize("name", MODELS)
