@@ -1,4 +1,4 @@
-"""docs/results.md, written from the measurements under benchmarks/results/.
+"""docs/results.md and its pictures, written from the measurements under benchmarks/results/.
 
 python -m benchmarks.results
 """
@@ -8,56 +8,126 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
-from benchmarks.ablation import RESULTS, VARIANTS
+from benchmarks.accuracy import RESULTS
+from benchmarks.pictures import ablation_bars, sid_bits
+from benchmarks.rows import ROWS
+from benchmarks.speed_tables import speed_sections
+from benchmarks.stats import METRICS, compared, spread
 
 PAGE = Path("docs/results.md")
-HEAD = """# Results
-
-Measured with `python -m benchmarks.ablation`, written by `python -m benchmarks.results`. Leave-one-out,
-full ranking over the whole catalogue, history masked; mean ± standard deviation over seeds of the model
-(the codebook is the same). Settings are chosen on the validation column; the test column is for the record.
-Every variant differs from `car` or `sasrec` in the one setting it names. Seconds are of training, on a
-machine that may have been busy with something else: read them as sizes, not as a comparison.
-"""
+NOTES = Path("benchmarks/notes")
+BASELINES = ("popularity", "sasrec", "tiger", "ar")
+Runs = dict[str, list[dict[str, Any]]]
 
 
 def main() -> None:
-    """Write the page."""
-    sections = [_section(folder) for folder in sorted(RESULTS.glob("ablation-*"))]
-    PAGE.write_text("\n".join([HEAD, *sections]))
+    """Write the page and its pictures."""
+    parts = [(NOTES / "head.md").read_text()]
+    for folder in sorted(RESULTS.iterdir()):
+        rows, trials = read_runs(folder)
+        parts += _accuracy_section(folder.name, rows, trials)
+    parts += speed_sections()
+    PAGE.write_text("\n".join(part.rstrip() + "\n" for part in parts))
     print(f"Wrote {PAGE}.")
 
 
-def _section(folder: Path) -> str:
-    runs = defaultdict(list)
+def read_runs(folder: Path) -> tuple[Runs, Runs]:
+    """Runs of rows, in the table's order, and of trials of other settings, each list by seed."""
+    rows: Runs = defaultdict(list)
+    trials: Runs = defaultdict(list)
     for path in sorted(folder.glob("*.json")):
-        found = json.loads(path.read_text())
-        runs[found["variant"]].append(found)
-    machines = sorted({run["machine"] for found in runs.values() for run in found})
-    ordered = [name for name in VARIANTS if name in runs]
-    lines = [
-        f"## {folder.name.removeprefix('ablation-')}\n",
-        f"Machine: {'; '.join(machines)}.\n",
-        "| variant | seeds | valid NDCG@10 | test Recall@10 | test NDCG@10 | seconds |",
-        "|---|---:|---:|---:|---:|---:|",
-        *(_row(name, runs[name]) for name in ordered),
+        run = json.loads(path.read_text())
+        if run["trial"]:
+            label = ", ".join(
+                [ROWS[run["row"]].title, *(f"{name} {value}" for name, value in run["trial"].items())]
+            )
+            trials[label].append(run)
+        else:
+            rows[run["row"]].append(run)
+    return {name: rows[name] for name in ROWS if name in rows}, dict(sorted(trials.items()))
+
+
+def _accuracy_section(name: str, rows: Runs, trials: Runs) -> list[str]:
+    machines = sorted({run["machine"] for runs in (*rows.values(), *trials.values()) for run in runs})
+    parts = [f"## {_title(name)}\n", f"Machine: {'; '.join(machines)}.\n"]
+    rival = _best_baseline(rows)
+    if rows:
+        parts.append(_table({ROWS[row].title: runs for row, runs in rows.items()}))
+    if rival and "car" in rows and all("ranks" in run for run in (*rows["car"], *rows[rival])):
+        parts.append(_comparison(rows, rival))
+    note = NOTES / f"{name}.md"
+    if note.is_file():
+        parts.append(note.read_text())
+    for picture in (ablation_bars(name, rows), sid_bits(name, rows)):
+        if picture:
+            parts.append(f"![{picture.stem}](images/{picture.name})\n")
+    if trials:
+        parts += ["### Trials of other settings\n", _table(trials)]
+    return parts
+
+
+def _title(name: str) -> str:
+    data, _, order = name.rpartition("-")
+    return f"{data}, ties {'as stored' if order == 'stored' else 'shuffled'}"
+
+
+def _best_baseline(rows: Runs) -> str | None:
+    """The baseline that is best on validation; popularity has none and only counts where it is alone."""
+    there = [name for name in BASELINES if name in rows]
+    return max(there, key=lambda name: mean(best_valid(run) for run in rows[name])) if there else None
+
+
+def best_valid(run: dict[str, Any]) -> float:
+    """Validation NDCG@10 of the epoch that was kept."""
+    return float(max(run["valid_ndcg@10"], default=0.0))
+
+
+def _table(rows: Runs) -> str:
+    names = [
+        "row",
+        "seeds",
+        "valid NDCG@10",
+        *(metric.replace("recall", "Recall").replace("ndcg", "NDCG") for metric in METRICS),
     ]
+    lines = [
+        f"| {' | '.join([*names, 'think scale', 'weights', 'epochs', 'seconds'])} |",
+        f"|---|{'---:|' * (len(names) + 3)}",
+    ]
+    for title, runs in rows.items():
+        cells = [
+            str(len(runs)),
+            spread([best_valid(run) for run in runs]) if runs[0]["valid_ndcg@10"] else "",
+        ]
+        cells += [spread([run["test"][metric] for run in runs]) for metric in METRICS]
+        cells += [", ".join(f"{run['think_scale']:g}" for run in runs) if "car" in runs[0]["row"] else ""]
+        cells += [f"{runs[0]['parameters'] / 1e6:.2f} M" if runs[0].get("parameters") else ""]
+        cells += [
+            ", ".join(str(len(run["valid_ndcg@10"])) for run in runs),
+            f"{mean(run['seconds'] for run in runs):.0f}",
+        ]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _row(name: str, runs: list[dict[str, Any]]) -> str:
-    valid = _spread([run["valid_ndcg@10"] for run in runs]) if runs[0]["epochs"] else ""
-    recall, ndcg = (_spread([run["test"][metric] for run in runs]) for metric in ("recall@10", "ndcg@10"))
-    return (
-        f"| {name} | {len(runs)} | {valid} | {recall} | {ndcg} | {mean(run['seconds'] for run in runs):.0f} |"
-    )
-
-
-def _spread(values: list[float]) -> str:
-    return f"{mean(values):.4f} ± {stdev(values) if len(values) > 1 else 0.0:.4f}"
+def _comparison(rows: Runs, rival: str) -> str:
+    """CAR against the best baseline and against its ablations, user by user."""
+    lines = [
+        f"CAR against others, user by user over the mean of the seeds (best baseline: {ROWS[rival].title}):\n"
+    ]
+    lines += ["| CAR against | Recall@10 | NDCG@10 |", "|---|---:|---:|"]
+    ours = [run["ranks"] for run in rows["car"]]
+    for name, runs in rows.items():
+        if name == "car" or not all("ranks" in run for run in runs):
+            continue
+        cells = []
+        for metric in ("recall@10", "ndcg@10"):
+            difference, low, high = compared(ours, [run["ranks"] for run in runs], metric)
+            cells.append(f"{difference:+.1%} [{low:+.1%}, {high:+.1%}]")
+        lines.append(f"| {ROWS[name].title} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

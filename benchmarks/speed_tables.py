@@ -1,0 +1,34 @@
+"""The speed sections of the results page: what each benchmark wrote, by its own tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import codebook_speed, inference, training_speed
+from benchmarks.sheets import Sheet
+
+FOLDER = Path("benchmarks/results/speed")
+NOTES = Path("benchmarks/notes")
+SECTIONS: dict[str, tuple[str, str, Callable[[dict[str, Any]], list[Sheet]]]] = {
+    "inference-toys": ("Inference", "python -m benchmarks.inference --data-dir PATH", inference.sheets),
+    "training": ("Training", "python -m benchmarks.training_speed --data-dir PATH", training_speed.sheets),
+    "codebook": ("Codebooks", "python -m benchmarks.codebook_speed", codebook_speed.sheets),
+}
+
+
+def speed_sections() -> list[str]:
+    """A section a benchmark that was run: command, machine, tables, remarks."""
+    parts = []
+    for name, (title, command, sheets) in SECTIONS.items():
+        path = FOLDER / f"{name}.json"
+        if not path.is_file():
+            continue
+        found = json.loads(path.read_text())
+        parts += [f"## {title}\n", f"`{command}` on: {found['machine']}.\n"]
+        parts += [sheet.markdown() for sheet in sheets(found)]
+        note = NOTES / f"{name}.md"
+        parts += [note.read_text()] if note.is_file() else []
+    return parts
