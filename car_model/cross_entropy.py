@@ -1,20 +1,27 @@
-"""Cross-entropy of a linear head, in blocks of rows, so that all logits never exist at once.
+"""Cross-entropy of a linear head, in blocks, so that all logits never exist at once.
 
 The gradient of softmax cross-entropy is known in closed form (softmax minus one-hot), so each block's is
-computed while its logits are still in cache, in memory of block x classes instead of rows x classes.
+computed while its logits are still in cache, in memory of a block instead of rows x classes. A block is some
+rows and all classes where those fit; with more classes it is rows x a tile of classes, whose logits are
+computed twice: once for the softmax's mass, once for the gradient.
 Under `torch.autocast` logits and products are of the autocast type, as for any linear layer, while the
 softmax's mass, the loss and the sums of gradients keep at least float32.
+
+Shape letters: N rows, C classes, D width, b rows of a block.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-BLOCK_BYTES = 3 << 20  # of a block's logits: they stay in cache
-BLOCK_ROWS = 32  # at least, however many the classes: fewer make slow products
+BLOCK_BYTES = 3 << 20  # of a block's logits: they stay in a CPU's cache
+GPU_BLOCK_BYTES = 256 << 20  # a GPU wants large products
+BLOCK_ROWS = 32  # of all classes, at least: fewer make slow products
+TILE_ROWS = 512  # where classes are tiled: the more, the fewer times all weights are read
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -26,7 +33,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         kind = states.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         with torch.autocast(kind, enabled=False):
-            loss, *grads = _blockwise(states.to(dtype), weight.to(dtype), bias.to(dtype), targets)
+            loss, *grads = _loss_and_gradients(states.to(dtype), weight.to(dtype), bias.to(dtype), targets)
         ctx.save_for_backward(
             *(grad.to(like.dtype) for grad, like in zip(grads, (states, weight, bias), strict=True))
         )
@@ -39,31 +46,68 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return d_states * grads[0], d_weight * grads[0], d_bias * grads[0], None
 
 
-def _blockwise(
+def _loss_and_gradients(
     states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mean loss, and its gradients of states, weight and bias, in float32 at least."""
-    rows, classes = len(states), len(weight)
+    rows, (size, tile) = len(states), block_sizes(states, len(weight))
     wide = torch.promote_types(states.dtype, torch.float32)
-    size = max(BLOCK_ROWS, BLOCK_BYTES // (classes * states.element_size()))
     d_states, d_weight, d_bias = (torch.zeros_like(x, dtype=wide) for x in (states, weight, bias))
-    total = torch.zeros((), dtype=torch.float64, device=states.device)
-    columns = weight.T.contiguous()  # [D, C]
+    own = weight[targets]  # [N, D] the one-hot part needs no blocks
+    total = -(torch.linalg.vecdot(states.to(wide), own.to(wide)) + bias[targets].to(wide)).sum()
     for at in range(0, rows, size):
-        block, wanted = states[at : at + size], targets[at : at + size]
-        share = torch.addmm(bias, block, columns)  # [b, C] logits
-        share.sub_(share.amax(dim=1, keepdim=True))
-        picked = share.gather(1, wanted[:, None]).to(wide)
-        mass = share.exp_().sum(dim=1, keepdim=True).to(wide)
-        total += (mass.log() - picked).sum()
-        scale = 1 / (mass * rows)  # applied to rows of D entries, not of C
-        d_states[at : at + size] = (share @ weight).to(wide) * scale - weight[wanted].to(wide) / rows
-        scale = scale.to(share.dtype)
-        d_weight += share.T @ (block * scale)
-        d_bias += (scale.T @ share)[0]
-    d_weight.index_add_(0, targets, states.to(wide), alpha=-1 / rows)  # the one-hot part of all blocks
-    d_bias -= targets.bincount(minlength=classes).to(wide) / rows
-    return (total / rows).to(wide), d_states, d_weight, d_bias
+        block = states[at : at + size]
+        shift, log_mass, shares = _softmax(block, weight, bias, tile)
+        total += log_mass.sum()
+        scale = (shift.to(wide) - log_mass).exp() / rows  # [b, 1] applied to rows of D entries, not of C
+        scaled, row = (block * scale).to(block.dtype), scale.T.to(block.dtype)
+        for start, share in shares:
+            stop = start + share.shape[1]
+            d_states[at : at + size] += (share @ weight[start:stop]).to(wide) * scale
+            d_weight[start:stop] += share.T @ scaled
+            d_bias[start:stop] += (row @ share)[0]
+    d_states -= own.to(wide) / rows
+    d_weight.index_add_(0, targets, states.to(wide), alpha=-1 / rows)
+    d_bias -= targets.bincount(minlength=len(weight)).to(wide) / rows
+    return total / rows, d_states, d_weight, d_bias
+
+
+def block_sizes(states: Tensor, classes: int) -> tuple[int, int]:
+    """Rows and classes of a block: all classes where enough rows of them fit, else a tile of them."""
+    fit = (BLOCK_BYTES if states.device.type == "cpu" else GPU_BLOCK_BYTES) // states.element_size()
+    if fit >= BLOCK_ROWS * classes:
+        return fit // classes, classes
+    rows = min(len(states), TILE_ROWS)
+    return rows, min(max(fit // rows, 1), classes)
+
+
+def _softmax(
+    block: Tensor, weight: Tensor, bias: Tensor, tile: int
+) -> tuple[Tensor, Tensor, Iterator[tuple[int, Tensor]]]:
+    """What the softmax of a block's logits is made of.
+
+    Returns:
+        shift [b, 1]; log of the exponentials' sum [b, 1], in float32 at least; and, tile by tile, the first
+        class and exp(logits - shift) [b, tile].
+    """
+    wide = torch.promote_types(block.dtype, torch.float32)
+    starts = range(0, len(weight), tile)
+    top = block.new_full((len(block), 1), torch.finfo(block.dtype).min)  # finite: a tile may be all barred
+    mass = torch.zeros_like(top, dtype=wide)
+    for start in starts:
+        share = _logits(block, weight, bias, start, tile)
+        old, top = top, torch.maximum(top, share.amax(dim=1, keepdim=True))
+        part = share.sub_(top).exp_().sum(dim=1, keepdim=True).to(wide)
+        mass = part if start == 0 else mass * (old - top).to(wide).exp() + part
+    log_mass = top.to(wide) + mass.log()
+    if len(starts) == 1:
+        return top, log_mass, iter([(0, share)])
+    shift = log_mass.to(block.dtype)
+    return shift, log_mass, ((at, _logits(block, weight, bias, at, tile).sub_(shift).exp_()) for at in starts)
+
+
+def _logits(block: Tensor, weight: Tensor, bias: Tensor, start: int, tile: int) -> Tensor:
+    return torch.addmm(bias[start : start + tile], block, weight[start : start + tile].T)
 
 
 def linear_cross_entropy(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:

@@ -32,11 +32,9 @@ def test_the_peer_has_cars_loss_and_gradients(layout: str, padding: Padding, eve
         (ours.uid.weight, theirs.car.uid.weight),
         (ours.code.weight, theirs.car.code.weight),
         (ours.transformer.position.weight, theirs.gpt2.wpe.weight),
-        (ours.transformer.blocks[0].qkv.weight, theirs.gpt2.h[0].attn.c_attn.weight.T),
     ]
-    for own, other in pairs[:3]:
+    for own, other in pairs:
         torch.testing.assert_close(own.grad, other.grad, rtol=0, atol=1e-6)
-    torch.testing.assert_close(*pairs[3])
 
 
 def test_batches_by_length_span_all_lengths() -> None:
@@ -56,6 +54,7 @@ def test_every_variant_is_timed_and_shown(monkeypatch: pytest.MonkeyPatch) -> No
     cells = build(tiny_sids(), 4, seed=0)
     assert len(cells) == len(VARIANTS) * 2
     train = tiny_histories().train
+    work: dict[training_speed.Order, list[training_speed.Batch]]
     work = {"random": sample(train, "random", 1, 0), "by length": sample(train, "by length", 1, 0)}
     rates = measure(cells, work, rounds=2, seed=0)
     assert (rates > 0).all()

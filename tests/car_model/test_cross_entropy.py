@@ -38,17 +38,20 @@ def plain(
 @given(
     rows=st.integers(1, 23),
     classes=st.integers(2, 40),
-    block=st.integers(1, 23),
+    fit=st.integers(1, 1000),
+    least=st.integers(1, 23),
+    tall=st.integers(1, 23),
     barred=st.booleans(),
     scale=st.sampled_from([0.01, 1.0, 30.0]),
 )
 def test_value_and_gradients_in_any_blocks(
-    rows: int, classes: int, block: int, barred: bool, scale: float
+    rows: int, classes: int, fit: int, least: int, tall: int, *, barred: bool, scale: float
 ) -> None:
     parts = problem(rows, classes, 3, barred, scale)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cross_entropy, "BLOCK_BYTES", 1)
-        patch.setattr(cross_entropy, "BLOCK_ROWS", block)
+        patch.setattr(cross_entropy, "BLOCK_BYTES", 8 * fit)
+        patch.setattr(cross_entropy, "BLOCK_ROWS", least)
+        patch.setattr(cross_entropy, "TILE_ROWS", tall)
         found = measured(linear_cross_entropy, parts)
     for ours, exact in zip(found, measured(plain, parts), strict=True):
         torch.testing.assert_close(ours, exact.nan_to_num(), rtol=1e-9, atol=1e-11)
@@ -79,7 +82,11 @@ def test_inputs_are_left_as_they_were() -> None:
     assert all(torch.equal(part, old) for part, old in zip(parts, before, strict=True))
 
 
-def test_under_autocast_products_are_bfloat16_and_the_rest_stays_close() -> None:
+@pytest.mark.parametrize("fit", [1 << 20, 1 << 8])
+def test_under_autocast_products_are_bfloat16_and_the_rest_stays_close(
+    fit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cross_entropy, "BLOCK_BYTES", fit)
     parts = [part.float() if part.is_floating_point() else part for part in problem(200, 50, 8, True, 1.0)]
     exact = measured(linear_cross_entropy, parts)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -90,16 +97,28 @@ def test_under_autocast_products_are_bfloat16_and_the_rest_stays_close() -> None
         assert float((ours - full).norm() / full.norm()) < 0.02
 
 
-def test_rows_are_never_fewer_than_a_product_needs_nor_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("classes", "rows", "tile"), [(12_000, 65, 12_000), (20_000, 39, 20_000), (1_000_000, 512, 1536)]
+)
+def test_blocks_fit_the_cache_and_products_stay_large(classes: int, rows: int, tile: int) -> None:
+    states = torch.zeros(1000, 64)
+    assert cross_entropy.block_sizes(states, classes) == (rows, tile)
+    assert rows * tile * 4 <= cross_entropy.BLOCK_BYTES
+    assert cross_entropy.block_sizes(states[:2], classes)[1] >= tile
+    assert cross_entropy.block_sizes(states.to("meta"), classes) == ((256 << 18) // classes, classes)
+
+
+def test_all_logits_never_exist_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     real = torch.addmm
 
     def spy(bias: torch.Tensor, block: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        seen.append(len(block))
+        seen.append(len(block) * weight.shape[1])
         return real(bias, block, weight)
 
     monkeypatch.setattr(torch, "addmm", spy)
-    classes = 2 * cross_entropy.BLOCK_BYTES // 4 // cross_entropy.BLOCK_ROWS
-    states, weight = torch.zeros(100, 1), torch.zeros(classes, 1)
-    linear_cross_entropy(states, weight, torch.zeros(classes), torch.zeros(100, dtype=torch.long))
-    assert seen == [32, 32, 32, 4]
+    for classes in (30_000, 20_000):  # tiled, and not
+        states, weight = torch.zeros(600, 1), torch.zeros(classes, 1)
+        linear_cross_entropy(states, weight, torch.zeros(classes), torch.zeros(600, dtype=torch.long))
+    assert max(seen) * 4 <= cross_entropy.BLOCK_BYTES
+    assert sum(seen) == 600 * (2 * 30_000 + 20_000)
