@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from benchmarks.quantisers import lsh_sids
 from car_model.catalogue import Catalogue
 from car_model.dataset import Dataset
 from car_model.digests import json_digest
@@ -24,7 +25,7 @@ MOVIELENS = "movielens"
 SHUFFLE_SEED = 0
 Order = Literal["stored", "shuffled"]
 ORDERS = ("stored", "shuffled")
-Method = Literal["rkmeans", "rqvae", "lsh"]
+Method = Literal["rkmeans", "lsh"]
 
 
 def load_dataset(path: str, order: Order = "stored") -> Dataset:
@@ -112,6 +113,4 @@ def _sids(method: Method, vectors: np.ndarray, levels: int, codes: int) -> np.nd
     if method == "rkmeans":
         codebook = fit(vectors, EncoderSpec(), "", CodebookConfig(levels=levels, codes=codes))
         return codebook.encode(vectors)
-    from benchmarks.quantisers import sids_by  # noqa: PLC0415 - only two rows need it
-
-    return sids_by(method, vectors, levels, codes, seed=0)
+    return lsh_sids(vectors, levels, codes)

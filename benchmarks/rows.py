@@ -49,7 +49,6 @@ ROWS: dict[str, Row] = {
     "car-1-level": Row("car", "CAR, 1 SID level", {"levels": 1}),
     "car-2-levels": Row("car", "CAR, 2 SID levels", {"levels": 2}),
     "car-3-levels": Row("car", "CAR, 3 SID levels", {"levels": 3}),
-    "car-rqvae": Row("car", "CAR, SIDs from RQ-VAE", {"method": "rqvae"}),
     "car-lsh": Row("car", "CAR, SIDs from LSH", {"method": "lsh"}),
     "car-full": Row("car", "CAR, full chunk: five positions an item", {"layout": "full"}),
     "car-full-no-fusion": Row("car", "CAR, full chunk, without fusion", {"layout": "full", "fusion": "none"}),
