@@ -43,7 +43,8 @@ class CodeSums(nn.Module):
     def forward(self, code: Tensor, slots: Tensor) -> Tensor:
         """The sum of the code rows of every item: code [C, D], slots [I, L] rows -> [I, D]."""
         if self._slots.device != slots.device or not torch.equal(self._slots, slots):
-            self._slots, self._carriers = slots.clone(), _carriers(slots, len(code))
+            with torch.inference_mode(False):  # a training step may be the next to read them
+                self._slots, self._carriers = slots.clone(), _carriers(slots, len(code))
         return _CodeSums.apply(code, slots, *self._carriers)
 
 

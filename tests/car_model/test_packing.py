@@ -112,6 +112,14 @@ def test_changed_sids_change_the_item_vectors_and_their_gradient() -> None:
     torch.testing.assert_close(found, carried.flatten(0, 1))
 
 
+def test_a_model_that_scored_first_can_still_be_trained() -> None:
+    scored, fresh, uids = tiny_car(), tiny_car(), batch()
+    with torch.inference_mode():
+        scored.score(uids)
+    found, exact = (gradients(car, car.loss(uids[:, :-1], uids[:, 1:])["loss"]) for car in (scored, fresh))
+    assert all(torch.equal(found[name], grad) for name, grad in exact.items())
+
+
 @given(lengths=st.lists(st.integers(0, 6), min_size=1, max_size=9).filter(any), slots=st.integers(1, 3))
 def test_packing_keeps_every_token_in_its_own_order(lengths: list[int], slots: int) -> None:
     uids = batch(lengths)
