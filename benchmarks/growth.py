@@ -16,11 +16,11 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -89,19 +89,22 @@ def measure(size: Size, rounds: int, threads: int) -> dict[str, Any]:
     sids = torch.randint(0, CODES, (size.items + 1, LEVELS))
     model = CAR(CARConfig(size.items, LEVELS, CODES, width=WIDTH, history=size.history), sids)
     rows = torch.randint(1, size.items + 1, (BATCH, size.history + 1))
-    prompt = rows[:1, 1:]
-    seconds: dict[str, float] = {}
-    model.eval()
-    with torch.inference_mode():
-        kept = model.act_weights()
-        seconds["answer"] = timed(lambda: answer(model, prompt, model.act_weights()), rounds)
-        seconds["answer_kept"] = timed(lambda: answer(model, prompt, kept), rounds)
+    seconds = answers(model.eval(), rows[:1, 1:], rounds)
     answering = peak() - before
-    del kept
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     model.train()
     seconds["step"] = timed(lambda: step(model, optimizer, rows), rounds)
     return {**asdict(size), **seconds, "answer_memory": answering, "step_memory": peak() - before}
+
+
+def answers(model: CAR, prompt: Tensor, rounds: int) -> dict[str, float]:
+    """Seconds to answer a history [1, T]."""
+    with torch.inference_mode():
+        kept = model.act_weights()
+        return {
+            "answer": timed(lambda: answer(model, prompt, model.act_weights()), rounds),
+            "answer_kept": timed(lambda: answer(model, prompt, kept), rounds),
+        }
 
 
 def step(model: CAR, optimizer: torch.optim.Optimizer, rows: Tensor) -> None:
@@ -129,8 +132,9 @@ def timed(work: Callable[[], Any], rounds: int) -> float:
 
 
 def peak() -> float:
-    """The most memory this process ever held, MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts KiB
+    """The most memory this process ever held, MiB. (`ru_maxrss` would start at the parent's.)"""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def exponents(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -138,7 +142,7 @@ def exponents(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for axis in ("items", "history"):
         line = [row for row in figures if row["axis"] == axis]
-        for low, high in [*zip(line, line[1:], strict=False), (line[0], line[-1])]:
+        for low, high in [*pairwise(line), (line[0], line[-1])]:
             span = math.log(high[axis] / low[axis])
             slopes = {name: math.log(high[name] / low[name]) / span for name in TIMES}
             found.append({"axis": axis, "from": low[axis], "to": high[axis], **slopes})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +14,9 @@ from car_model.model import CAR, CARConfig
 from tests.car_model.builders import tiny_car
 
 
-def line(axis: str, values: tuple[int, ...], power: float) -> list[dict[str, float | str]]:
-    others = {"items": 1, "history": 1, "answer_memory": 1.0, "step_memory": 2.0}
-    times = [{name: 0.01 * value**power for name in growth.TIMES} for value in values]
+def line(axis: str, values: tuple[int, ...], power: float) -> list[dict[str, Any]]:
+    others: dict[str, Any] = {"items": 1, "history": 1, "answer_memory": 1.0, "step_memory": 2.0}
+    times = [dict.fromkeys(growth.TIMES, 0.01 * value**power) for value in values]
     return [{**others, "axis": axis, axis: value, **took} for value, took in zip(values, times, strict=True)]
 
 
@@ -45,9 +46,9 @@ def test_an_answer_is_the_models_ranking_without_the_history() -> None:
 
 
 def test_a_size_in_its_own_process_and_the_tables() -> None:
-    row = measured(Size("items", 300, 5), rounds=1, threads=1)
+    row = measured(Size("items", 200_000, 5), rounds=1, threads=1)  # beyond what imports held
     assert min(row[name] for name in growth.TIMES) > 0
-    assert 0 < row["answer_memory"] <= row["step_memory"]
+    assert 0 <= row["answer_memory"] <= row["step_memory"]
     figures = line("items", (10, 100, 1000), 1.0) + line("history", (20, 50, 200), 1.5)
     found = {"batch": 16, "rounds": 1, "figures": figures, "exponents": exponents(figures)}
     made = sheets(json.loads(json.dumps(found)))
