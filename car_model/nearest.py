@@ -30,13 +30,14 @@ class Screen:
         """Take a codebook's arrays: centroids [levels, codes, axes], axes [axes, dim], mean [dim]."""
         self.levels, self.codes, kept = centroids.shape
         self.mean = mean.astype(np.float32)
-        flat, turn = centroids.reshape(-1, kept).astype(np.float64), axes.astype(np.float64)
-        self.between = (flat @ flat.T).astype(np.float32).reshape(self.levels, self.codes, -1)
-        self.half = ((flat**2).sum(axis=1) / 2).astype(np.float32).reshape(self.levels, -1)
+        flat, turn = centroids.reshape(-1, kept).astype(np.float32), axes.astype(np.float32)
+        self.between = (flat @ flat.T).reshape(self.levels, self.codes, -1)
+        self.half = ((flat**2).sum(axis=1) / 2).reshape(self.levels, -1)
         folded = flat @ turn  # the centroids among the vectors themselves: saves projecting on many axes
         few = kept * (len(mean) + len(flat)) < len(flat) * len(mean)
-        self.steps = [step.T.astype(np.float32) for step in ((turn, flat) if few else (folded,))]
-        terms = (len(mean) + kept) * (max(1.0, np.linalg.norm(turn)) if few else 1.0) + 8 * self.levels
+        self.axes = turn.T.astype(np.float64) if few else None  # exact: a long sum, and few of them
+        self.columns = flat.T if few else folded.T
+        terms = kept + (0 if few else len(mean)) + 8 * self.levels
         lengths = np.sqrt(np.maximum((flat**2).sum(axis=1), (folded**2).sum(axis=1)))
         self.longest = lengths.reshape(self.levels, -1).max(axis=1)
         self.bound = ROUNDING * terms * self.longest  # [levels] of a vector and its centroids of length 1
@@ -47,17 +48,19 @@ class Screen:
             return self._codes_of(vectors)
 
     def _codes_of(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        centred = products = vectors.astype(np.float32) - self.mean
-        for step in self.steps:
-            products = products @ step  # at last [N, levels * codes]
-        length = np.sqrt(np.einsum("nd,nd->n", centred, centred))
+        rows = vectors.astype(np.float32) - self.mean
+        if self.axes is not None:
+            rows = ((vectors.astype(np.float64) - self.mean) @ self.axes).astype(np.float32)
+        products = rows @ self.columns  # [N, levels * codes]
+        length = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+        each = np.arange(len(vectors))
         sids, sure = np.empty((len(vectors), self.levels), dtype=np.int64), np.ones(len(vectors), dtype=bool)
         for level in range(self.levels):
             score = products[:, : self.codes] - self.half[level]  # half of what the centroid brings nearer
             chosen = sids[:, level] = score.argmax(axis=1)
+            best = score[each, chosen]
+            score[each, chosen] = -np.inf
             length = length + self.longest[level]
-            best = np.take_along_axis(score, chosen[:, None], axis=1)
-            rivals = score >= best - (length * self.bound[level] + TIE)[:, None]
-            sure &= np.count_nonzero(rivals, axis=1) == 1  # none with NaN
+            sure &= best - score.max(axis=1) > length * self.bound[level] + TIE  # false with NaN
             products = products[:, self.codes :] - self.between[level][chosen, (level + 1) * self.codes :]
         return sids, sure

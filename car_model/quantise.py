@@ -135,8 +135,7 @@ def _grow_level(rest: np.ndarray, codes: int, seed: int) -> tuple[np.ndarray, np
     """The same by k-means on 2, 4, 8, ... and at last all main axes of the residual."""
     if _distinct(rest, codes, DECIMALS[rest.dtype.name]) < codes:
         return _fit_level(rest, codes, seed)
-    some = rest[:: max(1, len(rest) // (4 * rest.shape[1]))]  # enough for an order of the axes
-    turn = np.ascontiguousarray(np.linalg.eigh(some.T @ some)[1][:, ::-1])
+    turn = np.ascontiguousarray(np.linalg.eigh(rest.T @ rest)[1][:, ::-1])
     turned = rest @ turn
     widths = [2**power for power in range(1, 32) if 2**power < rest.shape[1]] + [rest.shape[1]]
     start = turned[np.random.default_rng(seed).choice(len(rest), codes, replace=False)]
@@ -148,7 +147,7 @@ def _grow_level(rest: np.ndarray, codes: int, seed: int) -> tuple[np.ndarray, np
 
 def _lloyd(rows: np.ndarray, chosen: np.ndarray, codes: int) -> tuple[np.ndarray, np.ndarray]:
     """Centres [codes, axes] and each row's nearest [N] after Lloyd's rounds from the clusters given."""
-    lengths, before = float(np.square(rows).sum(dtype=np.float64)), np.inf
+    lengths, before = float(np.vdot(rows, rows)), np.inf
     for _ in range(ROUNDS):
         centres = _means(rows, chosen, codes)
         chosen, gain = _assign(rows, centres)
@@ -171,9 +170,11 @@ def _assign(rows: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, float]:
 
 def _means(rows: np.ndarray, chosen: np.ndarray, codes: int) -> np.ndarray:
     """Mean row of each code [codes, axes]; codes without rows get those farthest from their own mean."""
-    member = csr_matrix((np.ones_like(rows[:, 0]), (chosen, np.arange(len(rows)))), shape=(codes, len(rows)))
+    one_each = (np.ones_like(rows[:, 0]), chosen, np.arange(len(rows) + 1))
     sizes = np.bincount(chosen, minlength=codes)
-    means = (member @ rows) / np.maximum(sizes, 1).astype(rows.dtype)[:, None]
+    means = (csr_matrix(one_each, shape=(len(rows), codes)).T @ rows) / np.maximum(sizes, 1).astype(
+        rows.dtype
+    )[:, None]
     empty = np.flatnonzero(sizes == 0)
     if len(empty):
         away = np.square(rows - means[chosen]).sum(axis=1)
