@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from car_model.beam import beam_search
 from car_model.cross_entropy import linear_cross_entropy
+from car_model.model import check_sids
 from car_model.packing import Packing
 from car_model.transformer import Transformer, TransformerConfig, initialise
 from car_model.trie import Trie
@@ -70,12 +71,7 @@ class AutoRegressive(nn.Module):
 
     def __init__(self, config: ARConfig, sids: Tensor) -> None:
         super().__init__()
-        if tuple(sids.shape) != (config.items + 1, config.levels):
-            raise ValueError(
-                f"the SID table is {tuple(sids.shape)}, expected {(config.items + 1, config.levels)}."
-            )
-        if int(sids.max()) >= config.codes or int(sids.min()) < 0:
-            raise ValueError(f"the SID table holds codes outside 0..{config.codes - 1}.")
+        check_sids(sids, config.items, config.levels, config.codes)
         self.config = config
         self.register_buffer("sids", sids.long(), persistent=False)
         self.trie = Trie(sids.long())

@@ -19,7 +19,7 @@ from car_model.model import CAR
 from car_model.recipe import Recipe
 from car_model.recommend import rank_scores
 from car_model.sequences import Histories, pad
-from car_model.training import train
+from car_model.training import scored, train
 
 THINK_SCALES = (0.0, 0.05, 0.1, 0.2, 0.4)
 SCALE_USERS = 5000  # users the scale is chosen on
@@ -68,16 +68,18 @@ def choose_think_scale(model: CAR, data: Histories) -> float:
     """
     if not model.config.think_weight:
         return 0.0
-    chosen = [at for at in range(len(data.users)) if data.valid[at] and len(data.train[at])][:SCALE_USERS]
+    chosen = scored(data)[:SCALE_USERS]
     gains = dict.fromkeys(THINK_SCALES, 0.0)
     for start in range(0, len(chosen), ROWS):
         group = chosen[start : start + ROWS]
         prompts = [data.train[at] for at in group]
         with torch.inference_mode():
             states = model.last_state(pad(prompts, model.config.history))
-            for scale in THINK_SCALES:
-                scores = rank_scores(model, states, model.config.levels, scale).numpy()
-                gains[scale] += _gain(scores, prompts, data.valid[group])
+            act, full = (rank_scores(model, states, model.config.levels, scale).numpy() for scale in (0, 1))
+        with np.errstate(invalid="ignore"):  # padding: -inf minus -inf; masked before ranking
+            think = full - act
+        for scale in THINK_SCALES:
+            gains[scale] += _gain(act + scale * think, prompts, data.valid[group])
     return max(THINK_SCALES, key=lambda scale: (round(gains[scale], 9), -scale))
 
 

@@ -56,6 +56,18 @@ class CARConfig:
         return TransformerConfig(self.width, self.layers, self.heads, self.history * self.slots, self.dropout)
 
 
+def check_sids(sids: Tensor, items: int, levels: int, codes: int) -> None:
+    """Hold that a SID table [I + 1, L] fits a model.
+
+    Raises:
+        ValueError: it is of another size or holds codes out of range.
+    """
+    if tuple(sids.shape) != (items + 1, levels):
+        raise ValueError(f"the SID table is {tuple(sids.shape)}, expected {(items + 1, levels)}.")
+    if int(sids.max()) >= codes or int(sids.min()) < 0:
+        raise ValueError(f"the SID table holds codes outside 0..{codes - 1}.")
+
+
 class CAR(nn.Module):
     """The Act-With-Think model over a fixed table of SIDs.
 
@@ -68,12 +80,7 @@ class CAR(nn.Module):
 
     def __init__(self, config: CARConfig, sids: Tensor) -> None:
         super().__init__()
-        if tuple(sids.shape) != (config.items + 1, config.levels):
-            raise ValueError(
-                f"the SID table is {tuple(sids.shape)}, expected {(config.items + 1, config.levels)}."
-            )
-        if int(sids.max()) >= config.codes or int(sids.min()) < 0:
-            raise ValueError(f"the SID table holds codes outside 0..{config.codes - 1}.")
+        check_sids(sids, config.items, config.levels, config.codes)
         self.config = config
         self.register_buffer("sids", sids.long())
         self.uid = nn.Embedding(config.items + 1, config.width, padding_idx=0)
