@@ -23,12 +23,12 @@ from benchmarks.data import CACHE, ORDERS, load_dataset, tokens
 from benchmarks.machine import machine
 from benchmarks.models import fit_model
 from benchmarks.rows import ROWS, settings_of
-from benchmarks.stats import METRICS, rank_string, spread
+from benchmarks.stats import METRICS, best_valid, rank_string, spread
 from car_model.dataset import Dataset
 from car_model.digests import json_digest
 from car_model.evaluation import Holdout, holdout_ranks
 from car_model.metrics import per_user
-from car_model.recipe import parse_recipe
+from car_model.recipe import Recipe, parse_recipe
 
 SIDS = ("levels", "codes", "method")
 RESULTS = Path("benchmarks/results/accuracy")
@@ -48,8 +48,13 @@ def main(
     """Run what is missing and print the table."""
     chosen = list(ROWS) if model == "all" else [name.strip() for name in model.split(",")]
     _check(chosen, order)
-    dataset = load_dataset(data, order)  # type: ignore[arg-type]
     trial = dict(parse_change(text) for text in changes or ())
+    try:
+        dataset = load_dataset(data, order)  # type: ignore[arg-type]
+        for name in chosen:
+            recipe_of(name, dataset.report["name"], trial, 0)
+    except ValueError as error:  # before hours are spent
+        raise typer.BadParameter(str(error)) from None
     rows: dict[str, list[dict[str, Any]]] = {}
     for name in chosen:
         for seed in map(int, seeds.split(",")):
@@ -76,12 +81,21 @@ def parse_change(text: str) -> tuple[str, Any]:
         return name, value
 
 
+def recipe_of(name: str, dataset: str, trial: dict[str, Any], seed: int) -> tuple[Recipe, dict[str, Any]]:
+    """How a row is trained on a data set, and how its SIDs are made.
+
+    Raises:
+        ValueError: a setting is unknown or wrong.
+    """
+    settings = {**settings_of(name, dataset), **trial}
+    sids = {key: settings.pop(key) for key in SIDS if key in settings}
+    return parse_recipe({**settings, "seed": seed}), sids
+
+
 def result(dataset: Dataset, order: str, name: str, seed: int, trial: dict[str, Any]) -> dict[str, Any]:
     """One run, from its file where it was run before with the same inputs."""
-    settings = {**settings_of(name, dataset.report["name"]), **trial}
-    sid_settings = {key: settings.pop(key) for key in SIDS if key in settings}
+    recipe, sid_settings = recipe_of(name, dataset.report["name"], trial, seed)
     made = tokens(dataset, **sid_settings)
-    recipe = parse_recipe({**settings, "seed": seed})
     key = json_digest([dataset.digest, made.digest, name, recipe.model_dump()])[:16]
     path = RESULTS / f"{dataset.report['name']}-{order}" / f"{_label(name, trial)}-{seed}.json"
     if path.is_file() and (known := json.loads(path.read_text()))["key"] == key:
@@ -109,9 +123,8 @@ def result(dataset: Dataset, order: str, name: str, seed: int, trial: dict[str, 
 
 
 def _label(name: str, trial: dict[str, Any]) -> str:
-    return "-".join(
-        ["trial" if trial else "", name, *(f"{key}={value}" for key, value in sorted(trial.items()))]
-    ).lstrip("-")
+    changes = [f"{key}={value}" for key, value in sorted(trial.items())]
+    return "-".join(["trial", name, *changes] if trial else [name])
 
 
 def print_table(title: str, rows: dict[str, list[dict[str, Any]]]) -> None:
@@ -120,7 +133,7 @@ def print_table(title: str, rows: dict[str, list[dict[str, Any]]]) -> None:
     for column in ("row", "seeds", "valid NDCG@10", *(f"test {metric}" for metric in METRICS), "seconds"):
         table.add_column(column, justify="left" if column == "row" else "right")
     for name, runs in rows.items():
-        best = [max(run["valid_ndcg@10"], default=0.0) for run in runs]
+        best = [best_valid(run) for run in runs]
         tested = [spread([run["test"][metric] for run in runs]) for metric in METRICS]
         seconds = sum(run["seconds"] for run in runs) / len(runs)
         table.add_row(name, str(len(runs)), spread(best), *tested, f"{seconds:.0f}")

@@ -80,8 +80,10 @@ class Tokens:
 
     catalogue: Catalogue
     codes: int
-    vectors: np.ndarray
     digest: str
+
+
+_MADE: dict[tuple, Tokens] = {}  # a process asks for the same SIDs once a seed
 
 
 def text_vectors(dataset: Dataset) -> np.ndarray:
@@ -92,21 +94,13 @@ def text_vectors(dataset: Dataset) -> np.ndarray:
 
 def tokens(dataset: Dataset, method: Method = "rkmeans", levels: int = 4, codes: int = 0) -> Tokens:
     """SIDs of a dataset's items; `codes` 0 follows the catalogue's size."""
-    vectors = text_vectors(dataset)
-    codes = codes or default_codes(len(vectors))
-    key = json_digest([dataset.texts(), method, levels, codes])
-    kept = CACHE / "sids" / f"{key}.npy"
-    if kept.is_file():
-        sids = np.load(kept, allow_pickle=False)
-    else:
-        sids = _sids(method, vectors, levels, codes)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        part = kept.with_suffix(f".{os.getpid()}.npy")
-        np.save(part, sids, allow_pickle=False)
-        part.replace(kept)
-    items = dataset.items
-    catalogue = Catalogue(items["item_id"].astype(str).tolist(), items["title"].astype(str).tolist(), sids)
-    return Tokens(catalogue, codes, vectors, json_digest(sids.tolist()))
+    items, codes = dataset.items, codes or default_codes(len(dataset.items))
+    key = (dataset.digest, method, levels, codes)
+    if key not in _MADE:
+        sids = _sids(method, text_vectors(dataset), levels, codes)
+        ids, titles = (items[column].astype(str).tolist() for column in ("item_id", "title"))
+        _MADE[key] = Tokens(Catalogue(ids, titles, sids), codes, json_digest(sids.tolist()))
+    return _MADE[key]
 
 
 def _sids(method: Method, vectors: np.ndarray, levels: int, codes: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +87,9 @@ def _autoregressive(uid: bool) -> Callable[..., Fitted]:
         few = np.linspace(0, len(data.users) - 1, min(VALID_USERS, len(data.users))).astype(int)
         valid = np.zeros_like(data.valid)
         valid[few] = data.valid[few]
-        watched = Histories(data.users, data.train, valid, data.test)
-        curves = train(model, watched, recipe.budget(), checkpoint, "AR" if uid else "TIGER-style")
+        curves = train(
+            model, replace(data, valid=valid), recipe.budget(), checkpoint, "AR" if uid else "TIGER-style"
+        )
         return Fitted(Baseline(catalogue, model, config.history), curves, 0.0, _size(model))
 
     return fit

@@ -1,7 +1,7 @@
 """The rows of the accuracy tables: one model and what sets it apart, and each data set's tuned recipe.
 
-Every row starts from its data set's recipe (BASE) and changes what it names. Recipes were chosen on the
-validation column with seed 0 (docs/results.md tells what was tried).
+Every row starts from its data set's recipe (BASE) and changes what it names. How the recipes were chosen,
+and how many trials each model got, stands on the results page.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ BASE: dict[str, dict[str, Any]] = {
 
 ROWS: dict[str, Row] = {
     "popularity": Row("popularity", "popularity"),
-    "sasrec": Row("sasrec", "SASRec, full cross-entropy, tuned"),
+    "sasrec": Row("sasrec", "SASRec, full cross-entropy"),
     "tiger": Row("tiger", "TIGER-style: SIDs only, autoregressive"),
     "ar": Row("ar", "AR: SIDs and UID, autoregressive"),
     "car": Row("car", "CAR"),

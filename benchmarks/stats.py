@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import mean, stdev
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,11 @@ def parse_ranks(text: str) -> np.ndarray:
 def spread(values: Sequence[float]) -> str:
     """Mean ± standard deviation over seeds."""
     return f"{mean(values):.4f} ± {stdev(values):.4f}" if len(values) > 1 else f"{mean(values):.4f}"
+
+
+def best_valid(run: dict[str, Any]) -> float:
+    """Validation NDCG@10 of the epoch that was kept; 0 of a model that is not trained."""
+    return float(max(run["valid_ndcg@10"], default=0.0))
 
 
 def compared(ours: Sequence[str], theirs: Sequence[str], metric: str) -> tuple[float, float, float]:

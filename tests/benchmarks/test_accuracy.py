@@ -68,6 +68,9 @@ def test_changes_are_read_as_json_or_text() -> None:
         (["--model", "cra"], "there is no row 'cra'"),
         (["--order", "sorted"], "there is no order 'sorted'"),
         (["--set", "dropout"], "is not setting=value"),
+        (["--set", "dropuot=0.3"], "there is no training setting 'dropuot'"),
+        (["--data", "movielens", "--order", "shuffled"], "movielens has no column"),
+        (["--data", "nowhere"], "has no interactions.tsv"),
     ],
 )
 def test_nonsense_is_refused_before_any_work(shop: Path, arguments: list[str], said: str) -> None:
