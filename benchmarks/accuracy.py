@@ -5,7 +5,8 @@
     python -m benchmarks.accuracy --data movielens --model car --set dropout=0.3 --seeds 0
 
 A run is written to benchmarks/results/accuracy/ as it ends and not run again while its inputs are the same;
-one that was killed goes on from its last epoch. Choices are made on validation; test is for the record.
+one that was killed goes on from its last epoch. Choices are made on validation: a trial of other settings
+(`--set`) never looks at the test items.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -103,7 +105,6 @@ def result(dataset: Dataset, order: str, name: str, seed: int, trial: dict[str, 
     data, start = dataset.histories(made.catalogue.uids), time.monotonic()
     fitted = fit_model(ROWS[name].kind, made, data, recipe, CACHE / "accuracy" / key)
     seconds = time.monotonic() - start
-    ranks = holdout_ranks(fitted.ranker, Holdout.of(dataset), name=name)
     found = {
         **{"key": key, "row": name, "order": order, "seed": seed, "trial": trial, "machine": machine()},
         "settings": {**recipe.model_dump(exclude={"baseline", "seed", "threads"}), **sid_settings},
@@ -114,12 +115,17 @@ def result(dataset: Dataset, order: str, name: str, seed: int, trial: dict[str, 
         "seconds": round(seconds),
         "think_scale": fitted.think_scale,
         "valid_ndcg@10": [round(value, 5) for value in fitted.curves.get("valid_ndcg@10", [])],
-        "test": {metric: round(float(values.mean()), 6) for metric, values in per_user(ranks).items()},
-        "ranks": rank_string(ranks),
     }
+    if not trial:
+        found |= _tested(holdout_ranks(fitted.ranker, Holdout.of(dataset), name=name))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
     return found
+
+
+def _tested(ranks: np.ndarray) -> dict[str, Any]:
+    means = {metric: round(float(values.mean()), 6) for metric, values in per_user(ranks).items()}
+    return {"test": means, "ranks": rank_string(ranks)}
 
 
 def _label(name: str, trial: dict[str, Any]) -> str:
@@ -134,7 +140,9 @@ def print_table(title: str, rows: dict[str, list[dict[str, Any]]]) -> None:
         table.add_column(column, justify="left" if column == "row" else "right")
     for name, runs in rows.items():
         best = [best_valid(run) for run in runs]
-        tested = [spread([run["test"][metric] for run in runs]) for metric in METRICS]
+        tested = [
+            spread([run["test"][metric] for run in runs]) if "test" in runs[0] else "" for metric in METRICS
+        ]
         seconds = sum(run["seconds"] for run in runs) / len(runs)
         table.add_row(name, str(len(runs)), spread(best), *tested, f"{seconds:.0f}")
     Console(width=150).print(table)

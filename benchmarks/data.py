@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from benchmarks.quantisers import lsh_sids
+from benchmarks.quantisers import lsh_sids, rqvae_sids
 from car_model.catalogue import Catalogue
 from car_model.dataset import Dataset
 from car_model.digests import json_digest
@@ -25,7 +25,7 @@ MOVIELENS = "movielens"
 SHUFFLE_SEED = 0
 Order = Literal["stored", "shuffled"]
 ORDERS = ("stored", "shuffled")
-Method = Literal["rkmeans", "lsh"]
+Method = Literal["rkmeans", "rqvae", "lsh"]
 
 
 def load_dataset(path: str, order: Order = "stored") -> Dataset:
@@ -107,4 +107,4 @@ def _sids(method: Method, vectors: np.ndarray, levels: int, codes: int) -> np.nd
     if method == "rkmeans":
         codebook = fit(vectors, EncoderSpec(), "", CodebookConfig(levels=levels, codes=codes))
         return codebook.encode(vectors)
-    return lsh_sids(vectors, levels, codes)
+    return {"lsh": lsh_sids, "rqvae": rqvae_sids}[method](vectors, levels, codes)

@@ -1,7 +1,7 @@
-"""The rows of the accuracy tables: one model and what sets it apart, and each data set's tuned recipe.
+"""The rows of the accuracy tables: one model and what sets it apart, and each data set's tuned recipes.
 
-Every row starts from its data set's recipe (BASE) and changes what it names. How the recipes were chosen,
-and how many trials each model got, stands on the results page.
+Every row starts from a recipe of its data set and changes what it names. The recipes were chosen by the
+trials on the results page. Without fusion, CAR is SASRec with a think loss: it starts from SASRec's recipe.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ class Row:
     Attributes:
         title: what the table says.
         settings: changes to the recipe (`car_model.recipe`), and `levels`, `codes`, `method` of the SIDs.
+        recipe: whose tuned recipe it starts from.
     """
 
     kind: Kind
     title: str
     settings: dict[str, Any] = field(default_factory=dict)
+    recipe: str = "car"
 
 
-AMAZON: dict[str, Any] = {
-    **{"dropout": 0.5, "learning_rate": 2e-3, "batch_size": 128, "epochs": 20, "patience": 20},
-    **{"precision": "bfloat16", "threads": 1},
-    "baseline": {"epochs": 30, "patience": 30, "batching": "random"},
+SHARED: dict[str, Any] = {"precision": "bfloat16", "threads": 1, "batch_size": 128, "dropout": 0.5}
+AMAZON: dict[str, dict[str, Any]] = {
+    "car": {**SHARED, "learning_rate": 2e-3, "epochs": 20, "patience": 20},
+    "sasrec": {**SHARED, "learning_rate": 2e-3, "epochs": 30, "patience": 30, "batching": "random"},
 }
-BASE: dict[str, dict[str, Any]] = {
-    "movielens-100k": {},
+RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "amazon2014-Beauty": AMAZON,
     "amazon2014-Sports_and_Outdoors": AMAZON,
     "amazon2014-Toys_and_Games": AMAZON,
@@ -40,15 +41,16 @@ BASE: dict[str, dict[str, Any]] = {
 
 ROWS: dict[str, Row] = {
     "popularity": Row("popularity", "popularity"),
-    "sasrec": Row("sasrec", "SASRec, full cross-entropy"),
+    "sasrec": Row("sasrec", "SASRec, full cross-entropy", recipe="sasrec"),
     "tiger": Row("tiger", "TIGER-style: SIDs only, autoregressive"),
     "ar": Row("ar", "AR: SIDs and UID, autoregressive"),
     "car": Row("car", "CAR"),
-    "car-no-fusion": Row("car", "CAR without fusion", {"fusion": "none"}),
+    "car-no-fusion": Row("car", "CAR without fusion", {"fusion": "none"}, recipe="sasrec"),
     "car-no-think": Row("car", "CAR without think loss", {"think_weight": 0.0}),
     "car-1-level": Row("car", "CAR, 1 SID level", {"levels": 1}),
     "car-2-levels": Row("car", "CAR, 2 SID levels", {"levels": 2}),
     "car-3-levels": Row("car", "CAR, 3 SID levels", {"levels": 3}),
+    "car-rqvae": Row("car", "CAR, SIDs from an RQ-VAE", {"method": "rqvae"}),
     "car-lsh": Row("car", "CAR, SIDs from LSH", {"method": "lsh"}),
     "car-full": Row("car", "CAR, full chunk: five positions an item", {"layout": "full"}),
     "car-full-no-fusion": Row("car", "CAR, full chunk, without fusion", {"layout": "full", "fusion": "none"}),
@@ -59,5 +61,6 @@ ROWS: dict[str, Row] = {
 
 
 def settings_of(name: str, dataset: str) -> dict[str, Any]:
-    """A row's settings on a data set."""
-    return {**BASE.get(dataset, {}), **ROWS[name].settings}
+    """A row's settings on a data set; one that has no tuned recipe gets the defaults."""
+    row = ROWS[name]
+    return {**RECIPES.get(dataset, {}).get(row.recipe, {}), **row.settings}

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import accuracy, data
+from benchmarks import accuracy, data, rows
 from benchmarks.accuracy import app, parse_change
 from benchmarks.rows import ROWS, settings_of
 from car_model.recipe import parse_recipe
 
 USERS, ITEMS = 40, 60
+TINY = {"width": 8, "epochs": 1, "layers": 1, "patience": 1}
 SMALL = [f"--set={change}" for change in ("width=8", "epochs=1", "layers=1", "codes=4", "levels=2")]
 
 
@@ -46,6 +47,9 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(data, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(accuracy, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(accuracy, "RESULTS", tmp_path / "results")
+    monkeypatch.setitem(
+        rows.RECIPES, "amazon2014-Shop", dict.fromkeys(("car", "sasrec", "ar", "tiger"), TINY)
+    )
     return write_set(tmp_path / "Shop")
 
 
@@ -82,7 +86,7 @@ def test_nonsense_is_refused_before_any_work(shop: Path, arguments: list[str], s
 
 @pytest.mark.integration
 def test_a_run_is_written_once_and_read_again(shop: Path) -> None:
-    arguments = ["--data", str(shop), "--model", "popularity,sasrec,car,ar,tiger", "--seeds", "0", *SMALL]
+    arguments = ["--data", str(shop), "--model", "popularity,sasrec,car,ar,tiger", "--seeds", "0"]
     first = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert first.exit_code == 0
     files = sorted((shop.parent / "results").rglob("*.json"))
@@ -98,7 +102,23 @@ def test_a_run_is_written_once_and_read_again(shop: Path) -> None:
 
 
 @pytest.mark.integration
-def test_a_trial_of_other_settings_is_another_file_and_the_same_run_gives_the_same_ranks(shop: Path) -> None:
+def test_a_trial_never_looks_at_the_test_items(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*args: object, **settings: object) -> None:
+        raise AssertionError("the test items were ranked")
+
+    monkeypatch.setattr(accuracy, "holdout_ranks", forbidden)
+    found = CliRunner().invoke(app, ["--data", str(shop), "--seeds", "7", *SMALL], catch_exceptions=False)
+    assert found.exit_code == 0
+    (path,) = (shop.parent / "results").rglob("*.json")
+    run = json.loads(path.read_text())
+    assert run["valid_ndcg@10"]
+    assert not {"test", "ranks"} & set(run)
+    with pytest.raises(AssertionError, match="were ranked"):
+        CliRunner().invoke(app, ["--data", str(shop), "--seeds", "7"], catch_exceptions=False)
+
+
+@pytest.mark.integration
+def test_a_trial_of_other_settings_is_another_file_and_the_same_run_learns_the_same(shop: Path) -> None:
     for changes in (SMALL, [*SMALL, "--set=dropout=0"]):
         CliRunner().invoke(app, ["--data", str(shop), "--seeds", "3", *changes], catch_exceptions=False)
     one, other = sorted((shop.parent / "results").rglob("*.json"))
