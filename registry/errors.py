@@ -6,7 +6,15 @@ class RegistryError(Exception):
 
 
 class StoreError(RegistryError):
-    """The store cannot be reached, read or written."""
+    """The store cannot be reached, read or written.
+
+    Attributes:
+        name: the object it is about; "" where it is about none.
+    """
+
+    def __init__(self, sentence: str, name: str = "") -> None:
+        super().__init__(sentence)
+        self.name = name
 
 
 class ObjectMissing(StoreError):  # noqa: N818 - named for what happened

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 from registry.bundle import hash_folder, record
 from registry.errors import ObjectMissing, ReleaseError
-from registry.layout import evidence_name, file_name
+from registry.layout import blob_name
 from registry.manifest import FileRecord, Manifest
 from registry.release import read_manifest
 from registry.store import ObjectStore
+from registry.transfers import in_parallel
 
 
 def fetch_release(
@@ -37,8 +39,7 @@ def fetch_release(
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.partial"
     try:
-        for path, expected in manifest.files.items():
-            _download(store, file_name(release, path), expected, partial / path)
+        _download(store, manifest, {path: (one, partial / path) for path, one in manifest.files.items()})
         try:
             partial.rename(folder)
         except OSError:  # another process brought its folder into place first
@@ -63,25 +64,33 @@ def fetch_evidence(store: ObjectStore, manifest: Manifest, name: str, target: Pa
         raise ReleaseError(f"{final} is a folder: give the path that the file {name} shall have.")
     partial = final.with_name(f".{final.name}.{uuid.uuid4().hex}.partial")
     try:
-        _download(store, evidence_name(manifest.release, name, expected), expected, partial)
+        _download(store, manifest, {name: (expected, partial)})
         partial.replace(final)
     finally:
         partial.unlink(missing_ok=True)
     return final
 
 
-def _download(store: ObjectStore, name: str, expected: FileRecord, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _download(store: ObjectStore, manifest: Manifest, targets: Mapping[str, tuple[FileRecord, Path]]) -> None:
+    """Fetch and check files: path in the release -> what it must be, where it goes. Raises ReleaseError."""
+    for _, target in targets.values():
+        target.parent.mkdir(parents=True, exist_ok=True)
+    blobs = {path: blob_name(expected.sha256) for path, (expected, _) in targets.items()}
     try:
-        store.download(name, target)
+        store.download_many([(blobs[path], target) for path, (_, target) in targets.items()])
     except ObjectMissing as error:
-        raise ReleaseError(f"{store.url}/{name} is missing: the release is damaged.") from error
-    found = record(target)
-    if found != expected:
+        path = next(path for path, blob in blobs.items() if blob == error.name)
         raise ReleaseError(
-            f"{store.url}/{name} is damaged: it has {found.size} bytes with digest {found.sha256[:12]}, "
-            f"the manifest says {expected.size} bytes with digest {expected.sha256[:12]}."
-        )
+            f"{path} of release {manifest.release[:12]} is missing: there is no {store.url}/{error.name}."
+        ) from error
+    found = in_parallel(record, [(target,) for _, target in targets.values()])
+    for (path, (expected, _)), one in zip(targets.items(), found, strict=True):
+        if one != expected:
+            raise ReleaseError(
+                f"{path} of release {manifest.release[:12]} is damaged: {store.url}/{blobs[path]} has "
+                f"{one.size} bytes with digest {one.sha256[:12]}, the manifest says {expected.size} bytes "
+                f"with digest {expected.sha256[:12]}."
+            )
 
 
 def _reuse(manifest: Manifest, folder: Path) -> Manifest:

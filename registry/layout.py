@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from registry.manifest import FileRecord
-
+BLOBS = "blobs/"
 RELEASES = "releases/"
 CHANNELS = "channels/"
+
+
+def blob_name(sha256: str) -> str:
+    """Object name of a file's bytes, whichever releases they belong to."""
+    return f"{BLOBS}{sha256[:2]}/{sha256}"
 
 
 def manifest_name(release: str) -> str:
     """Object name of a release's manifest."""
     return f"{RELEASES}{release}/manifest.json"
-
-
-def file_name(release: str, path: str) -> str:
-    """Object name of a file of a release's bundle."""
-    return f"{RELEASES}{release}/files/{path}"
-
-
-def evidence_name(release: str, name: str, stored: FileRecord) -> str:
-    """Object name of an evidence file.
-
-    It holds the file's own digest, because evidence (times, latency) differs between runs of equal content:
-    what an interrupted run left behind never stands in the next run's way.
-    """
-    return f"{RELEASES}{release}/evidence/{stored.sha256[:16]}/{name}"
 
 
 def channel_folder(channel: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from registry.bundle import Bundle, hash_folder, read_bundle, record
 from registry.errors import ObjectExists, ObjectMissing, ReleaseError
 from registry.evidence import read_gate, read_metrics
-from registry.layout import RELEASES, evidence_name, file_name, manifest_name
-from registry.manifest import Manifest
+from registry.layout import RELEASES, blob_name, manifest_name
+from registry.manifest import FileRecord, Manifest
 from registry.store import ObjectStore
 
 MIN_PREFIX = 4
@@ -33,8 +33,9 @@ def write_release(
 ) -> Manifest:
     """Store a bundle and its evidence as a release; return its manifest.
 
-    Files go first and the manifest last, so that a release is there whole or not at all. Writing equal
-    content again returns the manifest that is there; an interrupted write is completed.
+    Files go first, each as the blob of its digest unless that is there already, and the manifest last, so
+    that a release is there whole or not at all. Writing equal content again returns the manifest that is
+    there; an interrupted write is completed.
 
     Args:
         store: see `registry.store.open_store`.
@@ -51,7 +52,7 @@ def write_release(
     """
     gate = read_gate(evidence, force)
     checked = read_bundle(bundle)
-    if store.exists(manifest_name(checked.release)):
+    if store.touch(manifest_name(checked.release)):  # so that a collection does not take it now
         return read_manifest(store, checked.release)
     if parent is not None:
         read_manifest(store, parent)
@@ -141,18 +142,24 @@ def _manifest(**fields: Any) -> Manifest:
 
 
 def _upload(store: ObjectStore, manifest: Manifest, bundle: Bundle, evidence: Mapping[str, Path]) -> None:
-    for path in manifest.files:
-        try:
-            store.upload(file_name(manifest.release, path), bundle.folder / path)
-        except ObjectExists as error:
-            raise ReleaseError(
-                f"{error} An interrupted run left it damaged: delete that object and run again."
-            ) from error
-    for name, stored in manifest.evidence.items():
-        store.upload(evidence_name(manifest.release, name, stored), evidence[name])
+    named = {name: (stored, Path(evidence[name])) for name, stored in manifest.evidence.items()}
+    named |= {path: (stored, bundle.folder / path) for path, stored in manifest.files.items()}
+    try:
+        store.upload_many({blob_name(stored.sha256): path for stored, path in named.values()})
+    except ObjectExists as error:
+        raise ReleaseError(f"{error} It is damaged: delete that object and run again.") from error
     changed = hash_folder(bundle.folder) != bundle.files
-    if changed or any(record(evidence[name]) != stored for name, stored in manifest.evidence.items()):
+    if changed or any(record(path) != stored for stored, path in named.values()):
+        _discard(store, [stored for stored, _ in named.values()])
         raise ReleaseError(f"{bundle.folder} or its evidence changed while it was being released: run again.")
+
+
+def _discard(store: ObjectStore, records: Iterable[FileRecord]) -> None:
+    """Delete blobs that are not what their names say, lest the next run finds them in its way."""
+    for folder in {blob_name(stored.sha256).rpartition("/")[0] for stored in records}:
+        for seen in store.scan(f"{folder}/"):
+            if store.sha256(seen.name) != seen.name.rpartition("/")[2]:
+                store.delete(seen)
 
 
 def _seal(store: ObjectStore, manifest: Manifest) -> Manifest:

@@ -1,19 +1,41 @@
-"""Object stores: the six operations a registry needs, on a folder or on Google Cloud Storage.
+"""Object stores: the operations a registry needs, on a folder or on Google Cloud Storage.
 
 Objects are written once and never changed. Creating an object that exists with the same bytes succeeds, so
 that a write can be retried after a lost answer or a killed process; other bytes under its name are refused.
+
+Whoever finds an object there and relies on it marks it as used (`touch`; an upload does it). Deletion is
+bound to the state that was seen (`scan`), so that an object marked in between stays.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from registry.errors import StoreError
+from registry.transfers import WORKERS
 
 MAX_NAME_BYTES = 1024  # the limit of Google Cloud Storage
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\]")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object as a listing saw it.
+
+    Attributes:
+        used: when it was written or last marked as used, in UTC.
+        version: what changes when it is written anew or marked; of use to its store alone.
+    """
+
+    name: str
+    size: int
+    used: datetime
+    version: tuple[int, int]
 
 
 class ObjectStore(Protocol):
@@ -29,11 +51,27 @@ class ObjectStore(Protocol):
     def create(self, name: str, data: bytes) -> None:
         """Write a new (small) object, whole or not at all. Raises ObjectExists if it holds other bytes."""
 
-    def upload(self, name: str, source: Path) -> None:
-        """Write a new object from a local file, whole or not at all. Raises ObjectExists like `create`."""
+    def upload_many(self, files: Mapping[str, Path]) -> None:
+        """Write new objects (name -> local file), several at a time, each whole or not at all.
 
-    def download(self, name: str, target: Path) -> None:
-        """Copy an object into a local file, whose folder exists. Raises ObjectMissing."""
+        An object that is there with the same bytes is marked as used instead. Raises ObjectExists like
+        `create`; what was written by then stays.
+        """
+
+    def download_many(self, targets: Sequence[tuple[str, Path]]) -> None:
+        """Copy objects into local files, whose folders exist, several at a time. Raises ObjectMissing."""
+
+    def sha256(self, name: str) -> str:
+        """SHA-256 (hex) of an object's bytes as they come back from the store. Raises ObjectMissing."""
+
+    def touch(self, name: str) -> bool:
+        """Mark an object as used now, so that no deletion begun before succeeds; False if there is none."""
+
+    def scan(self, prefix: str) -> list[Stored]:
+        """All objects below a prefix with their states, sorted by name."""
+
+    def delete(self, seen: Stored) -> bool:
+        """Delete an object that is still as it was seen; False where it was marked or written since."""
 
     def list(self, prefix: str) -> list[str]:
         """Sorted names of all objects below a folder-like prefix (`releases/`); empty if there is none."""
@@ -74,10 +112,11 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
-def open_store(url: str | Path) -> ObjectStore:
+def open_store(url: str | Path, workers: int = WORKERS) -> ObjectStore:
     """Open the store behind `gs://bucket[/prefix]`, `file:///path` or a plain folder path.
 
-    Nothing is created or contacted yet. STORAGE_EMULATOR_HOST is honoured for gs://.
+    Nothing is created or contacted yet. STORAGE_EMULATOR_HOST is honoured for gs://. `workers` is the number
+    of transfers at a time.
 
     Raises:
         StoreError: for another scheme or a gs:// URL without a bucket.
@@ -86,11 +125,11 @@ def open_store(url: str | Path) -> ObjectStore:
     if text.startswith("gs://"):
         from registry.gcs import GcsStore  # noqa: PLC0415 - a folder needs no cloud library at start
 
-        return GcsStore(text)
+        return GcsStore(text, workers=workers)
     if text.startswith("file://"):
         text = text.removeprefix("file://")
     if not text or "://" in text:
         raise StoreError(f"The registry {str(url)!r} is neither a folder nor gs://bucket/prefix.")
     from registry.folder import FolderStore  # noqa: PLC0415
 
-    return FolderStore(text)
+    return FolderStore(text, workers)

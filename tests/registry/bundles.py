@@ -36,6 +36,13 @@ def make_bundle(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def reseal_model(folder: Path) -> Path:
+    """Let a bundle's header name the model that its folder holds now."""
+    header = json.loads((folder / "bundle.json").read_text())
+    write_json(folder / "bundle.json", header | {"model": tree_digest(folder / "model")})
+    return folder
+
+
 def make_evidence(
     folder: Path, blessed: bool = True, bootstrap: bool = False, note: str = ""
 ) -> dict[str, Path]:

