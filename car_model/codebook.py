@@ -82,6 +82,11 @@ class Codebook:
         parts = [self._codes(block) for block in self._blocks(vectors)]
         return np.concatenate([np.zeros((0, self.levels), dtype=np.int32), *parts])
 
+    def decode(self, sids: np.ndarray) -> np.ndarray:
+        """What SIDs [N, levels] say of the vectors they were made from: float32 [N, dim]."""
+        summed = sum(level[codes] for level, codes in zip(self.centroids, sids.T, strict=True))
+        return np.asarray(self.mean + summed @ self.axes, dtype=np.float32)
+
     def encode_all(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """SIDs int32 [n, levels] of every batch [n, dim]: millions of rows, one batch in memory."""
         return map(self.encode, batches)

@@ -106,15 +106,14 @@ def holdout_ranks(
     """Rank of each user's test item, [users]; infinity where the model can't rank it.
 
     Args:
-        candidates: items that may be ranked; None means the ranker's whole catalogue.
+        candidates: items that may be ranked, of those offered; None means all that are offered.
     """
     uids = ranker.catalogue.uids
-    barred = (
-        [0] if candidates is None else [0, *(uid for item, uid in uids.items() if item not in candidates)]
-    )
+    wanted = ranker.catalogue.offered if candidates is None else ranker.catalogue.offered & candidates
+    barred = [0, *(uid for item, uid in uids.items() if item not in wanted)]
     ranks = np.full(len(holdout.users), np.inf)
     known = [[uids[item] for item in prompt if item in uids] for prompt in holdout.prompts]
-    able = [at for at, prompt in enumerate(known) if prompt and holdout.targets[at] in uids]
+    able = [at for at, prompt in enumerate(known) if prompt and holdout.targets[at] in wanted]
     for start in tqdm(range(0, len(able), ROWS), desc=f"score {name}", unit="batch", mininterval=2):
         group = able[start : start + ROWS]
         prompts = [np.array(known[at]) for at in group]
@@ -170,8 +169,8 @@ def _champion_ranks(
     holdout: Holdout, challenger: Recommender, champion: Recommender, own: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Ranks of both over the items they share, for the users whose test item is shared."""
-    common = set(challenger.catalogue.uids) & set(champion.catalogue.uids)
-    same = len(common) == challenger.catalogue.size == champion.catalogue.size
+    common = challenger.catalogue.offered & champion.catalogue.offered
+    same = common == challenger.catalogue.offered == champion.catalogue.offered
     ours = own if same else holdout_ranks(challenger, holdout, common, "challenger, shared items")
     theirs = holdout_ranks(champion, holdout, common, "champion")
     users = np.array([target in common for target in holdout.targets], dtype=bool)

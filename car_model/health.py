@@ -1,7 +1,8 @@
-"""Is a codebook any good? Usage, perplexity, residual and collisions, level by level."""
+"""Is a codebook any good? Usage, perplexity, residual, collisions, and whether codes follow behaviour."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,3 +41,30 @@ def codebook_health(sids: np.ndarray, residual: np.ndarray, spread: np.ndarray, 
         "collision_rate": round(float((sizes[group.ravel()] > 1).mean()), 6),
         "usage_counts": (-np.sort(-counts, axis=1)).tolist(),
     }
+
+
+def cooccurrence(train: Sequence[np.ndarray], sid_table: np.ndarray) -> dict[str, list[float]]:
+    """How far SID prefixes agree with behaviour: do items that follow one another share the first codes?
+
+    Args:
+        train: UIDs of each user, oldest first.
+        sid_table: codes by UID, [N + 1, levels].
+
+    Returns:
+        lists over levels: `agreement`, share of pairs of different items in a row whose codes are equal up
+        to the level; `lift`, that over the share among random pairs (1: codes say nothing of behaviour).
+    """
+    pairs = [np.stack([seq[:-1], seq[1:]], axis=1) for seq in train if len(seq) > 1]
+    drawn = np.concatenate(pairs) if pairs else np.zeros((0, 2), dtype=np.int64)
+    drawn = drawn[drawn[:, 0] != drawn[:, 1]]
+    if not len(drawn):
+        return {"agreement": [0.0] * sid_table.shape[1], "lift": [1.0] * sid_table.shape[1]}
+    agreement, lift = [], []
+    for level in range(1, sid_table.shape[1] + 1):
+        prefix = np.unique(sid_table[:, :level], axis=0, return_inverse=True)[1].ravel()
+        first, second = prefix[drawn].T
+        shares = [np.bincount(end, minlength=prefix.max() + 1) / len(drawn) for end in (first, second)]
+        chance = float(shares[0] @ shares[1])
+        agreement.append(round(float((first == second).mean()), 6))
+        lift.append(round(float((first == second).mean()) / chance, 4) if chance else 1.0)
+    return {"agreement": agreement, "lift": lift}

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_matrix
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
@@ -28,6 +29,7 @@ SAMPLE = 256  # rows a code are enough to fit on (faiss's default too)
 ROUNDS = 10  # of Lloyd's algorithm, at most, at every width a fit grows through,
 DECIMALS = {"float64": 10, "float32": 6}  # to which residuals that should be equal are
 CACHED_ROWS = 1024  # whose distances to 256 codes fit into a core's cache
+INERTIA = 1.0  # of centroids that are refreshed
 GAIN = 3e-4  # after one that lowers the error by less than this share, no more
 
 
@@ -80,6 +82,58 @@ def fit(vectors: np.ndarray, encoder: EncoderSpec, template: str, config: Codebo
             rest = rest - centres[chosen]
             centroids.append(centres.astype(np.float32))
     return Codebook(np.stack(centroids), axes, mean, encoder, template)
+
+
+def refresh(parent: Codebook, vectors: np.ndarray, seed: int = 0, inertia: float = INERTIA) -> Codebook:
+    """Fit a codebook anew from a parent's centroids, its codes aligned to the parent's, level by level.
+
+    Mean and axes stay, so that residuals mean the same. Every level starts from the parent's centroids, which
+    hold on to their places, and is then renumbered so that as many rows as can keep the code they had.
+
+    Args:
+        vectors: [N, dim] of today's items, by the parent's encoder.
+        seed: of the sample that very many vectors are fit on.
+        inertia: pull of a centroid's old place, in units of the pull of all its items together; 0 refits
+            freely: that lowers the error a little more and changes several times as many SIDs.
+
+    Raises:
+        CodebookError: as for `fit`, or vectors of another size.
+    """
+    _check(vectors, CodebookConfig(parent.levels, parent.codes), parent.codes)
+    rows = _sample(vectors, SAMPLE * parent.codes, seed)
+    before = parent.encode(rows)
+    with threadpool_limits(limits=1):
+        rest = (rows.astype(np.float64) - parent.mean) @ parent.axes.astype(np.float64).T
+        centroids = []
+        for old, known in zip(parent.centroids.astype(np.float64), before.T, strict=True):
+            centres, chosen = _refit(rest, old, inertia)
+            order = _alignment(known, chosen, parent.codes)
+            rest = rest - centres[chosen]
+            centroids.append(centres[order].astype(np.float32))
+    return Codebook(np.stack(centroids), parent.axes, parent.mean, parent.encoder, parent.template)
+
+
+def _refit(rest: np.ndarray, old: np.ndarray, inertia: float) -> tuple[np.ndarray, np.ndarray]:
+    """Centres [codes, axes] from the old ones, and each row's nearest [N]; codes without rows start anew."""
+    centres = home = old
+    for _ in range(ROUNDS):
+        chosen = nearest(rest, centres)
+        means = _means(rest, chosen, len(old))
+        used = np.bincount(chosen, minlength=len(old))[:, None] > 0
+        home = np.where(used, home, means)
+        moved = (means + inertia * home) / (1 + inertia)
+        if np.array_equal(moved, centres):
+            break
+        centres = moved
+    centres = centres.astype(np.float32).astype(rest.dtype)
+    return centres, nearest(rest, centres)
+
+
+def _alignment(before: np.ndarray, after: np.ndarray, codes: int) -> np.ndarray:
+    """The new code that takes each old code's number [codes]: the match that keeps most rows."""
+    together = np.eye(codes, dtype=np.int64)  # where it makes no difference, a code keeps its number
+    np.add.at(together, (before, after), codes + 1)
+    return linear_sum_assignment(together, maximize=True)[1]
 
 
 def _check(vectors: np.ndarray, config: CodebookConfig, codes: int) -> None:

@@ -117,7 +117,7 @@ class Recommender:
 
     def _masked(self, request: Request, history: np.ndarray) -> list[int]:
         excluded = [self.catalogue.uids[item] for item in request.exclude if item in self.catalogue.uids]
-        return [0, *history.tolist(), *excluded]
+        return [*self.catalogue.barred, *history.tolist(), *excluded]
 
     def _item(self, uid: int, score: float | None) -> dict[str, Any]:
         return {

@@ -1,21 +1,44 @@
-"""Item texts to semantic IDs: embed, fit a codebook, encode the catalogue, label codes, measure health."""
+"""Item texts to semantic IDs: embed, fit or take over a codebook, encode, label codes, measure health."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
+
+import numpy as np
 
 from car_model.catalogue import Catalogue
-from car_model.codebook import Codebook
+from car_model.churn import churn
+from car_model.codebook import Codebook, CodebookError
 from car_model.dataset import Dataset
-from car_model.encoder import EncoderSpec, embed, load, settle_precision
-from car_model.health import codebook_health
+from car_model.encoder import Encoder, EncoderSpec, embed, load, settle_precision
+from car_model.health import codebook_health, cooccurrence
 from car_model.labelling import label_codes
 from car_model.labels import CodeLabels
-from car_model.quantise import CodebookConfig, fit
+from car_model.quantise import CodebookConfig, fit, refresh
 from car_model.text import template
 from car_model.threads import limit_threads
+
+Mode = Literal["fit", "reuse", "refresh"]
+MODES: tuple[str, ...] = get_args(Mode)
+
+
+@dataclass(frozen=True)
+class Parent:
+    """What a release hands on to the next one: codebook, labels and catalogue."""
+
+    codebook: Codebook
+    labels: CodeLabels
+    catalogue: Catalogue
+
+    @classmethod
+    def load(cls, bundle: Path) -> Parent:
+        """Read the parts from a bundle folder; raises as they do."""
+        folder = bundle / "codebook"
+        return cls(
+            Codebook.load(folder), CodeLabels.load(folder), Catalogue.load(bundle / "catalogue.parquet")
+        )
 
 
 @dataclass(frozen=True)
@@ -35,23 +58,83 @@ class Tokenized:
 
 
 def tokenize(
-    dataset: Dataset, encoder: EncoderSpec, config: CodebookConfig, cache: Path | None = None
+    dataset: Dataset,
+    encoder: EncoderSpec,
+    config: CodebookConfig,
+    cache: Path | None = None,
+    *,
+    mode: Mode = "fit",
+    parent: Parent | None = None,
 ) -> Tokenized:
-    """Fit a codebook on a dataset's items and encode them.
+    """Encode a dataset's items by a codebook, which is fit for them or taken over from the parent release.
 
     Args:
+        config: of a codebook to be fit; a parent's keeps its own sizes.
         cache: folder of text vectors kept between runs.
+        mode: `fit` a new codebook; `reuse` the parent's as it is; `refresh` it: fit anew from its centroids,
+            codes aligned, so that meanings stay. Without a parent all three fit.
+        parent: the release whose lineage this continues: its UIDs stay, what is not offered any more is
+            retired.
 
     Raises:
-        EncoderError, CodebookError: the encoder can't be had, or the catalogue is too small for the codes.
+        EncoderError, CodebookError: the encoder can't be had or is not the parent's, or the catalogue is too
+            small for the codes.
     """
     limit_threads()
-    texts = dataset.texts()
-    loaded = settle_precision(load(encoder), texts)
+    texts, words = dataset.texts(), template(dataset.text_columns)
+    taken = parent if mode != "fit" else None
+    loaded = _same_encoder(load(encoder), words, taken) if taken else settle_precision(load(encoder), texts)
     vectors = embed(loaded, texts, cache)
-    codebook = fit(vectors, loaded.spec, template(dataset.text_columns), config)
+    if taken is None:
+        codebook = fit(vectors, loaded.spec, words, config)
+    else:
+        codebook = taken.codebook if mode == "reuse" else refresh(taken.codebook, vectors, config.seed)
     sids, residual = codebook.residuals(vectors)
     items = dataset.items
     catalogue = Catalogue(items["item_id"].astype(str).tolist(), items["title"].astype(str).tolist(), sids)
     health = codebook_health(sids, residual, codebook.spread(vectors), codebook.codes)
-    return Tokenized(codebook, label_codes(texts, sids, codebook.codes), catalogue, health)
+    if parent:
+        catalogue = parent.catalogue.continued(catalogue, _handed_on(parent, codebook))
+    health |= {"mode": mode if parent else "fit", **_lineage(parent, catalogue, mode)}
+    health["cooccurrence"] = cooccurrence(dataset.histories(catalogue.uids).train, catalogue.sid_table)
+    same = parent is not None and parent.codebook.version == codebook.version
+    labels = parent.labels if parent and same else label_codes(texts, sids, codebook.codes)
+    return Tokenized(codebook, labels, catalogue, health)
+
+
+def _same_encoder(loaded: Encoder, words: str, parent: Parent) -> Encoder:
+    """The encoder under the parent's exact identity, if that is what was asked for."""
+    theirs, asked = parent.codebook.encoder, loaded.spec
+    for what, mine, other in (
+        ("the encoder weights", asked.weights[:12], theirs.weights[:12]),
+        ("max_tokens", asked.max_tokens, theirs.max_tokens),
+        ("the normalisation", asked.normalisation, theirs.normalisation),
+        ("the text template", words, parent.codebook.template),
+    ):
+        if mine != other:
+            raise CodebookError(
+                f"the parent's codebook was made with {what} {other!r}, this run has {mine!r}: "
+                "its codes would mean nothing. Use the parent's, or fit a new codebook (mode fit)."
+            )
+    return replace(loaded, spec=theirs)
+
+
+def _handed_on(parent: Parent, codebook: Codebook) -> np.ndarray:
+    """SIDs [N, levels] of the parent's items under a new codebook, as far as the old SIDs tell their vectors.
+
+    Of an encoder that is another one nothing is known: those items get the SID of an average one.
+    """
+    if codebook.version == parent.codebook.version:
+        return parent.catalogue.sids
+    if codebook.encoder == parent.codebook.encoder:
+        return codebook.encode(parent.codebook.decode(parent.catalogue.sids))
+    return np.repeat(codebook.encode(codebook.mean[None]), parent.catalogue.size, axis=0)
+
+
+def _lineage(parent: Parent | None, catalogue: Catalogue, mode: Mode) -> dict[str, Any]:
+    """The parent's codebook and the churn against it; `unasked` is none where a new codebook was wanted."""
+    if parent is None:
+        return {"parent": None, "churn": None}
+    moved = churn(parent.catalogue, catalogue)
+    unasked = 0.0 if mode == "fit" else moved["whole"]
+    return {"parent": parent.codebook.version, "churn": {**moved, "unasked": unasked}}

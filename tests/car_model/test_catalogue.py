@@ -65,6 +65,51 @@ def test_appending_keeps_every_old_uid_and_sid(ids: list[str], at: int) -> None:
     assert (grown.digest == old.digest) == (not added)
 
 
+@given(IDS, st.data())
+def test_a_lineage_keeps_uids_and_retires_what_is_not_offered(ids: list[str], data: st.DataObject) -> None:
+    old = catalogue(ids)
+    stay = data.draw(st.lists(st.sampled_from(ids), unique=True))
+    fresh = [f"new {item}" for item in data.draw(IDS)]
+    offered = catalogue(data.draw(st.permutations([*stay, *fresh])))
+    new = old.continued(offered)
+    assert new.item_ids[: old.size] == old.item_ids
+    assert new.offered == set(offered.item_ids)
+    assert new.retired == set(ids) - set(stay)
+    assert new.barred == [0, *(old.uids[item] for item in ids if item not in stay)]
+    for item in new.item_ids:
+        source = offered if item in offered.uids else old
+        assert new.sids[new.uids[item] - 1].tolist() == source.sids[source.uids[item] - 1].tolist()
+
+
+def test_an_item_that_comes_back_has_its_old_uid() -> None:
+    old = catalogue(["a", "b"])
+    gone = old.continued(catalogue(["b", "c"]))
+    back = gone.continued(catalogue(["c", "a", "b"]))
+    assert (gone.retired, back.retired) == ({"a"}, set())
+    assert back.uids == {"a": 1, "b": 2, "c": 3}
+
+
+def test_retired_items_can_get_sids_of_a_new_codebook() -> None:
+    old = catalogue(["a", "b"])
+    new = old.continued(catalogue(["b"]), retired_sids=old.sids + 1)
+    assert new.sids.tolist() == [[1, 2, 3], [0, 1, 2]]
+
+
+def test_retired_items_survive_saving_and_change_the_digest(tmp_path: Path) -> None:
+    old = catalogue(["a", "b"])
+    gone = old.continued(catalogue(["b"]), retired_sids=old.sids)
+    same = Catalogue(gone.item_ids, gone.titles, gone.sids)
+    gone.save(tmp_path / "catalogue.parquet")
+    back = Catalogue.load(tmp_path / "catalogue.parquet")
+    assert (back.retired, back.digest) == ({"a"}, gone.digest)
+    assert gone.digest != same.digest
+
+
+def test_a_retired_item_that_is_not_there_is_refused() -> None:
+    with pytest.raises(CatalogueError, match="'x' is retired but not in the catalogue"):
+        Catalogue(["a"], ["A"], np.zeros((1, 3), dtype=np.int32), frozenset({"x"}))
+
+
 def test_appending_an_old_item_is_refused() -> None:
     with pytest.raises(CatalogueError, match="'a' is in the catalogue twice"):
         catalogue(["a", "b"]).appended(["a"], ["again"], np.zeros((1, 3), dtype=np.int32))

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from car_model.health import codebook_health
+from car_model.health import codebook_health, cooccurrence
 from car_model.quantise import CodebookConfig, fit
 from tests.car_model.builders import SPEC
 from tests.fixtures import tiny_vectors
@@ -52,3 +52,21 @@ def test_health_of_a_fitted_codebook_is_json_and_residuals_fall() -> None:
     found = json.loads(json.dumps(codebook_health(sids, left, book.spread(vectors), 6), allow_nan=False))
     assert found["residual"] == sorted(found["residual"], reverse=True)
     assert 0 < found["residual"][-1] < found["residual"][0] < 1
+
+
+def test_cooccurrence_is_the_share_of_neighbours_with_equal_prefixes_over_chance() -> None:
+    table = np.array([[0, 0], [1, 1], [1, 2], [2, 1], [2, 1]])  # row 0 pads
+    train = [np.array([1, 2, 3, 4]), np.array([2, 2, 1]), np.array([3])]
+    # pairs of different items: (1, 2) (2, 3) (3, 4) (2, 1); level 1: three of four agree, level 2: one
+    found = cooccurrence(train, table)
+    assert found["agreement"] == [0.75, 0.25]
+    first, second = [1, 1, 2, 1], [1, 2, 2, 1]  # codes of level 1 of the pairs' ends
+    chance = sum((first.count(code) / 4) * (second.count(code) / 4) for code in (1, 2))
+    assert found["lift"][0] == pytest.approx(0.75 / chance, abs=1e-4)
+
+
+def test_without_neighbours_codes_say_nothing() -> None:
+    assert cooccurrence([np.array([1])], np.zeros((2, 3), dtype=int)) == {
+        "agreement": [0.0, 0.0, 0.0],
+        "lift": [1.0, 1.0, 1.0],
+    }

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from car_model.catalogue import Catalogue
@@ -16,7 +17,7 @@ from car_model.digests import tree_digest
 from car_model.encoder import EncoderError, EncoderSpec
 from car_model.labels import CodeLabels
 from car_model.quantise import CodebookConfig
-from car_model.tokenization import Tokenized, tokenize
+from car_model.tokenization import Mode, Parent, Tokenized, tokenize
 
 pytestmark = pytest.mark.integration
 CONFIG = CodebookConfig(levels=2, codes=4)
@@ -83,3 +84,107 @@ def test_a_catalogue_of_one_text_is_refused(dataset: Dataset, cache: Path) -> No
     items = dataset.items.assign(title="Same", genre="", year="")
     with pytest.raises(CodebookError, match="1 distinct texts"):
         tokenize(replace(dataset, items=items), EncoderSpec(), CONFIG, cache)
+
+
+@pytest.fixture(scope="module")
+def parent(made: Tokenized) -> Parent:
+    return Parent(made.codebook, made.labels, made.catalogue)
+
+
+@pytest.fixture(scope="module")
+def tomorrow(dataset: Dataset) -> Dataset:
+    """Two items new, one gone with all that was done with it, another order of rows."""
+    gone = dataset.items["item_id"].iloc[5]
+    new = dataset.items.iloc[[0, 1]].assign(item_id=["n1", "n2"], title=["Novel one", "Novel two"])
+    items = pd.concat([new, dataset.items[dataset.items["item_id"] != gone]], ignore_index=True)
+    kept = dataset.interactions[dataset.interactions["item_id"] != gone]
+    return replace(dataset, items=items, interactions=kept)
+
+
+@pytest.mark.parametrize("mode", ["fit", "reuse", "refresh"])
+def test_a_lineage_keeps_its_uids_in_every_mode(
+    parent: Parent, tomorrow: Dataset, cache: Path, mode: Mode
+) -> None:
+    made = tokenize(tomorrow, EncoderSpec(), CONFIG, cache, mode=mode, parent=parent)
+    old = parent.catalogue
+    assert made.catalogue.item_ids[: old.size] == old.item_ids
+    assert made.catalogue.item_ids[old.size :] == ["n1", "n2"]
+    assert made.catalogue.retired == {old.item_ids[5]}
+    assert made.health["items"] == 49
+    assert made.health["mode"] == mode
+    assert made.health["parent"] == parent.codebook.version
+    assert (made.health["churn"]["added"], made.health["churn"]["retired"]) == (2, 1)
+    json.dumps(made.health, allow_nan=False)
+
+
+def test_reuse_keeps_codebook_labels_and_sids_to_the_byte(
+    parent: Parent, tomorrow: Dataset, cache: Path, tmp_path: Path
+) -> None:
+    made = tokenize(tomorrow, EncoderSpec(), CodebookConfig(), cache, mode="reuse", parent=parent)
+    made.save(tmp_path / "after", tmp_path / "a.parquet")
+    Tokenized(parent.codebook, parent.labels, parent.catalogue, {}).save(
+        tmp_path / "before", tmp_path / "b.parquet"
+    )
+    assert tree_digest(tmp_path / "after") == tree_digest(tmp_path / "before")
+    assert made.health["churn"]["whole"] == made.health["churn"]["unasked"] == 0
+    assert np.array_equal(made.catalogue.sids[: parent.catalogue.size], parent.catalogue.sids)
+
+
+def test_a_new_fit_on_purpose_is_no_unasked_churn(parent: Parent, tomorrow: Dataset, cache: Path) -> None:
+    other = CodebookConfig(levels=2, codes=4, seed=9)
+    made = tokenize(tomorrow, EncoderSpec(), other, cache, mode="fit", parent=parent)
+    assert made.health["churn"]["unasked"] == 0
+    assert made.health["churn"]["whole"] > 0
+
+
+def test_an_edited_text_churns_even_under_reuse(parent: Parent, dataset: Dataset, cache: Path) -> None:
+    items = dataset.items.copy()
+    items.loc[0, ["title", "genre"]] = ["A quite different thing", "garden furniture"]
+    made = tokenize(replace(dataset, items=items), EncoderSpec(), CONFIG, cache, mode="reuse", parent=parent)
+    moved = made.catalogue.sids[0].tolist() != parent.catalogue.sids[0].tolist()
+    assert made.health["churn"]["unasked"] == (round(1 / 48, 6) if moved else 0)
+    assert made.catalogue.titles[0] == "A quite different thing"
+
+
+@pytest.mark.parametrize("mode", ["reuse", "refresh"])
+def test_without_a_parent_a_codebook_is_fit(
+    made: Tokenized, dataset: Dataset, cache: Path, mode: Mode
+) -> None:
+    first = tokenize(dataset, EncoderSpec(), CONFIG, cache, mode=mode)
+    assert first.codebook.version == made.codebook.version
+    assert (first.health["mode"], first.health["parent"], first.health["churn"]) == ("fit", None, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"weights": "f" * 64}, "encoder weights"),
+        ({"max_tokens": 7}, "max_tokens 7"),
+        ({"normalisation": "none"}, "normalisation 'none'"),
+    ],
+)
+def test_a_parent_of_another_encoder_is_refused(
+    parent: Parent, dataset: Dataset, cache: Path, change: dict, said: str
+) -> None:
+    foreign = replace(parent.codebook, encoder=replace(parent.codebook.encoder, **change))
+    for mode in ("reuse", "refresh"):
+        with pytest.raises(CodebookError, match=said):
+            tokenize(
+                dataset, EncoderSpec(), CONFIG, cache, mode=mode, parent=replace(parent, codebook=foreign)
+            )
+
+
+def test_a_parent_of_another_text_template_is_refused(parent: Parent, dataset: Dataset, cache: Path) -> None:
+    foreign = replace(parent, codebook=replace(parent.codebook, template="{plot}"))
+    with pytest.raises(CodebookError, match=r"template '\{plot\}'"):
+        tokenize(dataset, EncoderSpec(), CONFIG, cache, mode="reuse", parent=foreign)
+
+
+def test_a_fit_may_follow_a_parent_of_another_encoder(parent: Parent, tomorrow: Dataset, cache: Path) -> None:
+    """Nothing is known of a retired item's vector then: it gets an average item's SID."""
+    foreign = replace(parent.codebook, encoder=replace(parent.codebook.encoder, weights="f" * 64))
+    made = tokenize(
+        tomorrow, EncoderSpec(), CONFIG, cache, mode="fit", parent=replace(parent, codebook=foreign)
+    )
+    gone = made.catalogue.sids[made.catalogue.uids[next(iter(made.catalogue.retired))] - 1]
+    assert gone.tolist() == made.codebook.encode(made.codebook.mean[None])[0].tolist()
