@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from registry.errors import ChannelError, ReleaseError
 from registry.layout import CHANNELS
-from registry.log import Action, Entry, Move, read_log
+from registry.log import NAME, Action, Entry, Move, read_log
 from registry.manifest import Gate
-from registry.release import load_manifest, read_manifest
+from registry.release import find_release, load_manifest, read_manifest
 from registry.store import ObjectStore
 
 
@@ -20,6 +20,17 @@ def head(store: ObjectStore, channel: str) -> Entry | None:
 def history(store: ObjectStore, channel: str) -> list[Entry]:
     """All entries, oldest first, after checking that none is missing or was changed. Raises ChannelError."""
     return list(read_log(store, channel).entries)
+
+
+def find(store: ObjectStore, text: str) -> str:
+    """Full digest of the release that a channel uses, or that a digest's first characters stand for.
+
+    Raises:
+        ReleaseError: neither a channel that was ever moved nor the beginning of one release.
+        ChannelError: the channel's log is damaged.
+    """
+    entry = head(store, text) if NAME.fullmatch(text) else None
+    return entry.release if entry else find_release(store, text)
 
 
 def list_channels(store: ObjectStore) -> list[str]:

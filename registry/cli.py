@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import getpass
-import json
-import socket
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console, RenderableType
 
 from registry import channel as channels
+from registry.cli_upkeep import upkeep
 from registry.log import Entry
+from registry.options import (
+    DEFAULT_REGISTRY,
+    AsJson,
+    Channel,
+    Expected,
+    Registry,
+    Release,
+    ReleaseOrChannel,
+    Who,
+    Why,
+    show_json,
+    show_view,
+)
 from registry.release import find_release, list_releases, read_manifest
 from registry.store import ObjectStore, open_store
 from registry.tables import history_table, release_view, releases_table
-
-DEFAULT_REGISTRY = ".car/registry"
 
 app = typer.Typer(
     help="Look at releases and move the channels that say which one is in use.",
@@ -25,31 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-def this_user() -> str:
-    """user@host, as entries record it."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
-
-
-Registry = Annotated[
-    str, typer.Option(envvar="CAR_REGISTRY", help="A folder, or gs://bucket/prefix.", show_default=True)
-]
-Channel = Annotated[str, typer.Option("--channel", "-c", help="The channel's name.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-Why = Annotated[str, typer.Option("--why", "--reason", help="The reason, for the audit trail.")]
-Who = Annotated[
-    str, typer.Option(default_factory=this_user, help="Who moves the channel.", show_default="user@host")
-]
-Expected = Annotated[
-    int | None,
-    typer.Option(
-        help="Do it only if the channel's last entry has this number (0: none).", show_default=False
-    ),
-]
-Release = Annotated[
-    str, typer.Argument(help="A release's digest, or its first characters.", show_default=False)
-]
+app.add_typer(upkeep)  # without a name: its commands stand beside these
 
 
 @app.command("list")
@@ -58,34 +42,25 @@ def list_command(registry: Registry = DEFAULT_REGISTRY, as_json: AsJson = False)
     store = open_store(registry)
     releases, used_by = list_releases(store), _used_by(store)
     if as_json:
-        _print_json(
+        show_json(
             [one.model_dump(mode="json") | {"channels": used_by.get(one.release, [])} for one in releases]
         )
     elif releases:
-        _print(releases_table(releases, used_by))
+        show_view(releases_table(releases, used_by))
     else:
         typer.echo(f"No releases in {store.url}.")
 
 
 @app.command()
-def show(
-    release: Annotated[
-        str,
-        typer.Argument(help="A release's digest, its first characters, or a channel.", show_default=False),
-    ],
-    registry: Registry = DEFAULT_REGISTRY,
-    as_json: AsJson = False,
-) -> None:
+def show(release: ReleaseOrChannel, registry: Registry = DEFAULT_REGISTRY, as_json: AsJson = False) -> None:
     """Show all that a release's manifest says."""
     store = open_store(registry)
-    used_by = _used_by(store)
-    in_channel = [digest for digest, names in used_by.items() if release in names]
-    manifest = read_manifest(store, in_channel[0] if in_channel else find_release(store, release))
-    names = used_by.get(manifest.release, [])
+    manifest = read_manifest(store, channels.find(store, release))
+    names = _used_by(store).get(manifest.release, [])
     if as_json:
-        _print_json(manifest.model_dump(mode="json") | {"channels": names})
+        show_json(manifest.model_dump(mode="json") | {"channels": names})
     else:
-        _print(release_view(manifest, names))
+        show_view(release_view(manifest, names))
 
 
 @app.command()
@@ -96,9 +71,9 @@ def history(
     store = open_store(registry)
     entries = channels.history(store, channel)[::-1]
     if as_json:
-        _print_json([entry.model_dump(mode="json") for entry in entries])
+        show_json([entry.model_dump(mode="json") for entry in entries])
     elif entries:
-        _print(history_table(entries))
+        show_view(history_table(entries))
     else:
         typer.echo(f"The channel {channel} in {store.url} is empty.")
 
@@ -156,17 +131,9 @@ def _used_by(store: ObjectStore) -> dict[str, list[str]]:
 
 def _report(channel: str, before: Entry | None, entry: Entry, as_json: bool) -> None:
     if as_json:
-        _print_json(entry.model_dump(mode="json"))
+        show_json(entry.model_dump(mode="json"))
     elif before and before.nonce == entry.nonce:
         typer.echo(f"{channel} already uses {entry.release[:12]} (entry {entry.number}); nothing to do.")
     else:
         came = f", after {entry.previous[:12]}" if entry.previous else ""
         typer.echo(f"{channel} now uses {entry.release[:12]} (entry {entry.number}, {entry.action}{came}).")
-
-
-def _print(view: RenderableType) -> None:
-    Console(highlight=False).print(view)
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

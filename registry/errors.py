@@ -21,6 +21,10 @@ class ObjectMissing(StoreError):  # noqa: N818 - named for what happened
     """There is no object of that name."""
 
 
+class ObjectDamaged(StoreError):  # noqa: N818
+    """An object's bytes do not fit the checksum that the store has of them."""
+
+
 class ObjectExists(StoreError):  # noqa: N818
     """Another object already holds that name; objects are never overwritten."""
 

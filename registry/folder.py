@@ -209,7 +209,7 @@ def _version(status: os.stat_result) -> tuple[int, int]:
 
 def _unless_missing(error: OSError) -> None:
     """Of a folder that cannot be listed, raise why; one that is not (or no longer) there is empty."""
-    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+    if not isinstance(error, FileNotFoundError):
         raise error
 
 

@@ -22,7 +22,7 @@ from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from car_model.digests import CHUNK_BYTES, file_digest
-from registry.errors import ObjectExists, ObjectMissing, StoreError
+from registry.errors import ObjectDamaged, ObjectExists, ObjectMissing, StoreError
 from registry.folder import NO_ROOM
 from registry.store import Stored, check_name, check_prefix
 from registry.transfers import WORKERS, in_parallel
@@ -202,7 +202,10 @@ class GcsStore:
             if self._bucket_missing():
                 raise StoreError(f"There is no bucket {self._bucket_name!r}; create it first.") from error
             raise ObjectMissing(f"There is no {name} in {self.url}.", name) from error
-        except (api.GoogleAPIError, auth.GoogleAuthError, DataCorruption, OSError) as error:
+        except DataCorruption as error:
+            what = f"{self.url}/{name} was damaged in storage or on the way."
+            raise ObjectDamaged(what, name) from error
+        except (api.GoogleAPIError, auth.GoogleAuthError, OSError) as error:
             raise StoreError(self._sentence(name, error), name) from error
 
     def _sentence(self, name: str, error: Exception) -> str:
@@ -215,8 +218,6 @@ class GcsStore:
                 "`gcloud auth application-default login`, set GOOGLE_APPLICATION_CREDENTIALS, or attach a "
                 "service account."
             )
-        if isinstance(error, DataCorruption):
-            return f"{place} was damaged in storage or on the way."
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             return f"There is no room for {place} ({error.strerror}): free some and run again."
         return f"{place} cannot be reached: {_first_line(error)}"

@@ -103,13 +103,15 @@ def load_manifest(store: ObjectStore, release: str) -> tuple[Manifest, str]:
     return manifest, hashlib.sha256(data).hexdigest()
 
 
+def release_digests(store: ObjectStore) -> list[str]:
+    """Full digests of all complete releases, sorted."""
+    found = [(name.split("/")[1], name) for name in store.list(RELEASES)]
+    return [digest for digest, name in found if name == manifest_name(digest)]
+
+
 def list_releases(store: ObjectStore) -> list[Manifest]:
     """Manifests of all complete releases, newest first."""
-    names = store.list(RELEASES)
-    digests = [
-        parts[1] for name in names if len(parts := name.split("/")) == 3 and parts[2] == "manifest.json"
-    ]
-    manifests = [read_manifest(store, digest) for digest in digests]
+    manifests = [read_manifest(store, digest) for digest in release_digests(store)]
     return sorted(manifests, key=lambda one: (one.created, one.release), reverse=True)
 
 
@@ -121,9 +123,7 @@ def find_release(store: ObjectStore, prefix: str) -> str:
     """
     if len(prefix) < MIN_PREFIX:
         raise ReleaseError(f"{prefix!r} is too short for a release: give at least {MIN_PREFIX} characters.")
-    names = store.list(RELEASES)
-    found = [name.split("/")[1] for name in names if name == manifest_name(name.split("/")[1])]
-    matching = [digest for digest in found if digest.startswith(prefix.lower())]
+    matching = [digest for digest in release_digests(store) if digest.startswith(prefix.lower())]
     if not matching:
         raise ReleaseError(f"There is no release {prefix} in {store.url}.")
     if len(matching) > 1:

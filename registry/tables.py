@@ -91,7 +91,7 @@ def _files(title: str, files: Mapping[str, FileRecord]) -> Table:
     table = _table(title, "size", "sha256")
     table.columns[1].justify = "right"
     for path, stored in sorted(files.items()):
-        table.add_row(escape(path), _size(stored.size), stored.sha256[:SHORT])
+        table.add_row(escape(path), size_text(stored.size), stored.sha256[:SHORT])
     return table
 
 
@@ -137,7 +137,8 @@ def _minute(when: datetime) -> str:
     return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
+    """A number of bytes for people: `12.3 MB`."""
     amount, unit = float(count), 0
     while amount >= 1000 and unit < len(_UNITS) - 1:
         amount, unit = amount / 1000, unit + 1

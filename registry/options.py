@@ -1,0 +1,51 @@
+"""What the commands share: their options, and how they print."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, RenderableType
+
+DEFAULT_REGISTRY = ".car/registry"
+
+
+def this_user() -> str:
+    """user@host, as entries record it."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+Registry = Annotated[
+    str, typer.Option(envvar="CAR_REGISTRY", help="A folder, or gs://bucket/prefix.", show_default=True)
+]
+Channel = Annotated[str, typer.Option("--channel", "-c", help="The channel's name.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Why = Annotated[str, typer.Option("--why", "--reason", help="The reason, for the audit trail.")]
+Who = Annotated[
+    str, typer.Option(default_factory=this_user, help="Who moves the channel.", show_default="user@host")
+]
+Expected = Annotated[
+    int | None,
+    typer.Option(
+        help="Do it only if the channel's last entry has this number (0: none).", show_default=False
+    ),
+]
+Release = Annotated[
+    str, typer.Argument(help="A release's digest, or its first characters.", show_default=False)
+]
+ReleaseOrChannel = Annotated[
+    str, typer.Argument(help="A release's digest, its first characters, or a channel.", show_default=False)
+]
+
+
+def show_view(view: RenderableType) -> None:
+    """Print a table for people."""
+    Console(highlight=False).print(view)
+
+
+def show_json(value: Any) -> None:
+    """Print JSON for machines."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
