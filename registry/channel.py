@@ -8,7 +8,7 @@ from registry.errors import ChannelError, ReleaseError
 from registry.layout import CHANNELS
 from registry.log import NAME, Action, Entry, Move, read_log
 from registry.manifest import Gate
-from registry.release import find_release, load_manifest, read_manifest
+from registry.release import find_release, load_manifest, mark_release, read_manifest
 from registry.store import ObjectStore
 
 
@@ -63,6 +63,7 @@ def promote(
         ChannelError: the log is damaged, or `who` or `why` is empty.
     """
     log = read_log(store, channel, last=2)
+    mark_release(store, release)  # a collection that saw it unused lets it be
     manifest, sha256 = load_manifest(store, release)
     if log.head and log.head.release == release:
         return log.head
@@ -105,6 +106,7 @@ def rollback(
     known = next((entry for entry in reversed(log.entries) if entry.release == target), None)
     if known is None:
         raise ChannelError(f"The channel {channel} never had release {target[:12]}; promote it instead.")
+    mark_release(store, target)
     read_manifest(store, target, known.manifest_sha256)
     return log.append(Move("rollback", target, known.manifest_sha256, who, why))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Annotated
 
 import typer
 
 from registry.channel import find
+from registry.collect import GRACE, collect, plan
 from registry.options import DEFAULT_REGISTRY, AsJson, Registry, show_json
 from registry.store import open_store
 from registry.tables import size_text
@@ -42,6 +44,36 @@ def verify(
         typer.echo(_summary(findings))
     if findings.damage:
         raise typer.Exit(1)
+
+
+@upkeep.command()
+def gc(
+    keep: Annotated[
+        int, typer.Option(min=1, help="Keep what the last N entries of any channel name.", show_default=False)
+    ],
+    grace: Annotated[
+        float, typer.Option("--grace-hours", min=0, help="Keep what was written or used since then.")
+    ] = GRACE.total_seconds() / 3600,
+    registry: Registry = DEFAULT_REGISTRY,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Do it; without it, only say what would go.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove releases that fell out of use, and files that no release needs."""
+    work = collect if delete else plan
+    done = work(open_store(registry), keep, timedelta(hours=grace))
+    names = [one.name for one in (*done.releases, *done.blobs)]
+    if as_json:
+        show_json({"deleted": delete, "objects": names, "bytes": done.size, "kept": done.kept})
+        return
+    for name in names:
+        typer.echo(name)
+    went = "went" if delete else "would go (--delete does it)"
+    typer.echo(
+        f"{len(done.releases)} releases and {len(done.blobs)} files, {size_text(done.size)}, {went}; "
+        f"{done.kept} releases stay."
+    )
 
 
 def _summary(findings: Findings) -> str:

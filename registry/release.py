@@ -52,7 +52,7 @@ def write_release(
     """
     gate = read_gate(evidence, force)
     checked = read_bundle(bundle)
-    if store.touch(manifest_name(checked.release)):  # so that a collection does not take it now
+    if store.touch(manifest_name(checked.release)):  # a collection that saw it unused lets it be
         return read_manifest(store, checked.release)
     if parent is not None:
         read_manifest(store, parent)
@@ -84,8 +84,8 @@ def read_manifest(store: ObjectStore, release: str, sha256: str | None = None) -
     manifest, found = load_manifest(store, release)
     if sha256 is not None and found != sha256:
         raise ReleaseError(
-            f"{store.url}/{manifest_name(release)} was changed after it was promoted: its digest is "
-            f"{found[:12]}, the channel recorded {sha256[:12]}."
+            f"{store.url}/{manifest_name(release)} was changed or written anew after it was promoted: its "
+            f"digest is {found[:12]}, the channel recorded {sha256[:12]}; look at it and promote it again."
         )
     return manifest
 
@@ -101,6 +101,12 @@ def load_manifest(store: ObjectStore, release: str) -> tuple[Manifest, str]:
     if manifest.release != release:
         raise ReleaseError(f"{store.url}/{name} is the manifest of another release, {manifest.release[:12]}.")
     return manifest, hashlib.sha256(data).hexdigest()
+
+
+def mark_release(store: ObjectStore, release: str) -> None:
+    """Keep a release that is about to be used from being collected now. Raises ReleaseError if it is gone."""
+    if not store.touch(manifest_name(release)):
+        raise ReleaseError(f"There is no release {release[:12]} in {store.url}.")
 
 
 def release_digests(store: ObjectStore) -> list[str]:

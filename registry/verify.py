@@ -50,8 +50,8 @@ def verify_releases(store: ObjectStore, releases: Iterable[str]) -> Findings:
 def verify_all(store: ObjectStore) -> Findings:
     """Check every release and every channel.
 
-    A log may name releases that were collected since; the one in use must be there, and those that are there
-    must have the manifests that were promoted.
+    A log may name releases that were collected since, and perhaps written anew; the one in use must be there,
+    and those that were not written anew must have the manifests that were promoted.
 
     Raises:
         StoreError: the store cannot be reached. Damage is not raised but returned.
@@ -62,11 +62,16 @@ def verify_all(store: ObjectStore) -> Findings:
     for release in release_digests(store):
         manifest, sha256 = _checked_manifest(store, release, findings)
         manifests += [manifest] if manifest else []
-        promoted = {entry.manifest_sha256 for entry in entries if entry.release == release}
-        if manifest and promoted - {sha256}:
+        if manifest and any(_contradicts(entry, manifest, sha256) for entry in entries):
             _note(store, findings, manifest_name(release), "was changed after it was promoted")
     _check_blobs(store, manifests, findings)
     return findings
+
+
+def _contradicts(entry: Entry, manifest: Manifest, sha256: str) -> bool:
+    """Whether an entry put this release in use as it is there, but with another manifest."""
+    same = entry.release == manifest.release and manifest.created <= entry.when
+    return same and entry.manifest_sha256 != sha256
 
 
 def _log(store: ObjectStore, channel: str, findings: Findings) -> tuple[Entry, ...]:

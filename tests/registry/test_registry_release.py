@@ -216,7 +216,7 @@ def test_a_manifest_that_was_edited_is_refused(store: ObjectStore, tmp_path: Pat
             read_manifest(copy, release.release)
     with pytest.raises(ReleaseError, match="not those its release digest stands for"):
         read_manifest(store, forged)
-    with pytest.raises(ReleaseError, match="was changed after it was promoted"):
+    with pytest.raises(ReleaseError, match="was changed or written anew after it was promoted"):
         read_manifest(store, release.release, "0" * 64)
 
 
