@@ -68,6 +68,9 @@ def build(options: Options | None = None) -> GraphComponent:
         codes: int = 0,
         recipe: str = "{}",
         seed: int = 0,
+        codebook_mode: str = "reuse",
+        training: bool = True,
+        warm_start: bool = False,
         gate_policy: str = "",
         bootstrap: bool = False,
         serving: str = "",
@@ -88,6 +91,9 @@ def build(options: Options | None = None) -> GraphComponent:
             codes: codes a level; 0 follows the catalogue's size.
             recipe: training settings as JSON; the rest keeps its default.
             seed: of the codebook's fit.
+            codebook_mode: fit a new codebook, reuse the champion's, or refresh it (codes aligned).
+            training: false releases today's catalogue with the champion's weights.
+            warm_start: train from the champion's weights.
             gate_policy: text of a gate policy in YAML; empty for the project's own.
             bootstrap: let a first release through, which has no champion to be compared with.
             serving: folder of the TorchServe to roll over; empty where serving follows the channel.
@@ -103,7 +109,17 @@ def build(options: Options | None = None) -> GraphComponent:
         data_docs, profile = checked.outputs["data_docs"], checked.outputs["profile"]
         tokens = (
             place(
-                tokenize(dataset=dataset, encoder=encoder, levels=levels, codes=codes, seed=seed, cache=cache)
+                tokenize(
+                    dataset=dataset,
+                    encoder=encoder,
+                    levels=levels,
+                    codes=codes,
+                    seed=seed,
+                    mode=codebook_mode,
+                    registry=registry,
+                    champion=champion["release"],
+                    cache=cache,
+                )
             )
             .after(checked)
             .outputs
@@ -115,6 +131,10 @@ def build(options: Options | None = None) -> GraphComponent:
                 codebook=codebook,
                 catalogue=catalogue,
                 recipe=recipe,
+                registry=registry,
+                champion=champion["release"],
+                training=training,
+                warm_start=warm_start,
                 checkpoints=checkpoints,
             )
         ).outputs
@@ -188,6 +208,14 @@ Bootstrap = Annotated[bool, typer.Option(help="Let a first release through, whic
 Epochs = Annotated[int | None, typer.Option(min=1, help="Training epochs, at most.")]
 Levels = Annotated[int | None, typer.Option(min=1, help="Semantic-ID levels.")]
 Codes = Annotated[int | None, typer.Option(min=0, help="Codes a level; 0 follows the catalogue's size.")]
+Mode = Annotated[
+    str,
+    typer.Option("--codebook", help="fit a new one, reuse the champion's, or refresh it (codes aligned)."),
+]
+Training = Annotated[
+    bool, typer.Option("--train/--no-train", help="Else the champion's weights serve today's items.")
+]
+WarmStart = Annotated[bool, typer.Option("--warm-start", help="Train from the champion's weights.")]
 Encoder = Annotated[str, typer.Option(help="Text encoder: name or folder; submit: Sentence-T5.")]
 Recipe = Annotated[str, typer.Option(help='Training settings as JSON, such as {"width": 32}.')]
 Seed = Annotated[int, typer.Option(help="Seed of the codebook and of the training.")]
@@ -240,6 +268,9 @@ def run(
     encoder: Encoder = EMBEDDED_ENCODER,
     recipe: Recipe = "{}",
     seed: Seed = 0,
+    codebook: Mode = "reuse",
+    train: Training = True,
+    warm_start: WarmStart = False,
     gate_policy: Policy = "",
 ) -> None:
     """Run the compiled pipeline on this machine; exit code 2 where the gate did not promote."""
@@ -250,6 +281,7 @@ def run(
         request = Request(
             data, data_dir, DOWNLOADS, registry, channel, encoder, levels, codes, epochs, recipe, seed,
             gate_policy, bootstrap, serving, cache=str(DOWNLOADS),
+            codebook_mode=codebook, training=train, warm_start=warm_start,
             checkpoints=str(WORK / "checkpoints" / code_digest()),
         )  # fmt: skip
         arguments = request.arguments()
@@ -278,6 +310,9 @@ def submit(
     encoder: Encoder = "",
     recipe: Recipe = "{}",
     seed: Seed = 0,
+    codebook: Mode = "reuse",
+    train: Training = True,
+    warm_start: WarmStart = False,
     gate_policy: Policy = "",
     image: Image = IMAGE,
     gpu: Gpu = 0,
@@ -287,7 +322,7 @@ def submit(
     with told():
         request = Request(
             "custom", data_dir, DOWNLOADS, registry, channel, encoder, levels, codes, epochs, recipe, seed,
-            gate_policy, bootstrap,
+            gate_policy, bootstrap, codebook_mode=codebook, training=train, warm_start=warm_start,
         )  # fmt: skip
         pipeline = build(Options(image, gpu, gpu_type))
         identifier = Cluster(host, namespace, token).submit(

@@ -153,7 +153,7 @@ def evaluate(
         "holdout": {
             "split": "test",
             "users": len(holdout.users),
-            "items": catalogue.size,
+            "items": len(catalogue.offered),
             "digest": holdout.digest,
         },
         "models": models,

@@ -20,6 +20,7 @@ from car_model.recipe import Recipe
 from car_model.recommend import rank_scores
 from car_model.sequences import Histories, pad
 from car_model.training import scored, train
+from car_model.warm_start import codes_aligned, warm_start
 
 THINK_SCALES = (0.0, 0.05, 0.1, 0.2, 0.4)
 SCALE_USERS = 5000  # users the scale is chosen on
@@ -33,15 +34,28 @@ def fit_car(
     codebook_folder: Path,
     catalogue: Catalogue,
     recipe: Recipe,
+    *,
     checkpoint: Path | None = None,
+    parent: Bundle | None = None,
 ) -> tuple[Bundle, Curves]:
-    """Train CAR and put together all that serving needs; returns the bundle and the loss curves."""
+    """Train CAR and put together all that serving needs; returns the bundle and the loss curves.
+
+    Args:
+        checkpoint: folder of the resumable state.
+        parent: the release to start from; None starts cold.
+
+    Raises:
+        WarmStartError: the parent's model has other sizes than the recipe.
+    """
     codebook, labels = Codebook.load(codebook_folder), CodeLabels.load(codebook_folder)
     data = dataset.histories(catalogue.uids)
     torch.manual_seed(recipe.seed)
     model = CAR(
         recipe.car(catalogue.size, codebook.levels, codebook.codes), torch.from_numpy(catalogue.sid_table)
     )
+    if parent:
+        aligned = codes_aligned(codebook, catalogue, parent)
+        warm_start(model, catalogue, parent.model, parent.catalogue, aligned)
     curves = train(model, data, recipe.budget(), checkpoint, "CAR")
     popular, share = popularity_priors(data.counts(catalogue.size), catalogue, codebook.codes)
     scale = choose_think_scale(model, data)

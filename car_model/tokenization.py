@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
 from car_model.catalogue import Catalogue
 from car_model.churn import churn
 from car_model.codebook import Codebook, CodebookError
+from car_model.codebook_mode import Mode
 from car_model.dataset import Dataset
 from car_model.encoder import Encoder, EncoderSpec, embed, load, settle_precision
 from car_model.health import codebook_health, cooccurrence
@@ -19,9 +20,6 @@ from car_model.labels import CodeLabels
 from car_model.quantise import CodebookConfig, fit, refresh
 from car_model.text import template
 from car_model.threads import limit_threads
-
-Mode = Literal["fit", "reuse", "refresh"]
-MODES: tuple[str, ...] = get_args(Mode)
 
 
 @dataclass(frozen=True)

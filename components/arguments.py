@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from car_model.codebook_mode import ModeError, check_mode
 from ingestion.config import DatasetConfig
 from ingestion.errors import IngestError
 from ingestion.gcs import is_gcs
@@ -29,6 +30,7 @@ class Request:
         downloads: where fetched and converted sources are kept.
         recipe: training settings as JSON.
         gate_policy: path of a gate policy.
+        codebook_mode, training, warm_start: see the pipeline's parameters.
         serving, cache, checkpoints: folders, see the pipeline's parameters.
     """
 
@@ -48,6 +50,9 @@ class Request:
     serving: str = ""
     cache: str = ""
     checkpoints: str = ""
+    codebook_mode: str = "reuse"
+    training: bool = True
+    warm_start: bool = False
 
     def arguments(self, *, remote: bool = False) -> dict[str, Any]:
         """The pipeline's parameters; what was not asked for keeps the pipeline's default.
@@ -70,6 +75,9 @@ class Request:
             "channel": self.channel,
             "recipe": self._recipe(),
             "seed": self.seed,
+            "codebook_mode": self._mode(),
+            "training": self.training,
+            "warm_start": self.warm_start,
             "bootstrap": self.bootstrap,
             "serving": _absolute(self.serving),
             "cache": _absolute(self.cache),
@@ -110,6 +118,17 @@ class Request:
             except ValueError as error:
                 raise ArgumentError(f"--recipe: {error}") from error
         return json.dumps(settings, sort_keys=True)
+
+    def _mode(self) -> str:
+        try:
+            mode = check_mode(self.codebook_mode)
+        except ModeError as error:
+            raise ArgumentError(f"--codebook: {error}") from error
+        if not self.training and mode != "reuse":
+            raise ArgumentError(
+                f"--no-train needs --codebook reuse, not {mode}: weights belong to their codes."
+            )
+        return mode
 
     def _policy(self) -> str | None:
         if not self.gate_policy:

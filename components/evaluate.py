@@ -28,6 +28,7 @@ def evaluate(
     from pathlib import Path
 
     from car_model.checkpoint import load_sasrec
+    from car_model.cold_start import cold_recall
     from car_model.dataset import Dataset as Ingested
     from car_model.digests import file_digest
     from car_model.evaluation import Holdout
@@ -45,6 +46,7 @@ def evaluate(
         fetch_release(open_store(registry), champion, folder)
         rival = Recommender.load(folder, champion)
     evidence = score(data, challenger, load_sasrec(Path(sasrec.path)), rival)
+    evidence["cold"] = cold_recall(challenger, Holdout.of(data))
     evidence["codebook"] = json.loads(Path(health.path).read_text())
     evidence["training"] = {
         "challenger": json.loads(Path(car_curves.path).read_text()),

@@ -13,33 +13,49 @@ def tokenize(
     levels: int,
     codes: int,
     seed: int,
+    mode: str,
+    registry: str,
+    champion: str,
     cache: str,
     codebook: Output[Artifact],
     catalogue: Output[Dataset],
     health: Output[Artifact],
     summary: Output[Metrics],
 ) -> None:
-    """Embed the items, fit a codebook on them and encode them.
+    """Embed the items, fit a codebook on them or take over the champion's, and encode them.
 
     Args:
         encoder: EncoderSpec as JSON, such as {"name": "sentence-transformers/sentence-t5-base"}.
         codes: codes a level; 0 follows the catalogue's size.
+        mode: fit a new codebook, reuse the champion's, or refresh it (fit anew from it, codes aligned);
+            where there is no champion, all three fit.
+        champion: digest of the release in production, whose UIDs stay; "" where there is none.
         cache: folder that survives runs, for text vectors; "" keeps none.
     """
     import json
     from pathlib import Path
 
+    from car_model.codebook_mode import check_mode
     from car_model.dataset import Dataset as Ingested
     from car_model.encoder import EncoderSpec
     from car_model.quantise import CodebookConfig
+    from car_model.tokenization import Parent
     from car_model.tokenization import tokenize as make
+    from registry.fetch import fetch_release
+    from registry.store import open_store
 
+    parent, folder = None, Path(f"{codebook.path}.champion")
+    if champion:
+        fetch_release(open_store(registry), champion, folder)
+        parent = Parent.load(folder)
     catalogue.path, health.path = f"{catalogue.path}.parquet", f"{health.path}.json"
     made = make(
         Ingested.load(Path(dataset.path)),
         EncoderSpec(**json.loads(encoder)),
         CodebookConfig(levels=levels, codes=codes, seed=seed),
         Path(cache) / "vectors" if cache else None,
+        mode=check_mode(mode),
+        parent=parent,
     )
     made.save(Path(codebook.path), Path(catalogue.path))
     Path(health.path).write_text(json.dumps(made.health))

@@ -12,6 +12,10 @@ def train(
     codebook: Input[Artifact],
     catalogue: Input[Dataset],
     recipe: str,
+    registry: str,
+    champion: str,
+    training: bool,
+    warm_start: bool,
     checkpoints: str,
     bundle: Output[Model],
     curves: Output[Artifact],
@@ -19,24 +23,35 @@ def train(
     """Train CAR by `recipe` (settings as JSON, such as {"epochs": 5}; the rest keeps its default).
 
     Args:
+        champion: digest of the release in production; "" where there is none, and training starts cold.
+        training: false carries the champion's weights on: new items are scored through their SIDs.
+        warm_start: start from the champion's weights.
         checkpoints: folder that survives a killed run, to resume from; "" keeps none.
     """
     import json
     from pathlib import Path
 
+    from car_model.bundle import Bundle
     from car_model.catalogue import Catalogue
     from car_model.dataset import Dataset as Ingested
     from car_model.fitting import fit_car
+    from car_model.onboarding import carry_on
     from car_model.recipe import parse_recipe
+    from registry.fetch import fetch_release
+    from registry.store import open_store
 
-    curves.path = f"{curves.path}.json"
-    made, losses = fit_car(
-        Ingested.load(Path(dataset.path)),
-        Path(codebook.path),
-        Catalogue.load(Path(catalogue.path)),
-        parse_recipe(json.loads(recipe)),
-        Path(checkpoints) / "car" if checkpoints else None,
-    )
+    curves.path, parent = f"{curves.path}.json", None
+    if champion and (warm_start or not training):
+        folder = Path(f"{curves.path}.champion")
+        fetch_release(open_store(registry), champion, folder)
+        parent = Bundle.load(folder)
+    data, items = Ingested.load(Path(dataset.path)), Catalogue.load(Path(catalogue.path))
+    if parent and not training:
+        made, losses = carry_on(parent, data, Path(codebook.path), items), dict[str, list]()
+    else:
+        settings = parse_recipe(json.loads(recipe))
+        kept = Path(checkpoints) / "car" if checkpoints else None
+        made, losses = fit_car(data, Path(codebook.path), items, settings, checkpoint=kept, parent=parent)
     header = made.save(Path(bundle.path))
     Path(curves.path).write_text(json.dumps(losses))
     bundle.metadata.update({name: header[name] for name in ("model", "codebook", "catalogue", "data")})

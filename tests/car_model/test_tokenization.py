@@ -12,12 +12,13 @@ import pytest
 
 from car_model.catalogue import Catalogue
 from car_model.codebook import Codebook, CodebookError
+from car_model.codebook_mode import Mode
 from car_model.dataset import Dataset
 from car_model.digests import tree_digest
 from car_model.encoder import EncoderError, EncoderSpec
 from car_model.labels import CodeLabels
 from car_model.quantise import CodebookConfig
-from car_model.tokenization import Mode, Parent, Tokenized, tokenize
+from car_model.tokenization import Parent, Tokenized, tokenize
 
 pytestmark = pytest.mark.integration
 CONFIG = CodebookConfig(levels=2, codes=4)

@@ -59,7 +59,11 @@ def good_evaluation(champion: str | None = "c" * 64) -> dict[str, Any]:
             "collision_rate": 0.12,
             "usage_min": 0.94,
             "perplexity_min_share": 0.69,
+            "mode": "refresh" if champion else "fit",
+            "parent": "b" * 64 if champion else None,
+            "churn": {"items": 1340, "whole": 0.1, "unasked": 0.1} if champion else None,
         },
+        "cold": {"users": 31, "items": 40, "recall@50": 1.0, "random@50": 1.0, "shortfall": 0.0},
         "latency": {"p50_ms": 3.1, "p99_ms": 9.7},
         "champion": {"release": champion},
         "training": {},
@@ -80,9 +84,11 @@ def paths(value: Any, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 
 
 def put(evaluation: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
-    """Set the value at a path of keys; a missing parent is made."""
+    """Set the value at a path of keys; a missing or empty parent is made."""
     for key in path[:-1]:
-        evaluation = evaluation.setdefault(key, {})
+        if evaluation.get(key) is None:
+            evaluation[key] = {}
+        evaluation = evaluation[key]
     evaluation[path[-1]] = value
 
 

@@ -48,6 +48,8 @@ def test_a_challenger_equal_to_the_champion_passes():
         ("semantic IDs tell items apart", ("codebook", "collision_rate"), 0.51),
         ("codes are in use", ("codebook", "usage_min"), 0.49),
         ("codes are used evenly", ("codebook", "perplexity_min_share"), 0.1),
+        ("semantic IDs stay", ("codebook", "churn", "unasked"), 0.51),
+        ("cold items are found", ("cold", "shortfall"), 0.001),
     ],
 )
 def test_the_default_policy_blocks(name, path, value):

@@ -1,0 +1,19 @@
+"""What becomes of production's codebook when its catalogue changes."""
+
+from __future__ import annotations
+
+from typing import Literal, cast, get_args
+
+Mode = Literal["fit", "reuse", "refresh"]
+MODES: tuple[str, ...] = get_args(Mode)
+
+
+class ModeError(ValueError):
+    """There is no such mode."""
+
+
+def check_mode(mode: str) -> Mode:
+    """The mode of this name. Raises ModeError."""
+    if mode not in MODES:
+        raise ModeError(f"there is no codebook mode {mode!r}; there are: {', '.join(MODES)}.")
+    return cast(Mode, mode)
