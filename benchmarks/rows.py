@@ -28,7 +28,7 @@ class Row:
     recipe: str = "car"
 
 
-SHARED: dict[str, Any] = {"precision": "bfloat16", "threads": 1, "batch_size": 128, "dropout": 0.5}
+SHARED: dict[str, Any] = {"precision": "bfloat16", "threads": 1, "batch_size": 128, "dropout": 0.3}
 AMAZON: dict[str, dict[str, Any]] = {
     "car": {**SHARED, "learning_rate": 2e-3, "epochs": 20, "patience": 20},
     "sasrec": {**SHARED, "learning_rate": 2e-3, "epochs": 30, "patience": 30, "batching": "random"},
