@@ -1,4 +1,4 @@
-"""The speed sections of the results page: what each benchmark wrote, by its own tables."""
+"""Sections of the results page beside accuracy: what each benchmark wrote, by its own tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import codebook_speed, growth, inference, training_speed
+from benchmarks import churn, codebook_speed, growth, inference, training_speed
 from benchmarks.sheets import Sheet
 
 FOLDER = Path("benchmarks/results/speed")
@@ -16,6 +16,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[dict[str, Any]], list[Sheet]]]] = 
     "inference-toys": ("Inference", "python -m benchmarks.inference --data-dir PATH", inference.sheets),
     "training": ("Training", "python -m benchmarks.training_speed --data-dir PATH", training_speed.sheets),
     "codebook": ("Codebooks", "python -m benchmarks.codebook_speed", codebook_speed.sheets),
+    "churn": ("Churn of codebooks", "python -m benchmarks.churn --data PATH ...", churn.sheets),
     "growth": ("Growth", "python -m benchmarks.growth", growth.sheets),
 }
 

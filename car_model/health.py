@@ -26,7 +26,6 @@ def codebook_health(sids: np.ndarray, residual: np.ndarray, spread: np.ndarray, 
     share = counts / counts.sum(axis=1, keepdims=True)
     entropy = -(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=1)
     perplexity = np.exp(entropy)
-    _, group, sizes = np.unique(sids, axis=0, return_inverse=True, return_counts=True)
     usage = (counts > 0).mean(axis=1)
     return {
         "levels": int(sids.shape[1]),
@@ -38,9 +37,15 @@ def codebook_health(sids: np.ndarray, residual: np.ndarray, spread: np.ndarray, 
         "perplexity": perplexity.round(4).tolist(),
         "perplexity_min_share": round(float(perplexity.min() / codes), 6),
         "residual": (residual.mean(axis=0) / spread.mean()).round(6).tolist(),
-        "collision_rate": round(float((sizes[group.ravel()] > 1).mean()), 6),
+        "collision_rate": round(collision_rate(sids), 6),
         "usage_counts": (-np.sort(-counts, axis=1)).tolist(),
     }
+
+
+def collision_rate(sids: np.ndarray) -> float:
+    """Share of items whose whole SID another item has too: sids [N, levels]."""
+    _, group, sizes = np.unique(sids, axis=0, return_inverse=True, return_counts=True)
+    return float((sizes[group.ravel()] > 1).mean())
 
 
 def cooccurrence(train: Sequence[np.ndarray], sid_table: np.ndarray) -> dict[str, list[float]]:

@@ -107,7 +107,7 @@ def refresh(parent: Codebook, vectors: np.ndarray, seed: int = 0, inertia: float
         centroids = []
         for old, known in zip(parent.centroids.astype(np.float64), before.T, strict=True):
             centres, chosen = _refit(rest, old, inertia)
-            order = _alignment(known, chosen, parent.codes)
+            order = alignment(known, chosen, parent.codes)
             rest = rest - centres[chosen]
             centroids.append(centres[order].astype(np.float32))
     return Codebook(np.stack(centroids), parent.axes, parent.mean, parent.encoder, parent.template)
@@ -129,7 +129,7 @@ def _refit(rest: np.ndarray, old: np.ndarray, inertia: float) -> tuple[np.ndarra
     return centres, nearest(rest, centres)
 
 
-def _alignment(before: np.ndarray, after: np.ndarray, codes: int) -> np.ndarray:
+def alignment(before: np.ndarray, after: np.ndarray, codes: int) -> np.ndarray:
     """The new code that takes each old code's number [codes]: the match that keeps most rows."""
     together = np.eye(codes, dtype=np.int64)  # where it makes no difference, a code keeps its number
     np.add.at(together, (before, after), codes + 1)

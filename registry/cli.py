@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from registry import channel as channels
+from registry.cli_onboard import onboarding
 from registry.cli_upkeep import upkeep
 from registry.log import Entry
 from registry.options import (
@@ -33,7 +34,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(upkeep)  # without a name: its commands stand beside these
+app.add_typer(onboarding)  # without a name: its command stands beside these
+app.add_typer(upkeep)
 
 
 @app.command("list")

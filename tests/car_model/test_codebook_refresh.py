@@ -41,7 +41,7 @@ def error(book: Codebook) -> float:
 def aligned(parent: Codebook, fresh: Codebook) -> Codebook:
     """A fresh fit under the numbers that suit it best."""
     pairs = zip(parent.encode(OLD).T, fresh.encode(OLD).T, fresh.centroids, strict=True)
-    centroids = [level[quantise._alignment(a, b, CODES)] for a, b, level in pairs]
+    centroids = [level[quantise.alignment(a, b, CODES)] for a, b, level in pairs]
     return Codebook(np.stack(centroids), fresh.axes, fresh.mean, fresh.encoder, fresh.template)
 
 
@@ -87,12 +87,12 @@ def test_shuffled_codes_find_their_numbers_again() -> None:
     rng = np.random.default_rng(3)
     before = rng.integers(CODES, size=500)
     order = rng.permutation(CODES)
-    assert order[quantise._alignment(before, np.argsort(order)[before], CODES)].tolist() == list(range(CODES))
+    assert order[quantise.alignment(before, np.argsort(order)[before], CODES)].tolist() == list(range(CODES))
 
 
 def test_codes_that_no_item_has_keep_their_numbers() -> None:
     before = np.array([0, 0, 1])
-    assert quantise._alignment(before, before, 6).tolist() == list(range(6))
+    assert quantise.alignment(before, before, 6).tolist() == list(range(6))
 
 
 def test_vectors_of_another_encoder_are_refused(parent: Codebook) -> None:
