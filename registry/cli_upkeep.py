@@ -10,7 +10,9 @@ import typer
 
 from registry.channel import find
 from registry.collect import GRACE, collect, plan
-from registry.options import DEFAULT_REGISTRY, AsJson, Registry, show_json
+from registry.diff import compare
+from registry.diff_table import diff_view
+from registry.options import DEFAULT_REGISTRY, AsJson, Registry, ReleaseOrChannel, show_json, show_view
 from registry.store import open_store
 from registry.tables import size_text
 from registry.verify import Findings, verify_all, verify_releases
@@ -44,6 +46,22 @@ def verify(
         typer.echo(_summary(findings))
     if findings.damage:
         raise typer.Exit(1)
+
+
+@upkeep.command()
+def diff(
+    before: ReleaseOrChannel,
+    after: ReleaseOrChannel,
+    registry: Registry = DEFAULT_REGISTRY,
+    as_json: AsJson = False,
+) -> None:
+    """Show what changed between two releases."""
+    store = open_store(registry)
+    found = compare(store, find(store, before), find(store, after))
+    if as_json:
+        show_json(found.model_dump(mode="json"))
+    else:
+        show_view(diff_view(found))
 
 
 @upkeep.command()

@@ -39,7 +39,7 @@ def fetch_release(
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.partial"
     try:
-        _download(store, manifest, {path: (one, partial / path) for path, one in manifest.files.items()})
+        fetch_files(store, manifest, {path: partial / path for path in manifest.files})
         try:
             partial.rename(folder)
         except OSError:  # another process brought its folder into place first
@@ -47,6 +47,18 @@ def fetch_release(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return manifest
+
+
+def fetch_files(store: ObjectStore, manifest: Manifest, targets: Mapping[str, Path]) -> None:
+    """Copy files of a release's bundle (path in the release -> where it goes), checking each.
+
+    Raises:
+        ReleaseError: the release has no such file, or it is missing or damaged.
+    """
+    for path in targets:
+        if path not in manifest.files:
+            raise ReleaseError(f"Release {manifest.release[:12]} has no file {path}.")
+    _download(store, manifest, {path: (manifest.files[path], target) for path, target in targets.items()})
 
 
 def fetch_evidence(store: ObjectStore, manifest: Manifest, name: str, target: Path | str) -> Path:

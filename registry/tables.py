@@ -20,7 +20,7 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 def releases_table(releases: Iterable[Manifest], used_by: Mapping[str, Sequence[str]]) -> Table:
     """One line a release; `used_by` maps a release's digest to the channels that point to it."""
-    table = _table("release", "created (UTC)", "gate", "codebook", HEADLINE, "in use")
+    table = plain_table("release", "created (UTC)", "gate", "codebook", HEADLINE, "in use")
     for one in releases:
         metric = one.metrics.get(HEADLINE)
         table.add_row(
@@ -43,7 +43,7 @@ def release_view(one: Manifest, channels: Sequence[str]) -> Group:
         facts.add_row(name, value)
     parts: list[RenderableType] = [facts]
     if one.metrics:
-        metrics = _table("metric", "value")
+        metrics = plain_table("metric", "value")
         for name, number in sorted(one.metrics.items()):
             metrics.add_row(escape(name), f"{number:.4f}")
         parts += ["", metrics]
@@ -54,7 +54,7 @@ def release_view(one: Manifest, channels: Sequence[str]) -> Group:
 
 def history_table(entries: Iterable[Entry]) -> Table:
     """One line an entry; forced ones stand out."""
-    table = _table("#", "when (UTC)", "action", "release", "who", "why")
+    table = plain_table("#", "when (UTC)", "action", "release", "who", "why")
     table.columns[0].justify = "right"
     for entry in entries:
         table.add_row(
@@ -88,14 +88,15 @@ def _facts(one: Manifest, channels: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _files(title: str, files: Mapping[str, FileRecord]) -> Table:
-    table = _table(title, "size", "sha256")
+    table = plain_table(title, "size", "sha256")
     table.columns[1].justify = "right"
     for path, stored in sorted(files.items()):
         table.add_row(escape(path), size_text(stored.size), stored.sha256[:SHORT])
     return table
 
 
-def _table(*columns: str) -> Table:
+def plain_table(*columns: str) -> Table:
+    """A table in the style of all of them; digests, numbers and times are not broken."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), header_style="bold")
     fixed = {
         "release",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from typing import Any, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar, cast
 
 WORKERS = 8  # of the 10 connections that the HTTP library keeps
 R = TypeVar("R")
@@ -16,13 +17,17 @@ def in_parallel(work: Callable[..., R], jobs: Iterable[tuple[Any, ...]], workers
     The first failure is raised once nothing runs any more; jobs that had not begun by then are dropped, so
     that a store that is down costs one round of retries and not one for every object.
     """
+    failed = threading.Event()
+
+    def guarded(job: tuple[Any, ...]) -> R | None:
+        if failed.is_set():
+            return None
+        try:
+            return work(*job)
+        except BaseException:
+            failed.set()
+            raise
+
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        futures = [pool.submit(work, *job) for job in jobs]
-        wait(futures, return_when=FIRST_EXCEPTION)
-        for future in futures:
-            future.cancel()
-    failed = (future.exception() for future in futures if not future.cancelled())
-    for error in failed:
-        if error is not None:
-            raise error
-    return [future.result() for future in futures]
+        futures = [pool.submit(guarded, job) for job in jobs]
+    return [cast(R, future.result()) for future in futures]  # raises the first failure

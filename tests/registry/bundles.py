@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from car_model.catalogue import Catalogue
 from car_model.digests import tree_digest
 from registry.manifest import Manifest
 from registry.release import write_release
@@ -26,14 +27,28 @@ def make_bundle(folder: Path, seed: int = 0) -> Path:
     version = f"{seed:064x}"
     write_json(folder / "codebook/codebook.json", {"version": version, "encoder": ENCODER})
     write_json(folder / "codebook/labels.json", [["a", "b"]])
-    (folder / "catalogue.parquet").write_bytes(f"PAR1 {seed} PAR1".encode())
+    catalogue = make_catalogue(seed)
+    catalogue.save(folder / "catalogue.parquet")
     (folder / "model/model.safetensors").write_bytes(bytes(range(256)) * 4 + str(seed).encode())
     write_json(folder / "model/config.json", {"width": 8})
     write_json(folder / "popular.json", {"items": ["1", "2"]})
-    versions = {"codebook": version, "catalogue": "c" * 64, "encoder": ENCODER, "data": "d" * 64, "format": 1}
+    versions = {
+        "codebook": version,
+        "catalogue": catalogue.digest,
+        "encoder": ENCODER,
+        "data": "d" * 64,
+        "format": 1,
+    }
     header = versions | {"model": tree_digest(folder / "model"), "think_scale": 0.1}
     write_json(folder / "bundle.json", header)
     return folder
+
+
+def make_catalogue(seed: int) -> Catalogue:
+    """Four items of eight: which ones, and the second item's first code, follow from the seed."""
+    items = [f"i{(seed + number) % 8}" for number in range(4)]
+    sids = np.array([[0, 0], [seed % 4, 1], [2, 2], [3, 3]], dtype=np.int32)
+    return Catalogue(items, [item.upper() for item in items], sids)
 
 
 def reseal_model(folder: Path) -> Path:

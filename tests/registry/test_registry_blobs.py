@@ -130,5 +130,5 @@ def test_after_a_failure_no_further_job_begins() -> None:
 
     with pytest.raises(ValueError, match="the first"):
         in_parallel(job, [(number,) for number in range(1000)], workers=2)
-    assert len(begun) < 1000
+    assert len(begun) <= 2
     assert in_parallel(job, [(2,), (1,)]) == [2, 1]
