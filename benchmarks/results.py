@@ -90,8 +90,8 @@ def _table(rows: Runs) -> str:
         *(metric.replace("recall", "Recall").replace("ndcg", "NDCG") for metric in METRICS),
     ]
     lines = [
-        f"| {' | '.join([*names, 'think scale', 'weights', 'epochs', 'seconds'])} |",
-        f"|---|{'---:|' * (len(names) + 3)}",
+        f"| {' | '.join([*names, 'think scale', 'weights', 'dropout', 'epochs', 'seconds'])} |",
+        f"|---|{'---:|' * (len(names) + 4)}",
     ]
     for title, runs in rows.items():
         cells = [
@@ -101,6 +101,7 @@ def _table(rows: Runs) -> str:
         cells += [spread([run["test"][metric] for run in runs]) for metric in METRICS]
         cells += [", ".join(f"{run['think_scale']:g}" for run in runs) if "car" in runs[0]["row"] else ""]
         cells += [f"{runs[0]['parameters'] / 1e6:.2f} M" if runs[0]["parameters"] else ""]
+        cells += [", ".join(sorted({f"{run['settings']['dropout']:g}" for run in runs if run["parameters"]}))]
         cells += [
             ", ".join(str(len(run["valid_ndcg@10"])) for run in runs),
             f"{mean(run['seconds'] for run in runs):.0f}",

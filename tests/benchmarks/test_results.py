@@ -16,7 +16,7 @@ def run(row: str, seed: int, ranks: str, valid: float, **changes: Any) -> dict[s
     metrics = dict.fromkeys(("recall@5", "ndcg@5", "recall@10", "ndcg@10"), hits)
     made = {"row": row, "seed": seed, "trial": {}, "machine": "a machine", "test": metrics, "ranks": ranks}
     made |= {"valid_ndcg@10": [0.01, valid], "think_scale": 0.1, "parameters": 2_000_000, "seconds": 7}
-    return {**made, "sid_shape": [4, 256], **changes}
+    return {**made, "sid_shape": [4, 256], "settings": {"dropout": 0.3}, **changes}
 
 
 def untested(made: dict[str, Any]) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def line(page: str, start: str) -> list[str]:
 def test_a_row_is_its_seeds_mean_and_spread_without_the_trials(page: str) -> None:
     cells = line(page, "| CAR |")
     assert cells[1:4] == ["2", "0.3000 ± 0.0000", "0.3750 ± 0.1768"]
-    assert cells[-4:] == ["0.1, 0.1", "2.00 M", "2, 2", "7"]
+    assert cells[-5:] == ["0.1, 0.1", "2.00 M", "0.3", "2, 2", "7"]
 
 
 def test_car_is_compared_with_the_baseline_that_is_best_on_validation(page: str) -> None:
