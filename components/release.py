@@ -25,7 +25,7 @@ def release(
     git_commit: str,
     promotion: Output[Artifact],
 ) -> str:
-    """Store bundle and evidence as one release and put it in use; returns the release's digest.
+    """Store bundle and evidence as one release, stage it and put it in use; returns the release's digest.
 
     Never cached: it changes the registry. Doing it again for the release in use changes nothing.
 
@@ -36,7 +36,7 @@ def release(
     import json
     from pathlib import Path
 
-    from registry.channel import promote
+    from registry.channel import promote, stage
     from registry.release import write_release
     from registry.store import open_store
 
@@ -54,6 +54,7 @@ def release(
         run_id=run_id,
     )
     who, why = f"pipeline run {run_id}", verdict.metadata["summary"]
+    stage(store, manifest.release, who=who, why=why)
     moved = promote(store, channel, manifest.release, who=who, why=why, expected=entry)
     promotion.path = f"{promotion.path}.json"
     Path(promotion.path).write_text(json.dumps(moved.model_dump(mode="json"), indent=2))

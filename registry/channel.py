@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
-from registry.errors import ChannelError, ReleaseError
-from registry.layout import CHANNELS
+from registry.errors import ChannelError, ConflictError, ReleaseError
+from registry.layout import CHANNELS, PRODUCTION, STAGING
 from registry.log import NAME, Action, Entry, Move, read_log
-from registry.manifest import Gate
+from registry.manifest import Gate, Manifest
 from registry.release import find_release, load_manifest, mark_release, read_manifest
 from registry.store import ObjectStore
+
+RECENT = 16  # entries
 
 
 def head(store: ObjectStore, channel: str) -> Entry | None:
@@ -50,28 +53,51 @@ def promote(
 ) -> Entry:
     """Put a release (full digest) in use; return the entry. Promoting the release in use changes nothing.
 
+    Production takes only what was in staging before.
+
     Args:
         who: person or pipeline that moves the channel.
         why: the reason, for the audit trail.
         expected: number of the entry that the release was gated against (0: the channel was empty). If the
             channel has moved since, nothing happens and ConflictError says who moved it. None: any.
-        force: promote a release that the gate did not bless; recorded as such.
+        force: promote a release that the gate did not bless or that was never staged; recorded as such.
 
     Raises:
-        ReleaseError: the release is not in the registry, or is not blessed and not forced.
+        ReleaseError: the release is not in the registry, or not blessed or not staged and not forced.
         ConflictError: somebody else moved the channel first.
         ChannelError: the log is damaged, or `who` or `why` is empty.
     """
+    if force and not why.strip():
+        raise ChannelError(f"Forcing a release into {channel} needs a reason, for its history.")
     log = read_log(store, channel, last=2)
     mark_release(store, release)  # a collection that saw it unused lets it be
     manifest, sha256 = load_manifest(store, release)
     if log.head and log.head.release == release:
         return log.head
     log.expect(expected)
-    if not manifest.gate.blessed and not force:
-        raise ReleaseError(_not_blessed(release, manifest.gate))
-    action: Action = "promote" if manifest.gate.blessed else "force"
+    objection = _objection(store, channel, manifest)
+    if objection and not force:
+        raise ReleaseError(objection)
+    action: Action = "force" if objection else "promote"
     return log.append(Move(action, release, sha256, who, why))
+
+
+def stage(store: ObjectStore, release: str, *, who: str, why: str) -> Entry:
+    """Put a release into staging unless it was there before; return its entry.
+
+    Others who move staging at the same time are no conflict: production asks only whether it was there.
+
+    Raises:
+        ReleaseError, ChannelError: as for `promote`.
+    """
+    while True:
+        before = head(store, STAGING)
+        if known := _staged(store, release):
+            return known
+        # Where somebody else was faster, that one got through: this ends.
+        with suppress(ConflictError):
+            expected = before.number if before else 0
+            return promote(store, STAGING, release, who=who, why=why, expected=expected)
 
 
 def rollback(
@@ -109,6 +135,27 @@ def rollback(
     mark_release(store, target)
     read_manifest(store, target, known.manifest_sha256)
     return log.append(Move("rollback", target, known.manifest_sha256, who, why))
+
+
+def _staged(store: ObjectStore, release: str) -> Entry | None:
+    """The last entry that put a release into staging."""
+    for last in (RECENT, None):  # it is nearly always among the last ones
+        entries = read_log(store, STAGING, last=last).entries
+        if found := next((entry for entry in reversed(entries) if entry.release == release), None):
+            return found
+    return None
+
+
+def _objection(store: ObjectStore, channel: str, manifest: Manifest) -> str:
+    """Why a channel should not take a release; "" where nothing speaks against it."""
+    if not manifest.gate.blessed:
+        return _not_blessed(manifest.release, manifest.gate)
+    if channel == PRODUCTION and _staged(store, manifest.release) is None:
+        return (
+            f"Release {manifest.release[:12]} was never in {STAGING}, which {PRODUCTION} asks for: "
+            "promote it there first, or force it with a reason."
+        )
+    return ""
 
 
 def _release_before(channel: str, entries: Sequence[Entry]) -> str:

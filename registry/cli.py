@@ -89,10 +89,12 @@ def promote(
     registry: Registry = DEFAULT_REGISTRY,
     channel: Channel = "production",
     expected: Expected = None,
-    force: Annotated[bool, typer.Option("--force", help="Promote against the gate's verdict.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Promote what the gate did not bless, or was never staged.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put a release in use."""
+    """Put a release in use; production takes what was in staging before."""
     store = open_store(registry)
     before = channels.head(store, channel)
     digest = find_release(store, release)

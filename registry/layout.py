@@ -6,6 +6,9 @@ BLOBS = "blobs/"
 RELEASES = "releases/"
 CHANNELS = "channels/"
 
+STAGING = "staging"
+PRODUCTION = "production"  # takes only what was in staging
+
 
 def blob_name(sha256: str) -> str:
     """Object name of a file's bytes, whichever releases they belong to."""

@@ -20,6 +20,7 @@ from registry.errors import ChannelError, ConflictError, ObjectExists, ObjectMis
 from registry.layout import channel_folder, entry_name
 from registry.manifest import Digest, Document, Filled, Moment
 from registry.store import ObjectStore
+from registry.transfers import in_parallel
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 Action = Literal["promote", "rollback", "force"]
@@ -125,7 +126,7 @@ def read_log(store: ObjectStore, channel: str, last: int | None = None) -> Log:
         if name != entry_name(channel, number):
             raise _damaged(store, channel, f"entry {number} is missing (found {name})")
     first = 1 if last is None else max(1, len(names) - last + 1)
-    read = [_read_entry(store, channel, number) for number in range(first, len(names) + 1)]
+    read = in_parallel(_read_entry, [(store, channel, number) for number in range(first, len(names) + 1)])
     _check_links(store, channel, read)
     return Log(store, channel, tuple(entry for entry, _ in read), read[-1][1] if read else None)
 

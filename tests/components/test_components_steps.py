@@ -19,7 +19,7 @@ from components.release import release
 from components.resolve_champion import resolve_champion
 from components.validate import validate
 from ingestion.errors import IngestError
-from registry.channel import head
+from registry.channel import head, history
 from registry.errors import ConflictError, RegistryError
 from registry.release import list_releases
 from registry.store import open_store
@@ -144,6 +144,7 @@ def test_releasing_twice_changes_nothing(tmp_path: Path) -> None:
     entry = head(store, "production")
     assert entry
     assert (entry.number, entry.release, entry.who) == (1, first, "pipeline run run-1")
+    assert [(one.number, one.release) for one in history(store, "staging")] == [(1, first)]
     assert len(list_releases(store)) == 1
     assert "profile.json" in list_releases(store)[0].evidence
 
@@ -153,9 +154,11 @@ def test_a_channel_that_moved_since_the_gate_is_not_moved_again(tmp_path: Path) 
     first = released(tmp_path, registry)
     with pytest.raises(ConflictError):
         released(tmp_path, registry, seed=1, entry=0)
-    entry = head(open_store(registry), "production")
+    store = open_store(registry)
+    entry = head(store, "production")
     assert entry
     assert entry.release == first
+    assert len(history(store, "staging")) == 2  # where the other one waits for somebody to decide
 
 
 def test_without_a_server_to_roll_over_deploy_only_says_what_was_released(tmp_path: Path) -> None:

@@ -25,43 +25,43 @@ def made(store: ObjectStore, tmp_path: Path) -> list[str]:
 
 
 def test_an_untouched_channel_is_empty(store: ObjectStore) -> None:
-    assert (head(store, "production"), history(store, "production"), list_channels(store)) == (None, [], [])
+    assert (head(store, "canary"), history(store, "canary"), list_channels(store)) == (None, [], [])
 
 
 def test_promotions_make_a_history(store: ObjectStore, made: list[str]) -> None:
-    first = promote(store, "production", made[0], **ANN)
-    second = promote(store, "production", made[1], who="ci", why="nightly", expected=1)
+    first = promote(store, "canary", made[0], **ANN)
+    second = promote(store, "canary", made[1], who="ci", why="nightly", expected=1)
     promote(store, "staging", made[2], **ANN)
 
-    assert history(store, "production") == [first, second]
-    assert head(store, "production") == second
+    assert history(store, "canary") == [first, second]
+    assert head(store, "canary") == second
     assert (first.number, first.previous, first.after, first.action) == (1, None, None, "promote")
     assert (second.number, second.previous, second.who, second.why) == (2, made[0], "ci", "nightly")
     assert second.when.utcoffset().total_seconds() == 0
-    assert list_channels(store) == ["production", "staging"]
+    assert list_channels(store) == ["canary", "staging"]
 
 
 def test_promoting_what_is_in_use_changes_nothing(store: ObjectStore, made: list[str]) -> None:
-    entry = promote(store, "production", made[0], **ANN)
-    assert promote(store, "production", made[0], who="bob", why="again") == entry
-    assert promote(store, "production", made[0], who="bob", why="a cached step", expected=0) == entry
-    assert history(store, "production") == [entry]
+    entry = promote(store, "canary", made[0], **ANN)
+    assert promote(store, "canary", made[0], who="bob", why="again") == entry
+    assert promote(store, "canary", made[0], who="bob", why="a cached step", expected=0) == entry
+    assert history(store, "canary") == [entry]
 
 
 def test_a_channel_that_moved_since_the_gate_is_a_conflict(store: ObjectStore, made: list[str]) -> None:
-    promote(store, "production", made[0], **ANN)
+    promote(store, "canary", made[0], **ANN)
     sentence = (
         rf"moved since entry 0: ann@shop put release {made[0][:12]} in use with entry 1 \(promote: better on"
     )
     with pytest.raises(ConflictError, match=sentence):
-        promote(store, "production", made[1], who="ci", why="nightly", expected=0)
+        promote(store, "canary", made[1], who="ci", why="nightly", expected=0)
     with pytest.raises(ConflictError, match="has 1 entries, not the expected 7"):
-        promote(store, "production", made[1], who="ci", why="nightly", expected=7)
+        promote(store, "canary", made[1], who="ci", why="nightly", expected=7)
     with pytest.raises(ConflictError, match="has 0 entries, not the expected 1"):
         promote(store, "staging", made[1], who="ci", why="nightly", expected=1)
     with pytest.raises(ConflictError, match="moved since entry 0"):
-        rollback(store, "production", who="ci", why="nightly", expected=0, to=made[1])
-    assert len(history(store, "production")) == 1
+        rollback(store, "canary", who="ci", why="nightly", expected=0, to=made[1])
+    assert len(history(store, "canary")) == 1
 
 
 class Rival:
@@ -73,7 +73,7 @@ class Rival:
         self.touch = store.touch
 
     def create(self, name: str, data: bytes) -> None:
-        promote(self.store, "production", self.release, who="bob", why="I was faster")
+        promote(self.store, "canary", self.release, who="bob", why="I was faster")
         with pytest.raises(ObjectExists):
             self.store.create(name, data)
         self.store.create(name, data)
@@ -81,27 +81,27 @@ class Rival:
 
 def test_a_lost_race_says_who_won(store: ObjectStore, made: list[str]) -> None:
     with pytest.raises(ConflictError, match=f"bob put release {made[1][:12]} in use with entry 1"):
-        promote(Rival(store, made[1]), "production", made[0], **ANN)
-    assert [entry.who for entry in history(store, "production")] == ["bob"]
+        promote(Rival(store, made[1]), "canary", made[0], **ANN)
+    assert [entry.who for entry in history(store, "canary")] == ["bob"]
 
 
 def test_a_rival_with_the_same_release_is_no_conflict(store: ObjectStore, made: list[str]) -> None:
-    entry = promote(Rival(store, made[0]), "production", made[0], **ANN)
-    assert (entry.who, history(store, "production")) == ("bob", [entry])
+    entry = promote(Rival(store, made[0]), "canary", made[0], **ANN)
+    assert (entry.who, history(store, "canary")) == ("bob", [entry])
 
 
 def test_only_releases_that_are_there_and_blessed(store: ObjectStore, made: list[str]) -> None:
     with pytest.raises(ReleaseError, match="There is no release ffffffffffff"):
-        promote(store, "production", "f" * 64, **ANN)
+        promote(store, "canary", "f" * 64, **ANN)
     with pytest.raises(
         ReleaseError, match=r"did not bless .* by force \(a test of the fire drill\); failing: beats pop"
     ):
-        promote(store, "production", made[3], **ANN)
-    with pytest.raises(ChannelError, match="needs a name and a reason"):
-        promote(store, "production", made[3], who="ann", why=" ", force=True)
-    assert history(store, "production") == []
-    assert promote(store, "production", made[3], **ANN, force=True).action == "force"
-    assert promote(store, "production", made[0], **ANN, force=True).action == "promote"
+        promote(store, "canary", made[3], **ANN)
+    with pytest.raises(ChannelError, match="Forcing a release into canary needs a reason"):
+        promote(store, "canary", made[3], who="ann", why=" ", force=True)
+    assert history(store, "canary") == []
+    assert promote(store, "canary", made[3], **ANN, force=True).action == "force"
+    assert promote(store, "canary", made[0], **ANN, force=True).action == "promote"
 
 
 @pytest.mark.parametrize("name", ["", "Production", "a/b", "..", "a b", "1st", "a" * 64])
@@ -113,49 +113,49 @@ def test_names_that_are_no_channel(tmp_path: Path, name: str) -> None:
 
 def test_rollbacks_go_back_and_back(store: ObjectStore, made: list[str]) -> None:
     for release in made[:3]:
-        promote(store, "production", release, **ANN)
-    first = rollback(store, "production", who="oncall", why="slow")
-    second = rollback(store, "production", who="oncall", why="still slow")
+        promote(store, "canary", release, **ANN)
+    first = rollback(store, "canary", who="oncall", why="slow")
+    second = rollback(store, "canary", who="oncall", why="still slow")
 
     assert (first.release, first.previous, first.action) == (made[1], made[2], "rollback")
     assert second.release == made[0]
     with pytest.raises(ChannelError, match=f"no release before {made[0][:12]} to roll back to"):
-        rollback(store, "production", who="oncall", why="what now")
-    promote(store, "production", made[2], **ANN)
-    assert rollback(store, "production", who="oncall", why="again").release == made[0]
-    assert [entry.number for entry in history(store, "production")] == [1, 2, 3, 4, 5, 6, 7]
+        rollback(store, "canary", who="oncall", why="what now")
+    promote(store, "canary", made[2], **ANN)
+    assert rollback(store, "canary", who="oncall", why="again").release == made[0]
+    assert [entry.number for entry in history(store, "canary")] == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_a_rollback_may_name_its_release(store: ObjectStore, made: list[str]) -> None:
     for release in made[:2]:
-        promote(store, "production", release, **ANN)
+        promote(store, "canary", release, **ANN)
     with pytest.raises(ChannelError, match=f"never had release {made[2][:12]}; promote it instead"):
-        rollback(store, "production", to=made[2], who="oncall", why="x")
-    back = rollback(store, "production", to=made[0], who="oncall", why="x")
-    assert rollback(store, "production", to=made[0], who="oncall", why="x") == back
-    forth = rollback(store, "production", to=made[1], who="oncall", why="it was not that")
+        rollback(store, "canary", to=made[2], who="oncall", why="x")
+    back = rollback(store, "canary", to=made[0], who="oncall", why="x")
+    assert rollback(store, "canary", to=made[0], who="oncall", why="x") == back
+    forth = rollback(store, "canary", to=made[1], who="oncall", why="it was not that")
     assert (forth.number, forth.release) == (4, made[1])
-    assert rollback(store, "production", who="oncall", why="it was that").release == made[0]
+    assert rollback(store, "canary", who="oncall", why="it was that").release == made[0]
 
 
 def test_nothing_to_roll_back(store: ObjectStore, made: list[str]) -> None:
-    with pytest.raises(ChannelError, match="production is empty"):
-        rollback(store, "production", who="oncall", why="x")
-    promote(store, "production", made[0], **ANN)
+    with pytest.raises(ChannelError, match="canary is empty"):
+        rollback(store, "canary", who="oncall", why="x")
+    promote(store, "canary", made[0], **ANN)
     with pytest.raises(ChannelError, match="no release before"):
-        rollback(store, "production", who="oncall", why="x")
+        rollback(store, "canary", who="oncall", why="x")
 
 
 def test_a_manifest_changed_after_promotion_is_not_rolled_back_to(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "registry")
     made = [make_release(store, tmp_path, seed).release for seed in range(2)]
     for release in made:
-        promote(store, "production", release, **ANN)
+        promote(store, "canary", release, **ANN)
     path = tmp_path / "registry" / manifest_name(made[0])
     path.chmod(0o644)
     path.write_text(path.read_text().replace("0.068", "0.999"))
     with pytest.raises(ReleaseError, match="was changed or written anew after it was promoted"):
-        rollback(store, "production", who="oncall", why="x")
+        rollback(store, "canary", who="oncall", why="x")
 
 
 @pytest.fixture
@@ -164,8 +164,8 @@ def log(tmp_path: Path) -> tuple[FolderStore, list[Path]]:
     store = FolderStore(tmp_path / "registry")
     made = [make_release(store, tmp_path, seed).release for seed in range(2)]
     for number in range(4):
-        promote(store, "production", made[number % 2], **ANN)
-    files = [store.root / entry_name("production", number) for number in range(1, 5)]
+        promote(store, "canary", made[number % 2], **ANN)
+    files = [store.root / entry_name("canary", number) for number in range(1, 5)]
     for path in files:
         path.chmod(0o644)
     return store, files
@@ -175,20 +175,18 @@ def test_a_gap_is_named(log: tuple[FolderStore, list[Path]]) -> None:
     store, files = log
     files[1].unlink()
     for use in (head, history):
-        with pytest.raises(
-            ChannelError, match=r"entry 2 is missing \(found channels/production/00000003.json\)"
-        ):
-            use(store, "production")
+        with pytest.raises(ChannelError, match=r"entry 2 is missing \(found channels/canary/00000003.json\)"):
+            use(store, "canary")
 
 
 def test_an_edited_entry_breaks_the_chain(log: tuple[FolderStore, list[Path]]) -> None:
     store, files = log
     files[1].write_text(files[1].read_text().replace("ann@shop", "bob@shop"))
     with pytest.raises(ChannelError, match="entry 3 does not follow from entry 2: one of them was changed"):
-        history(store, "production")
+        history(store, "canary")
     files[2].write_text(files[2].read_text().replace("ann@shop", "bob@shop"))
     with pytest.raises(ChannelError, match="entry 4 does not follow from entry 3"):
-        promote(store, "production", head_release(files[0]), **ANN)
+        promote(store, "canary", head_release(files[0]), **ANN)
 
 
 def test_entries_that_lie_about_themselves(log: tuple[FolderStore, list[Path]]) -> None:
@@ -196,27 +194,27 @@ def test_entries_that_lie_about_themselves(log: tuple[FolderStore, list[Path]]) 
     original = files[3].read_text()
     files[3].write_text(files[1].read_text())
     with pytest.raises(ChannelError, match=r"00000004.json says that it is entry 2"):
-        head(store, "production")
+        head(store, "canary")
     files[3].write_text(original[:-30])
     with pytest.raises(ChannelError, match=r"00000004.json is damaged or of another format"):
-        head(store, "production")
+        head(store, "canary")
     files[3].write_text(original)
     first = json.loads(files[0].read_text())
     files[0].write_text(json.dumps(first | {"previous": "0" * 64}))
     with pytest.raises(ChannelError, match="entry 1 claims to follow another"):
-        history(store, "production")
+        history(store, "canary")
 
 
 def test_strangers_in_the_log_are_found(log: tuple[FolderStore, list[Path]]) -> None:
     store, _ = log
-    store.create("channels/production/notes.json", b"{}")
-    with pytest.raises(ChannelError, match=r"entry 5 is missing \(found channels/production/notes.json\)"):
-        head(store, "production")
+    store.create("channels/canary/notes.json", b"{}")
+    with pytest.raises(ChannelError, match=r"entry 5 is missing \(found channels/canary/notes.json\)"):
+        head(store, "canary")
 
 
 def test_an_entry_survives_serialising(log: tuple[FolderStore, list[Path]]) -> None:
     store, files = log
-    for entry, path in zip(read_log(store, "production").entries, files, strict=True):
+    for entry, path in zip(read_log(store, "canary").entries, files, strict=True):
         assert entry.to_bytes() == path.read_bytes()
         assert Entry.from_bytes(path.read_bytes(), "x", ChannelError) == entry
 

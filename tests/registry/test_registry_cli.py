@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from registry.channel import stage
 from registry.options import this_user
 from registry.store import open_store
 from tests.registry.bundles import make_release
@@ -18,9 +19,12 @@ from tests.registry.conftest import Run
 
 @pytest.fixture
 def made(url: str, tmp_path: Path) -> list[str]:
-    """Digests of three releases; the last one is not blessed."""
+    """Digests of three releases: two were staged, the last one is not blessed."""
     store = open_store(url)
-    return [make_release(store, tmp_path, seed, blessed=seed < 2).release for seed in range(3)]
+    made = [make_release(store, tmp_path, seed, blessed=seed < 2).release for seed in range(3)]
+    for release in made[:2]:
+        stage(store, release, who="ann", why="to be looked at")
+    return made
 
 
 def test_an_empty_registry_says_so(run: Run, url: str) -> None:
@@ -89,6 +93,7 @@ def test_mistakes_are_one_sentence(run: Run, made: list[str]) -> None:
         ("promote", "abc", "--why", "x"): "too short",
         ("promote", "0" * 64, "--why", "x"): "There is no release",
         ("promote", made[1], "--why", " "): "needs a name and a reason",
+        ("promote", made[2], "--why", " ", "--force"): "Forcing a release into production needs a reason",
         ("rollback", "--why", "x"): "no release before",
         ("rollback", "--why", "x", "--to", made[1]): "never had release",
         ("history", "--channel", "No"): "cannot name a channel",
