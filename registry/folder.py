@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from car_model.digests import file_digest
-from registry.errors import ObjectExists, ObjectMissing, StoreError
+from registry.errors import NO_ROOM, ObjectExists, ObjectMissing, StoreError, no_room
 from registry.store import Stored, check_name, check_prefix
 from registry.transfers import WORKERS, in_parallel
 
 TEMPORARY = ".tmp"  # below the root, so that a hard link to the final name stays on one file system
 LOCK = ".lock"  # held by writers together while they mark or name an object, by a deletion alone
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
 
 
@@ -135,7 +134,12 @@ class FolderStore:
 
     def _download(self, name: str, target: Path) -> None:
         with self._sentences(name):
-            shutil.copyfile(self._path(name), target)
+            try:
+                shutil.copyfile(self._path(name), target)
+            except OSError as error:
+                if error.errno in NO_ROOM:  # for the copy, not in the store
+                    raise StoreError(no_room(target, error), name) from error
+                raise
 
     def _publish(self, path: Path, write: Callable[[BinaryIO], object]) -> bool:
         """Write a file under its final name; False where the name was taken before."""
@@ -199,7 +203,7 @@ class FolderStore:
                 "use a local disk, NFS, or gs:// for a bucket."
             )
         if error.errno in NO_ROOM:
-            return f"There is no room for {self.url}/{name} ({error.strerror}): free some and run again."
+            return no_room(f"{self.url}/{name}", error)
         return f"{self.url}/{name} cannot be used: {error.strerror}."
 
 

@@ -22,8 +22,7 @@ from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from car_model.digests import CHUNK_BYTES, file_digest
-from registry.errors import ObjectDamaged, ObjectExists, ObjectMissing, StoreError
-from registry.folder import NO_ROOM
+from registry.errors import NO_ROOM, ObjectDamaged, ObjectExists, ObjectMissing, StoreError, no_room
 from registry.store import Stored, check_name, check_prefix
 from registry.transfers import WORKERS, in_parallel
 
@@ -101,7 +100,9 @@ class GcsStore:
             worker_type=transfer_manager.THREAD,
             max_workers=self._workers,
         )
-        for (name, _), result in zip(targets, results, strict=True):
+        for (name, target), result in zip(targets, results, strict=True):
+            if isinstance(result, OSError) and result.errno in NO_ROOM:
+                raise StoreError(no_room(target, result), name) from result
             self._raise(name, result)
 
     def sha256(self, name: str) -> str:
@@ -218,8 +219,6 @@ class GcsStore:
                 "`gcloud auth application-default login`, set GOOGLE_APPLICATION_CREDENTIALS, or attach a "
                 "service account."
             )
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
-            return f"There is no room for {place} ({error.strerror}): free some and run again."
         return f"{place} cannot be reached: {_first_line(error)}"
 
     def _bucket_missing(self) -> bool:
