@@ -32,9 +32,9 @@ BUDGET_S = 20.0  # an API server takes as many rounds as fit
 fork = multiprocessing.get_context("fork")
 
 
-def race(url: str, releases: list[str], me: int, start: Barrier, over: Event) -> None:
-    """Promote once a round, at the same moment as all the others."""
-    store, until = open_store(url), time.monotonic() + BUDGET_S
+def race(url: str, releases: list[str], me: int, signals: tuple[Barrier, Event], wins: Path) -> None:
+    """Promote once a round, at the same moment as all the others; note the rounds that were won."""
+    (start, over), store, until = signals, open_store(url), time.monotonic() + BUDGET_S
     for number in range(ROUNDS):
         if me == 0 and url.startswith("gs://") and time.monotonic() > until:
             over.set()
@@ -43,14 +43,21 @@ def race(url: str, releases: list[str], me: int, start: Barrier, over: Event) ->
             return
         mine = releases[(me + number) % len(releases)]
         with suppress(ConflictError):
-            promote(store, "canary", mine, who=f"process {me}", why=f"round {number}", expected=number)
+            who = f"process {me}"
+            entry = promote(store, "canary", mine, who=who, why=f"round {number}", expected=number)
+            if entry.who == who:  # else a rival brought the same release
+                (wins / f"{number}-{who}").touch()
         start.wait()
 
 
 def test_racing_promotions_have_one_winner_each(store: ObjectStore, url: str, tmp_path: Path) -> None:
     releases = [make_release(store, tmp_path, seed).release for seed in range(3)]
     start, over = fork.Barrier(PROCESSES, timeout=120), fork.Event()
-    racers = [fork.Process(target=race, args=(url, releases, me, start, over)) for me in range(PROCESSES)]
+    wins = tmp_path / "wins"
+    wins.mkdir()
+    racers = [
+        fork.Process(target=race, args=(url, releases, me, (start, over), wins)) for me in range(PROCESSES)
+    ]
     for racer in racers:
         racer.start()
     for racer in racers:
@@ -60,6 +67,7 @@ def test_racing_promotions_have_one_winner_each(store: ObjectStore, url: str, tm
     log = history(store, "canary")
     assert [(entry.number, entry.why) for entry in log] == [(n + 1, f"round {n}") for n in range(len(log))]
     assert all(one.release != two.release for one, two in pairwise(log))
+    assert {path.name for path in wins.iterdir()} == {f"{one.number - 1}-{one.who}" for one in log}
     assert len(log) == ROUNDS or over.is_set()
     assert len(log) > 1
 
