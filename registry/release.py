@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from registry.bundle import Bundle, hash_folder, read_bundle, record
+from registry.bundle import read_bundle, record
 from registry.errors import ObjectExists, ObjectMissing, ReleaseError
 from registry.evidence import read_gate, read_metrics
 from registry.layout import RELEASES, blob_name, manifest_name
@@ -35,7 +35,7 @@ def write_release(
 
     Files go first, each as the blob of its digest unless that is there already, and the manifest last, so
     that a release is there whole or not at all. Writing equal content again returns the manifest that is
-    there; an interrupted write is completed.
+    there, after putting back files that went missing; an interrupted write is completed.
 
     Args:
         store: see `registry.store.open_store`.
@@ -52,7 +52,9 @@ def write_release(
     """
     gate = read_gate(evidence, force)
     checked = read_bundle(bundle)
+    files = [(stored, checked.folder / path) for path, stored in checked.files.items()]
     if store.touch(manifest_name(checked.release)):  # a collection that saw it unused lets it be
+        _upload(store, checked.folder, files)
         return read_manifest(store, checked.release)
     if parent is not None:
         read_manifest(store, parent)
@@ -68,7 +70,8 @@ def write_release(
         run_id=run_id or None,
         created=datetime.now(UTC),
     )
-    _upload(store, manifest, checked, evidence)
+    files += [(stored, Path(evidence[name])) for name, stored in manifest.evidence.items()]
+    _upload(store, checked.folder, files)
     return _seal(store, manifest)
 
 
@@ -147,17 +150,15 @@ def _manifest(**fields: Any) -> Manifest:
         raise ReleaseError(f"The release's {place} cannot be recorded: {first['msg']}.") from error
 
 
-def _upload(store: ObjectStore, manifest: Manifest, bundle: Bundle, evidence: Mapping[str, Path]) -> None:
-    named = {name: (stored, Path(evidence[name])) for name, stored in manifest.evidence.items()}
-    named |= {path: (stored, bundle.folder / path) for path, stored in manifest.files.items()}
+def _upload(store: ObjectStore, bundle: Path, files: Sequence[tuple[FileRecord, Path]]) -> None:
+    """Store files (what each was when it was looked at, where it is) unless their blobs are there."""
     try:
-        store.upload_many({blob_name(stored.sha256): path for stored, path in named.values()})
+        store.upload_many({blob_name(stored.sha256): path for stored, path in files})
     except ObjectExists as error:
         raise ReleaseError(f"{error} It is damaged: delete that object and run again.") from error
-    changed = hash_folder(bundle.folder) != bundle.files
-    if changed or any(record(path) != stored for stored, path in named.values()):
-        _discard(store, [stored for stored, _ in named.values()])
-        raise ReleaseError(f"{bundle.folder} or its evidence changed while it was being released: run again.")
+    if any(not path.is_file() or record(path) != stored for stored, path in files):
+        _discard(store, [stored for stored, _ in files])
+        raise ReleaseError(f"{bundle} or its evidence changed while it was being released: run again.")
 
 
 def _discard(store: ObjectStore, records: Iterable[FileRecord]) -> None:

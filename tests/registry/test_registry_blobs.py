@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from registry.errors import ObjectExists, ObjectMissing
-from registry.fetch import fetch_release
+from registry.fetch import fetch_evidence, fetch_release
 from registry.layout import BLOBS, blob_name
 from registry.release import write_release
 from registry.store import ObjectStore, open_store
 from registry.transfers import in_parallel
+from registry.verify import verify_all
 from tests.registry.bundles import make_bundle, make_evidence, make_release, reseal_model
+from tests.registry.damage import Change
 
 DAILY = {"bundle.json", "model/model.safetensors"}  # what a new model changes
 
@@ -51,6 +53,28 @@ def test_equal_files_of_one_bundle_are_one_blob(store: ObjectStore, tmp_path: Pa
     release = write_release(store, bundle, make_evidence(tmp_path / "evidence"))
     fetch_release(store, release.release, tmp_path / "out")
     assert (tmp_path / "out/codebook/copy.json").read_bytes() == (bundle / "codebook/copy.json").read_bytes()
+
+
+def test_evidence_may_have_the_name_of_a_file_of_the_bundle(store: ObjectStore, tmp_path: Path) -> None:
+    evidence = make_evidence(tmp_path / "evidence")
+    release = write_release(
+        store, make_bundle(tmp_path / "bundle"), evidence | {"popular.json": evidence["report.html"]}
+    )
+    fetch_release(store, release.release, tmp_path / "out")
+    fetched = fetch_evidence(store, release, "popular.json", tmp_path / "fetched")
+    assert fetched.read_bytes() == evidence["report.html"].read_bytes()
+    assert verify_all(store).damage == []
+
+
+def test_releasing_again_puts_back_what_went_missing(
+    store: ObjectStore, url: str, tmp_path: Path, remove: Change
+) -> None:
+    release = make_release(store, tmp_path)
+    for path in ("model/model.safetensors", "codebook/axes.npy"):
+        remove(url, blob_name(release.files[path].sha256))
+    assert len(verify_all(store).damage) == 2
+    assert make_release(store, tmp_path) == release
+    assert verify_all(store).damage == []
 
 
 def test_a_scan_tells_sizes_and_a_mark_makes_things_young(store: ObjectStore, tmp_path: Path) -> None:

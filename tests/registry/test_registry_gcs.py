@@ -138,3 +138,25 @@ def test_missing_credentials_say_what_to_do(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
     with pytest.raises(StoreError, match="gcloud auth application-default login"):
         GcsStore("gs://bucket").read("a")
+
+
+class Overtaken(GcsStore):
+    """A store in which a rival writes an object after it was found absent."""
+
+    rival: bytes
+
+    def _holds(self, name: str, source: Path) -> bool:
+        there = super()._holds(name, source)
+        GcsStore(self.url).create(name, self.rival)
+        return there
+
+
+def test_an_upload_that_is_overtaken_overwrites_nothing(bucket: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    store = Overtaken(f"gs://{bucket}", HASTY)
+    store.rival = b"mine"
+    store.upload_many({"a/same": tmp_path / "file"})
+    store.rival = b"else"
+    with pytest.raises(ObjectExists, match="a/other already exists with other content"):
+        store.upload_many({"a/other": tmp_path / "file"})
+    assert (store.read("a/same"), store.read("a/other")) == (b"mine", b"else")
