@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from scipy.optimize import linear_sum_assignment
 
 from benchmarks.data import load_dataset, text_vectors
 from benchmarks.machine import machine
@@ -27,7 +28,7 @@ from car_model.churn import churn
 from car_model.codebook import Codebook
 from car_model.dataset import Dataset
 from car_model.encoder import EncoderSpec
-from car_model.quantise import CodebookConfig, alignment, fit, refresh
+from car_model.quantise import CodebookConfig, fit, refresh
 
 RESULT = Path("benchmarks/results/speed/churn.json")
 STEPS = ((0.8, 0.9), (0.6, 0.8), (0.5, 1.0))  # shares of all interactions before the two moments
@@ -72,11 +73,28 @@ def ids_before(dataset: Dataset, share: float) -> list[str]:
 def books(parent: Codebook, old: np.ndarray, new: np.ndarray) -> dict[str, Codebook]:
     """Today's codebook by every mode, from vectors of both moments."""
     fresh = fit(new, EncoderSpec(), "", CodebookConfig(levels=parent.levels, codes=parent.codes))
-    pairs = zip(parent.encode(old).T, fresh.encode(old).T, fresh.centroids, strict=True)
-    centroids = [level[alignment(one, other, parent.codes)] for one, other, level in pairs]
-    renumbered = replace(fresh, centroids=np.stack(centroids))
-    made = (fresh, renumbered, refresh(parent, new, inertia=0.0), refresh(parent, new), parent)
+    turned = renumbered(fresh, parent.encode(old), fresh.encode(old))
+    made = (fresh, turned, refresh(parent, new, inertia=0.0), refresh(parent, new), parent)
     return dict(zip(MODES, made, strict=True))
+
+
+def renumbered(book: Codebook, before: np.ndarray, after: np.ndarray) -> Codebook:
+    """A codebook whose codes are numbered, level by level, so that as many rows as can keep their code.
+
+    Args:
+        before, after: SIDs [N, levels] of the same rows, by the codes to keep and by this codebook's.
+    """
+    levels = zip(before.T, after.T, book.centroids, strict=True)
+    return replace(
+        book, centroids=np.stack([level[_alignment(one, other, len(level))] for one, other, level in levels])
+    )
+
+
+def _alignment(before: np.ndarray, after: np.ndarray, codes: int) -> np.ndarray:
+    """The new code that takes each old code's number [codes]: the match that keeps most rows."""
+    together = np.eye(codes, dtype=np.int64)  # where it makes no difference, a code keeps its number
+    np.add.at(together, (before, after), codes + 1)
+    return linear_sum_assignment(together, maximize=True)[1]
 
 
 def measure(book: Codebook, known: Catalogue, ids: list[str], vectors: np.ndarray) -> dict[str, Any]:

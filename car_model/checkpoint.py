@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import asdict
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -38,6 +39,12 @@ def save_model(model: CAR | SASRec, folder: Path) -> None:
     save_file(weights, folder / WEIGHTS)
     config = {"kind": type(model).__name__, **asdict(model.config)}
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 (hex) of a model's weights: names, shapes and bytes."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    return hashlib.sha256(save(tensors)).hexdigest()
 
 
 def load_car(folder: Path, sids: Tensor) -> CAR:

@@ -102,15 +102,18 @@ class Codebook:
 
     def _blocks(self, vectors: np.ndarray) -> Iterator[np.ndarray]:
         """Rows by `BLOCK_ROWS`, checked."""
+        self._check_size(vectors)
+        for at in range(0, len(vectors), BLOCK_ROWS):
+            block = vectors[at : at + BLOCK_ROWS]
+            check_finite(block)
+            yield block
+
+    def _check_size(self, vectors: np.ndarray) -> None:
         if vectors.ndim != 2 or vectors.shape[1] != len(self.mean):
             raise CodebookError(
                 f"vectors have shape {vectors.shape}, the codebook needs [N, {len(self.mean)}]; "
                 "they come from another encoder."
             )
-        for at in range(0, len(vectors), BLOCK_ROWS):
-            block = vectors[at : at + BLOCK_ROWS]
-            check_finite(block)
-            yield block
 
     @cached_property
     def _screen(self) -> Screen:
@@ -123,7 +126,7 @@ class Codebook:
         return sids.astype(np.int32)
 
     def _exact(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        rest = self._project(vectors)
+        rest = self.project(vectors)
         dropped = self._length(vectors) - (rest**2).sum(axis=1)
         sids, left = [], []
         for centroids in self.centroids.astype(np.float64):
@@ -133,7 +136,9 @@ class Codebook:
             left.append(dropped + (rest**2).sum(axis=1))
         return np.stack(sids, axis=1), np.stack(left, axis=1)
 
-    def _project(self, vectors: np.ndarray) -> np.ndarray:
+    def project(self, vectors: np.ndarray) -> np.ndarray:
+        """Coordinates of vectors [N, dim] on the axes, float64 [N, axes]. Raises CodebookError."""
+        self._check_size(vectors)
         return (vectors.astype(np.float64) - self.mean) @ self.axes.astype(np.float64).T
 
     def _length(self, vectors: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 from car_model.baselines import SASRec
 from car_model.bundle import Bundle, popularity_priors
 from car_model.catalogue import Catalogue
-from car_model.checkpoint import save_model
+from car_model.checkpoint import save_model, weights_digest
 from car_model.codebook import Codebook
 from car_model.dataset import Dataset
 from car_model.labels import CodeLabels
@@ -53,10 +53,12 @@ def fit_car(
     model = CAR(
         recipe.car(catalogue.size, codebook.levels, codebook.codes), torch.from_numpy(catalogue.sid_table)
     )
+    start = ""
     if parent:
         aligned = codes_aligned(codebook, catalogue, parent)
         warm_start(model, catalogue, parent.model, parent.catalogue, aligned)
-    curves = train(model, data, recipe.budget(), checkpoint, "CAR")
+        start = weights_digest(model)
+    curves = train(model, data, recipe.budget(), checkpoint, "CAR", start=start)
     popular, share = popularity_priors(data.counts(catalogue.size), catalogue, codebook.codes)
     scale = choose_think_scale(model, data)
     return Bundle(codebook, labels, catalogue, model, popular, share, scale, dataset.digest), curves

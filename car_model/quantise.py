@@ -10,10 +10,9 @@ time with faiss's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_matrix
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
@@ -88,7 +87,7 @@ def refresh(parent: Codebook, vectors: np.ndarray, seed: int = 0, inertia: float
     """Fit a codebook anew from a parent's centroids, its codes aligned to the parent's, level by level.
 
     Mean and axes stay, so that residuals mean the same. Every level starts from the parent's centroids, which
-    hold on to their places, and is then renumbered so that as many rows as can keep the code they had.
+    hold on to their places: a code keeps its number because its centroid only moves.
 
     Args:
         vectors: [N, dim] of today's items, by the parent's encoder.
@@ -101,16 +100,14 @@ def refresh(parent: Codebook, vectors: np.ndarray, seed: int = 0, inertia: float
     """
     _check(vectors, CodebookConfig(parent.levels, parent.codes), parent.codes)
     rows = _sample(vectors, SAMPLE * parent.codes, seed)
-    before = parent.encode(rows)
     with threadpool_limits(limits=1):
-        rest = (rows.astype(np.float64) - parent.mean) @ parent.axes.astype(np.float64).T
+        rest = parent.project(rows)
         centroids = []
-        for old, known in zip(parent.centroids.astype(np.float64), before.T, strict=True):
+        for old in parent.centroids.astype(np.float64):
             centres, chosen = _refit(rest, old, inertia)
-            order = alignment(known, chosen, parent.codes)
             rest = rest - centres[chosen]
-            centroids.append(centres[order].astype(np.float32))
-    return Codebook(np.stack(centroids), parent.axes, parent.mean, parent.encoder, parent.template)
+            centroids.append(centres.astype(np.float32))
+    return replace(parent, centroids=np.stack(centroids))
 
 
 def _refit(rest: np.ndarray, old: np.ndarray, inertia: float) -> tuple[np.ndarray, np.ndarray]:
@@ -127,13 +124,6 @@ def _refit(rest: np.ndarray, old: np.ndarray, inertia: float) -> tuple[np.ndarra
         centres = moved
     centres = centres.astype(np.float32).astype(rest.dtype)
     return centres, nearest(rest, centres)
-
-
-def alignment(before: np.ndarray, after: np.ndarray, codes: int) -> np.ndarray:
-    """The new code that takes each old code's number [codes]: the match that keeps most rows."""
-    together = np.eye(codes, dtype=np.int64)  # where it makes no difference, a code keeps its number
-    np.add.at(together, (before, after), codes + 1)
-    return linear_sum_assignment(together, maximize=True)[1]
 
 
 def _check(vectors: np.ndarray, config: CodebookConfig, codes: int) -> None:

@@ -14,6 +14,11 @@ def template(columns: Sequence[str]) -> str:
     return SEPARATOR.join(f"{{{column}}}" for column in columns)
 
 
+def columns_of(name: str) -> list[str]:
+    """The columns that a template names: the inverse of `template`."""
+    return [part[1:-1] for part in name.split(SEPARATOR)]
+
+
 def compose(items: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     """One text an item, in row order; an item without any text is described by its id.
 

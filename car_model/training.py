@@ -115,13 +115,16 @@ def train(
     config: TrainConfig,
     checkpoint: Path | None = None,
     name: str = "model",
+    *,
+    start: str = "",
 ) -> dict[str, list]:
     """Train in place to the best validation epoch; returns the curves.
 
     Args:
         model: any module that is Trainable.
-        checkpoint: folder of the resumable state; a state of another configuration or data is ignored.
+        checkpoint: folder of the resumable state; a state of another configuration, data or start is ignored.
         name: what the progress bar says.
+        start: digest of the weights given, where they are not what the seed makes of them.
 
     Raises:
         ValueError: no history is long enough to learn from, the loss stops being a number, or processes
@@ -132,7 +135,7 @@ def train(
     torch.manual_seed(config.seed)
     world = join()
     limit_threads(world.threads(config.threads))
-    run = _Run(model.to(device()), data, config, checkpoint, world)
+    run = _Run(model.to(device()), data, config, checkpoint, world, start=start)
     with tqdm(
         total=config.epochs,
         initial=run.epoch,
@@ -155,7 +158,14 @@ class _Run:
     """The state of one training run between epochs."""
 
     def __init__(
-        self, model: nn.Module, data: Histories, config: TrainConfig, checkpoint: Path | None, world: World
+        self,
+        model: nn.Module,
+        data: Histories,
+        config: TrainConfig,
+        checkpoint: Path | None,
+        world: World,
+        *,
+        start: str,
     ) -> None:
         self.model, self.data, self.config, self.checkpoint = model, data, config, checkpoint
         self.world, self.asked = world, cast(Trainable, model)
@@ -173,7 +183,7 @@ class _Run:
         self.epoch, self.step, self.waited, self.top = 0, 0, 0, -1.0
         self.curves = Curves()
         self.best = self._weights()
-        self.identity = self._digest()
+        self.identity = self._digest(start)
         world.agree(self.identity)
         self._resume()
         self.losses = world.losses(model, self.asked.loss)  # after the weights are loaded
@@ -239,13 +249,14 @@ class _Run:
     def _weights(self) -> dict[str, Tensor]:
         return {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
 
-    def _digest(self) -> str:
+    def _digest(self, start: str) -> str:
         """What a state must have been made from to be resumed."""
         sids = getattr(self.model, "sids", None)
         table = None if sids is None else sids.tolist()
         sequences = [seq.tolist() for seq in self.data.train]
         settings = [asdict(self.config), asdict(self.asked.config)]
-        return json_digest([*settings, table, sequences, self.data.valid.tolist()])
+        begun = [start] if start else []
+        return json_digest([*settings, table, sequences, self.data.valid.tolist(), *begun])
 
     def _resume(self) -> None:
         found = self._load(self.checkpoint) if self.world.first else None

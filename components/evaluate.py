@@ -46,14 +46,15 @@ def evaluate(
         fetch_release(open_store(registry), champion, folder)
         rival = Recommender.load(folder, champion)
     evidence = score(data, challenger, load_sasrec(Path(sasrec.path)), rival)
-    evidence["cold"] = cold_recall(challenger, Holdout.of(data))
+    holdout = Holdout.of(data)
+    evidence["cold"] = cold_recall(challenger, holdout)
     evidence["codebook"] = json.loads(Path(health.path).read_text())
     evidence["training"] = {
         "challenger": json.loads(Path(car_curves.path).read_text()),
         "sasrec": json.loads(Path(sasrec_curves.path).read_text()),
     }
     Path(evaluation.path).write_text(json.dumps(evidence, indent=1, allow_nan=False))
-    Path(golden.path).write_text(json.dumps(answers(challenger, Holdout.of(data)), indent=1))
+    Path(golden.path).write_text(json.dumps(answers(challenger, holdout), indent=1))
     golden.metadata.update(digest=file_digest(golden.path), model=bundle.metadata["model"])
     evaluation.metadata.update(digest=file_digest(evaluation.path), holdout=evidence["holdout"]["digest"])
     evaluation.metadata.update(model=bundle.metadata["model"], sasrec=sasrec.metadata["digest"])

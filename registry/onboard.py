@@ -24,7 +24,7 @@ from car_model.health import collision_rate
 from car_model.onboarding import onboard
 from car_model.recommend import Recommender
 from car_model.sequences import pad
-from car_model.text import compose
+from car_model.text import columns_of, compose
 from registry.errors import ReleaseError
 from registry.fetch import fetch_evidence, fetch_release
 from registry.item_file import read_items
@@ -65,7 +65,7 @@ def onboard_items(store: ObjectStore, release: str, items: Path, cache: Path | N
         folder = Path(place)
         parent = fetch_release(store, release, folder / "parent")
         bundle = Bundle.load(folder / "parent")
-        columns = [part.strip("{}") for part in bundle.codebook.template.split("; ")]
+        columns = columns_of(bundle.codebook.template)
         table = read_items(items, columns)
         new = table[~table["item_id"].isin(list(bundle.catalogue.uids))]
         if new.empty:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from car_model import quantise
+from benchmarks.churn import renumbered
 from car_model.codebook import Codebook, CodebookError
 from car_model.quantise import CodebookConfig, fit, refresh
 from tests.car_model.builders import SPEC
@@ -40,9 +40,7 @@ def error(book: Codebook) -> float:
 
 def aligned(parent: Codebook, fresh: Codebook) -> Codebook:
     """A fresh fit under the numbers that suit it best."""
-    pairs = zip(parent.encode(OLD).T, fresh.encode(OLD).T, fresh.centroids, strict=True)
-    centroids = [level[quantise.alignment(a, b, CODES)] for a, b, level in pairs]
-    return Codebook(np.stack(centroids), fresh.axes, fresh.mean, fresh.encoder, fresh.template)
+    return renumbered(fresh, parent.encode(OLD), fresh.encode(OLD))
 
 
 def test_it_moves_fewer_sids_than_a_fresh_fit_at_an_error_as_low(parent: Codebook) -> None:
@@ -83,16 +81,10 @@ def test_axes_encoder_and_template_stay(parent: Codebook) -> None:
     assert (kept.encoder, kept.template) == (parent.encoder, parent.template)
 
 
-def test_shuffled_codes_find_their_numbers_again() -> None:
-    rng = np.random.default_rng(3)
-    before = rng.integers(CODES, size=500)
-    order = rng.permutation(CODES)
-    assert order[quantise.alignment(before, np.argsort(order)[before], CODES)].tolist() == list(range(CODES))
-
-
-def test_codes_that_no_item_has_keep_their_numbers() -> None:
-    before = np.array([0, 0, 1])
-    assert quantise.alignment(before, before, 6).tolist() == list(range(6))
+@pytest.mark.parametrize("inertia", [0.0, 1.0])
+def test_no_other_numbers_would_keep_more_codes(parent: Codebook, inertia: float) -> None:
+    kept = refresh(parent, TODAY, inertia=inertia)
+    assert renumbered(kept, parent.encode(OLD), kept.encode(OLD)).version == kept.version
 
 
 def test_vectors_of_another_encoder_are_refused(parent: Codebook) -> None:

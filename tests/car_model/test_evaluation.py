@@ -130,6 +130,17 @@ def test_candidates_bar_everything_else(recommender: Recommender, holdout: Holdo
         assert rank == (slow_rank(few, prompt, target) if target in candidates else np.inf)
 
 
+def test_retired_items_are_neither_ranked_nor_found(recommender: Recommender, holdout: Holdout) -> None:
+    gone = frozenset(holdout.targets[:5])
+    catalogue = replace(recommender.catalogue, retired=gone)
+    retired = Baseline(catalogue, recommender.model, recommender.model.config.history)
+    still = Baseline(recommender.catalogue, recommender.model, recommender.model.config.history)
+    left = set(recommender.catalogue.item_ids) - gone
+    found = holdout_ranks(retired, holdout)
+    assert np.array_equal(found, holdout_ranks(still, holdout, left))
+    assert all(np.isinf(rank) == (item in gone) for rank, item in zip(found, holdout.targets, strict=True))
+
+
 def test_the_evidence_has_what_the_gate_reads(evidence: dict[str, Any], holdout: Holdout) -> None:
     assert evidence["holdout"] == {"split": "test", "users": 40, "items": ITEMS, "digest": holdout.digest}
     assert sorted(evidence["models"]) == ["challenger", "popularity", "sasrec"]

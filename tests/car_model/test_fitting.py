@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from car_model.bundle import Bundle
+from car_model.checkpoint import weights_digest
 from car_model.dataset import Dataset
 from car_model.fitting import THINK_SCALES, choose_think_scale, fit_car, fit_sasrec
 from car_model.metrics import per_user, ranks_of
@@ -93,6 +94,25 @@ def test_fitting_twice_gives_the_same_bundle(parts: Bundle, dataset: Dataset, tm
         headers.append(made.save(tmp_path / run))
         torch.rand(3)  # what else ran in the process must not matter
     assert headers[0] == headers[1]
+
+
+def test_a_warm_start_does_not_resume_what_was_trained_cold_or_from_another_parent(
+    parts: Bundle, dataset: Dataset, tmp_path: Path
+) -> None:
+    """All that a checkpoint is known by is equal but the weights training begins with."""
+    parts.save(tmp_path / "parts")
+    book = tmp_path / "parts" / "codebook"
+
+    def weights(parent: Bundle | None, checkpoint: Path | None) -> str:
+        made, _ = fit_car(dataset, book, parts.catalogue, RECIPE, checkpoint=checkpoint, parent=parent)
+        return weights_digest(made.model)
+
+    cold, _ = fit_car(dataset, book, parts.catalogue, RECIPE)
+    other, _ = fit_car(dataset, book, parts.catalogue, RECIPE.model_copy(update={"seed": 1}))
+    shared = tmp_path / "checkpoint"
+    found = [weights(parent, shared) for parent in (None, cold, other)]
+    assert found == [weights(parent, None) for parent in (None, cold, other)]
+    assert len(set(found)) == 3
 
 
 def test_the_baseline_uses_its_own_settings(parts: Bundle, tmp_path: Path) -> None:

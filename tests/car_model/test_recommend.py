@@ -142,6 +142,18 @@ def test_everything_excluded_leaves_an_empty_answer(recommender: Recommender) ->
     assert recommender.answer({"history": [], "exclude": KNOWN})["items"] == []
 
 
+def test_retired_items_are_read_but_never_recommended(parts: Bundle) -> None:
+    gone = frozenset(parts.catalogue.item_ids[::2])
+    after = Recommender(replace(parts, catalogue=replace(parts.catalogue, retired=gone)))
+    before = Recommender(parts)
+    history = [*sorted(gone)[:3], *parts.catalogue.item_ids[1:4:2]]
+    for asked in ({"history": history, "k": ITEMS}, {"history": [], "k": ITEMS}):
+        all_items = [item["item_id"] for item in before.answer(asked)["items"]]
+        found = after.answer(asked)
+        assert [item["item_id"] for item in found["items"]] == [one for one in all_items if one not in gone]
+        assert found["skipped"] == []
+
+
 def test_equal_scores_are_ordered_by_uid() -> None:
     flat = tiny_parts(epochs=1)
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,11 @@ import pytest
 import torch
 
 from car_model.catalogue import Catalogue
+from car_model.churn import churn
 from car_model.model import CAR, CARConfig
-from car_model.warm_start import Kept, WarmStartError, warm_start
+from car_model.quantise import CodebookConfig, fit, refresh
+from car_model.warm_start import Kept, WarmStartError, codes_aligned, warm_start
+from tests.fixtures import tiny_parts, tiny_vectors
 
 LEVELS, CODES = 3, 4
 
@@ -107,6 +111,26 @@ def test_items_that_left_are_left_behind() -> None:
         made.item_vectors()[[at.uids[item] for item in ids]] for made, at in ((parent, OLD), (child, items))
     ]
     assert torch.allclose(*vectors, atol=1e-5)
+
+
+def test_codes_are_aligned_where_the_codebook_is_the_parents_or_refreshed_from_it() -> None:
+    parent, vectors = tiny_parts(epochs=1), tiny_vectors()
+    config = CodebookConfig(levels=3, codes=4, seed=1)
+    spec, words = parent.codebook.encoder, parent.codebook.template
+    books = {
+        "reused": parent.codebook,
+        "refreshed": refresh(parent.codebook, vectors + 0.01),
+        "fit with another seed": fit(vectors, spec, words, config),  # the same axes, other numbers
+        "fit on other items": fit(vectors[::2], spec, words, config),
+        "of fewer levels": fit(vectors, spec, words, replace(config, levels=2, seed=0)),
+    }
+    found = {
+        name: codes_aligned(book, replace(parent.catalogue, sids=book.encode(vectors)), parent)
+        for name, book in books.items()
+    }
+    assert [name for name, aligned in found.items() if aligned] == ["reused", "refreshed"]
+    turned = replace(parent.catalogue, sids=books["fit with another seed"].encode(vectors))
+    assert churn(parent.catalogue, turned)["by_level"][0] > 0.5
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,11 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, url
     """Run the command line on the registry; exit code, stdout, stderr."""
     monkeypatch.setenv("CAR_REGISTRY", url)
     monkeypatch.setenv("COLUMNS", "100")
+    return caller(capsys)
+
+
+def caller(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command line; exit code, stdout, stderr."""
 
     def call(*arguments: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as stopped:

@@ -16,7 +16,6 @@ from car_model.quantise import CodebookConfig
 from car_model.recipe import parse_recipe
 from car_model.recommend import Recommender
 from car_model.tokenization import tokenize
-from registry.__main__ import main
 from registry.bundle import read_bundle
 from registry.channel import head
 from registry.fetch import fetch_evidence, fetch_release
@@ -25,7 +24,7 @@ from registry.release import list_releases, read_manifest, write_release
 from registry.store import ObjectStore, open_store
 from tests.car_model.builders import tiny_dataset
 from tests.registry.bundles import make_evidence
-from tests.registry.conftest import Run
+from tests.registry.conftest import Run, caller
 from validation.gate import load_verdict
 
 pytestmark = pytest.mark.integration
@@ -56,15 +55,7 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> tuple[ObjectStore, str]:
 
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command line; exit code, stdout, stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-    return call
+    return caller(capsys)
 
 
 def onboard(cli: Run, store: ObjectStore, release: str, items: Path) -> tuple[int, str, str]:
