@@ -33,6 +33,7 @@ from car_model.metrics import per_user
 from car_model.recipe import Recipe, parse_recipe
 
 SIDS = ("levels", "codes", "method")
+COMPUTED = ("precision", "threads")  # how a run is computed
 RESULTS = Path("benchmarks/results/accuracy")
 app = typer.Typer(add_completion=False)
 
@@ -98,7 +99,7 @@ def result(dataset: Dataset, order: str, name: str, seed: int, trial: dict[str, 
     """One run, from its file where it was run before with the same inputs."""
     recipe, sid_settings = recipe_of(name, dataset.report["name"], trial, seed)
     made = tokens(dataset, **sid_settings)
-    key = json_digest([dataset.digest, made.digest, name, recipe.model_dump()])[:16]
+    key = run_key(dataset.digest, name, recipe.model_dump(), sid_settings)
     path = RESULTS / f"{dataset.report['name']}-{order}" / f"{_label(name, trial)}-{seed}.json"
     if path.is_file() and (known := json.loads(path.read_text()))["key"] == key:
         return known
@@ -121,6 +122,15 @@ def result(dataset: Dataset, order: str, name: str, seed: int, trial: dict[str, 
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
     return found
+
+
+def run_key(dataset: str, name: str, recipe: dict[str, Any], sids: dict[str, Any]) -> str:
+    """What a run is told apart by: what was asked for, not what it was computed with.
+
+    Precision and threads, and vectors that differ in their last digits, change a result as a seed does.
+    """
+    asked = {key: value for key, value in recipe.items() if key not in COMPUTED}
+    return json_digest([dataset, name, asked, sids])[:16]
 
 
 def _tested(ranks: np.ndarray) -> dict[str, Any]:

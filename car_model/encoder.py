@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from car_model.digests import files_digest, json_digest, tree_files
+from car_model.hardware import native_bf16
 from car_model.vectors import VectorCache
 
 if TYPE_CHECKING:
@@ -119,9 +120,11 @@ def _counts(name: str) -> bool:
 
 
 def settle_precision(encoder: Encoder, texts: Sequence[str]) -> Encoder:
-    """Replace `auto` by bf16 where probe texts keep a cosine above 0.999 to fp32, else by fp32."""
+    """Replace `auto`: bf16 where the device has it and probe texts keep a cosine above 0.999, else fp32."""
     if encoder.spec.precision != "auto" or not texts:
         return encoder
+    if not native_bf16(str(encoder.model.device)):
+        return replace(encoder, spec=replace(encoder.spec, precision="fp32"))
     probes = sorted(set(texts), key=lambda text: hashlib.sha256(text.encode()).digest())[:PROBES]
     exact, rough = (_normalise(_encode(encoder.model, probes, precision)) for precision in ("fp32", "bf16"))
     cosine = float((exact * rough).sum(axis=1).min())

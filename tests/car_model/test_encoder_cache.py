@@ -161,9 +161,13 @@ def test_nothing_to_embed_is_said() -> None:
         embed(counting()[0], [])
 
 
-def test_precision_is_settled_once() -> None:
+@pytest.mark.parametrize(("native", "chosen"), [(True, "bf16"), (False, "fp32")])
+def test_precision_is_settled_once_by_what_the_processor_has(
+    monkeypatch: pytest.MonkeyPatch, native: bool, chosen: str
+) -> None:
+    monkeypatch.setattr("car_model.encoder.native_bf16", lambda device: native)
     settled = settle_precision(counting(replace(SPEC, precision="auto"))[0], TEXTS)
-    assert settled.spec.precision == "bf16"  # this model does not multiply: nothing is lost
+    assert settled.spec.precision == chosen  # this model does not multiply: nothing is lost
     assert settle_precision(settled, TEXTS) is settled
     encoder, model = counting()
     assert settle_precision(encoder, TEXTS).spec.precision == "fp32"
