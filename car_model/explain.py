@@ -48,6 +48,12 @@ class Explainer:
             self._one(uid, think, history[row.round(5).argmax()]) for uid, row in zip(uids, near, strict=True)
         ]
 
+    def popular(self, uid: int) -> dict[str, Any]:
+        """What is said of an item where nothing is known of the history."""
+        rank = self.popularity.get(uid)
+        place = f"Popular: number {rank} of {self.catalogue.size}" if rank else "Not among the most popular"
+        return {"reasons": [f"{place}; nothing is known of this history."], "path": []}
+
     def _one(self, uid: int, think: np.ndarray, nearest: int) -> dict[str, Any]:
         sids = self.catalogue.sids[uid - 1]
         path = [self._level(level, int(code), think[level]) for level, code in enumerate(sids)]

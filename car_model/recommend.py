@@ -77,11 +77,15 @@ class Recommender:
             RequestError: the body is wrong; the message says how.
         """
         request = parse(body, self.levels)
-        known = [self.catalogue.uids[item] for item in request.history if item in self.catalogue.uids]
-        answer = {"release": self.release, "codebook": self.codebook}
+        known = self._uids(request.history)
+        answer: dict[str, Any] = {"release": self.release, "codebook": self.codebook}
         items = self._ranked(request, np.array(known)) if known else self._popular(request)
         skipped = [item for item in request.history if item not in self.catalogue.uids]
-        return {**answer, "items": items, "skipped": skipped, "fallback": None if known else "popular"}
+        answer |= {"items": items, "skipped": skipped, "fallback": None if known else "popular"}
+        if request.candidates is not None:
+            offered = self.catalogue.offered
+            answer["skipped_candidates"] = [item for item in request.candidates if item not in offered]
+        return answer
 
     def _states(self, histories: Sequence[np.ndarray]) -> Tensor:
         return self.model.last_state(pad(histories, self.model.config.history))
@@ -94,7 +98,7 @@ class Recommender:
             states = self._states([history])
             thinking = self.levels if request.thinking is None else request.thinking
             scores = self._combine(states, thinking)[0]
-            scores[self._masked(request, history)] = -torch.inf
+            scores[torch.from_numpy(self._masked(request, history))] = -torch.inf
             top = torch.topk(scores, min(request.k + MARGIN, len(scores)))
             found = [
                 (round(value, DECIMALS), uid) for value, uid in zip(*map(Tensor.tolist, top), strict=True)
@@ -110,14 +114,22 @@ class Recommender:
         return items
 
     def _popular(self, request: Request) -> list[dict[str, Any]]:
-        masked = set(self._masked(request, np.zeros(0, dtype=np.int64)))
-        chosen = [uid for uid in self.bundle.popular if uid not in masked][: request.k]
-        extra = {"reasons": ["Popular with everyone; nothing is known of this history."], "path": []}
-        return [{**self._item(uid, None), **(extra if request.explain else {})} for uid in chosen]
+        masked = self._masked(request, np.zeros(0, dtype=np.int64))
+        named = self._uids(request.candidates or [])  # those that are not popular come last
+        order = self.bundle.popular if request.candidates is None else [*self.bundle.popular, *sorted(named)]
+        chosen = [uid for uid in dict.fromkeys(order) if not masked[uid]][: request.k]
+        said = self._explainer.popular if request.explain else lambda uid: {}
+        return [{**self._item(uid, None), **said(uid)} for uid in chosen]
 
-    def _masked(self, request: Request, history: np.ndarray) -> list[int]:
-        excluded = [self.catalogue.uids[item] for item in request.exclude if item in self.catalogue.uids]
-        return [*self.catalogue.barred, *history.tolist(), *excluded]
+    def _masked(self, request: Request, history: np.ndarray) -> np.ndarray:
+        """Which UIDs must not be recommended, [N + 1]; where there are candidates, all others too."""
+        mask = np.full(self.catalogue.size + 1, request.candidates is not None)
+        mask[self._uids(request.candidates or [])] = False
+        mask[[*self.catalogue.barred, *history.tolist(), *self._uids(request.exclude)]] = True
+        return mask
+
+    def _uids(self, items: Sequence[str]) -> list[int]:
+        return [self.catalogue.uids[item] for item in items if item in self.catalogue.uids]
 
     def _item(self, uid: int, score: float | None) -> dict[str, Any]:
         return {

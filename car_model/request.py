@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 MAX_HISTORY = 10_000
 MAX_K = 100
 MAX_ID = 256
+MAX_BATCH = 16  # requests of one body: what the slowest of them take together stays within a server's timeout
 SHOWN = 40  # characters of a client's own text that a message repeats
 
+
+def _whole(value: Any) -> Any:
+    return (
+        int(value) if isinstance(value, float) and value.is_integer() else value
+    )  # JSON has one number type
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
 ItemId = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
+Items = Annotated[list[ItemId], Field(max_length=MAX_HISTORY, fail_fast=True)]
 
 
 class RequestError(ValueError):
@@ -19,18 +29,24 @@ class RequestError(ValueError):
 
 
 class Request(BaseModel):
-    """What to recommend after a history (oldest first).
-
-    `thinking`: how many SID levels join the UID in the score; None means all.
-    """
+    """What to recommend after a history."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    history: Annotated[list[ItemId], Field(max_length=MAX_HISTORY)]
-    k: Annotated[int, Field(ge=1, le=MAX_K)] = 10
-    thinking: Annotated[int, Field(ge=0)] | None = None
-    exclude: Annotated[list[ItemId], Field(max_length=MAX_HISTORY)] = []
-    explain: bool = True
+    history: Annotated[
+        Items, Field(description="Item ids, oldest first; unknown ones are skipped and reported.")
+    ]
+    k: Annotated[Whole, Field(ge=1, le=MAX_K, description="How many items to recommend.")] = 10
+    thinking: Annotated[
+        Annotated[Whole, Field(ge=0)] | None,
+        Field(description="How many semantic levels join the item's own score; none means all there are."),
+    ] = None
+    exclude: Annotated[Items, Field(description="Item ids that must not be recommended.")] = []
+    candidates: Annotated[
+        Items | None,
+        Field(description="Rank these items only; those that the release does not offer are reported."),
+    ] = None
+    explain: Annotated[bool, Field(description="Whether every item comes with its reasons.")] = True
 
 
 def parse(body: Any, levels: int) -> Request:
@@ -50,8 +66,27 @@ def parse(body: Any, levels: int) -> Request:
     return request
 
 
+def batch_of(body: Any) -> list[Any] | None:
+    """The requests of a batch, unchecked: a list of them or {"requests": [...]}; None for a single request.
+
+    Raises:
+        RequestError: the batch itself is malformed, empty or too long.
+    """
+    if isinstance(body, dict) and "requests" in body:
+        if others := sorted(repr(str(name)[:SHOWN]) for name in body if name != "requests"):
+            raise RequestError(f"a batch holds 'requests' alone; {others[0]} belongs into one of them.")
+        body = body["requests"]
+        if not isinstance(body, list):
+            raise RequestError("'requests': input should be a valid list.")
+    if not isinstance(body, list):
+        return None
+    if not 1 <= len(body) <= MAX_BATCH:
+        raise RequestError(f"'requests' must hold 1 to {MAX_BATCH} requests, not {len(body)}.")
+    return body
+
+
 def _sentence(error: ValidationError) -> str:
-    first = error.errors()[0]
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     parts = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
     field = repr(parts.removeprefix(".")[:SHOWN])  # a client's own text: escaped and short
     if first["type"] == "missing":

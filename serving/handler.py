@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
-from car_model.recommend import Recommender, RequestError
-from serving.parsing import LOAD_FAILURE, BadBodyError, parse_request
+from car_model.recommend import Recommender
+from serving.answering import OK, REASONS, respond
+from serving.parsing import LOAD_FAILURE
 
 logger = logging.getLogger(__name__)
 
@@ -40,18 +41,8 @@ class CarHandler:
         return [self._reply(index, row, context) for index, row in enumerate(batch)]
 
     def _reply(self, index: int, row: dict[str, Any], context: Any) -> bytes:
+        status, answer = respond(self.recommender, row.get("body", row.get("data")))
         context.set_response_content_type(index, "application/json")
-        try:
-            request = parse_request(row.get("body", row.get("data")))
-            return self._encode(self.recommender.answer(request))
-        except (BadBodyError, RequestError) as error:
-            context.set_response_status(400, "Bad Request", index)
-            return self._encode({"error": str(error)})
-        except Exception:  # a defect of ours: tell this caller, keep the rest of the batch
-            logger.exception("The recommender failed on a request.")
-            context.set_response_status(500, "Internal Server Error", index)
-            return self._encode({"error": "The recommender failed on this request; see the server's log."})
-
-    @staticmethod
-    def _encode(value: dict[str, Any]) -> bytes:
-        return json.dumps(value, allow_nan=False).encode("ascii")
+        if status != OK:
+            context.set_response_status(status, REASONS[status], index)
+        return answer

@@ -90,7 +90,7 @@ def test_an_item_is_closest_to_its_twin(parts: Bundle) -> None:
 
 def test_popular_items_say_so(recommender: Recommender) -> None:
     item = recommender.answer({"history": []})["items"][0]
-    assert item["reasons"] == ["Popular with everyone; nothing is known of this history."]
+    assert item["reasons"] == ["Popular: number 1 of 48; nothing is known of this history."]
     assert item["path"] == []
 
 

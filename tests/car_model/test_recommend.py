@@ -24,6 +24,7 @@ REQUESTS = st.fixed_dictionaries(
     {"history": st.lists(ITEM, max_size=20), "k": st.integers(1, 100)},
     optional={
         "exclude": st.lists(ITEM, max_size=40),
+        "candidates": st.none() | st.lists(ITEM, max_size=40),
         "thinking": st.integers(0, 3),
         "explain": st.booleans(),
     },
@@ -40,6 +41,10 @@ def test_answers_keep_their_promises(recommender: Recommender, request: dict[str
     answer = recommender.answer(request)
     found, known = ids(answer), [item for item in request["history"] if item in KNOWN]
     barred = {*known, *request.get("exclude", [])}
+    named = request.get("candidates")
+    if named is not None:
+        barred |= set(KNOWN) - set(named)
+        assert answer["skipped_candidates"] == [item for item in named if item not in KNOWN]
     assert len(set(found)) == len(found)
     assert barred.isdisjoint(found)
     assert answer["skipped"] == [item for item in request["history"] if item not in KNOWN]
@@ -51,6 +56,7 @@ def test_answers_keep_their_promises(recommender: Recommender, request: dict[str
         assert scores == sorted(scores, reverse=True)
     else:
         popular = [KNOWN[uid - 1] for uid in recommender.bundle.popular]
+        popular += [item for item in KNOWN if item not in popular] if named is not None else []
         assert found == [item for item in popular if item not in barred][: request["k"]]
     assert all(item["title"] == f"Film number {int(item['item_id'][1:]) - 1}" for item in answer["items"])
     assert all(("reasons" in item) == request.get("explain", True) for item in answer["items"])
@@ -134,6 +140,39 @@ def test_popular_items_come_most_popular_first_without_a_score(recommender: Reco
     assert ids(answer) == [KNOWN[uid - 1] for uid in recommender.bundle.popular[:10]]
     assert {item["score"] for item in answer["items"]} == {None}
     assert ids(recommender.answer({"history": [], "exclude": ids(answer)[:3]}))[:7] == ids(answer)[3:]
+
+
+def test_candidates_are_ranked_as_they_would_be_among_all(recommender: Recommender) -> None:
+    full = recommender.answer({"history": ["i1", "i2"], "k": ITEMS})
+    named = ["i40", "i3", "i1", "i40", "stranger", "i17"]
+    few = recommender.answer({"history": ["i1", "i2"], "k": 5, "candidates": named})
+    assert few["items"] == [item for item in full["items"] if item["item_id"] in named]
+    assert (ids(few).count("i1"), few["skipped_candidates"]) == (0, ["stranger"])
+    assert "skipped_candidates" not in full
+    best = recommender.answer({"history": ["i1", "i2"], "k": 1, "candidates": named})
+    assert best["items"] == few["items"][:1]
+
+
+@pytest.mark.parametrize("history", [[], ["i1"]])
+def test_no_candidate_that_can_be_ranked_is_an_empty_answer(
+    recommender: Recommender, history: list[str]
+) -> None:
+    assert recommender.answer({"history": history, "candidates": []})["items"] == []
+    answer = recommender.answer({"history": history, "candidates": ["x", "i3"], "exclude": ["i3"]})
+    assert (answer["items"], answer["skipped_candidates"]) == ([], ["x"])
+
+
+def test_without_a_history_candidates_come_popular_first_then_by_uid(parts: Bundle) -> None:
+    maker = Recommender(replace(parts, popular=[30, 7]))
+    answer = maker.answer({"history": [], "candidates": ["i9", "i7", "i2", "i30"]})
+    assert ids(answer) == ["i30", "i7", "i2", "i9"]
+    assert answer["items"][2]["reasons"] == ["Not among the most popular; nothing is known of this history."]
+
+
+def test_a_retired_candidate_is_reported(parts: Bundle) -> None:
+    gone = Recommender(replace(parts, catalogue=replace(parts.catalogue, retired=frozenset({"i9"}))))
+    answer = gone.answer({"history": ["i1"], "candidates": ["i9", "i8"]})
+    assert (ids(answer), answer["skipped_candidates"]) == (["i8"], ["i9"])
 
 
 def test_everything_excluded_leaves_an_empty_answer(recommender: Recommender) -> None:

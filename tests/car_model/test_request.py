@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from car_model.recommend import Recommender
-from car_model.request import MAX_HISTORY, MAX_ID, MAX_K, Request, RequestError, parse
+from car_model.request import MAX_BATCH, MAX_HISTORY, MAX_ID, MAX_K, Request, RequestError, batch_of, parse
 
 LEVELS = 3
 WILD_TEXT = st.text(st.characters(), max_size=20)  # lone surrogates, controls and NUL among them
@@ -28,6 +28,7 @@ NEARLY = st.fixed_dictionaries(
         "k": st.integers(-2, 120) | JSON,
         "thinking": st.integers(-1, 5) | JSON,
         "exclude": st.lists(ITEM, max_size=5) | JSON,
+        "candidates": st.lists(ITEM, max_size=5) | JSON,
         "explain": st.booleans() | JSON,
     },
 )
@@ -112,13 +113,19 @@ def test_hostile_bodies_are_refused_in_one_sentence(recommender: Recommender, na
         ({"history": [], "k": 0}, "'k': input should be greater than or equal to 1"),
         ({"history": [], "k": MAX_K + 1}, "'k': input should be less than or equal to 100"),
         ({"history": [], "k": "10"}, "'k': input should be a valid integer"),
-        ({"history": [], "k": 10.0}, "'k': input should be a valid integer"),
+        ({"history": [], "k": 10.5}, "'k': input should be a valid integer"),
+        ({"history": [], "k": 1e300}, "'k': input should be less than or equal to 100"),
+        ({"history": [], "k": math.inf}, "'k': input should be a valid integer"),
         ({"history": [], "k": True}, "'k': input should be a valid integer"),
         ({"history": [], "k": None}, "'k': input should be a valid integer"),
         ({"history": [], "thinking": -1}, "'thinking': input should be greater than or equal to 0"),
         ({"history": [], "thinking": 4}, "'thinking' must be from 0 to 3"),
         ({"history": [], "explain": 1}, "'explain': input should be a valid boolean"),
         ({"history": [], "exclude": {"1": 1}}, "'exclude': input should be a valid list"),
+        ({"history": [], "candidates": "1"}, "'candidates': input should be a valid list"),
+        ({"history": [], "candidates": ["1", None]}, r"'candidates\[1\]': input should be a valid string"),
+        ({"history": [], "candidates": [""]}, r"'candidates\[0\]': string should have at least 1 character"),
+        ({"history": [], "candidates": ["1"] * (MAX_HISTORY + 1)}, "'candidates': list should have at most"),
         ({"history": [], "top": 5}, "'top' is not a field of the request; there are: history, k, thinking"),
     ],
 )
@@ -130,8 +137,10 @@ def test_what_is_wrong_is_named(body: Any, said: str) -> None:
 
 def test_defaults_and_bounds_are_accepted() -> None:
     assert parse({"history": []}, LEVELS) == Request(
-        history=[], k=10, thinking=None, exclude=[], explain=True
+        history=[], k=10, thinking=None, exclude=[], candidates=None, explain=True
     )
+    assert parse({"history": [], "k": 10.0, "thinking": 2.0}, LEVELS).k == 10  # to JSON, 10.0 is an integer
+    assert parse({"history": [], "candidates": None}, LEVELS).candidates is None
     widest = {"history": ["x" * MAX_ID] * MAX_HISTORY, "k": MAX_K, "thinking": LEVELS, "exclude": ["é"]}
     assert parse({**widest, "explain": False}, LEVELS).k == MAX_K
     assert parse({"history": ["1"], "k": 1, "thinking": 0}, LEVELS).thinking == 0
@@ -140,3 +149,32 @@ def test_defaults_and_bounds_are_accepted() -> None:
 def test_the_default_list_is_not_shared() -> None:
     parse({"history": []}, LEVELS).exclude.append("i1")
     assert parse({"history": []}, LEVELS).exclude == []
+
+
+@pytest.mark.parametrize("body", [{"history": []}, {}, {"history": [], "k": 0}, None, 7, "requests"])
+def test_one_request_is_no_batch(body: Any) -> None:
+    assert batch_of(body) is None
+
+
+@pytest.mark.parametrize("entries", [[{"history": []}], [{}] * MAX_BATCH, [None, 7, [], "x"]])
+def test_a_batch_is_a_list_whatever_its_entries_are(entries: list[Any]) -> None:
+    assert batch_of(entries) == entries
+    assert batch_of({"requests": entries}) == entries
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ([], f"'requests' must hold 1 to {MAX_BATCH} requests, not 0"),
+        ([{}] * (MAX_BATCH + 1), f"'requests' must hold 1 to {MAX_BATCH} requests, not {MAX_BATCH + 1}"),
+        ({"requests": []}, "'requests' must hold 1 to"),
+        ({"requests": None}, "'requests': input should be a valid list"),
+        ({"requests": {"0": {}}}, "'requests': input should be a valid list"),
+        ({"requests": [{}], "k": 5}, "a batch holds 'requests' alone; 'k' belongs into one of them"),
+        ({"requests": [{}], "\x1b\n" * 100: 5}, "a batch holds 'requests' alone"),
+    ],
+)
+def test_a_malformed_batch_is_refused_whole(body: Any, said: str) -> None:
+    with pytest.raises(RequestError, match=said) as caught:
+        batch_of(body)
+    one_sentence(caught.value)

@@ -10,6 +10,7 @@ import torch
 from ts.context import Context, RequestProcessor
 
 from car_model.recommend import Recommender
+from serving.answering import FAILED
 from serving.handler import CarHandler
 from serving.parsing import LOAD_FAILURE
 from tests.serving.conftest import REQUESTS, Release
@@ -76,7 +77,7 @@ def test_a_defect_spoils_one_request_only(
     rows = [{"body": b'{"history": ["i1"]}'}, {"body": b'{"history": ["i2"]}'}]
     replies = handle(handler, model_dir, rows)
     assert [status for status, _ in replies] == [200, 500]
-    assert replies[1][1] == {"error": "The recommender failed on this request; see the server's log."}
+    assert replies[1][1] == {"error": FAILED, "status": 500}
 
 
 def test_a_bundle_that_does_not_load_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

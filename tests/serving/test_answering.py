@@ -1,0 +1,84 @@
+"""Bodies in, status and bytes out: single requests, batches, and defects that stay where they are."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from car_model.recommend import Recommender
+from car_model.request import MAX_BATCH
+from serving.answering import FAILED, respond
+from tests.fixtures import tiny_parts
+from tests.serving.conftest import REQUESTS
+
+
+@pytest.fixture(scope="module")
+def recommender() -> Recommender:
+    return Recommender(tiny_parts(epochs=1), release="r1")
+
+
+def ask(recommender: Recommender, value: Any) -> tuple[int, Any]:
+    status, body = respond(recommender, json.dumps(value).encode())
+    return status, json.loads(body)
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_one_request_is_answered_by_the_recommender(recommender: Recommender, request_: dict) -> None:
+    assert ask(recommender, request_) == (200, recommender.answer(request_))
+
+
+@pytest.mark.parametrize("shape", [list, lambda entries: {"requests": entries}])
+def test_a_batch_is_answered_in_order(recommender: Recommender, shape: Any) -> None:
+    status, answer = ask(recommender, shape(REQUESTS))
+    assert status == 200
+    assert answer == {"answers": [recommender.answer(request) for request in REQUESTS]}
+
+
+def test_a_bad_entry_of_a_batch_spoils_no_other(recommender: Recommender) -> None:
+    bad = [{"history": [], "k": 0}, None, 7, [REQUESTS[0]], {"requests": [REQUESTS[0]]}, {}]
+    status, answer = ask(recommender, [REQUESTS[0], *bad, REQUESTS[1]])
+    assert status == 200
+    first, *refused, last = answer["answers"]
+    assert (first, last) == (recommender.answer(REQUESTS[0]), recommender.answer(REQUESTS[1]))
+    assert [entry.pop("status") for entry in refused] == [400] * len(bad)
+    assert all(list(entry) == ["error"] and entry["error"].endswith(".") for entry in refused)
+    assert refused[0]["error"].startswith("'k'")
+    assert refused[4]["error"].startswith("'history' is missing")  # a batch in a batch is no request
+
+
+@pytest.mark.parametrize("body", [[], [{}] * (MAX_BATCH + 1), {"requests": 1}, {"requests": [{}], "k": 1}])
+def test_a_malformed_batch_is_refused_whole(recommender: Recommender, body: Any) -> None:
+    status, answer = ask(recommender, body)
+    assert (status, answer["status"]) == (400, 400)
+    assert "requests" in answer["error"]
+
+
+def test_a_defect_spoils_one_entry_only(recommender: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = recommender.answer
+
+    def defective(request: dict[str, Any]) -> dict[str, Any]:
+        if request["history"] == ["i2"]:
+            raise ZeroDivisionError
+        return answer(request) if request["history"] != ["i3"] else {"score": float("nan")}
+
+    monkeypatch.setattr(recommender, "answer", defective)
+    requests: list[dict] = [{"history": [item]} for item in ("i1", "i2", "i3")]
+    status, found = ask(recommender, requests)
+    assert status == 200
+    assert found["answers"] == [answer(requests[0]), *[{"error": FAILED, "status": 500}] * 2]
+    assert ask(recommender, requests[2]) == (500, {"error": FAILED, "status": 500})
+
+
+@pytest.mark.parametrize("explain", [True, False])
+def test_broken_weights_are_no_broken_json(explain: bool) -> None:
+    parts = tiny_parts(epochs=1)
+    with torch.no_grad():
+        parts.model.think_bias.fill_(torch.nan)
+    broken = Recommender(replace(parts, think_scale=0.0))
+    status, body = respond(broken, json.dumps({"history": ["i7"], "explain": explain}).encode())
+    assert (status, "NaN" in body.decode()) == ((500, False) if explain else (200, False))
+    assert json.loads(body)
