@@ -1,8 +1,8 @@
-"""Why an item: the codes the model expected, in words, and the history item it lies closest to."""
+"""Why an item: the codes the model expected, in words that the item carries, and what the history adds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,83 +11,149 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from car_model.bundle import Bundle
+from car_model.influence import falls, states_without
 
 LIFT = 1.5  # a code is a reason when it is at least this much likelier than over all interactions
 POPULAR = 50  # ranks of popularity that are worth a word
 REASONS = 2  # codes named in the reasons
+CAUSES = 2  # items of the history that are named
+WEIGHT = 0.02  # and by how much, in nats, the score must fall without them
 DECIMALS = 3
+ARROW = " > "
+
+Score = Callable[[Tensor], Tensor]  # states [B, D] -> what items are ranked by, [B, N + 1]
 
 
 class Explainer:
-    """Turns the think heads' distributions into words."""
+    """Turns the think heads' distributions and the history's influence into words."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.model = bundle.model
-        self.labels = bundle.labels.words
+        self.labels = bundle.labels
         self.catalogue = bundle.catalogue
         self.share = bundle.code_share  # [L, K]
-        self.popularity = {uid: rank for rank, uid in enumerate(bundle.popular[:POPULAR], start=1)}
         with torch.inference_mode():
             every = torch.arange(self.catalogue.size + 1)
             self.vectors = F.normalize(self.model.embed(every)[:, -1], dim=-1)  # [N + 1, D] fused chunks
+        self.others = bundle.popular or list(range(1, bundle.catalogue.size + 1))
+        self.popularity = {uid: rank for rank, uid in enumerate(bundle.popular[:POPULAR], start=1)}
 
-    def explain(self, state: Tensor, history: np.ndarray, uids: Sequence[int]) -> list[dict[str, Any]]:
+    def explain(
+        self, state: Tensor, history: np.ndarray, uids: Sequence[int], score: Score
+    ) -> list[dict[str, Any]]:
         """Reasons of recommended UIDs.
 
         Args:
             state: [1, D] after the history.
             history: UIDs, none empty.
+            score: what the items were ranked by, of any states.
 
         Returns:
-            per item `reasons` (sentences) and `path` (per level: the item's code and label, its probability
-            and lift over all interactions, the code the model expected most, and whether they agree).
+            per item `reasons` (sentences), `words` (the item's own words along its path), `path` (per level:
+            the item's code, the words of it that the item carries, the label of its group, its probability,
+            rank and lift over all interactions, and the code the model expected most), `because` (the
+            items of the history that weigh most, and how far its score falls without each) and `alike` (the
+            item of the history that is most like it to the model).
         """
         think = self.model.think_logits(state)[0].softmax(dim=-1).numpy()  # [L, K]
+        lost = self._falls(state, history, uids, score)  # [k, R]
         near = (self.vectors[list(uids)] @ self.vectors[torch.from_numpy(history)].T).numpy()  # [k, T]
+        alike = history[near.round(5).argmax(axis=1)]
         return [
-            self._one(uid, think, history[row.round(5).argmax()]) for uid, row in zip(uids, near, strict=True)
+            self._one(uid, think, self._because(history[::-1], row), self._named(twin))
+            for uid, row, twin in zip(uids, lost, alike, strict=True)
         ]
+
+    def _falls(self, state: Tensor, history: np.ndarray, uids: Sequence[int], score: Score) -> np.ndarray:
+        if len(history) < 2:  # nothing would be left
+            return np.zeros((len(uids), 0))
+        scores = score(torch.cat([state, states_without(self.model, history)]))
+        return falls(scores, uids, self.others).round(DECIMALS)
 
     def popular(self, uid: int) -> dict[str, Any]:
         """What is said of an item where nothing is known of the history."""
         rank = self.popularity.get(uid)
         place = f"Popular: number {rank} of {self.catalogue.size}" if rank else "Not among the most popular"
-        return {"reasons": [f"{place}; nothing is known of this history."], "path": []}
+        words = ARROW.join(filter(None, self._own(uid)))
+        said = f"{place}; nothing is known of this history."
+        return {"reasons": [said], "words": words, "path": [], "because": [], "alike": None}
 
-    def _one(self, uid: int, think: np.ndarray, nearest: int) -> dict[str, Any]:
-        sids = self.catalogue.sids[uid - 1]
-        path = [self._level(level, int(code), think[level]) for level, code in enumerate(sids)]
-        reasons = _lifted(path)
+    def _one(
+        self, uid: int, think: np.ndarray, because: list[dict[str, Any]], alike: dict[str, Any]
+    ) -> dict[str, Any]:
+        codes, own = self.catalogue.sids[uid - 1].tolist(), self._own(uid)
+        path = [self._level(at, code, own[at], think[at]) for at, code in enumerate(codes)]
+        reasons = [*_lifted(path), *_agreed(path)]
         if not reasons and uid in self.popularity:
             reasons = [f"Popular: number {self.popularity[uid]} of {self.catalogue.size}."]
         return {
-            "reasons": [*reasons, f"Closest to “{self.catalogue.titles[nearest - 1]}” in the history."],
+            "reasons": [*reasons, _history(because, alike)],
+            "words": ARROW.join(filter(None, own)),
             "path": path,
+            "because": because,
+            "alike": alike,
         }
 
-    def _level(self, level: int, code: int, probability: np.ndarray) -> dict[str, Any]:
-        expected = int(probability.round(6).argmax())
+    def _own(self, uid: int) -> list[str]:
+        catalogue, at = self.catalogue, uid - 1
+        return self.labels.own(catalogue.item_ids[at], catalogue.titles[at], catalogue.sids[at])
+
+    def _because(self, latest: np.ndarray, lost: np.ndarray) -> list[dict[str, Any]]:
+        """The items whose absence costs most, each once; equal ones latest first."""
+        found: dict[int, float] = {}
+        for at in np.argsort(-lost, kind="stable"):
+            if lost[at] >= WEIGHT:
+                found.setdefault(int(latest[at]), float(lost[at]))
+        return [{**self._named(uid), "weight": weight} for uid, weight in list(found.items())[:CAUSES]]
+
+    def _named(self, uid: int) -> dict[str, Any]:
+        return {"item_id": self.catalogue.item_ids[uid - 1], "title": self.catalogue.titles[uid - 1]}
+
+    def _level(self, level: int, code: int, own: str, probability: np.ndarray) -> dict[str, Any]:
+        rounded = probability.round(6)
+        expected = int(rounded.argmax())
         base = float(self.share[level, code])
+        groups = self.labels.words[level]
         return {
             "level": level + 1,
             "code": code,
-            "label": self.labels[level][code],
+            "words": own,
+            "group": groups[code],
             "probability": round(float(probability[code]), DECIMALS),
+            "rank": 1 + int((rounded > rounded[code]).sum()),
             "lift": round(float(probability[code]) / base, 1) if base > 0 else None,  # none: never trained on
             "expected_code": expected,
-            "expected": self.labels[level][expected],
+            "expected_group": groups[expected],
             "expected_probability": round(float(probability[expected]), DECIMALS),
             "agrees": code == expected,
         }
 
 
 def _lifted(path: Sequence[dict[str, Any]]) -> list[str]:
-    """A sentence for each of the likeliest codes the history lifts; levels of one label share it."""
-    lifts: dict[str, float] = {}
-    for step in sorted(path, key=lambda step: -step["probability"]):
-        if step["label"] and (step["lift"] or 0) >= LIFT:
-            lifts.setdefault(step["label"], step["lift"])
-    return [
-        f"“{label}” is {lift:.1f} times as likely after this history as on average."
-        for label, lift in list(lifts.items())[:REASONS]
-    ]
+    """What the history lifts, in the item's own words; where it lifts none of those, in its groups'."""
+    lifted = [step for step in path if (step["lift"] or 0) >= LIFT and (step["words"] or step["group"])]
+    own = [step for step in lifted if step["words"]]
+    if not lifted:
+        return []
+    first, *more = sorted(own or lifted, key=lambda step: -step["probability"])[:REASONS]
+    rest = "".join(f", {_label(step)} {step['lift']:.1f} times" for step in more)
+    return [f"{_label(first)} is {first['lift']:.1f} times as likely after this history as on average{rest}."]
+
+
+def _label(step: dict[str, Any]) -> str:
+    return f"“{step['words']}”" if step["words"] else f"Its group (often “{step['group']}”)"
+
+
+def _agreed(path: Sequence[dict[str, Any]]) -> list[str]:
+    levels = [str(step["level"]) for step in path if step["agrees"]]
+    if not levels:
+        return []
+    plural = "s" if len(levels) > 1 else ""
+    return [f"Just what the model expected on level{plural} {' and '.join(levels)} of {len(path)}."]
+
+
+def _history(because: Sequence[dict[str, Any]], alike: dict[str, Any]) -> str:
+    """What the item owes to the history."""
+    said = f"Of the history, “{alike['title']}” is most like it"
+    weighty = " and ".join(f"“{one['title']}”" for one in because)
+    return f"{said}; {weighty} weigh{'' if len(because) > 1 else 's'} most." if because else f"{said}."

@@ -37,11 +37,11 @@ class KVCache:
         self.history: list[tuple[Tensor, Tensor]] = []  # a layer's keys [B, H, E, P], values [B, H, P, E]
         x = x + transformer.position.weight[:length]
         for block in self.blocks:
-            q, k, v = (part.transpose(1, 2) for part in _project(block, x))  # [B, H, P, E]
+            q, k, v = (part.transpose(1, 2) for part in project(block, x))  # [B, H, P, E]
             self.history.append((k.transpose(2, 3).contiguous(), v.contiguous()))
             if block is not self.blocks[-1]:  # the last block's outputs are read by nobody
                 mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-                x = _finish(block, x, mixed.transpose(1, 2).flatten(2))
+                x = finish(block, x, mixed.transpose(1, 2).flatten(2))
         empty = x.new_zeros(len(x), 1, 0, self.blocks[0].heads, x.shape[2] // self.blocks[0].heads)
         self.own = [(empty, empty) for _ in self.blocks]  # a layer's keys, values [B, W, S, H, E]
 
@@ -50,13 +50,13 @@ class KVCache:
         at = self.known + self.own[0][0].shape[2]
         x = x + self.transformer.position(at).unsqueeze(1)
         for layer, block in enumerate(self.blocks):
-            q, k, v = _project(block, x)  # [B, W, H, E]
+            q, k, v = project(block, x)  # [B, W, H, E]
             keys, values = (
                 torch.cat([old, new.unsqueeze(2)], dim=2)
                 for old, new in zip(self.own[layer], (k, v), strict=True)
             )
             self.own[layer] = (keys, values)
-            x = _finish(block, x, self._attend(layer, q))
+            x = finish(block, x, self._attend(layer, q))
         return cast(Tensor, self.transformer.norm(x))
 
     def reorder(self, parents: Tensor) -> None:
@@ -78,13 +78,13 @@ class KVCache:
         return (mixed + (own * values).sum(dim=2)).flatten(2)
 
 
-def _project(block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def project(block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys, values of x [B, N, D], each [B, N, H, E]."""
     q, k, v = block.qkv(block.norm_attention(x)).unflatten(-1, (3, block.heads, -1)).unbind(dim=2)
     return q, k, v
 
 
-def _finish(block: Block, x: Tensor, mixed: Tensor) -> Tensor:
+def finish(block: Block, x: Tensor, mixed: Tensor) -> Tensor:
     """The rest of a block after attention mixed the values: both [B, N, D] -> [B, N, D]."""
     x = x + block.attention_out(mixed)
     return cast(Tensor, x + block.mlp_out(F.gelu(block.mlp_in(block.norm_mlp(x)))))

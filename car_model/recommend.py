@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,8 @@ class Recommender:
             chosen = found[: request.k]
             items = [self._item(uid, score) for score, uid in chosen]
             if request.explain:
-                reasons = self._explainer.explain(states, history, [uid for _, uid in chosen])
+                score = partial(self._combine, thinking=thinking)
+                reasons = self._explainer.explain(states, history, [uid for _, uid in chosen], score)
                 items = [{**item, **reason} for item, reason in zip(items, reasons, strict=True)]
         return items
 
