@@ -6,7 +6,8 @@ Writers go on meanwhile. Three things keep what they rely on:
 - what was written or marked within the grace period stays, because a release's blobs are there before its
   manifest, and a manifest before the entry that puts it in use;
 - manifests go before blobs, and blobs are compared with the manifests that are there *after* that. Killed in
-  the middle, a collection leaves blobs without a manifest, which the next one takes.
+  the middle, a collection leaves blobs without a manifest, which the next one takes. A release's later
+  validations go like its blobs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 
 from registry.channel import list_channels
 from registry.errors import RegistryError, ReleaseError
-from registry.layout import BLOBS, RELEASES, blob_name, manifest_name
+from registry.layout import BLOBS, RELEASES, blob_name, is_validation, manifest_name, owner
 from registry.log import read_log
 from registry.release import read_manifest
 from registry.store import ObjectStore, Stored
@@ -32,7 +33,7 @@ class Collection:
 
     Attributes:
         releases: manifests, as seen.
-        blobs: blobs that no remaining manifest names, as seen.
+        blobs: blobs that no remaining manifest names and validations of releases that go, as seen.
         kept: number of releases that stay.
     """
 
@@ -61,14 +62,15 @@ def plan(store: ObjectStore, keep: int, grace: timedelta = GRACE) -> Collection:
         raise RegistryError("Keep at least the last entry of each channel, and a grace period of 0 or more.")
     old = datetime.now(UTC) - grace
     # States first, reasons to stay after: what is marked in between can no longer be deleted by its state.
-    seen = {one.name: one for one in store.scan(RELEASES) if _is_manifest(one.name)}
-    blobs = store.scan(BLOBS)
+    released = store.scan(RELEASES)
+    seen = {one.name: one for one in released if _is_manifest(one.name)}
+    blobs = [*store.scan(BLOBS), *(one for one in released if is_validation(one.name))]
     wanted = {manifest_name(release) for release in _in_use(store, keep)}
     going = tuple(one for one in seen.values() if one.name not in wanted and one.used < old)
-    staying = seen.keys() - {one.name for one in going}
+    staying = set(seen) - {one.name for one in going}
     named = _named(store, staying)
     _named(store, {one.name for one in going})  # a damaged manifest stops everything before it begins
-    unnamed = tuple(one for one in blobs if one.name not in named and one.used < old)
+    unnamed = tuple(one for one in blobs if not _needed(one, staying, named) and one.used < old)
     return Collection(going, unnamed, len(staying))
 
 
@@ -81,8 +83,9 @@ def collect(store: ObjectStore, keep: int, grace: timedelta = GRACE) -> Collecti
     planned = plan(store, keep, grace)
     releases = _delete(store, planned.releases)
     # Read again: a manifest that was marked meanwhile stayed, and new ones came.
-    named = _named(store, {name for name in store.list(RELEASES) if _is_manifest(name)})
-    blobs = _delete(store, [one for one in planned.blobs if one.name not in named])
+    manifests = {name for name in store.list(RELEASES) if _is_manifest(name)}
+    named = _named(store, manifests)
+    blobs = _delete(store, [one for one in planned.blobs if not _needed(one, manifests, named)])
     kept = planned.kept + len(planned.releases) - len(releases)
     return replace(planned, releases=releases, blobs=blobs, kept=kept)
 
@@ -113,5 +116,10 @@ def _named(store: ObjectStore, manifests: set[str]) -> set[str]:
     return names
 
 
+def _needed(one: Stored, manifests: set[str], named: set[str]) -> bool:
+    """Whether a blob or a validation belongs to a manifest; `named` are the blobs that they list."""
+    return one.name in named or (is_validation(one.name) and owner(one.name) in manifests)
+
+
 def _is_manifest(name: str) -> bool:
-    return name == manifest_name(name.split("/")[1])
+    return name == owner(name)

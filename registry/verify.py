@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from registry.channel import list_channels
-from registry.errors import ObjectDamaged, ObjectMissing, RegistryError, StoreError
-from registry.layout import BLOBS, blob_name, manifest_name
+from registry.errors import ObjectDamaged, ObjectMissing, RegistryError, ReleaseError, StoreError
+from registry.layout import BLOBS, blob_name, manifest_name, validations_folder
 from registry.log import Entry, read_log
 from registry.manifest import FileRecord, Manifest
 from registry.release import load_manifest, release_digests
 from registry.store import ObjectStore
 from registry.transfers import in_parallel
+from registry.validations import read_validation
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def _log(store: ObjectStore, channel: str, findings: Findings) -> tuple[Entry, .
 
 def _checked_manifest(store: ObjectStore, release: str, findings: Findings) -> tuple[Manifest | None, str]:
     findings.releases += 1
+    _check_validations(store, release, findings)
     try:
         return load_manifest(store, release)
     except StoreError:  # says nothing of the release
@@ -99,6 +101,14 @@ def _checked_manifest(store: ObjectStore, release: str, findings: Findings) -> t
     except RegistryError as error:
         findings.damage.append(Damage(manifest_name(release), str(error)))
         return None, ""
+
+
+def _check_validations(store: ObjectStore, release: str, findings: Findings) -> None:
+    for name in store.list(validations_folder(release)):
+        try:
+            read_validation(store, name)
+        except ReleaseError as error:
+            findings.damage.append(Damage(name, str(error)))
 
 
 def _check_blobs(store: ObjectStore, manifests: Iterable[Manifest], findings: Findings) -> None:

@@ -20,6 +20,7 @@ from registry.folder import FolderStore
 from registry.layout import blob_name, manifest_name
 from registry.release import list_releases, read_manifest, write_release
 from registry.store import ObjectStore, open_store
+from registry.validations import add_validation
 from registry.verify import verify_all
 from tests.registry.bundles import make_bundle, make_evidence, make_release
 from tests.registry.conftest import Run
@@ -30,9 +31,10 @@ NOW = timedelta(0)  # no grace: only marks and preconditions protect
 
 
 def stage(store: ObjectStore, folder: Path, seeds: range) -> list[str]:
-    """Digests of releases that were in use in staging one after the other."""
+    """Digests of releases that were validated and in use in staging one after the other."""
     made = [make_release(store, folder, seed).release for seed in seeds]
     for release in made:
+        add_validation(store, release, {"seed": len(made)}, "ann@shop")
         promote(store, "staging", release, **ANN)
     return made
 
@@ -188,10 +190,15 @@ def test_whoever_uses_something_during_a_collection_keeps_it(
     strict_url: str, tmp_path: Path, event: Callable[[ObjectStore, Path], str | None]
 ) -> None:
     make_bundle(tmp_path / "bundle-7", 7)
-    kept = set()
-    for point in range(1, 100, 3 if strict_url.startswith("gs://") else 1):
+    kept, remote = set(), strict_url.startswith("gs://")
+    if not remote:
+        stage(open_store(tmp_path / "template"), tmp_path, range(2))
+    for point in range(1, 100, 3 if remote else 1):
         store = open_store(f"{strict_url}/{point}")
-        stage(store, tmp_path, range(2))
+        if remote:
+            stage(store, tmp_path, range(2))
+        else:
+            shutil.copytree(tmp_path / "template", store.url)
         used: list[str | None] = []
         busy = Interrupted(store, point, lambda: used.append(event(store, tmp_path)))  # noqa: B023
         collect(busy, keep=1, grace=NOW)  # type: ignore[arg-type]
@@ -269,6 +276,7 @@ def test_a_collection_that_was_killed_is_completed(tmp_path: Path) -> None:
             assert verify_all(store).damage == []
             collect(store, keep=1, grace=NOW)
         assert len(there(store)) == 1
+        assert len(store.list("releases/")) == 2  # a manifest and its validation
         assert verify_all(store).damage == []
         assert len(store.list("blobs/")) == len(
             {
