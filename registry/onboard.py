@@ -36,6 +36,7 @@ MAX_NEW_SHARE = 0.5  # of a catalogue: beyond it, train
 MAX_COLLISIONS = 0.5  # as the gate's policy has it; a parent that was let through with more may keep it
 ROUNDING = 1e-4  # of a logit: answers are rounded to that
 MAX_ERROR = 1.0  # of the new items' vectors, in units of their spread: beyond it, their SIDs say nothing
+MAX_GOLDEN = 64  # requests, however many onboardings follow each other
 
 Requests = Sequence[dict[str, Any]]
 
@@ -73,7 +74,10 @@ def onboard_items(store: ObjectStore, release: str, items: Path, cache: Path | N
         grown, error = _grow(bundle, new, columns, cache)
         old = fetch_evidence(store, parent, "golden.json", folder / "old.json")
         requests = json.loads(old.read_text())["requests"]
-        evidence = _evidence(judge(parent, bundle, grown, requests, error), parent, grown, requests, folder)
+        conditions = judge(parent, bundle, grown, requests, error)
+        # A server that still has the parent's catalogue would know none of the history of the last request.
+        asked = [*requests[: MAX_GOLDEN - 1], {"history": new["item_id"].tolist()[-3:], "k": 10}]
+        evidence = _evidence(conditions, parent, grown, asked, folder)
         grown.save(folder / "bundle")
         made = write_release(store, folder / "bundle", evidence, parent=release, metrics=dict(parent.metrics))
     return Onboarded(made, len(new), len(table) - len(new))

@@ -7,6 +7,7 @@ another version, and a version listed by the server says which release it is.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -15,8 +16,10 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -25,6 +28,7 @@ from car_model.digests import file_digest, json_digest
 MODEL_NAME = "car"
 HANDLER = Path(__file__).with_name("handler.py")
 MANIFEST = "MAR-INF/MANIFEST.json"
+SETTINGS = "model-config.yaml"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip can hold
 
 
@@ -55,6 +59,47 @@ class WorkerConfig:
             }
         )
 
+    @classmethod
+    def from_yaml(cls, text: str) -> WorkerConfig:
+        """Read what `to_yaml` wrote. Raises ValueError, KeyError or TypeError."""
+        found = yaml.safe_load(text)
+        return cls(
+            workers=int(found["minWorkers"]),
+            batch_size=int(found["batchSize"]),
+            max_batch_delay_ms=int(found["maxBatchDelay"]),
+            response_timeout_s=int(found["responseTimeout"]),
+            torch_threads=int(found["handler"]["torchThreads"]),
+        )
+
+
+@dataclass(frozen=True)
+class Maker:
+    """What an archive's bytes follow from, beside the bundle and its release.
+
+    Attributes:
+        handler: SHA-256 of handler.py.
+        workers: model-config.yaml.
+        archiver: version of torch-model-archiver.
+    """
+
+    handler: str
+    workers: str
+    archiver: str
+
+    @classmethod
+    def read(cls, found: Mapping[str, Any]) -> Maker:
+        """Read the JSON form. Raises KeyError."""
+        return cls(**{field.name: str(found[field.name]) for field in fields(cls)})
+
+    def changes(self, now: Maker) -> str:
+        """What is different now, in words; "" where nothing is."""
+        parts = {
+            "handler": "its handler changed",
+            "workers": "its worker settings changed",
+            "archiver": f"torch-model-archiver is {now.archiver} instead of {self.archiver}",
+        }
+        return " and ".join(text for name, text in parts.items() if getattr(self, name) != getattr(now, name))
+
 
 @dataclass(frozen=True)
 class ArchiveInfo:
@@ -63,6 +108,7 @@ class ArchiveInfo:
     name: str
     version: str
     release: str
+    maker: Maker
 
 
 def model_version(release: str, workers: WorkerConfig) -> str:
@@ -105,16 +151,18 @@ def build_archive(
 
 
 def read_archive(archive: Path) -> ArchiveInfo:
-    """Read name, version and release out of an archive.
+    """Read name, version, release and what made it out of an archive.
 
     Raises:
         ArchiveError: where the file is not one of our archives.
     """
     try:
         with zipfile.ZipFile(archive) as source:
-            model = json.loads(source.read(MANIFEST))["model"]
+            manifest = json.loads(source.read(MANIFEST))
             release = json.loads(source.read("release.json"))["release"]
-        return ArchiveInfo(model["modelName"], model["modelVersion"], release)
+            handler = hashlib.sha256(source.read(HANDLER.name)).hexdigest()
+            maker = Maker(handler, source.read(SETTINGS).decode(), manifest["archiverVersion"])
+        return ArchiveInfo(manifest["model"]["modelName"], manifest["model"]["modelVersion"], release, maker)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise ArchiveError(f"{archive} is not a CAR model archive: {error}.") from error
 
@@ -124,10 +172,10 @@ def _run_archiver(bundle: Path, work: Path, release: str, name: str, workers: Wo
     extra.mkdir()
     (extra / "bundle").symlink_to(bundle.resolve(), target_is_directory=True)
     (extra / "release.json").write_text(json.dumps({"release": release}), "utf-8")
-    (work / "model-config.yaml").write_text(workers.to_yaml(), "utf-8")
+    (work / SETTINGS).write_text(workers.to_yaml(), "utf-8")
     command = [sys.executable, "-m", "model_archiver.model_packaging"]
     command += ["--model-name", name, "--version", model_version(release, workers), "--handler", str(HANDLER)]
-    command += ["--extra-files", str(extra), "--config-file", str(work / "model-config.yaml")]
+    command += ["--extra-files", str(extra), "--config-file", str(work / SETTINGS)]
     command += ["--archive-format", "zip-store", "--export-path", str(work)]
     # The archiver builds in <temporary folder>/<name> and deletes what it finds there: give it its own.
     (work / "tmp").mkdir()

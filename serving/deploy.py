@@ -50,6 +50,8 @@ def deploy(
     state_dir: Path | str,
     golden: Path,
     config: ServerConfig | None = None,
+    *,
+    validated: str,
 ) -> Deployment:
     """Serve a release from the folder's TorchServe, starting it where it is down.
 
@@ -57,12 +59,16 @@ def deploy(
     only then does the old one drain and leave. Deploying what is already deployed changes nothing. A
     process killed half-way leaves one whole version serving; deploying again finishes the job.
 
+    Args:
+        validated: SHA-256 that the infra validation's report names; no other archive is served.
+
     Raises:
         DeployError: where the release is not the default afterwards; the old one still answers.
     """
     state = StateDir.at(state_dir)
     with state.exclusive():
         try:
+            _check_archive(archive, release, validated)
             return _deploy(archive, release, state, Golden.read(golden), config)
         except (ServingError, ArchiveError) as error:
             raise DeployError(f"Release {release[:12]} was not deployed: {error}") from error
@@ -107,7 +113,7 @@ def _deploy(
     archive: Path, release: str, state: StateDir, golden: Golden, config: ServerConfig | None
 ) -> Deployment:
     started = time.monotonic()
-    version = _check_archive(archive, release)
+    version = read_archive(archive).version
     server, fresh = _running(state, config)
     server = _replace_dead(server, version, golden, config)
     try:
@@ -122,11 +128,15 @@ def _deploy(
     return Deployment(release, version, server.client.prediction_url, changed, retired, report, seconds)
 
 
-def _check_archive(archive: Path, release: str) -> str:
+def _check_archive(archive: Path, release: str, validated: str) -> None:
     info = read_archive(archive)
     if info.release != release:
         raise ServingError(f"{archive} holds release {info.release[:12]}, not the one to deploy.")
-    return info.version
+    if (found := file_digest(archive)) != validated:
+        raise ServingError(
+            f"{archive} has digest {found[:12]}, but the archive that was validated has {validated[:12]}; "
+            "package and validate it again."
+        )
 
 
 def _running(state: StateDir, config: ServerConfig | None) -> tuple[TorchServe, bool]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from car_model.digests import file_digest
-from serving.archive import ArchiveError
+from serving.archive import ArchiveError, Maker
 from serving.golden import Golden, GoldenReport, replay
 from serving.server import TorchServe
 from serving.state import ServingError
@@ -43,6 +43,7 @@ class InfraReport:
     release: str
     version: str
     archive_sha256: str
+    made_by: Maker
     golden: GoldenReport
     bad_requests_refused: int
     server_start_s: float
@@ -93,6 +94,7 @@ def _validate(archive: Path, golden: Golden, expected_release: str, work: Path) 
         expected_release,
         info.version,
         file_digest(archive),
+        info.maker,
         report,
         refused,
         round(up - started, 2),

@@ -46,7 +46,7 @@ def evidence_artifacts(folder: Path, **options: Any) -> dict[str, dsl.Artifact]:
     found = make_evidence(folder, **options)
     names = {"evaluation": "evaluation.json", "verdict": "verdict.json", "report": "report.html"}
     made = {name: artifact(found[file], summary="Promoted.") for name, file in names.items()}
-    for name in ("archive", "golden", "infra", "data_docs", "profile"):
+    for name in ("golden", "infra", "data_docs", "profile"):
         path = folder / name
         path.write_text(name)
         made[name] = artifact(path)
@@ -164,7 +164,7 @@ def test_a_channel_that_moved_since_the_gate_is_not_moved_again(tmp_path: Path) 
 def test_without_a_server_to_roll_over_deploy_only_says_what_was_released(tmp_path: Path) -> None:
     deployment = artifact(tmp_path / "deployment")
     deploy.python_func(
-        archive=artifact(tmp_path / "none.mar"), golden=artifact(tmp_path / "none.json"),
-        release="abc", serving="", deployment=deployment,
+        archive=artifact(tmp_path / "none.mar"), infra=artifact(tmp_path / "none.json"),
+        golden=artifact(tmp_path / "none.json"), release="abc", serving="", deployment=deployment,
     )  # fmt: skip
     assert json.loads(Path(deployment.path).read_text()) == {"release": "abc"}

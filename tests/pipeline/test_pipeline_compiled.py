@@ -149,6 +149,7 @@ def test_nothing_leaves_the_pipeline_but_through_the_gate(ir: Tree) -> None:
 def test_steps_come_in_the_order_that_makes_them_safe(ir: Tree) -> None:
     root, gated = ir["root"]["dag"]["tasks"], ir["components"]["comp-condition-1"]["dag"]["tasks"]
     assert "validate" in root["tokenize"]["dependentTasks"]
+    assert "package" in gated["infra-validate"]["dependentTasks"]
     assert "infra-validate" in gated["release"]["dependentTasks"]
     assert "release" in gated["deploy"]["dependentTasks"]
 

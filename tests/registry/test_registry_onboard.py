@@ -8,49 +8,25 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from car_model.encoder import EncoderSpec
-from car_model.evaluation import Holdout
-from car_model.fitting import fit_car
-from car_model.golden import golden
-from car_model.quantise import CodebookConfig
-from car_model.recipe import parse_recipe
 from car_model.recommend import Recommender
-from car_model.tokenization import tokenize
 from registry.bundle import read_bundle
 from registry.channel import head
 from registry.fetch import fetch_evidence, fetch_release
-from registry.item_file import read_items
+from registry.item_file import SEPARATORS, read_items
 from registry.release import list_releases, read_manifest, write_release
 from registry.store import ObjectStore, open_store
-from tests.car_model.builders import tiny_dataset
 from tests.registry.bundles import make_evidence
 from tests.registry.conftest import Run, caller
+from tests.registry.trained import NEW, trained_release
 from validation.gate import load_verdict
 
 pytestmark = pytest.mark.integration
-NEW = pd.DataFrame({
-    "item_id": ["n1", "n2", "i1"],
-    "title": ["Film number 101", "Film number 102", "Film number 0"],
-    "genre": ["space opera", "crime drama", "crime drama"],
-    "year": ["1999", "1991", "1990"],
-})  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory: pytest.TempPathFactory) -> tuple[ObjectStore, str]:
     """A registry with one trained release."""
-    folder = tmp_path_factory.mktemp("onboard")
-    dataset = tiny_dataset()
-    made = tokenize(dataset, EncoderSpec(), CodebookConfig(levels=2, codes=4), folder / "vectors")
-    made.save(folder / "codebook", folder / "catalogue.parquet")
-    recipe = parse_recipe({"width": 16, "layers": 1, "epochs": 8, "threads": 1})
-    bundle, _ = fit_car(dataset, folder / "codebook", made.catalogue, recipe)
-    bundle.save(folder / "bundle")
-    evidence = make_evidence(folder / "evidence")
-    (folder / "golden.json").write_text(json.dumps(golden(Recommender(bundle), Holdout.of(dataset))))
-    store = open_store(folder / "registry")
-    manifest = write_release(store, folder / "bundle", {**evidence, "golden.json": folder / "golden.json"})
-    return store, manifest.release
+    return trained_release(tmp_path_factory.mktemp("onboard"))
 
 
 @pytest.fixture
@@ -64,8 +40,8 @@ def onboard(cli: Run, store: ObjectStore, release: str, items: Path) -> tuple[in
 
 def written(folder: Path, table: pd.DataFrame, name: str = "items.csv") -> Path:
     path = folder / name
-    if path.suffix == ".csv":
-        table.to_csv(path, index=False)
+    if path.suffix in SEPARATORS:
+        table.to_csv(path, index=False, sep=SEPARATORS[path.suffix])
     elif path.suffix == ".jsonl":
         table.to_json(path, orient="records", lines=True)
     else:
@@ -73,12 +49,11 @@ def written(folder: Path, table: pd.DataFrame, name: str = "items.csv") -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["items.csv", "items.jsonl", "items.parquet"])
 def test_new_items_come_into_a_release_of_their_own(
-    cli: Run, parent: tuple[ObjectStore, str], tmp_path: Path, name: str
+    cli: Run, parent: tuple[ObjectStore, str], tmp_path: Path
 ) -> None:
     store, old = parent
-    code, told, _ = onboard(cli, store, old, written(tmp_path, NEW, name))
+    code, told, _ = onboard(cli, store, old, written(tmp_path, NEW))
     assert code == 0
     assert "with 2 new items (1 were known)" in told
     made = next(one for one in list_releases(store) if one.parent == old)
@@ -104,6 +79,8 @@ def test_its_verdict_reads_like_a_gates_and_its_golden_answers_are_its_own(
     assert verdict.champion == old
     assert {one.verdict for one in verdict.conditions} == {"pass"}
     asked = json.loads(fetch_evidence(store, made, "golden.json", tmp_path / "golden.json").read_text())
+    assert asked["requests"][-1]["history"] == ["n1", "n2"]
+    assert asked["answers"][-1]["skipped"] == []
     fetch_release(store, made.release, tmp_path / "bundle")
     recommender = Recommender.load(tmp_path / "bundle")
     assert [recommender.answer(request) for request in asked["requests"]] == asked["answers"]
@@ -141,6 +118,12 @@ def test_a_forced_parent_is_no_side_door(cli: Run, parent: tuple[ObjectStore, st
     code, _, said = onboard(cli, other, forced.release, written(tmp_path, NEW))
     assert code == 1
     assert "parent is blessed" in said
+
+
+@pytest.mark.parametrize("name", ["items.csv", "items.tsv", "items.jsonl", "items.parquet"])
+def test_every_format_says_the_same(tmp_path: Path, name: str) -> None:
+    table = read_items(written(tmp_path, NEW, name), ["title", "genre", "year"])
+    pd.testing.assert_frame_equal(table, NEW)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ pytestmark = pytest.mark.integration
 
 
 def roll(release: Release, state_dir: Path) -> Deployment:
-    return deploy(release.archive, release.digest, state_dir, release.golden)
+    validated = file_digest(release.archive)
+    return deploy(release.archive, release.digest, state_dir, release.golden, validated=validated)
 
 
 def answers(release: Release) -> list[dict[str, Any]]:
@@ -111,7 +113,7 @@ def test_wrong_answers_never_become_the_default(deployed: Path, first: Release, 
         Load(deployed, [answers(first)[0]]) as load,
         pytest.raises(DeployError, match="was not deployed: 4 of 4 golden requests gave another answer"),
     ):
-        deploy(second.archive, second.digest, deployed, first.golden)
+        roll(replace(second, golden=first.golden), deployed)
     assert load.failures == []
     assert serves(deployed, first)
 
@@ -132,7 +134,16 @@ def test_a_model_that_does_not_load_leaves_the_old_one(
 
 def test_an_archive_of_another_release_is_refused(deployed: Path, first: Release, second: Release) -> None:
     with pytest.raises(DeployError, match=r"holds release .*, not the one to deploy"):
-        deploy(second.archive, first.digest, deployed, first.golden)
+        roll(replace(second, digest=first.digest), deployed)
+    assert serves(deployed, first)
+
+
+def test_an_archive_that_was_not_validated_is_refused(
+    deployed: Path, first: Release, second: Release
+) -> None:
+    other = file_digest(first.archive)
+    with pytest.raises(DeployError, match=rf"but the archive that was validated has {other[:12]}; package"):
+        deploy(second.archive, second.digest, deployed, second.golden, validated=other)
     assert serves(deployed, first)
 
 
@@ -140,7 +151,7 @@ def test_a_first_deployment_that_fails_leaves_nothing(
     first: Release, second: Release, tmp_path: Path
 ) -> None:
     with pytest.raises(DeployError):
-        deploy(first.archive, first.digest, tmp_path, second.golden)
+        roll(replace(first, golden=second.golden), tmp_path)
     with pytest.raises(ServingError, match="No TorchServe runs"):
         TorchServe.attach(tmp_path)
     with pytest.raises(ServingError, match="Nothing was deployed"):

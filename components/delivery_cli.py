@@ -1,0 +1,80 @@
+"""`python pipeline.py deploy | infra-validate`: the two steps that a release may need again."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from components.delivery import deploy_channel, validate_release
+from components.told import told
+from registry.channel import find, head
+from registry.errors import RegistryError
+from registry.options import DEFAULT_REGISTRY, Registry, ReleaseOrChannel, Who
+from registry.store import ObjectStore, open_store
+from serving.archive import ArchiveError
+from serving.server import TorchServe
+from serving.state import ServingError
+
+delivery = typer.Typer()
+State = Annotated[Path, typer.Option("--serving", help="Folder of the server; started where it is down.")]
+
+
+@delivery.command("deploy")
+def deploy_command(
+    *,
+    channel: Annotated[str, typer.Argument(help="The channel whose release to serve.")] = "production",
+    registry: Registry = DEFAULT_REGISTRY,
+    serving: State = Path(".car/serving"),
+    who: Who,
+    follow: Annotated[
+        float, typer.Option(min=0, help="Go on, looking every so many seconds where the channel is; 0: once.")
+    ] = 0,
+) -> None:
+    """Roll the server of this machine over to the release that a channel uses."""
+    with told():
+        store = open_store(registry)
+        if follow:
+            _follow(store, channel, serving, who, follow)
+        _deploy(store, channel, serving, who)
+
+
+@delivery.command("infra-validate")
+def validate_command(*, release: ReleaseOrChannel, registry: Registry = DEFAULT_REGISTRY, who: Who) -> None:
+    """Prove again, with this code, that a release can be served as it was evaluated."""
+    with told():
+        store = open_store(registry)
+        report = validate_release(store, find(store, release), who)
+        typer.echo(
+            f"Release {report.release[:12]} can be served as archive {report.archive_sha256[:12]}: "
+            f"{report.golden.sentence()}, p99 {report.golden.p99_ms:g} ms."
+        )
+
+
+def _deploy(store: ObjectStore, channel: str, serving: Path, who: str) -> None:
+    done = deploy_channel(store, channel, serving, who)
+    what = "now serves" if done.changed else "serves already"
+    typer.echo(f"{done.url} {what} {channel}, release {done.release[:12]}: {done.golden.sentence()}.")
+
+
+def _follow(store: ObjectStore, channel: str, serving: Path, who: str, seconds: float) -> None:
+    """Deploy whenever the channel moved or the server is down; tell what cannot be deployed and try again."""
+    number = 0
+    while True:
+        try:
+            entry = head(store, channel)
+            if entry is None or entry.number != number or not _is_up(serving):
+                _deploy(store, channel, serving, who)
+                number = entry.number if entry else 0
+        except (RegistryError, ServingError, ArchiveError) as error:
+            typer.echo(f"{error} Trying again in {seconds:g} s.", err=True)
+        time.sleep(seconds)
+
+
+def _is_up(serving: Path) -> bool:
+    try:
+        return TorchServe.attach(serving).is_up()
+    except ServingError:
+        return False

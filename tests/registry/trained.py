@@ -1,0 +1,43 @@
+"""A registry with one release that was really trained: embedded encoder, tiny dataset, golden answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from car_model.encoder import EncoderSpec
+from car_model.evaluation import Holdout
+from car_model.fitting import fit_car
+from car_model.golden import golden
+from car_model.quantise import CodebookConfig
+from car_model.recipe import parse_recipe
+from car_model.recommend import Recommender
+from car_model.tokenization import tokenize
+from registry.release import write_release
+from registry.store import ObjectStore, open_store
+from tests.car_model.builders import tiny_dataset
+from tests.registry.bundles import make_evidence
+
+NEW = pd.DataFrame({
+    "item_id": ["n1", "n2", "i1"],
+    "title": ["Film number 101", "Film number 102", "Film number 0"],
+    "genre": ["space opera", "crime drama", "crime drama"],
+    "year": ["1999", "1991", "1990"],
+})  # fmt: skip
+
+
+def trained_release(folder: Path) -> tuple[ObjectStore, str]:
+    """Train, evaluate golden requests and release; the registry and the release's digest."""
+    dataset = tiny_dataset()
+    made = tokenize(dataset, EncoderSpec(), CodebookConfig(levels=2, codes=4), folder / "vectors")
+    made.save(folder / "codebook", folder / "catalogue.parquet")
+    recipe = parse_recipe({"width": 16, "layers": 1, "epochs": 8, "threads": 1})
+    bundle, _ = fit_car(dataset, folder / "codebook", made.catalogue, recipe)
+    bundle.save(folder / "bundle")
+    evidence = make_evidence(folder / "evidence")
+    (folder / "golden.json").write_text(json.dumps(golden(Recommender(bundle), Holdout.of(dataset))))
+    store = open_store(folder / "registry")
+    manifest = write_release(store, folder / "bundle", {**evidence, "golden.json": folder / "golden.json"})
+    return store, manifest.release
