@@ -147,6 +147,7 @@ def build(options: Options | None = None) -> GraphComponent:
                 bundle=bundle,
                 sasrec=baseline["sasrec"],
                 health=tokens["health"],
+                drift=checked.outputs["drift"],
                 car_curves=trained["curves"],
                 sasrec_curves=baseline["curves"],
                 registry=registry,
@@ -154,7 +155,9 @@ def build(options: Options | None = None) -> GraphComponent:
             )
         ).outputs
         evaluation, golden = evaluated["evaluation"], evaluated["golden"]
-        decided = place(gate(evaluation=evaluation, policy=gate_policy, bootstrap=bootstrap)).outputs
+        decided = place(
+            gate(evaluation=evaluation, policy=gate_policy, bootstrap=bootstrap, forced=champion["forced"])
+        ).outputs
         verdict = decided["verdict"]
         page = place(
             report(

@@ -174,7 +174,14 @@ def _champion_ranks(
     ours = own if same else holdout_ranks(challenger, holdout, common, "challenger, shared items")
     theirs = holdout_ranks(champion, holdout, common, "champion")
     users = np.array([target in common for target in holdout.targets], dtype=bool)
-    stated = {"release": champion.release, "items": len(common), "users": int(users.sum())}
+    stated = {
+        "release": champion.release,
+        "items": len(common),
+        "items_challenger": len(challenger.catalogue.offered),
+        "items_champion": len(champion.catalogue.offered),
+        "users": int(users.sum()),
+        "users_share": round(float(users.mean()), 6),
+    }
     return ours[users], theirs[users], stated
 
 

@@ -20,7 +20,8 @@ def codebook_health(sids: np.ndarray, residual: np.ndarray, spread: np.ndarray, 
     Returns:
         `usage`: share of codes used, `perplexity`: exp of the code entropy in codes, `residual`: share of
         the vectors' variance not explained after the level, `usage_counts`: items a code, most used first;
-        each a list over levels. `collision_rate`: share of items whose whole SID another item has too.
+        each a list over levels. `unexplained`: the quantisation error, the residual after the last level.
+        `collision_rate`: share of items whose whole SID another item has too.
     """
     counts = np.stack([np.bincount(level, minlength=codes) for level in sids.T])  # [levels, codes]
     share = counts / counts.sum(axis=1, keepdims=True)
@@ -37,9 +38,18 @@ def codebook_health(sids: np.ndarray, residual: np.ndarray, spread: np.ndarray, 
         "perplexity": perplexity.round(4).tolist(),
         "perplexity_min_share": round(float(perplexity.min() / codes), 6),
         "residual": (residual.mean(axis=0) / spread.mean()).round(6).tolist(),
+        "unexplained": unexplained(residual, spread),
         "collision_rate": round(collision_rate(sids), 6),
         "usage_counts": (-np.sort(-counts, axis=1)).tolist(),
     }
+
+
+def unexplained(residual: np.ndarray, spread: np.ndarray) -> float:
+    """Quantisation error: share of the vectors' variance that whole SIDs leave unexplained; 0 without items.
+
+    Of items that a codebook was not fit on it may exceed 1: their SIDs say less than the mean would.
+    """
+    return round(float(residual[:, -1].sum() / spread.sum()), 6) if len(residual) else 0.0
 
 
 def collision_rate(sids: np.ndarray) -> float:

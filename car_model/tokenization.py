@@ -14,7 +14,7 @@ from car_model.codebook import Codebook, CodebookError
 from car_model.codebook_mode import Mode
 from car_model.dataset import Dataset
 from car_model.encoder import Encoder, EncoderSpec, embed, load, settle_precision
-from car_model.health import codebook_health, cooccurrence
+from car_model.health import codebook_health, cooccurrence, unexplained
 from car_model.labelling import label_codes
 from car_model.labels import CodeLabels
 from car_model.quantise import CodebookConfig, fit, refresh
@@ -90,14 +90,16 @@ def tokenize(
     sids, residual = codebook.residuals(vectors)
     items = dataset.items
     catalogue = Catalogue(items["item_id"].astype(str).tolist(), items["title"].astype(str).tolist(), sids)
-    health = codebook_health(sids, residual, codebook.spread(vectors), codebook.codes)
+    spread = codebook.spread(vectors)
+    health = codebook_health(sids, residual, spread, codebook.codes)
     if parent:
+        new = np.array([item not in parent.catalogue.uids for item in catalogue.item_ids], dtype=bool)
+        health["unexplained_new"] = unexplained(residual[new], spread[new])
         catalogue = parent.catalogue.continued(catalogue, _handed_on(parent, codebook))
     health |= {"mode": mode if parent else "fit", **_lineage(parent, catalogue, mode)}
     health["cooccurrence"] = cooccurrence(dataset.histories(catalogue.uids).train, catalogue.sid_table)
     same = parent is not None and parent.codebook.version == codebook.version
-    found = label_codes(texts, sids, codebook.codes, items["item_id"].astype(str).tolist())
-    labels = parent.labels.extended(found) if parent and same else found
+    labels = parent.labels if parent and same else label_codes(texts, sids, codebook.codes)
     return Tokenized(codebook, labels, catalogue, health)
 
 

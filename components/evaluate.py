@@ -12,6 +12,7 @@ def evaluate(
     bundle: Input[Model],
     sasrec: Input[Model],
     health: Input[Artifact],
+    drift: Input[Artifact],
     car_curves: Input[Artifact],
     sasrec_curves: Input[Artifact],
     registry: str,
@@ -49,6 +50,7 @@ def evaluate(
     holdout = Holdout.of(data)
     evidence["cold"] = cold_recall(challenger, holdout)
     evidence["codebook"] = json.loads(Path(health.path).read_text())
+    evidence["drift"] = json.loads(Path(drift.path).read_text())
     evidence["training"] = {
         "challenger": json.loads(Path(car_curves.path).read_text()),
         "sasrec": json.loads(Path(sasrec_curves.path).read_text()),

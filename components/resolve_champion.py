@@ -6,13 +6,21 @@ from components.base import step
 
 
 @step
-def resolve_champion(registry: str, channel: str) -> NamedTuple("C", [("release", str), ("entry", int)]):  # type: ignore[valid-type]
+def resolve_champion(registry: str, channel: str) -> NamedTuple(  # type: ignore[valid-type]
+    "C", [("release", str), ("entry", int), ("forced", list)]
+):
     """The release that a channel names, and the number of the entry that says so; "" and 0 where none is.
+
+    With it come the promotions by force that a comparison with this champion has to mention.
 
     Never cached: it asks about the world. What follows is cached by its answer.
     """
     from registry.channel import head
+    from registry.forced import forced_promotions
     from registry.store import open_store
 
-    entry = head(open_store(registry), channel)
-    return (entry.release, entry.number) if entry else ("", 0)
+    store = open_store(registry)
+    entry = head(store, channel)
+    if entry is None:
+        return "", 0, []
+    return entry.release, entry.number, forced_promotions(store, channel, entry)

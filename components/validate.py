@@ -14,27 +14,29 @@ def validate(
     champion: str,
     data_docs: Output[HTML],
     profile: Output[Artifact],
+    drift: Output[Artifact],
 ) -> None:
-    """Check the dataset against `policy` (a DataPolicy as JSON) and against production's data profile."""
+    """Check the dataset against `policy` (a DataPolicy as JSON) and against production's data profile.
+
+    How far the data moved from production's goes on to the gate as numbers, whatever `policy` lets pass.
+    """
     import json
     import logging
     from pathlib import Path
 
     from car_model.digests import file_digest
-    from registry.fetch import fetch_evidence
-    from registry.release import read_manifest
+    from registry.lineage import fetch_data_evidence
     from registry.store import open_store
     from validation.data_policy import DataPolicy
     from validation.expectations import validate_dataset
 
     logging.getLogger("great_expectations").setLevel(logging.WARNING)  # a thousand lines of no use
     data_docs.path, profile.path = f"{data_docs.path}.html", f"{profile.path}.json"
+    drift.path = f"{drift.path}.json"
     previous = None
     if champion:
-        store = open_store(registry)
-        known = fetch_evidence(
-            store, read_manifest(store, champion), "profile.json", Path(f"{profile.path}.production")
-        )
+        target = Path(f"{profile.path}.production")
+        known = fetch_data_evidence(open_store(registry), champion, "profile.json", target)
         previous = json.loads(known.read_text())
     report = validate_dataset(
         Path(dataset.path),
@@ -43,5 +45,7 @@ def validate(
         previous,
         Path(profile.path),
     )
+    Path(drift.path).write_text(json.dumps({"release": champion or None, **report.drift}))
+    drift.metadata.update(digest=file_digest(drift.path), champion=champion)
     profile.metadata.update(dataset=dataset.metadata["digest"], digest=file_digest(profile.path))
     data_docs.metadata.update(dataset=dataset.metadata["digest"], warnings=len(report.warnings))

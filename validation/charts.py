@@ -146,6 +146,23 @@ def code_usage(counts: Sequence[Sequence[float]]) -> str:
         return _uri(figure)
 
 
+def activity(before: Sequence[float], now: Sequence[float]) -> str:
+    """Shares of users by how many interactions they have (1, 2, 3-4, 5-8, ...), in production and now."""
+    bins = max(len(before), len(now))
+    names = [str(2**at) if at < 2 else f"{2 ** (at - 1) + 1:,}-{2**at:,}" for at in range(bins)]
+    with mpl.rc_context(STYLE):
+        figure, (panel,) = _figure(2.5, 1)
+        series = ((before, "champion", "production", -0.2), (now, "challenger", "now", 0.2))
+        for shares, model, label, shift in series:
+            at = [place + shift for place in range(len(shares))]
+            panel.bar(at, [100 * share for share in shares], 0.38, color=COLOURS[model], label=label)
+        panel.set_xticks(range(bins), names)
+        panel.set(title="Interactions per user", ylabel="% of the users")
+        panel.grid(visible=False, axis="x")
+        panel.legend(fontsize=9)
+        return _uri(figure)
+
+
 def name_of(model: str) -> str:
     """What people call a model of evaluation.json."""
     return NAMES.get(model, model)

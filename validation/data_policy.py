@@ -23,6 +23,7 @@ class DriftPolicy(BaseModel):
         default=1.0, gt=0
     )  # of the mean action, in production's standard deviations
     max_days_back: float = Field(default=30.0, ge=0)  # newest interaction older than production's
+    max_distance: Share = 0.5  # Jensen-Shannon, of activity and of popularity; 0.2 is a marked change already
 
 
 class DataPolicy(BaseModel):

@@ -1,4 +1,4 @@
-"""Drift: how far a dataset has moved from the one production was trained on."""
+"""Drift as findings: what moved further from production's data than a run's policy allows."""
 
 from __future__ import annotations
 
@@ -9,13 +9,27 @@ import pydantic
 
 from validation.data_policy import DriftPolicy
 from validation.data_profile import DataProfile
+from validation.drift_figures import COUNTS, Figures, measure_drift
 from validation.findings import Finding
 
-REMEDY = "check the source for missing or doubled data, or widen the drift policy if the change is meant"
+REMEDY = (
+    "check the source for missing or doubled data, or widen the drift policy if the change is meant "
+    "(and the gate's, which judges the same figures)"
+)
+SPREADS = {"activity": "interactions over users", "popularity": "interactions over items"}
 
 
-def compare_profiles(now: DataProfile, previous: Mapping[str, Any], policy: DriftPolicy) -> list[Finding]:
-    """Compare with production's profile.json; one that cannot be read is a finding that stops the run."""
+def compare_profiles(
+    now: DataProfile, previous: Mapping[str, Any], policy: DriftPolicy, shares: Mapping[str, float]
+) -> tuple[list[Finding], Figures]:
+    """Compare with production's profile.json; one that cannot be read is a finding that stops the run.
+
+    Args:
+        shares: each item's share of today's interactions.
+
+    Returns:
+        The findings, and the figures they rest on (see `measure_drift`; empty where there are none).
+    """
     try:
         before = DataProfile.model_validate(previous)
     except pydantic.ValidationError as error:
@@ -24,13 +38,16 @@ def compare_profiles(now: DataProfile, previous: Mapping[str, Any], policy: Drif
             f"Production's data profile cannot be read ({'.'.join(map(str, first['loc']))}: {first['msg']}); "
             "drift cannot be judged, so take the profile from the production release again."
         )
-        return [Finding("", "", "Production's data profile is readable.", False, "unreadable", problem)]
-    return [
-        *(_ratio(name, now, before, policy) for name in ("interactions", "users", "items")),
-        _median(now, before, policy),
-        *_actions(now, before, policy),
-        *_times(now, before, policy),
+        return [Finding("", "", "Production's data profile is readable.", False, "unreadable", problem)], {}
+    figures = measure_drift(now, before, shares)
+    findings = [
+        *(_ratio(name, figures[name], policy) for name in COUNTS),
+        _median(figures["median_interactions"], policy),
+        *_actions(now, before, figures["action"]["shift"], policy),
+        *_times(now, before, figures["newest"]["days_back"], policy),
+        *_spreads(figures, policy),
     ]
+    return findings, figures
 
 
 def _finding(expects: str, ok: bool, observed: str, broken: str, policy: DriftPolicy) -> Finding:
@@ -38,9 +55,9 @@ def _finding(expects: str, ok: bool, observed: str, broken: str, policy: DriftPo
     return Finding("", "", expects, ok, observed, problem, policy.severity, "drift")
 
 
-def _ratio(name: str, now: DataProfile, before: DataProfile, policy: DriftPolicy) -> Finding:
-    new, old = getattr(now, name), getattr(before, name)
-    ratio = new / old
+def _ratio(name: str, figure: Figures, policy: DriftPolicy) -> Finding:
+    new, old = figure["now"], figure["before"]
+    ratio = new / old  # unrounded: bounds are inclusive
     allowed = f"{policy.min_ratio:g} to {policy.max_ratio:g} times production's"
     return _finding(
         f"The number of {name} is {allowed}.",
@@ -51,8 +68,8 @@ def _ratio(name: str, now: DataProfile, before: DataProfile, policy: DriftPolicy
     )
 
 
-def _median(now: DataProfile, before: DataProfile, policy: DriftPolicy) -> Finding:
-    new, old = now.median_interactions, before.median_interactions
+def _median(figure: Figures, policy: DriftPolicy) -> Finding:
+    new, old = figure["now"], figure["before"]
     return _finding(
         f"The median of interactions per user differs at most {policy.max_median_ratio:g} times.",
         max(new, old) <= policy.max_median_ratio * min(new, old),
@@ -62,17 +79,18 @@ def _median(now: DataProfile, before: DataProfile, policy: DriftPolicy) -> Findi
     )
 
 
-def _actions(now: DataProfile, before: DataProfile, policy: DriftPolicy) -> Iterator[Finding]:
+def _actions(
+    now: DataProfile, before: DataProfile, shift: float | None, policy: DriftPolicy
+) -> Iterator[Finding]:
     if before.action is None:
         return
     expects = f"The mean action moves at most {policy.max_action_shift:g} standard deviations."
     if now.action is None:
         yield _finding(expects, False, "no actions", "no interaction has an action, production's had", policy)
         return
-    shift = abs(now.action.mean - before.action.mean)
     yield _finding(
         expects,
-        shift <= policy.max_action_shift * before.action.std,
+        shift is not None and shift <= policy.max_action_shift,
         f"{now.action.mean:.3g} (production {before.action.mean:.3g} ± {before.action.std:.2g})",
         f"the mean action is {now.action.mean:.3g}, production's was {before.action.mean:.3g} "
         f"± {before.action.std:.2g}",
@@ -80,14 +98,15 @@ def _actions(now: DataProfile, before: DataProfile, policy: DriftPolicy) -> Iter
     )
 
 
-def _times(now: DataProfile, before: DataProfile, policy: DriftPolicy) -> Iterator[Finding]:
+def _times(
+    now: DataProfile, before: DataProfile, days: float | None, policy: DriftPolicy
+) -> Iterator[Finding]:
     if before.last is None:
         return
     expects = f"The newest interaction is at most {policy.max_days_back:g} days older than production's."
-    if now.last is None:
+    if now.last is None or days is None:
         yield _finding(expects, False, "no timestamps", "interactions have lost their timestamps", policy)
         return
-    days = (before.last - now.last).total_seconds() / 86400
     yield _finding(
         expects,
         days <= policy.max_days_back,
@@ -95,3 +114,25 @@ def _times(now: DataProfile, before: DataProfile, policy: DriftPolicy) -> Iterat
         f"the newest interaction is from {now.last:%Y-%m-%d}, {days:.0f} days before production's",
         policy,
     )
+
+
+def _spreads(figures: Figures, policy: DriftPolicy) -> Iterator[Finding]:
+    """The distributions; a production whose profile is too old to have any gives a warning."""
+    if figures["activity"]["distance"] is None:
+        problem = (
+            "Production's data profile is of an older format, without distributions: how interactions spread "
+            "over users and items cannot be compared, and a gate policy that asks for it will not pass."
+        )
+        yield Finding(
+            "", "", "Production's profile has distributions.", False, "format 1", problem, "warn", "drift"
+        )
+        return
+    for name, spread in SPREADS.items():
+        distance = figures[name]["distance"]
+        yield _finding(
+            f"The spread of {spread} is within a Jensen-Shannon distance of {policy.max_distance:g}.",
+            distance <= policy.max_distance,
+            f"{distance:.3f}",
+            f"the spread of {spread} is {distance:.2g} from production's (0: equal, 1: nothing in common)",
+            policy,
+        )

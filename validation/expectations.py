@@ -10,8 +10,9 @@ from typing import Any
 from validation.checks import check_tables
 from validation.data_docs import render_docs
 from validation.data_policy import DataPolicy, DriftPolicy
-from validation.data_profile import DataProfile, profile_tables
+from validation.data_profile import DataProfile, item_shares, profile_tables
 from validation.drift import compare_profiles
+from validation.drift_figures import Figures
 from validation.files import write_text
 from validation.findings import Finding, ValidationError, ValidationReport
 from validation.tables import Table, load_tables
@@ -47,9 +48,12 @@ def validate_dataset(
     tables = load_tables(Path(dataset))
     findings = check_tables(tables, policy)
     measured = _profile(tables, findings)
+    drift: Figures = {}
     if previous_profile is not None and measured is not None:
-        findings += compare_profiles(measured, previous_profile, policy.drift)
-    report = ValidationReport(tuple(findings), measured)
+        shares = item_shares(tables["interactions"].frame)
+        moved, drift = compare_profiles(measured, previous_profile, policy.drift, shares)
+        findings += moved
+    report = ValidationReport(tuple(findings), measured, drift)
     write_text(Path(docs), render_docs(report, policy))
     if not report.ok:
         raise ValidationError(report)

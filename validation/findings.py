@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from validation.data_profile import DataProfile
@@ -29,10 +30,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """All findings over one dataset, its profile (None where tables could not be read) and the policy."""
+    """All findings over one dataset.
+
+    Attributes:
+        profile: None where tables could not be read.
+        drift: how far the data moved from production's, see `measure_drift`; empty without production.
+    """
 
     findings: tuple[Finding, ...]
     profile: DataProfile | None
+    drift: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -55,6 +62,7 @@ class ValidationReport:
             "ok": self.ok,
             "findings": [asdict(one) for one in self.findings],
             "profile": self.profile.to_json() if self.profile else None,
+            "drift": dict(self.drift),
         }
 
 

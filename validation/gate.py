@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from validation.files import write_text
+from validation.forced import ForcedPromotion, read_forced
 from validation.policy import Condition, GatePolicy, PolicyError, load_policy, parse_policy
 
 __all__ = [
@@ -66,6 +67,7 @@ class Verdict(BaseModel):
     policy: str  # digest of the policy that decided
     champion: str | None  # the production release it was compared with
     conditions: tuple[ConditionResult, ...] = Field(min_length=1)
+    forced: tuple[ForcedPromotion, ...] = ()  # what production took by force lately; told, never judged
 
     @model_validator(mode="after")
     def _follows_from_conditions(self) -> Verdict:
@@ -91,13 +93,20 @@ class Verdict(BaseModel):
 
     def summary(self) -> str:
         """The verdict in a sentence or two, for logs and the top of the report."""
-        warned = f" Warnings: {_names(self.warnings)}." if self.warnings else ""
+        told = f" Warnings: {_names(self.warnings)}." if self.warnings else ""
+        for one in (one for one in self.forced if one.in_use):
+            told += f" The champion is in use by force ({one.who}, entry {one.number})."
         if self.blessed:
-            return f"Passed the gate: no blocking condition failed.{warned}"
-        return f"Not promoted: {_names(self.blockers)} failed.{warned}"
+            return f"Passed the gate: no blocking condition failed.{told}"
+        return f"Not promoted: {_names(self.blockers)} failed.{told}"
 
 
-def evaluate_gate(evaluation: Mapping[str, Any], policy: GatePolicy, bootstrap: bool = False) -> Verdict:
+def evaluate_gate(
+    evaluation: Mapping[str, Any],
+    policy: GatePolicy,
+    bootstrap: bool = False,
+    forced: Sequence[Mapping[str, Any]] = (),
+) -> Verdict:
     """Judge the evidence of evaluation.json by a policy.
 
     Args:
@@ -105,9 +114,10 @@ def evaluate_gate(evaluation: Mapping[str, Any], policy: GatePolicy, bootstrap: 
         policy: the conditions; see `load_policy`.
         bootstrap: asked for explicitly by a person for the first release. Waives champion conditions where
             the evidence says `champion.release` is null; waives nothing where a champion exists.
+        forced: promotions by force in production's history; the verdict tells them, they decide nothing.
 
     Raises:
-        GateError: the evidence is not a mapping.
+        GateError: the evidence is not a mapping, or `forced` is not what it should be.
     """
     if not isinstance(evaluation, Mapping):
         raise GateError(f"The evaluation must be a mapping of metrics, not {type(evaluation).__name__}.")
@@ -122,6 +132,7 @@ def evaluate_gate(evaluation: Mapping[str, Any], policy: GatePolicy, bootstrap: 
         policy=policy.digest,
         champion=release if _is_release(release) else None,
         conditions=tuple(results),
+        forced=_forced(forced),
     )
 
 
@@ -203,6 +214,16 @@ def _judge(condition: Condition, evaluation: Mapping[str, Any], waived: bool) ->
         "why": condition.why,
         "detail": detail,
     })  # fmt: skip
+
+
+def _forced(entries: Sequence[Mapping[str, Any]]) -> tuple[ForcedPromotion, ...]:
+    try:
+        return read_forced(entries)
+    except (ValidationError, TypeError) as error:
+        raise GateError(
+            f"The forced promotions of production cannot be read ({' '.join(str(error).split())[:200]}); "
+            "resolve the champion again."
+        ) from error
 
 
 def _look_up(evidence: Any, path: tuple[str, ...]) -> Any:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -24,7 +25,8 @@ from pydantic import (
 from car_model.digests import json_digest
 
 DEFAULT_POLICY = Path(__file__).with_name("policy.yaml")
-BOUND_SIGNS = {"above": ">", "at_least": ">=", "below": "<", "at_most": "<="}
+SIGNS = {"above": ">", "at_least": ">=", "below": "<", "at_most": "<="}
+BOUNDS = (*SIGNS, "between")
 
 
 class PolicyError(ValueError):
@@ -42,8 +44,15 @@ def _refuse_bool(value: Any) -> Any:
     return value
 
 
+def _in_order(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise ValueError(f"the lower number comes first ({value[0]:g} is above {value[1]:g})")
+    return value
+
+
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Bound = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_refuse_bool)]
+Range = Annotated[tuple[Bound, Bound], AfterValidator(_in_order)]
 MetricPath = Annotated[tuple[Text, ...], Field(min_length=1), BeforeValidator(_split_path)]
 
 
@@ -58,16 +67,17 @@ class Condition(BaseModel):
     at_least: Bound | None = None
     below: Bound | None = None
     at_most: Bound | None = None
+    between: Range | None = None  # both ends count
     severity: Literal["block", "warn"] = "block"
     when: Literal["always", "champion"] = "always"  # champion: compares with the production release
     why: Text
 
     @model_validator(mode="after")
     def _one_bound(self) -> Condition:
-        given = [kind for kind in BOUND_SIGNS if getattr(self, kind) is not None]
+        given = [kind for kind in BOUNDS if getattr(self, kind) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none"
-            raise ValueError(f"give exactly one of {', '.join(BOUND_SIGNS)} (found {found})")
+            raise ValueError(f"give exactly one of {', '.join(BOUNDS)} (found {found})")
         return self
 
     @property
@@ -76,25 +86,23 @@ class Condition(BaseModel):
         return ".".join(self.metric)
 
     @property
-    def bound(self) -> tuple[str, float]:
-        """The kind of bound (a key of BOUND_SIGNS) and its number."""
-        return next((kind, number) for kind in BOUND_SIGNS if (number := getattr(self, kind)) is not None)
-
-    @property
     def bound_text(self) -> str:
-        """The bound as people read it, such as `>= -0.05`."""
-        kind, number = self.bound
-        return f"{BOUND_SIGNS[kind]} {number:g}"
+        """The bound as people read it, such as `>= -0.05` or `0.5 to 10`."""
+        if self.between is not None:
+            return f"{self.between[0]:g} to {self.between[1]:g}"
+        kind = next(kind for kind in SIGNS if getattr(self, kind) is not None)
+        return f"{SIGNS[kind]} {getattr(self, kind):g}"
 
     def holds(self, value: float) -> bool:
         """Whether a finite value keeps the bound."""
-        kind, number = self.bound
-        return {
-            "above": value > number,
-            "at_least": value >= number,
-            "below": value < number,
-            "at_most": value <= number,
-        }[kind]
+        if self.between is not None:
+            return self.between[0] <= value <= self.between[1]
+        return (
+            (self.above is None or value > self.above)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.below is None or value < self.below)
+            and (self.at_most is None or value <= self.at_most)
+        )
 
 
 class GatePolicy(BaseModel):

@@ -153,6 +153,26 @@ def test_the_evidence_has_what_the_gate_reads(evidence: dict[str, Any], holdout:
     assert json.loads(json.dumps(evidence, allow_nan=False)) == evidence
 
 
+def test_a_champion_of_another_catalogue_is_compared_over_the_shared_items(
+    evidence: dict[str, Any], dataset: Dataset, recommender: Recommender, sasrec: SASRec, holdout: Holdout
+) -> None:
+    gone = frozenset(holdout.targets[:5])
+    smaller = replace(recommender.bundle, catalogue=replace(recommender.catalogue, retired=gone))
+    found = evaluate(dataset, recommender, sasrec, Recommender(smaller, "c" * 64))
+    users = sum(target not in gone for target in holdout.targets)
+    assert found["champion"] == {
+        "release": "c" * 64,
+        "items": ITEMS - len(gone),
+        "items_challenger": ITEMS,
+        "items_champion": ITEMS - len(gone),
+        "users": users,
+        "users_share": round(users / 40, 6),
+    }
+    # the same weights over the same items for the same users: no difference, whatever the catalogues
+    assert {part["difference"] for part in found["paired"]["champion"].values()} == {0.0}
+    assert found["models"]["challenger"] == evidence["models"]["challenger"]
+
+
 def test_paired_differences_are_those_of_the_means(evidence: dict[str, Any]) -> None:
     models = evidence["models"]
     for rival in ("popularity", "sasrec"):

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from car_model.health import codebook_health, cooccurrence
+from car_model.health import codebook_health, cooccurrence, unexplained
 from car_model.quantise import CodebookConfig, fit
 from tests.car_model.builders import SPEC
 from tests.fixtures import tiny_vectors
@@ -37,6 +37,12 @@ def test_perplexity_is_codes_in_effect(health: dict) -> None:
 
 def test_residual_is_the_share_of_variance_left(health: dict) -> None:
     assert health["residual"] == [0.5, 0.25]
+    assert health["unexplained"] == 0.25
+
+
+def test_items_that_a_codebook_misses_are_explained_worse_than_by_the_mean() -> None:
+    assert unexplained(np.array([[9.0, 3.0], [9.0, 5.0]]), np.array([1.0, 3.0])) == 2.0
+    assert unexplained(np.zeros((0, 2)), np.zeros(0)) == 0.0
 
 
 def test_collisions_count_items_that_share_a_whole_sid(health: dict) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from components.deploy import deploy
 from components.gate import gate
 from components.ingest import ingest
 from components.release import release
+from components.report import report
 from components.resolve_champion import resolve_champion
 from components.validate import validate
 from ingestion.errors import IngestError
@@ -24,7 +26,7 @@ from registry.errors import ConflictError, RegistryError
 from registry.release import list_releases
 from registry.store import open_store
 from tests.pipeline.tiny_shop import write_shop
-from tests.registry.bundles import make_bundle, make_evidence
+from tests.registry.bundles import make_bundle, make_evidence, make_release
 from validation.findings import ValidationError
 from validation.gate import GateError
 
@@ -92,29 +94,45 @@ def test_ingest_refuses_a_source_that_changed_since_the_run_was_asked_for(tmp_pa
 def test_validate_compares_with_the_champions_profile(tmp_path: Path) -> None:
     dataset = ingested(tmp_path, write_shop(tmp_path / "shop"))
     champion = released(tmp_path, tmp_path / "registry")
-    outputs = {"data_docs": artifact(tmp_path / "docs"), "profile": artifact(tmp_path / "profile")}
+    outputs = {name: artifact(tmp_path / name) for name in ("data_docs", "profile", "drift")}
     given = {"dataset": dataset, "registry": str(tmp_path / "registry"), "policy": "{}", **outputs}
     validate.python_func(champion="", **given)
     assert Path(outputs["profile"].path).suffix == ".json"
     assert Path(outputs["data_docs"].path).read_text().startswith("<!")
+    assert json.loads(Path(outputs["drift"].path).read_text()) == {"release": None}
 
-    grown = json.loads(Path(outputs["profile"].path).read_text())
-    grown = {name: value * 9 if isinstance(value, int) else value for name, value in grown.items()}
-    (tmp_path / "evidence-1").mkdir()
-    evidence = evidence_artifacts(tmp_path / "evidence-1")
-    Path(evidence["profile"].path).write_text(json.dumps(grown))
-    champion = release.python_func(
-        bundle=artifact(make_bundle(tmp_path / "bundle-1", 1)), **evidence,
-        registry=given["registry"], channel="production", champion=champion, entry=1,
-        run_id="run-2", git_commit="", promotion=artifact(tmp_path / "promotion-1"),
-    )  # fmt: skip
+    same = json.loads(Path(outputs["profile"].path).read_text())
+    grown = {
+        name: value * 9 if isinstance(value, int) and name != "format" else value
+        for name, value in same.items()
+    }
+    for seed, profile in ((1, same), (2, grown)):
+        (tmp_path / f"evidence-{seed}").mkdir()
+        evidence = evidence_artifacts(tmp_path / f"evidence-{seed}")
+        Path(evidence["profile"].path).write_text(json.dumps(profile))
+        champion = release.python_func(
+            bundle=artifact(make_bundle(tmp_path / f"bundle-{seed}", seed)), **evidence,
+            registry=given["registry"], channel="production", champion=champion, entry=seed,
+            run_id="run-2", git_commit="", promotion=artifact(tmp_path / f"promotion-{seed}"),
+        )  # fmt: skip
+        if profile is same:
+            validate.python_func(champion=champion, **given)
+            drift = json.loads(Path(outputs["drift"].path).read_text())
+            assert (drift["release"], drift["users"]["ratio"]) == (champion, 1.0)
+            assert (drift["activity"]["distance"], drift["popularity"]["distance"]) == (0.0, 0.0)
     with pytest.raises(ValidationError):
         validate.python_func(champion=champion, **given)
 
 
 def test_the_gate_does_not_bless_what_it_cannot_read(tmp_path: Path) -> None:
     evaluation = artifact(tmp_path / "evaluation.json", digest="e")
-    given = {"evaluation": evaluation, "policy": "", "bootstrap": True, "verdict": artifact(tmp_path / "v")}
+    given = {
+        "evaluation": evaluation,
+        "policy": "",
+        "bootstrap": True,
+        "forced": [],
+        "verdict": artifact(tmp_path / "v"),
+    }
     with pytest.raises(GateError):
         gate.python_func(**given)
     (tmp_path / "evaluation.json").write_text("{}")
@@ -126,14 +144,58 @@ def test_the_gate_does_not_bless_what_it_cannot_read(tmp_path: Path) -> None:
 
 def test_an_empty_registry_has_no_champion_and_a_damaged_one_is_an_error(tmp_path: Path) -> None:
     given = {"registry": str(tmp_path / "registry"), "channel": "production"}
-    assert tuple(resolve_champion.python_func(**given)) == ("", 0)
+    assert tuple(resolve_champion.python_func(**given)) == ("", 0, [])
     release_digest = released(tmp_path, tmp_path / "registry")
-    assert tuple(resolve_champion.python_func(**given)) == (release_digest, 1)
+    assert tuple(resolve_champion.python_func(**given)) == (release_digest, 1, [])
     for entry in (tmp_path / "registry" / "channels" / "production").iterdir():
         entry.chmod(0o644)
         entry.write_text("{")
     with pytest.raises(RegistryError):
         resolve_champion.python_func(**given)
+
+
+@pytest.mark.integration
+def test_a_champion_promoted_by_force_stands_out_in_verdict_and_report(tmp_path: Path) -> None:
+    registry = tmp_path / "registry"
+    first = released(tmp_path, registry)
+    dataset = ingested(tmp_path, write_shop(tmp_path / "shop"))
+    refused = make_release(open_store(str(registry)), tmp_path, seed=1, blessed=False).release
+
+    def move(words: str) -> None:
+        command = [sys.executable, "-m", "registry", *shlex.split(words), "--registry", str(registry)]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def judged() -> tuple[dict[str, Any], str]:
+        champion, _, forced = resolve_champion.python_func(registry=str(registry), channel="production")
+        evaluation = artifact(tmp_path / "evaluation.json", digest="e")
+        verdict = artifact(tmp_path / "verdict")
+        (tmp_path / "evaluation.json").write_text(json.dumps({"champion": {"release": champion}}))
+        gate.python_func(evaluation=evaluation, policy="", bootstrap=False, forced=forced, verdict=verdict)
+        page = artifact(tmp_path / "page")
+        bundle = artifact(tmp_path / "bundle-1")
+        report.python_func(
+            dataset=dataset, bundle=bundle, evaluation=evaluation, verdict=verdict, git_commit="", page=page
+        )
+        return json.loads(Path(verdict.path).read_text()), Path(page.path).read_text()
+
+    move(f"promote {refused[:12]} --force --why 'withdrawn items must go now' --who ann@shop")
+    verdict, page = judged()
+    (told,) = verdict["forced"]
+    assert (told["release"], told["who"], told["in_use"]) == (refused, "ann@shop", True)
+    assert told["failing"] == ["beats popularity"]
+    for part in (
+        "Forced champion",
+        "ann@shop",
+        "withdrawn items must go now",
+        "failed it on: beats popularity",
+    ):
+        assert part in page, part
+
+    move("rollback --why 'answers got worse' --who bob@oncall")
+    verdict, page = judged()
+    assert (verdict["champion"], [one["in_use"] for one in verdict["forced"]]) == (first, [False])
+    assert "Forced champion" not in page
+    assert "Forced before" in page
 
 
 def test_releasing_twice_changes_nothing(tmp_path: Path) -> None:

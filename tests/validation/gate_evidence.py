@@ -7,6 +7,21 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from validation.data_profile import DataProfile
+from validation.drift_figures import measure_drift
+
+PROFILE = {
+    "format": 2,
+    "interactions": 99_000,
+    "users": 943,
+    "items": 1349,
+    "interactions_per_user": [18, 25, 40, 64, 130, 240, 700],
+    "action": {"missing_share": 0.0, "mean": 3.53, "std": 1.13, "quantiles": [1, 2, 3, 4, 4, 5, 5]},
+    "first": "2020-01-01T00:00:00Z",
+    "last": "2020-02-01T00:00:00Z",
+    "activity": [0.0, 0.0, 0.0, 0.0, 0.0, 0.25, 0.25, 0.25, 0.2, 0.05],
+    "popular": {"50": 0.006, "100": 0.005, "181": 0.005},
+}
 SLICES = {
     "head items": {
         "users": 600,
@@ -56,6 +71,8 @@ def good_evaluation(champion: str | None = "c" * 64) -> dict[str, Any]:
             "usage": [1.0, 0.97, 0.94],
             "perplexity": [27.0, 24.1, 22.0],
             "residual": [0.6, 0.45, 0.37],
+            "unexplained": 0.37,
+            "unexplained_new": 0.5 if champion else None,
             "collision_rate": 0.12,
             "usage_min": 0.94,
             "perplexity_min_share": 0.69,
@@ -66,12 +83,27 @@ def good_evaluation(champion: str | None = "c" * 64) -> dict[str, Any]:
         "cold": {"users": 31, "items": 40, "recall@50": 1.0, "random@50": 1.0, "shortfall": 0.0},
         "latency": {"p50_ms": 3.1, "p99_ms": 9.7},
         "champion": {"release": champion},
+        "drift": {"release": champion},
         "training": {},
     }
     if champion is not None:
+        shared = {"items": 1340, "items_challenger": 1349, "items_champion": 1345}
+        evaluation["champion"] |= shared | {"users": 930, "users_share": 0.986214}
+        evaluation["drift"] |= small_drift()
         evaluation["models"]["champion"] = scores(0.068)
         evaluation["paired"]["champion"] = difference(0.002, 0.004, 0.068)
     return evaluation
+
+
+def small_drift() -> dict[str, Any]:
+    """What a week more of data looks like."""
+    week = {
+        "interactions": 101_000,
+        "last": "2020-02-08T00:00:00Z",
+        "activity": [0.0] * 5 + [0.24, 0.25, 0.25, 0.2, 0.06],
+    }
+    now, before = DataProfile.model_validate(PROFILE | week), DataProfile.model_validate(PROFILE)
+    return measure_drift(now, before, {"50": 0.006, "100": 0.004, "181": 0.006})
 
 
 def paths(value: Any, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

@@ -4,8 +4,9 @@ from validation.data_policy import DataPolicy, DriftPolicy
 from validation.data_profile import DataProfile
 from validation.drift import compare_profiles
 
+POPULAR = {"a": 0.3, "b": 0.2}
 BASE = {
-    "format": 1,
+    "format": 2,
     "interactions": 1000,
     "users": 100,
     "items": 50,
@@ -13,12 +14,20 @@ BASE = {
     "action": {"missing_share": 0.0, "mean": 3.5, "std": 1.1, "quantiles": [1, 2, 3, 4, 4, 5, 5]},
     "first": "2020-01-01T00:00:00Z",
     "last": "2020-06-30T00:00:00Z",
+    "activity": [0.1, 0.2, 0.3, 0.4],
+    "popular": POPULAR,
 }
+OLD = {key: value for key, value in BASE.items() if key not in ("activity", "popular")} | {"format": 1}
 
 
-def failed(now, before=BASE, **policy):
-    findings = compare_profiles(DataProfile.model_validate(BASE | now), before, DriftPolicy(**policy))
-    return [one.problem for one in findings if not one.ok]
+def compared(now, before=BASE, shares=POPULAR, **policy):
+    """Findings that failed."""
+    now = DataProfile.model_validate(BASE | now)
+    return [one for one in compare_profiles(now, before, DriftPolicy(**policy), shares)[0] if not one.ok]
+
+
+def failed(*given, **policy):
+    return [one.problem for one in compared(*given, **policy)]
 
 
 def test_the_same_data_has_not_drifted():
@@ -43,6 +52,7 @@ def test_a_profile_survives_its_file():
         ({"action": None}, "no interaction has an action"),
         ({"last": "2020-05-01T00:00:00Z"}, "2020-05-01, 60 days before production's"),
         ({"first": None, "last": None}, "lost their timestamps"),
+        ({"activity": [0.9, 0.1]}, "the spread of interactions over users is 0.79 from production's"),
     ],
 )
 def test_what_moved_too_far_is_told(now, told):
@@ -59,21 +69,31 @@ def test_thresholds_are_inclusive(now):
 
 
 def test_drift_can_be_a_warning():
-    findings = compare_profiles(
-        DataProfile.model_validate(BASE | {"users": 1}), BASE, DriftPolicy(severity="warn")
-    )
-    assert [one.stops for one in findings if not one.ok] == [False]
+    assert [one.stops for one in compared({"users": 1}, severity="warn")] == [False]
+
+
+def test_item_ids_given_out_anew_are_told():
+    (sentence,) = failed({}, BASE, {"x1": 0.3, "x2": 0.2, "x3": 0.5})
+    assert "the spread of interactions over items is 0.5" in sentence
+
+
+def test_a_profile_of_the_older_format_is_read_and_what_it_lacks_is_a_warning():
+    assert DataProfile.model_validate(OLD).popular is None
+    (finding,) = compared({}, OLD)
+    assert not finding.stops and "a gate policy that asks for it will not pass" in finding.problem
+    assert [one.problem for one in compared({"users": 49}, OLD) if one.stops]
 
 
 @pytest.mark.parametrize(
     "previous",
-    [{}, BASE | {"users": 0}, BASE | {"users": float("nan")}, BASE | {"extra": 1}, BASE | {"format": 2},
+    [{}, BASE | {"users": 0}, BASE | {"users": float("nan")}, BASE | {"extra": 1}, BASE | {"format": 3},
+     BASE | {"format": 1}, OLD | {"format": 2}, BASE | {"activity": [0.0]}, BASE | {"popular": {"a": -1}},
+     BASE | {"activity": None}, BASE | {"popular": None},
      BASE | {"interactions_per_user": [1]}, {key: BASE[key] for key in BASE if key != "items"}, [], "text"],
 )  # fmt: skip
 def test_a_profile_that_cannot_be_read_stops_the_run(previous):
-    (sentence,) = failed({}, previous, severity="warn")
-    assert "Production's data profile cannot be read" in sentence
-    finding = compare_profiles(DataProfile.model_validate(BASE), previous, DriftPolicy(severity="warn"))[0]
+    (finding,) = compared({}, previous, severity="warn")
+    assert "Production's data profile cannot be read" in finding.problem
     assert finding.stops
 
 

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from gate_evidence import good_evaluation, put, remove
+from gate_evidence import good_evaluation, paths, put, remove
 
 from validation.gate import (
     CHAMPION,
@@ -50,6 +50,18 @@ def test_a_challenger_equal_to_the_champion_passes():
         ("codes are used evenly", ("codebook", "perplexity_min_share"), 0.1),
         ("semantic IDs stay", ("codebook", "churn", "unasked"), 0.51),
         ("cold items are found", ("cold", "shortfall"), 0.001),
+        ("semantic IDs say what items are", ("codebook", "unexplained"), 0.91),
+        ("the codebook fits the new items", ("codebook", "unexplained_new"), 1.01),
+        ("most users are compared", ("champion", "users_share"), 0.49),
+        ("the number of interactions is plausible", ("drift", "interactions", "ratio"), 0.49),
+        ("the number of interactions is plausible", ("drift", "interactions", "ratio"), 10.1),
+        ("the number of users is plausible", ("drift", "users", "ratio"), 0.49),
+        ("the number of items is plausible", ("drift", "items", "ratio"), 0.49),
+        ("users have histories as long as before", ("drift", "median_interactions", "ratio"), 0.3),
+        ("actions mean what they did", ("drift", "action", "shift"), 1.01),
+        ("data is not older than production's", ("drift", "newest", "days_back"), 31),
+        ("users are as active as before", ("drift", "activity", "distance"), 0.51),
+        ("the same items are popular", ("drift", "popularity", "distance"), 0.51),
     ],
 )
 def test_the_default_policy_blocks(name, path, value):
@@ -68,6 +80,8 @@ def test_the_default_policy_blocks(name, path, value):
         ("keeps up with SASRec", ("paired", "sasrec", "ndcg@10", "relative"), -0.06),
         ("loss against the champion is small", ("paired", "champion", "ndcg@10", "relative_low"), -0.06),
         ("answers in time", ("latency", "p99_ms"), 101),
+        ("users' activity moved little", ("drift", "activity", "distance"), 0.21),
+        ("popularity moved little", ("drift", "popularity", "distance"), 0.21),
     ],
 )
 def test_the_default_policy_warns_without_blocking(name, path, value):
@@ -77,6 +91,61 @@ def test_the_default_policy_warns_without_blocking(name, path, value):
     assert verdict.blessed
     assert [one.name for one in verdict.warnings] == [name]
     assert name in verdict.summary()
+
+
+DRIFT = [path for path in paths(good_evaluation()) if path[0] == "drift" and path[-1] in
+         ("drift", "ratio", "shift", "days_back", "distance")]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", DRIFT)
+def test_missing_drift_blocks_where_there_is_a_champion(path):
+    evaluation = good_evaluation()
+    remove(evaluation, path)
+    assert not evaluate_gate(evaluation, POLICY).blessed
+    assert not evaluate_gate(evaluation, POLICY, bootstrap=True).blessed
+
+
+def test_a_production_without_distributions_does_not_pass_unseen():
+    evaluation = good_evaluation()
+    for name in ("activity", "popularity"):
+        put(evaluation, ("drift", name, "distance"), None)
+    verdict = evaluate_gate(evaluation, POLICY)
+    assert {one.name for one in verdict.blockers} == {
+        "users are as active as before",
+        "the same items are popular",
+    }
+
+
+FORCED = {"number": 3, "release": "c" * 64, "who": "ann", "when": "2020-02-02T03:31:00+00:00",
+          "why": "urgent", "in_use": True, "failing": ["beats popularity"]}  # fmt: skip
+
+
+def test_a_promotion_by_force_is_told_and_decides_nothing(tmp_path):
+    earlier = FORCED | {"number": 2, "in_use": False}
+    verdict = evaluate_gate(good_evaluation(), POLICY, forced=[FORCED, earlier])
+    plain = evaluate_gate(good_evaluation(), POLICY)
+    assert (verdict.blessed, verdict.conditions) == (plain.blessed, plain.conditions)
+    assert verdict.summary() == f"{plain.summary()} The champion is in use by force (ann, entry 3)."
+    write_verdict(verdict, tmp_path / "verdict.json")
+    assert load_verdict(tmp_path / "verdict.json") == verdict
+    told = json.loads((tmp_path / "verdict.json").read_text())["forced"]
+    assert [(one["who"], one["why"], one["number"]) for one in told] == [
+        ("ann", "urgent", 3),
+        ("ann", "urgent", 2),
+    ]
+
+
+def test_a_verdict_from_before_promotions_by_force_were_told_is_read(tmp_path):
+    raw = evaluate_gate(good_evaluation(), POLICY).to_json()
+    del raw["forced"]
+    (tmp_path / "verdict.json").write_text(json.dumps(raw))
+    assert load_verdict(tmp_path / "verdict.json").forced == ()
+
+
+@pytest.mark.parametrize("forced", [None, "x", [3], [FORCED | {"who": ""}], [{**FORCED, "extra": 1}]])
+def test_promotions_that_cannot_be_read_are_an_error(forced):
+    with pytest.raises(GateError, match="forced promotions of production cannot be read"):
+        evaluate_gate(good_evaluation(), POLICY, forced=forced)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +232,8 @@ def test_bootstrap_must_be_true_itself(bootstrap):
         ("at_least: 1", 1, 0.999),
         ("below: 1", 0.999, 1),
         ("at_most: 1", 1, 1.001),
+        ("between: [1, 3]", 1, 0.999),
+        ("between: [1, 3]", 3, 3.001),
     ],
 )
 def test_each_bound_at_its_edge(bound, holds, breaks):

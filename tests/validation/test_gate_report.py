@@ -104,7 +104,7 @@ def test_the_report_shows_the_verdict_and_all_evidence(page):
         assert part in text, part
     for condition in load_policy().conditions:
         assert condition.name in text and condition.why in text
-    assert len(pictures(page)) == 4
+    assert len(pictures(page)) == 5
 
 
 def test_the_report_is_one_file_that_fetches_nothing(page):
@@ -142,14 +142,83 @@ def test_a_blocked_release_says_so_first(tmp_path):
 
 def test_a_first_release_shows_what_was_waived(tmp_path):
     text = Tags(rendered(full_inputs(None, bootstrap=True), tmp_path)).text
-    assert "6 waived because this is a first release" in text
+    assert "18 waived because this is a first release" in text
     assert "asked for" in text
 
 
-def test_a_champion_with_another_catalogue_is_stated(tmp_path):
+def words(page):
+    return " ".join(Tags(page).text.split())
+
+
+def test_the_items_that_the_comparison_is_over_are_stated(page, tmp_path):
+    assert (
+        "different catalogues (the challenger offers 1,349, the champion 1,345). They are compared over the "
+        "1,340 items that both offer, on the 930 of 943 users (99 %) whose test item is among them."
+    ) in words(page)
     inputs = full_inputs()
-    inputs.evaluation["champion"].update(users=700, items=1200)
-    assert "scored on the 700 users" in " ".join(Tags(rendered(inputs, tmp_path)).text.split())
+    same = {"items": 1349, "items_champion": 1349, "users": 943, "users_share": 1.0}
+    champion = inputs.evaluation["champion"] | same
+    parts = {key: inputs.evaluation[key] for key in ("models", "holdout")}
+    told = words(rendered(ReportInputs({**parts, "champion": champion}, inputs.verdict), tmp_path))
+    assert "Champion and challenger offer the same 1,349 items: all 943 users are compared." in told
+    assert "different catalogues" not in told
+
+
+def test_the_report_shows_how_far_the_data_moved(page, tmp_path):
+    told = words(page)
+    for row in (
+        "Interactions 99,000 101,000 1.02 times",
+        "Users 943 943 1.00 times",
+        "Interactions of the median user 64 64 1.00 times",
+        "Mean action 3.53 ± 1.13 3.53 0.00 standard deviations",
+        "Newest interaction 2020-02-01 2020-02-08 7.0 days newer",
+        "Share of production's 3 most popular items 1.6 % 1.6 % distance 0.0",
+    ):
+        assert row in told, row
+    assert "Drift of the data" not in words(
+        rendered(ReportInputs({"drift": {"release": None}}, {}), tmp_path)
+    )
+
+
+FORCED = {
+    "number": 3,
+    "release": "c" * 64,
+    "who": "ann@shop",
+    "when": "2020-02-02T03:31:00+00:00",
+    "why": "withdrawn items must go now",
+    "in_use": True,
+    "failing": ["cold items are found"],
+}
+
+
+def with_forced(*forced):
+    verdict = evaluate_gate(good_evaluation(), load_policy(), forced=forced).to_json()
+    return ReportInputs({}, verdict)
+
+
+def test_a_champion_in_use_by_force_stands_out(page, tmp_path):
+    told = words(rendered(with_forced(FORCED), tmp_path))
+    top = told[: told.index("What the policy asks for")]
+    assert (
+        "Forced champion: The champion, cccccccccccc, was put in use by force (entry 3) by ann@shop on "
+        "2020-02-02 03:31 UTC, because: withdrawn items must go now. "
+        "The gate had failed it on: cold items are found."
+    ) in top
+    assert "by force" not in words(page)
+
+
+def test_an_earlier_promotion_by_force_is_told_after_the_one_in_use(tmp_path):
+    earlier = FORCED | {"number": 2, "release": "a" * 64, "in_use": False, "failing": [], "who": HOSTILE}
+    page = rendered(with_forced(earlier, FORCED), tmp_path)
+    told = words(page)
+    assert told.index("Forced champion") < told.index("Forced before: An earlier release, aaaaaaaaaaaa")
+    assert "script" not in {tag for tag, _ in Tags(page).tags}
+
+
+@pytest.mark.parametrize("forced", [None, "x", 3, [3], [{}], [{"who": "ann"}]])
+def test_a_verdict_whose_promotions_cannot_be_read_still_gives_a_report(forced, tmp_path):
+    verdict = with_forced().verdict
+    assert "Passed the gate" in rendered(ReportInputs({}, {**verdict, "forced": forced}), tmp_path)
 
 
 def test_only_evaluation_and_verdict_are_needed(tmp_path):

@@ -1,0 +1,90 @@
+"""The report's words on what a challenger is compared with: the shared items, and how far the data moved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from validation import charts
+from validation.evidence_values import NONE, number, numbers, percent, tree
+
+COUNTS = {
+    "interactions": "Interactions",
+    "users": "Users",
+    "items": "Items",
+    "median_interactions": "Interactions of the median user",
+}
+Row = tuple[str, str, str, str]  # what, in production, now, how far it moved
+
+
+def common_items(champion: Mapping[str, Any], holdout: Mapping[str, Any]) -> str:
+    """Over which items and for which users champion and challenger are compared; "" where nothing is said."""
+    keys = ("items", "items_challenger", "items_champion")
+    items, ours, theirs = (number(champion.get(key)) for key in keys)
+    users, every = number(champion.get("users")), number(holdout.get("users"))
+    if items is None or users is None or not every:
+        return ""
+    if items == ours == theirs:
+        same = f"the same {items:,.0f} items"
+        return f"Champion and challenger offer {same}: all {users:,.0f} users are compared."
+    known = ours is not None and theirs is not None
+    offers = f" (the challenger offers {ours:,.0f}, the champion {theirs:,.0f})" if known else ""
+    return (
+        f"Champion and challenger have different catalogues{offers}. They are compared over the {items:,.0f} "
+        f"items that both offer, on the {users:,.0f} of {every:,.0f} users ({percent(users / every)}) whose "
+        "test item is among them. The champion's row is of these users; all other rows are of all users."
+    )
+
+
+def drift_rows(drift: Mapping[str, Any]) -> list[Row]:
+    """Every figure of drift that there is, as text."""
+    rows = [_count(name, tree(drift, key)) for key, name in COUNTS.items() if tree(drift, key)]
+    if action := tree(drift, "action"):
+        rows.append(_action(action))
+    if newest := tree(drift, "newest"):
+        rows.append(_newest(newest))
+    if activity := tree(drift, "activity"):
+        rows.append(("Spread over users", "", "", _distance(activity)))
+    if popularity := tree(drift, "popularity"):
+        rows.append(_popularity(popularity))
+    return rows
+
+
+def activity_chart(drift: Mapping[str, Any]) -> str:
+    """The picture of users' activity then and now; "" without both."""
+    before, now = (numbers(tree(drift, "activity").get(key)) for key in ("before", "now"))
+    return charts.activity(before, now) if before and now else ""
+
+
+def _count(name: str, change: Mapping[str, Any]) -> Row:
+    before, now, ratio = (number(change.get(key)) for key in ("before", "now", "ratio"))
+    told = [NONE if one is None else f"{one:,g}" if one < 1e5 else f"{one:,.0f}" for one in (before, now)]
+    return name, told[0], told[1], NONE if ratio is None else f"{ratio:.2f} times"
+
+
+def _action(action: Mapping[str, Any]) -> Row:
+    before, now, std, shift = (number(action.get(key)) for key in ("before", "now", "std", "shift"))
+    spread = f" ± {std:.2f}" if std is not None else ""
+    told = [NONE if one is None else f"{one:.3g}" for one in (before, now)]
+    moved = NONE if shift is None else f"{shift:.2f} standard deviations"
+    return "Mean action", told[0] + spread, told[1], moved
+
+
+def _newest(newest: Mapping[str, Any]) -> Row:
+    days = number(newest.get("days_back"))
+    way = "older" if days and days > 0 else "newer"
+    moved = NONE if days is None else f"{abs(days):,.1f} days {way}" if days else "not at all"
+    told = [str(newest.get(key) or NONE)[:10] for key in ("before", "now")]
+    return "Newest interaction", told[0], told[1], moved
+
+
+def _popularity(popularity: Mapping[str, Any]) -> Row:
+    items, *held = (number(popularity.get(key)) for key in ("items", "before", "now"))
+    name = "Spread over items" if items is None else f"Share of production's {items:,.0f} most popular items"
+    before, now = (NONE if one is None else percent(one, 1) for one in held)
+    return name, before, now, _distance(popularity)
+
+
+def _distance(spread: Mapping[str, Any]) -> str:
+    distance = number(spread.get("distance"))
+    return "not known" if distance is None else f"distance {distance:.3f}"
