@@ -3,9 +3,11 @@
     python -m benchmarks.storage
 
 A bundle of random bytes in usual sizes is released, then once more with another model, then once more with
-nothing but other evidence (which is no new release). Bytes are those of new objects. Every repeat starts with
-an empty registry; serial and parallel take turns. The server runs on this machine, where a request travels no
-distance; `gs:// 20 ms` waits that long before each request, as between a region's edge and its storage.
+nothing but other evidence (which is no new release). The archive that TorchServe loads is no part of a
+release: its size and the time to make it stand apart. Bytes are those of new objects. Every repeat starts
+with an empty registry; serial and parallel take turns. The server runs on this machine, where a request
+travels no distance; `gs:// 20 ms` waits that long before each request, as between a region's edge and its
+storage.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from registry.layout import BLOBS
 from registry.release import write_release
 from registry.store import ObjectStore, open_store
 from registry.transfers import WORKERS
+from serving.archive import build_archive
 
 ENCODER = {"name": "random"}
 CASES = ("first release", "another model", "other evidence only", "fetch")
@@ -70,7 +73,8 @@ def main(repeats: int = 5, model_mib: int = 8, delay_ms: int = 20) -> None:
             for name, open_new in places.items()
             for workers, runs in measured(open_new, days, repeats, name).items()
         }
-    for sheet in sheets(costs, whole):
+        more = [parts_sheet(days[1]), archive_sheet(days[1], repeats)]
+    for sheet in (*sheets(costs, whole), *more):
         sheet.print()
 
 
@@ -106,10 +110,10 @@ def make_days(folder: Path, model_kib: int) -> list[Path]:
     """Three days' bundles and evidence: the second has another model, the third only other evidence."""
     days = [folder / f"day-{number}" for number in range(3)]
     make_bundle(days[0] / "bundle", model_kib)
-    make_evidence(days[0], model_kib)
+    make_evidence(days[0])
     for before, day in pairwise(days):
         shutil.copytree(before, day)
-        make_evidence(day, model_kib)
+        make_evidence(day)
     write_random(days[1] / "bundle/model/model.safetensors", model_kib)
     shutil.copyfile(days[1] / "bundle/model/model.safetensors", days[2] / "bundle/model/model.safetensors")
     for day in days[1:]:
@@ -145,12 +149,12 @@ def seal(folder: Path) -> None:
     write_json(folder / "bundle.json", versions | {"model": tree_digest(folder / "model")})
 
 
-def make_evidence(day: Path, model_kib: int) -> None:
-    """The evidence that a pipeline releases; the archive holds the model once more."""
+def make_evidence(day: Path) -> None:
+    """The evidence that a pipeline releases: no archive, which is made of the bundle where it is deployed."""
     conditions = [{"name": "c", "severity": "block", "verdict": "pass"}]
     write_json(day / "verdict.json", {"blessed": True, "conditions": conditions, "note": uuid4().hex})
     write_json(day / "evaluation.json", {"models": {"challenger": {"ndcg@10": {"mean": 0.1}}}})
-    for name, kib in (("car.mar", model_kib + 800), ("report.html", 900), ("data_docs.html", 200)):
+    for name, kib in (("report.html", 900), ("data_docs.html", 200)):
         write_random(day / name, kib)
     for name in ("golden.json", "infra.json", "profile.json"):
         write_json(day / name, [uuid4().hex for _ in range(100)])
@@ -205,6 +209,35 @@ def gcs_server() -> Iterator[None]:
         log = server._process.stderr
         threading.Thread(target=collections.deque, args=(log, 50), daemon=True).start()
         yield
+
+
+def parts_sheet(day: Path) -> Sheet:
+    """What a release with another model is made of, and which of it is new."""
+    evidence = sum(path.stat().st_size for path in evidence_of(day).values())
+    weights = sum(path.stat().st_size for path in (day / "bundle/model").iterdir())
+    shared = total(day) - weights - evidence
+    rows = [
+        [name, f"{size / 1e6:.2f}", f"{size / total(day):.0%}", new]
+        for name, size, new in (
+            ("weights", weights, "yes"),
+            ("evidence: report, Data Docs, metrics", evidence, "yes"),
+            ("codebook, labels, catalogue, popularity", shared, "no (the header aside)"),
+        )
+    ]
+    return Sheet("What a release with another model is made of", ["", "MB", "share", "new"], rows)
+
+
+def archive_sheet(day: Path, repeats: int) -> Sheet:
+    """What is not stored: the archive, and how long whoever deploys takes to make it."""
+    seconds = []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(repeats):
+            began = time.perf_counter()
+            archive = build_archive(day / "bundle", Path(folder), "ab" * 32)
+            seconds.append(time.perf_counter() - began)
+        size = archive.stat().st_size
+    row = ["made where a release is deployed", f"{size / 1e6:.1f}", f"{median(seconds):.2f}"]
+    return Sheet("The archive", ["", "MB", "seconds (median)"], [row])
 
 
 def sheets(costs: dict[tuple[str, int], list[dict[str, Cost]]], whole: int) -> list[Sheet]:

@@ -36,9 +36,17 @@ def test_ratios_are_serial_over_parallel() -> None:
     assert times.rows[0] == ["here, first release", "2.000", "1.000", "2.00 (1.00 to 3.00)"]
 
 
+def test_the_parts_of_a_release_are_all_of_it(tmp_path: Path) -> None:
+    (_, day, _) = make_days(tmp_path / "days", model_kib=640)
+    rows = storage.parts_sheet(day).rows
+    assert sum(float(row[1]) for row in rows) == pytest.approx(total(day) / 1e6, abs=0.02)
+    weights = (day / "bundle/model/model.safetensors").stat().st_size
+    assert float(rows[0][1]) == pytest.approx(weights / 1e6, abs=0.01)
+
+
 @pytest.mark.integration
 def test_the_whole_of_it_runs(capsys: pytest.CaptureFixture[str]) -> None:
     storage.main(repeats=1, model_mib=1, delay_ms=1)
     told = capsys.readouterr().out
-    for row in ("folder, first release", "gs://, another model", "gs:// 1 ms, fetch"):
+    for row in ("folder, first release", "gs://, another model", "gs:// 1 ms, fetch", "made where a release"):
         assert row in told
