@@ -99,7 +99,8 @@ def tokenize(
     health |= {"mode": mode if parent else "fit", **_lineage(parent, catalogue, mode)}
     health["cooccurrence"] = cooccurrence(dataset.histories(catalogue.uids).train, catalogue.sid_table)
     same = parent is not None and parent.codebook.version == codebook.version
-    labels = parent.labels if parent and same else label_codes(texts, sids, codebook.codes)
+    found = label_codes(texts, sids, codebook.codes, items["item_id"].astype(str).tolist())
+    labels = parent.labels.extended(found) if parent and same else found
     return Tokenized(codebook, labels, catalogue, health)
 
 
