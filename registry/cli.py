@@ -26,6 +26,7 @@ from registry.options import (
 from registry.release import find_release, list_releases, read_manifest
 from registry.store import ObjectStore, open_store
 from registry.tables import history_table, release_view, releases_table
+from registry.validations import read_validations
 
 app = typer.Typer(
     help="Look at releases and move the channels that say which one is in use.",
@@ -55,14 +56,15 @@ def list_command(registry: Registry = DEFAULT_REGISTRY, as_json: AsJson = False)
 
 @app.command()
 def show(release: ReleaseOrChannel, registry: Registry = DEFAULT_REGISTRY, as_json: AsJson = False) -> None:
-    """Show all that a release's manifest says."""
+    """Show all that a release's manifest says, and its later infra validations."""
     store = open_store(registry)
     manifest = read_manifest(store, channels.find(store, release))
-    names = _used_by(store).get(manifest.release, [])
+    names, validations = _used_by(store).get(manifest.release, []), read_validations(store, manifest.release)
     if as_json:
-        show_json(manifest.model_dump(mode="json") | {"channels": names})
+        later = [one.model_dump(mode="json") for one in validations]
+        show_json(manifest.model_dump(mode="json") | {"channels": names, "validations": later})
     else:
-        show_view(release_view(manifest, names))
+        show_view(release_view(manifest, names, validations))
 
 
 @app.command()

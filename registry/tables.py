@@ -12,6 +12,7 @@ from rich.table import Table
 
 from registry.log import Entry
 from registry.manifest import FileRecord, Gate, Manifest
+from registry.validations import Validation
 
 HEADLINE = "ndcg@10"  # the one metric there is room for; `show` has them all
 SHORT = 12
@@ -34,12 +35,13 @@ def releases_table(releases: Iterable[Manifest], used_by: Mapping[str, Sequence[
     return table
 
 
-def release_view(one: Manifest, channels: Sequence[str]) -> Group:
-    """Everything a manifest says: facts, metrics, files, evidence."""
+def release_view(one: Manifest, channels: Sequence[str], validations: Sequence[Validation] = ()) -> Group:
+    """Everything a manifest says: facts, metrics, files, evidence; and who validated the release since."""
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")
-    for name, value in _facts(one, channels):
+    later = [("validated", f"{_minute(each.created)} UTC by {escape(each.who)}") for each in validations]
+    for name, value in _facts(one, channels) + later:
         facts.add_row(name, value)
     parts: list[RenderableType] = [facts]
     if one.metrics:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from registry.store import ObjectStore
 from registry.validations import add_validation, read_validations
 from registry.verify import verify_all
 from tests.registry.bundles import make_release
+from tests.registry.conftest import Run
 from tests.registry.damage import Change
 
 ANN = {"who": "ann@shop", "why": "a reason"}
@@ -79,3 +82,12 @@ def test_they_go_with_their_release_and_stay_with_it(store: ObjectStore, tmp_pat
     assert release_digests(store) == [made[1]]
     assert not [name for name in store.list("releases/") if made[0] in name]
     assert len(read_validations(store, made[1])) == 1
+
+
+def test_the_command_line_shows_them(run: Run, store: ObjectStore, tmp_path: Path) -> None:
+    release = make_release(store, tmp_path).release
+    assert json.loads(run("show", release[:8], "--json")[1])["validations"] == []
+    add_validation(store, release, {"archive_sha256": "a" * 64}, "ann@shop")
+    (shown,) = json.loads(run("show", release[:8], "--json")[1])["validations"]
+    assert shown["report"] == {"archive_sha256": "a" * 64}
+    assert re.search(r"validated +\d{4}-\d\d-\d\d \d\d:\d\d UTC by ann@shop", run("show", release[:8])[1])
