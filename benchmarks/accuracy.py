@@ -104,7 +104,10 @@ def result(dataset: Dataset, order: str, name: str, seed: int, trial: dict[str, 
     if path.is_file() and (known := json.loads(path.read_text()))["key"] == key:
         return known
     data, start = dataset.histories(made.catalogue.uids), time.monotonic()
-    fitted = fit_model(ROWS[name].kind, made, data, recipe, CACHE / "accuracy" / key)
+    row = ROWS[name]
+    trained = json_digest([dataset.digest, made.digest, row.kind, recipe.model_dump()])[:16]
+    checkpoint = CACHE / "accuracy" / trained  # rows that differ only in how they rank are trained once
+    fitted = fit_model(row.kind, made, data, recipe, checkpoint, likeness=row.likeness)
     seconds = time.monotonic() - start
     found = {
         **{"key": key, "row": name, "order": order, "seed": seed, "trial": trial, "machine": machine()},
@@ -115,6 +118,7 @@ def result(dataset: Dataset, order: str, name: str, seed: int, trial: dict[str, 
         "parameters": fitted.parameters,
         "seconds": round(seconds),
         "think_scale": fitted.think_scale,
+        "likeness_scale": fitted.likeness_scale,
         "valid_ndcg@10": [round(value, 5) for value in fitted.curves.get("valid_ndcg@10", [])],
     }
     if not trial:

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -97,14 +97,11 @@ def tokens(dataset: Dataset, method: Method = "rkmeans", levels: int = 4, codes:
     items, codes = dataset.items, codes or default_codes(len(dataset.items))
     key = (dataset.digest, method, levels, codes)
     if key not in _MADE:
-        sids = _sids(method, text_vectors(dataset), levels, codes)
-        ids, titles = (items[column].astype(str).tolist() for column in ("item_id", "title"))
-        _MADE[key] = Tokens(Catalogue(ids, titles, sids), codes, json_digest(sids.tolist()))
-    return _MADE[key]
-
-
-def _sids(method: Method, vectors: np.ndarray, levels: int, codes: int) -> np.ndarray:
-    if method == "rkmeans":
+        vectors = text_vectors(dataset)
         codebook = fit(vectors, EncoderSpec(), "", CodebookConfig(levels=levels, codes=codes))
-        return codebook.encode(vectors)
-    return {"lsh": lsh_sids, "rqvae": rqvae_sids}[method](vectors, levels, codes)
+        other: dict[str, Any] = {"lsh": lsh_sids, "rqvae": rqvae_sids}
+        sids = other[method](vectors, levels, codes) if method in other else codebook.encode(vectors)
+        ids, titles = (items[column].astype(str).tolist() for column in ("item_id", "title"))
+        catalogue = Catalogue(ids, titles, sids, text=codebook.coordinates(vectors))
+        _MADE[key] = Tokens(catalogue, codes, json_digest(sids.tolist()))
+    return _MADE[key]

@@ -14,9 +14,11 @@ from torch import Tensor
 from benchmarks.data import Tokens
 from car_model.autoregressive import ARConfig, AutoRegressive
 from car_model.baselines import Popularity, SASRec
+from car_model.bundle import tables
 from car_model.catalogue import Catalogue
 from car_model.evaluation import Baseline, Ranker
-from car_model.fitting import choose_think_scale
+from car_model.fitting import best_scales, choose_scales, likeness_of
+from car_model.likeness import Likeness
 from car_model.model import CAR
 from car_model.recipe import SIZES, Recipe
 from car_model.recommend import rank_scores
@@ -28,17 +30,18 @@ VALID_USERS = 2000  # a beam search over every user after every epoch would take
 
 @dataclass
 class Fitted:
-    """A model that ranks, how it learned, and the weight of thinking chosen for it on validation."""
+    """A model that ranks, how it learned, and the weights in its score chosen for it on validation."""
 
     ranker: Ranker
     curves: dict[str, list]
     think_scale: float
     parameters: int
+    likeness_scale: float = 0.0
 
 
 @dataclass
 class Scored:
-    """CAR with a weight of thinking, as a Ranker: what the Recommender ranks by, without its texts."""
+    """CAR with a weight of thinking, as a Ranker: what the Recommender ranks by."""
 
     catalogue: Catalogue
     model: CAR
@@ -51,10 +54,44 @@ class Scored:
             return rank_scores(self.model, states, self.model.config.levels, self.scale)
 
 
-def fit_model(kind: str, tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
-    """Train one model of a kind (`benchmarks.rows.Kind`) on a data set's histories."""
+@dataclass
+class Alike:
+    """Any ranker with the weighted likeness of texts added."""
+
+    ranker: Ranker
+    likeness: Likeness
+    scale: float
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The ranker's."""
+        return self.ranker.catalogue
+
+    def scores(self, histories: Sequence[np.ndarray]) -> Tensor:
+        """Scores [B, N + 1]."""
+        return self.ranker.scores(histories) + self.scale * self.likeness.of(histories)
+
+
+def fit_model(
+    kind: str, tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path, *, likeness: bool = False
+) -> Fitted:
+    """Train one model of a kind (`benchmarks.rows.Kind`) on a data set's histories.
+
+    Args:
+        likeness: whether the likeness of texts joins its ranking, with a weight chosen on validation.
+    """
     torch.manual_seed(recipe.seed)
-    return FITS[kind](tokens, data, recipe, checkpoint)
+    fitted = FITS[kind](tokens, data, recipe, checkpoint)
+    like = likeness_of(tokens.catalogue, recipe.history) if likeness else None
+    if like is None:
+        return fitted
+
+    def score(prompts: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+        found = fitted.ranker.scores(prompts)
+        return found, torch.zeros_like(found)
+
+    scale = best_scales(score, data, (0.0,), like)[1]
+    return replace(fitted, ranker=Alike(fitted.ranker, like, scale), likeness_scale=scale)
 
 
 def _popularity(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
@@ -70,10 +107,9 @@ def _sasrec(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -
 
 def _car(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
     catalogue = tokens.catalogue
-    sids = torch.from_numpy(catalogue.sid_table)
-    model = CAR(recipe.car(catalogue.size, sids.shape[1], tokens.codes), sids)
+    model = CAR(recipe.car(catalogue.size, catalogue.sids.shape[1], tokens.codes), *tables(catalogue))
     curves = train(model, data, recipe.budget(), checkpoint, "CAR")
-    scale = choose_think_scale(model, data)
+    scale = choose_scales(model, data, None)[0]
     return Fitted(Scored(catalogue, model, scale), curves, scale, _size(model))
 
 

@@ -22,12 +22,14 @@ class Row:
         title: what the table says.
         settings: changes to the recipe (`car_model.recipe`), and `levels`, `codes`, `method` of the SIDs.
         recipe: whose tuned recipe it starts from.
+        likeness: whether the likeness of texts joins its ranking.
     """
 
     kind: Kind
     title: str
     settings: dict[str, Any] = field(default_factory=dict)
     recipe: str = "car"
+    likeness: bool = False
 
 
 PRECISION = "bfloat16" if native_bf16() else "float32"  # of products; what is native is fastest
@@ -48,6 +50,10 @@ ROWS: dict[str, Row] = {
     "tiger": Row("tiger", "TIGER-style: SIDs only, autoregressive"),
     "ar": Row("ar", "AR: SIDs and UID, autoregressive"),
     "car": Row("car", "CAR"),
+    "sasrec-likeness": Row("sasrec", "SASRec and the nearest text", recipe="sasrec", likeness=True),
+    "car-likeness": Row("car", "CAR and the nearest text", likeness=True),
+    "car-text": Row("car", "CAR, text fused into the act", {"text": 64}),
+    "car-text-likeness": Row("car", "CAR, text fused, and the nearest text", {"text": 64}, likeness=True),
     "car-no-fusion": Row("car", "CAR without fusion", {"fusion": "none"}, recipe="sasrec"),
     "car-no-think": Row("car", "CAR without think loss", {"think_weight": 0.0}),
     "car-1-level": Row("car", "CAR, 1 SID level", {"levels": 1}),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from car_model.catalogue import Catalogue
 from car_model.checkpoint import load_car, save_model
@@ -25,7 +26,7 @@ CATALOGUE = "catalogue.parquet"
 MODEL = "model"
 POPULAR = "popular.json"
 POPULAR_ITEMS = 200
-MAX_SCALE = 100.0  # of the SID levels' weight: beyond any sense, far from overflow
+MAX_SCALE = 100.0  # of a weight in the score: beyond any sense, far from overflow
 
 
 class BundleError(ValueError):
@@ -41,6 +42,7 @@ class Bundle:
         code_share: [levels, codes] share of the training interactions on each code.
         think_scale: weight of a SID level's log-probability in the score, chosen on validation.
         data: digest of the dataset trained on.
+        likeness_scale: weight of the nearest text's likeness in the score, chosen on validation.
     """
 
     codebook: Codebook
@@ -51,6 +53,7 @@ class Bundle:
     code_share: np.ndarray
     think_scale: float
     data: str
+    likeness_scale: float = 0.0
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the bundle, its header last; returns the header."""
@@ -72,6 +75,7 @@ class Bundle:
             "popular": file_digest(folder / POPULAR),
             "data": self.data,
             "think_scale": self.think_scale,
+            "likeness_scale": self.likeness_scale,
         }
         (folder / HEADER).write_text(json.dumps(header, indent=2, sort_keys=True) + "\n")
         return header
@@ -87,17 +91,28 @@ class Bundle:
         codebook = Codebook.load(folder / CODEBOOK)
         catalogue = Catalogue.load(folder / CATALOGUE)
         _check_parts(folder, header, codebook, catalogue)
+        if header.get("likeness_scale") and catalogue.text is None:
+            raise BundleError(
+                f"{folder / HEADER} ranks by likeness of texts, but the catalogue has no coordinates of them."
+            )
         popular = _read(folder / POPULAR)
         return cls(
             codebook=codebook,
             labels=CodeLabels.load(folder / CODEBOOK),
             catalogue=catalogue,
-            model=load_car(folder / MODEL, torch.from_numpy(catalogue.sid_table)),
+            model=load_car(folder / MODEL, *tables(catalogue)),
             popular=[catalogue.uids[item] for item in popular["items"]],
             code_share=np.array(popular["code_share"]),
             think_scale=float(header["think_scale"]),
             data=header["data"],
+            likeness_scale=float(header.get("likeness_scale", 0.0)),
         )
+
+
+def tables(catalogue: Catalogue) -> tuple[Tensor, Tensor | None]:
+    """What a model reads of a catalogue: SIDs [N + 1, L], and coordinates of texts [N + 1, A] if any."""
+    text = catalogue.text_table
+    return torch.from_numpy(catalogue.sid_table), None if text is None else torch.from_numpy(text)
 
 
 def popularity_priors(counts: np.ndarray, catalogue: Catalogue, codes: int) -> tuple[list[int], np.ndarray]:
@@ -138,9 +153,10 @@ def _header(path: Path) -> dict[str, Any]:
         raise BundleError(f"{path} has format {header.get('format')!r}, this code reads {FORMAT}.")
     texts = ("codebook", "catalogue", "model", "labels", "popular", "data")
     wrong = [name for name in texts if not isinstance(header.get(name), str)]
-    scale = header.get("think_scale")
-    if not isinstance(scale, int | float) or not 0 <= scale <= MAX_SCALE:
-        wrong.append("think_scale")
+    scales = {"think_scale": header.get("think_scale"), "likeness_scale": header.get("likeness_scale", 0.0)}
+    for name, scale in scales.items():
+        if not isinstance(scale, int | float) or not 0 <= scale <= MAX_SCALE:
+            wrong.append(name)
     if wrong:
         raise BundleError(f"{path} has no proper {wrong[0]!r}; assemble the bundle again.")
     return header

@@ -29,7 +29,7 @@ class CheckpointError(ValueError):
 
 
 def save_model(model: CAR | SASRec, folder: Path) -> None:
-    """Write model.safetensors and config.json. The SID table is the catalogue's and is not repeated here."""
+    """Write model.safetensors and config.json. What is the catalogue's is not repeated here."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
         name: tensor.detach().cpu().contiguous()
@@ -47,10 +47,10 @@ def weights_digest(model: nn.Module) -> str:
     return hashlib.sha256(save(tensors)).hexdigest()
 
 
-def load_car(folder: Path, sids: Tensor) -> CAR:
-    """CAR from a folder, over a SID table [I + 1, L]."""
+def load_car(folder: Path, sids: Tensor, text: Tensor | None = None) -> CAR:
+    """CAR from a folder, over a SID table [I + 1, L] and coordinates of texts [I + 1, A]."""
     config = _config(folder, "CAR")
-    return _filled(CAR(CARConfig(**config), sids), folder, {"sids": sids.long()})
+    return _filled(CAR(CARConfig(**config), sids, text), folder, {"sids": sids.long()})
 
 
 def load_sasrec(folder: Path) -> SASRec:

@@ -40,8 +40,9 @@ class Codebook:
     """What turns a vector into a SID, and what made the vectors.
 
     Attributes:
-        centroids: float32 [levels, codes, axes].
-        axes: float32 [axes, dim], orthonormal rows; vectors are projected on them.
+        centroids: float32 [levels, codes, C].
+        axes: float32 [A, dim], orthonormal rows, main axes first. Codes are made on the first C of them;
+            texts are compared on all (`coordinates`).
         mean: float32 [dim], taken off before.
     """
 
@@ -85,7 +86,27 @@ class Codebook:
     def decode(self, sids: np.ndarray) -> np.ndarray:
         """What SIDs [N, levels] say of the vectors they were made from: float32 [N, dim]."""
         summed = sum(level[codes] for level, codes in zip(self.centroids, sids.T, strict=True))
-        return np.asarray(self.mean + summed @ self.axes, dtype=np.float32)
+        return np.asarray(self.mean + summed @ self._coded, dtype=np.float32)
+
+    def coordinates(self, vectors: np.ndarray) -> np.ndarray:
+        """What is kept of vectors [N, dim] beside their SIDs: float32 [N, A], rounded to float16.
+
+        Raises:
+            CodebookError: they are another encoder's, or too large for float16.
+        """
+        parts = [_on(block, self.mean, self.axes).astype(np.float16) for block in self._blocks(vectors)]
+        kept = np.concatenate([np.zeros((0, len(self.axes)), dtype=np.float16), *parts]).astype(np.float32)
+        check_finite(kept)
+        return kept
+
+    def rebuild(self, coordinates: np.ndarray) -> np.ndarray:
+        """The vectors that coordinates [N, A] were taken of, but for what the axes drop: float32 [N, dim]."""
+        return np.asarray(self.mean + coordinates @ self.axes, dtype=np.float32)
+
+    @property
+    def _coded(self) -> np.ndarray:
+        """The axes [C, dim] that codes are made on."""
+        return self.axes[: self.centroids.shape[2]]
 
     def encode_all(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """SIDs int32 [n, levels] of every batch [n, dim]: millions of rows, one batch in memory."""
@@ -117,7 +138,7 @@ class Codebook:
 
     @cached_property
     def _screen(self) -> Screen:
-        return Screen(self.centroids, self.axes, self.mean)
+        return Screen(self.centroids, self._coded, self.mean)
 
     def _codes(self, vectors: np.ndarray) -> np.ndarray:
         sids, sure = self._screen.codes_of(vectors)
@@ -137,9 +158,9 @@ class Codebook:
         return np.stack(sids, axis=1), np.stack(left, axis=1)
 
     def project(self, vectors: np.ndarray) -> np.ndarray:
-        """Coordinates of vectors [N, dim] on the axes, float64 [N, axes]. Raises CodebookError."""
+        """Coordinates of vectors [N, dim] that codes are made on, float64 [N, C]. Raises CodebookError."""
         self._check_size(vectors)
-        return (vectors.astype(np.float64) - self.mean) @ self.axes.astype(np.float64).T
+        return _on(vectors, self.mean, self._coded)
 
     def _length(self, vectors: np.ndarray) -> np.ndarray:
         return ((vectors.astype(np.float64) - self.mean) ** 2).sum(axis=1)
@@ -198,6 +219,11 @@ def check_finite(vectors: np.ndarray) -> None:
         raise CodebookError(f"vectors have shape {vectors.shape}, not [N, dim].")
     if not np.isfinite(vectors).all():
         raise CodebookError("some vectors hold NaN or infinity; the encoder failed on their texts.")
+
+
+def _on(vectors: np.ndarray, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """Coordinates float64 [N, n] of vectors [N, dim] on axes [n, dim]."""
+    return (vectors.astype(np.float64) - mean) @ axes.astype(np.float64).T
 
 
 def _array_digest(array: np.ndarray) -> str:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from car_model.baselines import SASRec
-from car_model.bundle import Bundle, popularity_priors
+from car_model.bundle import Bundle, popularity_priors, tables
 from car_model.catalogue import Catalogue
 from car_model.checkpoint import save_model, weights_digest
 from car_model.codebook import Codebook
 from car_model.dataset import Dataset
 from car_model.labels import CodeLabels
+from car_model.likeness import Likeness
 from car_model.metrics import per_user, ranks_of
 from car_model.model import CAR
 from car_model.recipe import Recipe
@@ -23,7 +27,8 @@ from car_model.training import scored, train
 from car_model.warm_start import codes_aligned, warm_start
 
 THINK_SCALES = (0.0, 0.05, 0.1, 0.2, 0.4)
-SCALE_USERS = 5000  # users the scale is chosen on
+LIKENESS_SCALES = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
+SCALE_USERS = 5000  # users the scales are chosen on
 ROWS = 256
 
 Curves = dict[str, list]
@@ -50,9 +55,7 @@ def fit_car(
     codebook, labels = Codebook.load(codebook_folder), CodeLabels.load(codebook_folder)
     data = dataset.histories(catalogue.uids)
     torch.manual_seed(recipe.seed)
-    model = CAR(
-        recipe.car(catalogue.size, codebook.levels, codebook.codes), torch.from_numpy(catalogue.sid_table)
-    )
+    model = CAR(recipe.car(catalogue.size, codebook.levels, codebook.codes), *tables(catalogue))
     start = ""
     if parent:
         aligned = codes_aligned(codebook, catalogue, parent)
@@ -60,8 +63,8 @@ def fit_car(
         start = weights_digest(model)
     curves = train(model, data, recipe.budget(), checkpoint, "CAR", start=start)
     popular, share = popularity_priors(data.counts(catalogue.size), catalogue, codebook.codes)
-    scale = choose_think_scale(model, data)
-    return Bundle(codebook, labels, catalogue, model, popular, share, scale, dataset.digest), curves
+    think, like = choose_scales(model, data, likeness_of(catalogue, model.config.history))
+    return Bundle(codebook, labels, catalogue, model, popular, share, think, dataset.digest, like), curves
 
 
 def fit_sasrec(
@@ -77,26 +80,50 @@ def fit_sasrec(
     return curves
 
 
-def choose_think_scale(model: CAR, data: Histories) -> float:
-    """The weight of the SID levels in the score that ranks validation items best (NDCG@10, full ranking).
+def likeness_of(catalogue: Catalogue, history: int) -> Likeness | None:
+    """The likeness of a catalogue's texts; None where it has no coordinates of them."""
+    return None if catalogue.text_table is None else Likeness(catalogue.text_table, history)
 
-    Ties go to the smaller weight; test items are never looked at. Heads that were not trained get none.
+
+def choose_scales(model: CAR, data: Histories, likeness: Likeness | None) -> tuple[float, float]:
+    """Weights of the SID levels and of likeness that rank validation items best (NDCG@10, full ranking).
+
+    Test items are never looked at. Heads that were not trained get no weight.
     """
-    if not model.config.think_weight:
-        return 0.0
+    thinks = THINK_SCALES if model.config.think_weight else (0.0,)
+
+    def score(prompts: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode():
+            states = model.last_state(pad(prompts, model.config.history))
+            act, full = (rank_scores(model, states, model.config.levels, scale) for scale in (0, 1))
+        return act, full - act  # padding: -inf minus -inf; masked before ranking
+
+    return best_scales(score, data, thinks, likeness)
+
+
+def best_scales(
+    score: Callable[[list[np.ndarray]], tuple[Tensor, Tensor]],
+    data: Histories,
+    thinks: Sequence[float],
+    likeness: Likeness | None,
+) -> tuple[float, float]:
+    """The pair of weights that ranks validation items best; ties go to the smaller ones.
+
+    Args:
+        score: scores [B, N + 1] of prompts, and what a weight of 1 on thinking adds to them.
+        thinks: weights of thinking to choose from.
+    """
     chosen = scored(data)[:SCALE_USERS]
-    gains = dict.fromkeys(THINK_SCALES, 0.0)
+    grid = list(product(thinks, LIKENESS_SCALES if likeness else (0.0,)))
+    gains = dict.fromkeys(grid, 0.0)
     for start in range(0, len(chosen), ROWS):
         group = chosen[start : start + ROWS]
         prompts = [data.train[at] for at in group]
-        with torch.inference_mode():
-            states = model.last_state(pad(prompts, model.config.history))
-            act, full = (rank_scores(model, states, model.config.levels, scale).numpy() for scale in (0, 1))
-        with np.errstate(invalid="ignore"):  # padding: -inf minus -inf; masked before ranking
-            think = full - act
-        for scale in THINK_SCALES:
-            gains[scale] += _gain(act + scale * think, prompts, data.valid[group])
-    return max(THINK_SCALES, key=lambda scale: (round(gains[scale], 9), -scale))
+        base, more = (table.numpy() for table in score(prompts))
+        near = likeness.of(prompts).numpy() if likeness else 0.0
+        for think, like in grid:
+            gains[think, like] += _gain(base + think * more + like * near, prompts, data.valid[group])
+    return max(grid, key=lambda pair: (round(gains[pair], 9), -pair[0], -pair[1]))
 
 
 def _gain(scores: np.ndarray, prompts: list[np.ndarray], targets: np.ndarray) -> float:

@@ -4,10 +4,15 @@ A chunk is `(S1 .. SL, UID)`. *Progressive context fusion*: the input at slot k 
 with the embeddings of the think levels before it. A causal transformer reads the chunks; the hidden state
 at a chunk's last slot predicts *all* tokens of the next chunk through independent heads.
 
+Beyond the paper, and off by default, the act slot may also read the item's text itself: its coordinates on
+the codebook's main axes, through one linear map. Codes say only which cluster a text is in; coordinates say
+the rest, also of an item that has no trained UID row yet (docs/results.md). `uid_dropout` trains for those:
+in every step a share of the items has no UID row, neither as input nor as target.
+
 Two layouts: `full` keeps the L+1 slots as positions (the paper's); `collapsed` keeps only the last slot,
 whose fused input already holds every level, and so reads L+1 times fewer positions.
 
-Shape letters: B batch, T chunks, L levels, K codes, D width, N predicted positions, I items.
+Shape letters: B batch, T chunks, L levels, K codes, D width, N predicted positions, I items, A text axes.
 Not published and settled here by ablation (docs/results.md): think weight, fusion, tying, sizes.
 """
 
@@ -23,6 +28,7 @@ from torch.nn import functional as F
 from car_model.code_sums import CodeSums
 from car_model.cross_entropy import linear_cross_entropy
 from car_model.packing import Packing
+from car_model.text_reader import TextReader
 from car_model.transformer import Transformer, TransformerConfig, initialise
 
 Layout = Literal["collapsed", "full"]
@@ -45,6 +51,8 @@ class CARConfig:
     fusion: Fusion = "sum"
     think_weight: float = 0.1  # alpha: weight of the mean SID cross-entropy; 0 switches thinking off
     tied: bool = True  # heads share the embeddings; the act head sees the fused item vectors
+    text: int = 0  # coordinates of its text that an item's act slot reads
+    uid_dropout: float = 0.0  # share of items without their UID row in a training step
 
     @property
     def slots(self) -> int:
@@ -74,15 +82,18 @@ class CAR(nn.Module):
     Args:
         config: sizes.
         sids: [I + 1, L] codes by UID, row 0 is padding and is never read as an item.
+        text: [I + 1, at least config.text] coordinates of the items' texts by UID, main axes first; needed
+            where config.text is not 0.
     """
 
     sids: Tensor
 
-    def __init__(self, config: CARConfig, sids: Tensor) -> None:
+    def __init__(self, config: CARConfig, sids: Tensor, text: Tensor | None = None) -> None:
         super().__init__()
         check_sids(sids, config.items, config.levels, config.codes)
         self.config = config
         self.register_buffer("sids", sids.long())
+        self.read = TextReader(text, config.items, config.text, config.width) if config.text else None
         self.uid = nn.Embedding(config.items + 1, config.width, padding_idx=0)
         self.code = nn.Embedding(config.levels * config.codes, config.width)  # level l, code c at l*K + c
         self.code_sums = CodeSums()
@@ -98,14 +109,20 @@ class CAR(nn.Module):
         with torch.no_grad():
             self.uid.weight[0].zero_()
 
-    def embed(self, uids: Tensor) -> Tensor:
-        """Fused chunk slots for uids [..., ] -> [..., slots, D] (progressive context fusion)."""
+    def embed(self, uids: Tensor, shown: Tensor | None = None) -> Tensor:
+        """Fused chunk slots for uids [..., ] -> [..., slots, D] (progressive context fusion).
+
+        Args:
+            shown: [I + 1, 1] 1 where an item has its UID row, 0 where not; None: all have.
+        """
         config = self.config
         codes = self.code(self._slots(uids))  # [..., L, D]
+        act = self.uid(uids) if shown is None else self.uid(uids) * shown[uids]  # [..., D]
+        act = act if self.read is None else act + self.read(uids)
         if config.layout == "collapsed" and config.fusion != "gated":  # only the last slot is read
-            last = self.uid(uids) if config.fusion == "none" else self.uid(uids) + codes.sum(dim=-2)
+            last = act if config.fusion == "none" else act + codes.sum(dim=-2)
             return last.unsqueeze(-2)
-        own = torch.cat([codes, self.uid(uids).unsqueeze(-2)], dim=-2)  # [..., L+1, D]
+        own = torch.cat([codes, act.unsqueeze(-2)], dim=-2)  # [..., L+1, D]
         if config.fusion == "none":
             fused = own
         else:
@@ -125,9 +142,9 @@ class CAR(nn.Module):
         packing = Packing.of(uids != 0)
         return packing.unpack(self.packed_hidden(uids, packing))
 
-    def packed_hidden(self, uids: Tensor, packing: Packing) -> Tensor:
+    def packed_hidden(self, uids: Tensor, packing: Packing, shown: Tensor | None = None) -> Tensor:
         """State after each real chunk of uids [B, T], in the packing's order: [N, D]."""
-        x = self.embed(packing.pack(uids))  # [N, slots, D]
+        x = self.embed(packing.pack(uids), shown)  # [N, slots, D]
         states = self.transformer.packed(x.flatten(0, 1), packing.widened(self.config.slots))
         return states.unflatten(0, (-1, self.config.slots))[:, -1]
 
@@ -136,18 +153,19 @@ class CAR(nn.Module):
         weight, bias = self.act_weights()
         return states @ weight.T + bias
 
-    def act_weights(self) -> tuple[Tensor, Tensor]:
+    def act_weights(self, shown: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The act head's rows [I + 1, D] and bias [I + 1]; tied, a row is the item's fused last slot."""
         bias = self.act_bias.index_fill(
             0, torch.zeros(1, dtype=torch.long, device=self.sids.device), -torch.inf
         )
         if not self.config.tied:
             return self.act_head.weight, bias
-        return self.item_vectors(), bias
+        return self.item_vectors(shown), bias
 
-    def item_vectors(self) -> Tensor:
-        """The fused last slot of every UID: [I + 1, D]."""
-        own = self.uid.weight
+    def item_vectors(self, shown: Tensor | None = None) -> Tensor:
+        """The fused last slot of every UID: [I + 1, D]; `shown` as for `embed`."""
+        own = self.uid.weight if shown is None else self.uid.weight * shown
+        own = own if self.read is None else own + self.read.every()
         if self.config.fusion == "none":
             return own
         before = self.code_sums(self.code.weight, self._slots())
@@ -175,12 +193,20 @@ class CAR(nn.Module):
         packing = Packing.of(inputs != 0)
         wanted = packing.pack(targets)  # [N]
         keep = wanted != 0
-        states, wanted = self.packed_hidden(inputs, packing)[keep], wanted[keep]
-        act = linear_cross_entropy(states, *self.act_weights(), wanted)
+        shown = self._shown()
+        states, wanted = self.packed_hidden(inputs, packing, shown)[keep], wanted[keep]
+        act = linear_cross_entropy(states, *self.act_weights(shown), wanted)
         if self.config.think_weight == 0:
             return {"loss": act, "act": act.detach(), "think": torch.zeros((), device=act.device)}
         think = F.cross_entropy(self.think_logits(states).flatten(0, 1), self.sids[wanted].flatten())
         return {"loss": act + self.config.think_weight * think, "act": act.detach(), "think": think.detach()}
+
+    def _shown(self) -> Tensor | None:
+        """Which items have their UID row in this step [I + 1, 1]; None: all, as ever outside training."""
+        share = self.config.uid_dropout
+        if not self.training or not share:
+            return None
+        return (torch.rand(self.config.items + 1, 1, device=self.sids.device) >= share).float()
 
     def last_state(self, uids: Tensor) -> Tensor:
         """State after the last real chunk of each history: [B, T] right-padded, none empty -> [B, D]."""

@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from car_model.bundle import Bundle, popularity_priors
+from car_model.bundle import Bundle, popularity_priors, tables
 from car_model.catalogue import Catalogue, CatalogueError
 from car_model.codebook import Codebook
 from car_model.dataset import Dataset
@@ -24,7 +23,7 @@ class OnboardingError(ValueError):
 def onboard(bundle: Bundle, item_ids: Sequence[str], titles: Sequence[str], vectors: np.ndarray) -> Bundle:
     """Append new items to a bundle: encoded with its codebook, scored through their SIDs.
 
-    Every other item keeps its UID, its SID and its score before normalisation to the last bit.
+    Every other item keeps its UID, its SID and, but for rounding, its score before normalisation.
 
     Args:
         item_ids, titles: [n] of items that the catalogue does not hold.
@@ -37,7 +36,9 @@ def onboard(bundle: Bundle, item_ids: Sequence[str], titles: Sequence[str], vect
     known = [item for item in item_ids if item in bundle.catalogue.uids]
     if known:
         raise CatalogueError(f"item {known[0]!r} is in the catalogue already ({len(known)} such).")
-    return _carried(bundle, bundle.catalogue.appended(item_ids, titles, bundle.codebook.encode(vectors)))
+    text = None if bundle.catalogue.text is None else bundle.codebook.coordinates(vectors)
+    sids = bundle.codebook.encode(vectors)
+    return _carried(bundle, bundle.catalogue.appended(item_ids, titles, sids, text))
 
 
 def carry_on(bundle: Bundle, dataset: Dataset, codebook_folder: Path, catalogue: Catalogue) -> Bundle:
@@ -63,6 +64,6 @@ def carry_on(bundle: Bundle, dataset: Dataset, codebook_folder: Path, catalogue:
 
 def _carried(bundle: Bundle, catalogue: Catalogue) -> Bundle:
     config = replace(bundle.model.config, items=catalogue.size)
-    model = CAR(config, torch.from_numpy(catalogue.sid_table))
+    model = CAR(config, *tables(catalogue))
     warm_start(model, catalogue, bundle.model, bundle.catalogue, aligned=True)
     return replace(bundle, catalogue=catalogue, model=model.eval())

@@ -48,13 +48,15 @@ class CodebookConfig:
 
     Attributes:
         codes: codes a level; 0 follows the catalogue's size (`default_codes`).
-        axes: main axes kept of the vectors; more than there are means all.
+        axes: main axes of the vectors that codes are made on; more than there are means all.
+        text_axes: main axes that items' texts are compared on, those among them.
     """
 
     levels: int = 4
     codes: int = 0
     seed: int = 0
     axes: int = 32
+    text_axes: int = 128
 
 
 def fit(vectors: np.ndarray, encoder: EncoderSpec, template: str, config: CodebookConfig) -> Codebook:
@@ -71,10 +73,11 @@ def fit(vectors: np.ndarray, encoder: EncoderSpec, template: str, config: Codebo
     _check(vectors, config, codes)
     rows = _sample(vectors, SAMPLE * codes, config.seed)
     with threadpool_limits(limits=1):  # sums over threads come in any order: one thread, one result
-        mean, axes = _main_axes(rows, config.axes)
-        thorough = len(rows) * len(axes) * codes <= THOROUGH
+        mean, axes = _main_axes(rows, max(config.axes, config.text_axes))
+        coded = axes[: config.axes]
+        thorough = len(rows) * len(coded) * codes <= THOROUGH
         number = np.float64 if thorough else np.float32
-        rest = (rows.astype(number) - mean) @ axes.astype(number).T
+        rest = (rows.astype(number) - mean) @ coded.astype(number).T
         centroids = []
         for level in range(config.levels):
             centres, chosen = (_fit_level if thorough else _grow_level)(rest, codes, config.seed + level)

@@ -11,6 +11,7 @@ from car_model.model import CARConfig, Fusion, Layout
 from car_model.training import Batching, Precision, TrainConfig
 
 SIZES = ("width", "layers", "heads", "history", "dropout")
+CHUNK = ("layout", "fusion", "think_weight", "tied", "text", "uid_dropout")
 BUDGET = (
     *("epochs", "batch_size", "batching", "learning_rate", "weight_decay", "warmup"),
     *("patience", "seed", "threads", "precision"),
@@ -34,6 +35,8 @@ class Recipe(BaseModel):
     fusion: Fusion = "sum"
     think_weight: float = Field(0.1, ge=0)
     tied: bool = True
+    text: int = Field(0, ge=0)
+    uid_dropout: float = Field(0.0, ge=0, lt=1)
     epochs: int = Field(20, ge=1)
     batch_size: int = Field(64, ge=1)
     batching: Batching = "length"
@@ -48,7 +51,7 @@ class Recipe(BaseModel):
 
     def car(self, items: int, levels: int, codes: int) -> CARConfig:
         """CAR's configuration for a catalogue."""
-        own = self.model_dump(include={*SIZES, "layout", "fusion", "think_weight", "tied"})
+        own = self.model_dump(include={*SIZES, *CHUNK})
         return CARConfig(items=items, levels=levels, codes=codes, **own)
 
     def sasrec(self, items: int) -> SASRecConfig:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from car_model.bundle import Bundle
 from car_model.explain import Explainer
+from car_model.likeness import Likeness
 from car_model.model import CAR
 from car_model.request import Request, RequestError, parse
 from car_model.sequences import pad
@@ -50,6 +51,8 @@ class Recommender:
         self.model = bundle.model.eval()
         self.levels = bundle.codebook.levels
         self.codebook = bundle.codebook.version  # hashes every array: once, not an answer
+        text = bundle.catalogue.text_table if bundle.likeness_scale else None
+        self._likeness = None if text is None else Likeness(text, self.model.config.history)
         self._explainer = Explainer(bundle)
 
     @classmethod
@@ -58,7 +61,7 @@ class Recommender:
         return cls(Bundle.load(Path(folder)), release)
 
     def scores(self, histories: Sequence[np.ndarray], thinking: int | None = None) -> Tensor:
-        """Scores of every UID: log P(UID) + scale * sum of log P(SID) over the first `thinking` levels.
+        """Scores of every UID: what `rank_scores` says, and the weighted likeness of its text.
 
         Args:
             histories: B sequences of UIDs, oldest first, none empty.
@@ -69,7 +72,8 @@ class Recommender:
         """
         with torch.inference_mode():
             states = self._states(histories)
-            return self._combine(states, self.levels if thinking is None else thinking)
+            scores = self._combine(states, self.levels if thinking is None else thinking)
+            return self._with_likeness(scores, histories)
 
     def answer(self, body: Any) -> dict[str, Any]:
         """Answer one request (DESIGN: serving request).
@@ -94,11 +98,16 @@ class Recommender:
     def _combine(self, states: Tensor, thinking: int) -> Tensor:
         return rank_scores(self.model, states, thinking, self.bundle.think_scale)
 
+    def _with_likeness(self, scores: Tensor, histories: Sequence[np.ndarray]) -> Tensor:
+        if self._likeness is None:
+            return scores
+        return scores + self.bundle.likeness_scale * self._likeness.of(histories)
+
     def _ranked(self, request: Request, history: np.ndarray) -> list[dict[str, Any]]:
         with torch.inference_mode():
             states = self._states([history])
             thinking = self.levels if request.thinking is None else request.thinking
-            scores = self._combine(states, thinking)[0]
+            scores = self._with_likeness(self._combine(states, thinking), [history])[0]
             scores[torch.from_numpy(self._masked(request, history))] = -torch.inf
             top = torch.topk(scores, min(request.k + MARGIN, len(scores)))
             found = [

@@ -89,7 +89,12 @@ def tokenize(
         codebook = taken.codebook if mode == "reuse" else refresh(taken.codebook, vectors, config.seed)
     sids, residual = codebook.residuals(vectors)
     items = dataset.items
-    catalogue = Catalogue(items["item_id"].astype(str).tolist(), items["title"].astype(str).tolist(), sids)
+    catalogue = Catalogue(
+        items["item_id"].astype(str).tolist(),
+        items["title"].astype(str).tolist(),
+        sids,
+        text=codebook.coordinates(vectors),
+    )
     spread = codebook.spread(vectors)
     health = codebook_health(sids, residual, spread, codebook.codes)
     if parent:
@@ -121,16 +126,18 @@ def _same_encoder(loaded: Encoder, words: str, parent: Parent) -> Encoder:
     return replace(loaded, spec=theirs)
 
 
-def _handed_on(parent: Parent, codebook: Codebook) -> np.ndarray:
-    """SIDs [N, levels] of the parent's items under a new codebook, as far as the old SIDs tell their vectors.
+def _handed_on(parent: Parent, codebook: Codebook) -> tuple[np.ndarray, np.ndarray]:
+    """SIDs [N, levels] and texts [N, A] of the parent's items under a new codebook, as far as it knows them.
 
-    Of an encoder that is another one nothing is known: those items get the SID of an average one.
+    Of an encoder that is another one nothing is known: those items get what an average one has.
     """
-    if codebook.version == parent.codebook.version:
-        return parent.catalogue.sids
-    if codebook.encoder == parent.codebook.encoder:
-        return codebook.encode(parent.codebook.decode(parent.catalogue.sids))
-    return np.repeat(codebook.encode(codebook.mean[None]), parent.catalogue.size, axis=0)
+    old, known = parent.codebook, parent.catalogue
+    if codebook.encoder == old.encoder:
+        vectors = old.decode(known.sids) if known.text is None else old.rebuild(known.text)
+    else:
+        vectors = np.repeat(codebook.mean[None], known.size, axis=0)
+    sids = known.sids if codebook.version == old.version else codebook.encode(vectors)
+    return sids, codebook.coordinates(vectors)
 
 
 def _lineage(parent: Parent | None, catalogue: Catalogue, mode: Mode) -> dict[str, Any]:

@@ -7,6 +7,7 @@ process calls `train` alike, and they train one model together (car_model/distri
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -251,8 +252,10 @@ class _Run:
 
     def _digest(self, start: str) -> str:
         """What a state must have been made from to be resumed."""
-        sids = getattr(self.model, "sids", None)
-        table = None if sids is None else sids.tolist()
+        sids, reader = getattr(self.model, "sids", None), getattr(self.model, "read", None)
+        table: Any = None if sids is None else sids.tolist()
+        if reader is not None:
+            table = [table, hashlib.sha256(reader.text.cpu().numpy().tobytes()).hexdigest()]
         sequences = [seq.tolist() for seq in self.data.train]
         settings = [asdict(self.config), asdict(self.asked.config)]
         begun = [start] if start else []

@@ -1,11 +1,12 @@
 """Warm start: a new model begins with what its parent release has learned.
 
-An item that both catalogues hold keeps its *fused* vector (UID row plus code rows), whatever became of its
-SID: so the new model begins by answering as the parent does. Where the codes keep their meaning (a codebook
-that was reused or refreshed) the code rows are the parent's, and a UID row takes up what a changed SID would
-alter. Where they do not (a new fit), the code rows are the means of what the items' old codes said, level by
-level. A new item has no UID row yet: it starts from its codes alone, which is also how it is scored without
-training.
+An item that both catalogues hold keeps its *fused* vector (UID row, code rows and what its text adds),
+whatever became of its SID and its text: so the new model begins by answering as the parent does. Where the
+codes keep their meaning (a codebook that was reused or refreshed) code rows and text map are the parent's,
+and a UID row takes up what a changed SID or text would alter. Where they do not (a new fit), the code rows
+are the means of what the items' old codes said, level by level, and the text map is the one that best says
+of the new coordinates what the old one said. A new item has no UID row yet: it starts from its codes and its
+text alone, which is also how it is scored without training.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from car_model.model import CAR
 ROWS = {"uid.weight", "act_bias", "act_head.weight"}  # one row a UID
 CODES = {"code.weight", "think_bias", "think_head.weight"}  # one row a code
 MOST = 0.5  # of the items may have another first code where codes are aligned
-FREE = {"items", "dropout", "think_weight"}  # what may differ between parent and child
+FREE = {"items", "dropout", "think_weight", "uid_dropout"}  # what may differ between parent and child
 
 
 class WarmStartError(ValueError):
@@ -67,8 +68,8 @@ def warm_start(
                 weight.copy_(theirs[name]) if aligned else weight.zero_()
             elif name != "sids":
                 weight.copy_(theirs[name])
-        if model.config.fusion == "sum" and here:
-            _keep_vectors(model, here, parent, there, aligned)
+        if here:
+            _keep_vectors(model, torch.tensor(here), parent, torch.tensor(there), aligned)
     return Kept(len(here), catalogue.size - len(here), aligned)
 
 
@@ -96,13 +97,19 @@ def _check(model: CAR, parent: CAR, aligned: bool) -> None:
             )
 
 
-def _keep_vectors(model: CAR, here: list[int], parent: CAR, there: list[int], aligned: bool) -> None:
-    """Let kept items' UID rows make up for what codes say otherwise than the parent's did."""
-    before = parent.code(parent._slots(torch.tensor(there))).sum(dim=1)  # [n, D]
-    if not aligned:
-        _mean_codes(model, torch.tensor(here), before)
-    now = model.code(model._slots(torch.tensor(here))).sum(dim=1)
-    model.uid.weight[here] += before - now
+def _keep_vectors(model: CAR, here: Tensor, parent: CAR, there: Tensor, aligned: bool) -> None:
+    """Let kept items' UID rows make up for what codes and texts say otherwise than the parent's did."""
+    if model.config.fusion == "sum":
+        before = parent.code(parent._slots(there)).sum(dim=1)  # [n, D]
+        if not aligned:
+            _mean_codes(model, here, before)
+        model.uid.weight[here] += before - model.code(model._slots(here)).sum(dim=1)
+    if model.read is not None and parent.read is not None:
+        before = parent.read(there)
+        if not aligned:
+            read = model.read.text[here] * model.read.scale  # [n, A]
+            model.read.map.weight.copy_(torch.linalg.lstsq(read, before, driver="gelsd").solution.T)
+        model.uid.weight[here] += before - model.read(here)
 
 
 def _mean_codes(model: CAR, uids: Tensor, said: Tensor) -> None:

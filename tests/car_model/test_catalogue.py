@@ -91,13 +91,13 @@ def test_an_item_that_comes_back_has_its_old_uid() -> None:
 
 def test_retired_items_can_get_sids_of_a_new_codebook() -> None:
     old = catalogue(["a", "b"])
-    new = old.continued(catalogue(["b"]), retired_sids=old.sids + 1)
+    new = old.continued(catalogue(["b"]), (old.sids + 1, None))
     assert new.sids.tolist() == [[1, 2, 3], [0, 1, 2]]
 
 
 def test_retired_items_survive_saving_and_change_the_digest(tmp_path: Path) -> None:
     old = catalogue(["a", "b"])
-    gone = old.continued(catalogue(["b"]), retired_sids=old.sids)
+    gone = old.continued(catalogue(["b"]), (old.sids, None))
     same = Catalogue(gone.item_ids, gone.titles, gone.sids)
     gone.save(tmp_path / "catalogue.parquet")
     back = Catalogue.load(tmp_path / "catalogue.parquet")

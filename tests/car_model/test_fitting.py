@@ -12,13 +12,13 @@ import torch
 from car_model.bundle import Bundle
 from car_model.checkpoint import weights_digest
 from car_model.dataset import Dataset
-from car_model.fitting import THINK_SCALES, choose_think_scale, fit_car, fit_sasrec
+from car_model.fitting import LIKENESS_SCALES, THINK_SCALES, choose_scales, fit_car, fit_sasrec, likeness_of
 from car_model.metrics import per_user, ranks_of
 from car_model.recipe import parse_recipe
 from car_model.recommend import Recommender
 from car_model.sequences import Histories
 from tests.car_model.builders import tiny_dataset
-from tests.fixtures import ITEMS, tiny_histories
+from tests.fixtures import ITEMS, tiny_histories, tiny_vectors
 
 RECIPE = parse_recipe({"width": 16, "layers": 1, "history": 10, "epochs": 2, "threads": 1})
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -57,21 +57,41 @@ def test_the_scale_that_ranks_best_is_chosen() -> None:
     gains = {scale: round(slow_gain(parts, data, scale), 6) for scale in THINK_SCALES}
     best = max(gains.values())
     assert gains[0.0] < best
-    assert choose_think_scale(parts.model, data) == min(
-        scale for scale, gain in gains.items() if gain == best
+    assert choose_scales(parts.model, data, None) == (
+        min(scale for scale, gain in gains.items() if gain == best),
+        0.0,
     )
 
 
-def test_ties_go_to_the_smaller_scale(parts: Bundle) -> None:
-    data = tiny_histories()
+def with_texts(parts: Bundle) -> Bundle:
+    """Texts that lie together by genre, the films of one genre each somewhere else."""
+    return replace(parts, catalogue=replace(parts.catalogue, text=tiny_vectors(ITEMS)))
+
+
+def test_both_weights_are_chosen_together(parts: Bundle) -> None:
+    told, data = with_texts(parts), tiny_histories()
+    gains = {
+        (think, like): round(slow_gain(replace(told, likeness_scale=like), data, think), 6)
+        for think in THINK_SCALES
+        for like in LIKENESS_SCALES
+    }
+    best = max(gains.values())
+    assert gains[0.0, 0.0] < best
+    chosen = choose_scales(told.model, data, likeness_of(told.catalogue, 10))
+    assert chosen == min(pair for pair, gain in gains.items() if gain == best)
+
+
+def test_ties_go_to_the_smaller_scales(parts: Bundle) -> None:
+    told, data = with_texts(parts), tiny_histories()
     blind = replace(data, valid=np.zeros_like(data.valid))
-    assert choose_think_scale(parts.model, blind) == 0.0
+    assert choose_scales(told.model, blind, likeness_of(told.catalogue, 10)) == (0.0, 0.0)
 
 
 def test_test_items_are_never_looked_at(parts: Bundle) -> None:
-    data = tiny_histories()
+    told, data = with_texts(parts), tiny_histories()
+    like = likeness_of(told.catalogue, 10)
     other = replace(data, test=np.roll(data.test, 7))
-    assert choose_think_scale(parts.model, other) == choose_think_scale(parts.model, data)
+    assert choose_scales(told.model, other, like) == choose_scales(told.model, data, like)
 
 
 def test_a_dataset_becomes_a_bundle_that_serves(parts: Bundle, dataset: Dataset, tmp_path: Path) -> None:

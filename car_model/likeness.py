@@ -1,0 +1,38 @@
+"""How like an item's text is to what a history holds: the cosine to the nearest of its texts.
+
+Codes say which cluster a text is in, and a model of some tens of dimensions says what is bought after what.
+Neither says "this is the refill of what was bought last month". The nearest text does, also of an item that
+nobody has bought yet. It joins the ranking with one weight, chosen on validation (`fitting.choose_scales`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Likeness:
+    """Cosines of items' texts to the nearest text of a history.
+
+    Args:
+        text: [N + 1, A] coordinates by UID (`Catalogue.text_table`); row 0 is padding.
+        history: how many of the latest items count, as for the model.
+    """
+
+    def __init__(self, text: np.ndarray, history: int) -> None:
+        self.rows = F.normalize(
+            torch.from_numpy(text).float(), dim=-1
+        )  # a text without a direction is like none
+        self.history = history
+
+    def of(self, histories: Sequence[np.ndarray]) -> Tensor:
+        """Likeness [B, N + 1] of every UID to B histories of UIDs, none empty: -1 to 1; 0 for padding."""
+        return torch.stack([self._one(history[-self.history :]) for history in histories])
+
+    def _one(self, history: np.ndarray) -> Tensor:
+        """[N + 1]; one history at a time: never [B, T, N], and no answer depends on its batch."""
+        return (self.rows[torch.from_numpy(np.asarray(history))] @ self.rows.T).amax(dim=0)
