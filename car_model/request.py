@@ -19,7 +19,7 @@ def _whole(value: Any) -> Any:
     )  # JSON has one number type
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
+WHOLE = BeforeValidator(_whole)  # outermost: a bound around it would be missing from the JSON schema
 ItemId = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
 Items = Annotated[list[ItemId], Field(max_length=MAX_HISTORY, fail_fast=True)]
 
@@ -36,9 +36,9 @@ class Request(BaseModel):
     history: Annotated[
         Items, Field(description="Item ids, oldest first; unknown ones are skipped and reported.")
     ]
-    k: Annotated[Whole, Field(ge=1, le=MAX_K, description="How many items to recommend.")] = 10
+    k: Annotated[int, Field(ge=1, le=MAX_K, description="How many items to recommend."), WHOLE] = 10
     thinking: Annotated[
-        Annotated[Whole, Field(ge=0)] | None,
+        Annotated[int, Field(ge=0), WHOLE] | None,
         Field(description="How many semantic levels join the item's own score; none means all there are."),
     ] = None
     exclude: Annotated[Items, Field(description="Item ids that must not be recommended.")] = []

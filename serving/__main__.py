@@ -10,9 +10,12 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from serving.archive import ArchiveError
 from serving.deploy import curl_line, restore
+from serving.openapi import as_yaml
 from serving.process import ours
 from serving.server import TorchServe
+from serving.settings import LOOPBACK
 from serving.state import ServingError, StateDir, read_json
 
 app = typer.Typer(help="Look after the TorchServe of this machine.", no_args_is_help=True)
@@ -100,11 +103,42 @@ def curl(history: str = "", k: int = 10, state: State = DEFAULT_STATE) -> None:
     typer.echo(curl_line(TorchServe.attach(state), {"history": items, "k": k}))
 
 
+@app.command()
+def asgi(
+    archive: Annotated[Path | None, typer.Option(help="A model archive; default: the deployed one.")] = None,
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8080,
+    host: Annotated[str, typer.Option(help="Address to listen on; there are no keys here.")] = LOOPBACK,
+    state: State = DEFAULT_STATE,
+) -> None:
+    """Serve the same answers without TorchServe, until Ctrl-C."""
+    from serving.asgi import serve  # noqa: PLC0415 - the other commands need no web server
+
+    serve(archive or deployed_archive(StateDir.at(state)), port, host)
+
+
+@app.command()
+def openapi() -> None:
+    """Print the API as an OpenAPI 3.1 document."""
+    typer.echo(as_yaml(), nl=False)
+
+
+def deployed_archive(state: StateDir) -> Path:
+    """The archive that was deployed last.
+
+    Raises:
+        ServingError: where nothing was.
+    """
+    record = read_json(state.deployed)
+    if record is None:
+        raise ServingError(f"Nothing was deployed to {state.root} yet; name an archive with --archive.")
+    return state.store / str(record["archive"])
+
+
 def main() -> None:
     """Run the command line; a serving error is one sentence on stderr and exit code 1."""
     try:
         app()
-    except ServingError as error:
+    except (ServingError, ArchiveError) as error:
         Console(stderr=True).print(str(error), style="red", markup=False, highlight=False)
         raise SystemExit(1) from error
 

@@ -1,0 +1,106 @@
+"""The second shell: an ASGI app around the very functions that TorchServe's handler calls.
+
+It answers every body with the bytes that TorchServe answers (a test holds both to it), so leaving TorchServe
+means starting another process and nothing else. One thread runs the model; requests beyond the queue get 503.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import zipfile
+from pathlib import Path
+
+import torch
+import uvicorn
+from anyio import CapacityLimiter, to_thread
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from car_model.recommend import Recommender
+from serving.answering import OK, respond
+from serving.archive import read_archive
+from serving.openapi import PATH, document
+from serving.parsing import MAX_BODY_BYTES
+from serving.settings import LOOPBACK
+
+MAX_READ_BYTES = 4 * MAX_BODY_BYTES  # as TorchServe's max_request_size: beyond it nothing is read
+TOO_LARGE, UNAVAILABLE = 413, 503
+QUEUE = 100  # requests that wait, as TorchServe's job_queue_size
+HEALTH = b'{"history": [], "k": 1}'
+
+
+class App:
+    """Routes of one recommender."""
+
+    def __init__(self, recommender: Recommender, queue: int = QUEUE) -> None:
+        self.recommender = recommender
+        self.queue = queue
+        self.limiter = CapacityLimiter(1)
+        self.openapi = json.dumps(document()).encode()
+
+    def starlette(self) -> Starlette:
+        """The ASGI application."""
+        routes = [
+            Route(PATH, self.predict, methods=["POST"]),
+            Route("/ping", self.ping),
+            Route("/openapi.json", self.describe),
+        ]
+        return Starlette(routes=routes)
+
+    async def predict(self, request: Request) -> Response:
+        """Answer a body."""
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_READ_BYTES:
+                return _refuse(TOO_LARGE, f"The body has more than {MAX_READ_BYTES} bytes.")
+        return await self._answer(bytes(body))
+
+    async def ping(self, request: Request) -> Response:
+        """Whether the model answers, not merely the process."""
+        answer = await self._answer(HEALTH)
+        if answer.status_code != OK:
+            return answer
+        return _json(OK, json.dumps({"status": "Healthy", "release": self.recommender.release}).encode())
+
+    async def describe(self, request: Request) -> Response:
+        """The OpenAPI document."""
+        return _json(OK, self.openapi)
+
+    async def _answer(self, body: bytes) -> Response:
+        if self.limiter.statistics().tasks_waiting >= self.queue:
+            return _refuse(UNAVAILABLE, "Too many requests wait already; ask again.")
+        status, answer = await to_thread.run_sync(respond, self.recommender, body, limiter=self.limiter)
+        return _json(status, answer)
+
+
+def load(archive: Path) -> Recommender:
+    """The recommender within a model archive.
+
+    Raises:
+        ArchiveError: where the file is not one of our archives.
+        BundleError and the like: where the bundle in it does not load.
+    """
+    release = read_archive(archive).release
+    with tempfile.TemporaryDirectory(prefix="car-asgi-") as folder, zipfile.ZipFile(archive) as opened:
+        opened.extractall(folder, [name for name in opened.namelist() if name.startswith("bundle/")])
+        return Recommender.load(Path(folder) / "bundle", release)
+
+
+def serve(archive: Path, port: int, host: str = LOOPBACK, threads: int = 1) -> None:
+    """Serve an archive until the process is told to stop; what is under way then is still answered."""
+    torch.set_num_threads(threads)
+    app = App(load(archive)).starlette()
+    uvicorn.run(app, host=host, port=port, log_level=logging.WARNING, access_log=False, server_header=False)
+
+
+def _refuse(status: int, sentence: str) -> Response:
+    return _json(status, json.dumps({"error": sentence, "status": status}).encode())
+
+
+def _json(status: int, body: bytes) -> Response:
+    return Response(body, status, media_type="application/json")

@@ -1,0 +1,102 @@
+"""The OpenAPI document: valid, the one in the repository, and telling the truth in both directions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from openapi_spec_validator import OpenAPIV31SpecValidator, validate
+
+import serving
+from car_model.recommend import Recommender
+from serving.answering import respond
+from serving.openapi import as_yaml, document
+from tests.fixtures import tiny_parts
+from tests.serving.conformity import DOCUMENT, OPERATION, REQUEST, conforms, named
+from tests.serving.hostile import bodies, good, seeded
+
+LEVELS = 3
+ITEM = st.sampled_from(["i1", "i2", "i47", "none such", "", "x" * 256, "x" * 257])
+LEAF = st.none() | st.booleans() | st.sampled_from([0, 1, 3, 100, 101, -1, 2.0, 2.5]) | ITEM
+VALUE = LEAF | st.lists(LEAF, max_size=3)
+NEAR_REQUEST = st.dictionaries(
+    st.sampled_from(["history", "k", "thinking", "exclude", "candidates", "explain", "other"]), VALUE
+).map(lambda fields: {"history": ["i1"], **fields})
+
+
+@pytest.fixture(scope="module")
+def recommender() -> Recommender:
+    return Recommender(tiny_parts(epochs=1), release="r1")
+
+
+def ask(recommender: Recommender, value: Any) -> tuple[int, Any]:
+    status, body = respond(recommender, json.dumps(value).encode())
+    return status, json.loads(body)
+
+
+def test_it_is_valid_openapi() -> None:
+    validate(document(), cls=OpenAPIV31SpecValidator)
+    assert document()["openapi"].startswith("3.1")
+
+
+def test_the_file_is_what_the_code_says() -> None:
+    """Where this fails: python -m serving openapi > serving/openapi.yaml, and read the diff."""
+    assert Path(serving.__file__).with_name("openapi.yaml").read_text("utf-8") == as_yaml()
+    assert yaml.safe_load(as_yaml()) == document()
+
+
+@settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(NEAR_REQUEST)
+def test_what_the_document_allows_is_answered_and_nothing_else(
+    recommender: Recommender, request_: dict
+) -> None:
+    status, answer = ask(recommender, request_)
+    thinks = request_.get("thinking")
+    beyond = isinstance(thinks, int | float) and not isinstance(thinks, bool) and thinks > LEVELS
+    assert (status == 200) == (named("Request").is_valid(request_) and not beyond)
+    assert conforms(status, answer)
+
+
+def test_the_documents_examples_are_answered(recommender: Recommender) -> None:
+    for example in OPERATION["requestBody"]["content"]["application/json"]["examples"].values():
+        assert REQUEST.is_valid(example["value"])
+        status, answer = ask(recommender, example["value"])
+        assert status == 200
+        assert all("error" not in entry for entry in answer.get("answers", [answer]))
+
+
+def test_every_field_of_an_answer_is_in_the_document_and_used(recommender: Recommender) -> None:
+    """A schema that forbids nothing proves nothing: every field is met, and a strange one refused."""
+    schemas, rng = DOCUMENT["components"]["schemas"], seeded(3)
+    met: dict[str, set[str]] = {"Answer": set(), "Item": set(), "Step": set(), "Cause": set(), "Error": set()}
+    for request in [good(rng) for _ in range(60)] + [{"history": [], "k": 0}]:
+        status, answer = ask(recommender, request)
+        assert conforms(status, answer)
+        assert not conforms(status, {**answer, "strange": 1})
+        met["Answer" if status == 200 else "Error"] |= set(answer)
+        for item in answer.get("items", []):
+            met["Item"] |= set(item)
+            for name, parts in (("Step", item.get("path", [])), ("Cause", item.get("because", []))):
+                met[name] |= {field for part in parts for field in part}
+    assert met == {name: set(schemas[name]["properties"]) for name in met}
+
+
+def test_hostile_bodies_get_what_the_document_says(recommender: Recommender) -> None:
+    statuses = set()
+    for body in bodies(1500, seed=2):
+        status, answer = respond(recommender, body)
+        assert conforms(status, json.loads(answer)), (body[:200], answer[:300])
+        statuses.add(status)
+    assert statuses == {200, 400}
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.binary(max_size=80) | st.text(max_size=80).map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_any_bytes_get_what_the_document_says(recommender: Recommender, body: bytes) -> None:
+    status, answer = respond(recommender, body)
+    assert conforms(status, json.loads(answer))
