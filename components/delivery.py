@@ -111,17 +111,17 @@ def _read(report: Path) -> dict[str, Any]:
 def _archive(
     store: ObjectStore, entry: Entry, proofs: list[Proof], state: StateDir, folder: Path
 ) -> tuple[Path, str]:
-    """A validated archive and its digest: the one that the server has, else made of the bundle."""
-    wanted = {proof.archive_sha256 for proof in proofs}
+    """A validated archive and its digest: made of the bundle, unless the server has the newest already."""
+    newest = proofs[0].archive_sha256
     for kept in state.store.glob("*.mar"):
-        if (digest := file_digest(kept)) in wanted:  # a copy: the server's own may go while it rolls over
-            return Path(shutil.copyfile(kept, folder / ARCHIVE)), digest
+        if file_digest(kept) == newest:  # a copy: the server's own may go while it rolls over
+            return Path(shutil.copyfile(kept, folder / ARCHIVE)), newest
     manifest = fetch_release(store, entry.release, folder / "bundle", entry.manifest_sha256)
     try:
         return rebuild(folder / "bundle", folder / "made", entry.release, proofs)
     except OutdatedProofError as error:
         stored = manifest.evidence.get(ARCHIVE)
-        if stored and stored.sha256 in wanted:
+        if stored and stored.sha256 in {proof.archive_sha256 for proof in proofs}:
             return fetch_evidence(store, manifest, ARCHIVE, folder / ARCHIVE), stored.sha256
         raise DeployError(_advice(store, entry.release, error)) from error
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from car_model.digests import file_digest
 from car_model.recommend import Recommender
-from components.delivery import deploy_channel, keep_report, read_proofs
+from components.delivery import deploy_channel, keep_report, read_proofs, validate_release
 from components.delivery_cli import delivery
 from registry.bundle import release_digest
 from registry.channel import promote, rollback, stage
@@ -177,6 +177,9 @@ def test_a_release_that_holds_its_archive_is_served_from_it_where_need_be(
     deployed = deploy_channel(store, "production", serving, "ann")
     assert deployed.version == read_archive(archive).version
     assert (read_json(StateDir.at(serving).deployed) or {})["sha256"] == file_digest(archive)
+    # Validated by this code, it is served as this code makes it, although the server has the other one.
+    report = validate_release(store, release, "ann")
+    assert deploy_channel(store, "production", serving, "ann").version == report.version
 
 
 def test_settings_that_were_validated_are_those_that_are_served(
