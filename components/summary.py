@@ -19,7 +19,7 @@ from registry.store import open_store
 from serving.deploy import curl_line
 from serving.server import TorchServe
 from serving.state import ServingError
-from validation.gate import ConditionResult, Verdict, load_verdict
+from validation.gate import Verdict, load_verdict
 
 METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
 MODELS = {
@@ -64,7 +64,7 @@ class Summary:
         if self.serving and entry:
             self._answer(entry)
         self._quality(evaluation)
-        self._gate(verdict.conditions)
+        self._gate(verdict)
         self._versions(entry)
         if self.serving:
             server = TorchServe.attach(self.serving)
@@ -73,7 +73,7 @@ class Summary:
 
     def _blocked(self, verdict: Verdict, evaluation: Mapping[str, Any]) -> None:
         self._quality(evaluation)
-        self._gate(verdict.conditions)
+        self._gate(verdict)
         self.console.print("Not promoted. What production serves is unchanged. Failing:", style="bold red")
         for one in verdict.blockers:
             self.console.print(f"  {one.name}: {one.detail}", markup=False)
@@ -112,14 +112,16 @@ class Summary:
             if found := evaluation["paired"].get(rival):
                 self.console.print(f"  CAR against {MODELS[rival]}, NDCG@10: {_difference(found['ndcg@10'])}")
 
-    def _gate(self, conditions: tuple[ConditionResult, ...]) -> None:
+    def _gate(self, verdict: Verdict) -> None:
         table = _table("Gate", "Value", "Must be", "Fails", "Verdict")
-        for one in conditions:
+        for one in verdict.conditions:
             value = "" if one.value is None else f"{one.value:.4g}"
             colour = COLOURS[one.verdict]
-            verdict = f"[{colour}]{one.verdict}[/{colour}]"
-            table.add_row(_plain(one.name), value, _plain(one.bound), one.severity, verdict)
+            badge = f"[{colour}]{one.verdict}[/{colour}]"
+            table.add_row(_plain(one.name), value, _plain(one.bound), one.severity, badge)
         self.console.print(table)
+        for forced in verdict.forced:
+            self.console.print(forced.sentence, style="bold red" if forced.in_use else "yellow", markup=False)
 
     def _versions(self, entry: Entry | None) -> None:
         if entry:

@@ -84,15 +84,22 @@ def _activity(now: DataProfile, before: DataProfile) -> Figures:
 
 
 def _popularity(before: DataProfile, shares: Mapping[str, float]) -> Figures:
-    """Places are production's most popular items and one for all others: what is not told apart there can
-    only make the distance smaller than it is among all items, never greater."""
+    """Places are production's most popular items, those that rose among them since, and all others.
+
+    What is not told apart can only make the distance smaller than it is among all items, never greater; the
+    same holds for the share that the risen had, which is taken to be as near to today's as it can have been.
+    """
     if before.popular is None:
-        return {"items": None, "now": None, "before": None, "distance": None}
+        return {"items": None, "now": None, "before": None, "risen": None, "distance": None}
     old, new = list(before.popular.values()), [shares.get(item, 0.0) for item in before.popular]
-    ends = [(part, max(0.0, 1.0 - sum(part))) for part in (new, old)]
+    others = [max(0.0, 1.0 - sum(part)) for part in (old, new)]
+    risen = [share for item, share in shares.items() if share > min(old) and item not in before.popular]
+    now = min(sum(risen), others[1])
+    most = min(len(risen) * min(old), others[0] * now / others[1]) if others[1] else 0.0
     return {
         "items": len(old),
         "now": round(sum(new), 6),
         "before": round(sum(old), 6),
-        "distance": js_distance(*([*part, rest] for part, rest in ends)),
+        "risen": {"items": len(risen), "now": round(now, 6), "before_at_most": round(most, 6)},
+        "distance": js_distance([*old, most, others[0] - most], [*new, now, others[1] - now]),
     }

@@ -44,9 +44,9 @@ def drift_rows(drift: Mapping[str, Any]) -> list[Row]:
     if newest := tree(drift, "newest"):
         rows.append(_newest(newest))
     if activity := tree(drift, "activity"):
-        rows.append(("Spread over users", "", "", _distance(activity)))
+        rows.append(("Spread of interactions over users", "see below", "see below", _distance(activity)))
     if popularity := tree(drift, "popularity"):
-        rows.append(_popularity(popularity))
+        rows += [_popularity(popularity), *_risen(tree(popularity, "risen"))]
     return rows
 
 
@@ -83,6 +83,14 @@ def _popularity(popularity: Mapping[str, Any]) -> Row:
     name = "Spread over items" if items is None else f"Share of production's {items:,.0f} most popular items"
     before, now = (NONE if one is None else percent(one, 1) for one in held)
     return name, before, now, _distance(popularity)
+
+
+def _risen(risen: Mapping[str, Any]) -> list[Row]:
+    items, now, most = (number(risen.get(key)) for key in ("items", "now", "before_at_most"))
+    if not items or now is None or most is None:
+        return []
+    name = f"Share of {items:,.0f} items that have become as popular as these"
+    return [(name, f"at most {percent(most, 1)}", percent(now, 1), "")]
 
 
 def _distance(spread: Mapping[str, Any]) -> str:

@@ -196,6 +196,14 @@ def with_forced(*forced):
     return ReportInputs({}, verdict)
 
 
+def test_items_that_became_popular_are_told(tmp_path):
+    risen = {"items": 3, "now": 0.0786, "before_at_most": 0.0041}
+    drift = {"popularity": {"items": 100, "before": 0.4, "now": 0.35, "risen": risen, "distance": 0.25}}
+    told = words(rendered(ReportInputs({"drift": drift}, {}), tmp_path))
+    assert "most popular items 40.0 % 35.0 % distance 0.250" in told
+    assert "Share of 3 items that have become as popular as these at most 0.4 % 7.9 %" in told
+
+
 def test_a_champion_in_use_by_force_stands_out(page, tmp_path):
     told = words(rendered(with_forced(FORCED), tmp_path))
     top = told[: told.index("What the policy asks for")]
