@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from car_model.bundle import Bundle
-from car_model.influence import falls, states_without
+from car_model.influence import falls, states_without, without
 
 LIFT = 1.5  # a code is a reason when it is at least this much likelier than over all interactions
 POPULAR = 50  # ranks of popularity that are worth a word
@@ -21,7 +21,8 @@ WEIGHT = 0.02  # and by how much, in nats, the score must fall without them
 DECIMALS = 3
 ARROW = " > "
 
-Score = Callable[[Tensor], Tensor]  # states [B, D] -> what items are ranked by, [B, N + 1]
+# States [B, D] after B histories, and C UIDs -> what these are ranked by, [B, C]
+Score = Callable[[Tensor, Sequence[np.ndarray], Tensor], Tensor]
 
 
 class Explainer:
@@ -46,7 +47,7 @@ class Explainer:
         Args:
             state: [1, D] after the history.
             history: UIDs, none empty.
-            score: what the items were ranked by, of any states.
+            score: what items are ranked by, after any history.
 
         Returns:
             per item `reasons` (sentences), `words` (the item's own words along its path), `path` (per level:
@@ -67,8 +68,9 @@ class Explainer:
     def _falls(self, state: Tensor, history: np.ndarray, uids: Sequence[int], score: Score) -> np.ndarray:
         if len(history) < 2:  # nothing would be left
             return np.zeros((len(uids), 0))
-        scores = score(torch.cat([state, states_without(self.model, history)]))
-        return falls(scores, uids, self.others).round(DECIMALS)
+        states = torch.cat([state, states_without(self.model, history)])
+        scores = score(states, [history, *without(history)], torch.tensor([*uids, *self.others]))
+        return falls(scores, len(uids)).round(DECIMALS)
 
     def popular(self, uid: int) -> dict[str, Any]:
         """What is said of an item where nothing is known of the history."""

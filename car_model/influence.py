@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,25 +15,28 @@ from car_model.transformer import Transformer
 RECENT = 10  # how many of the latest items are taken out in turn
 
 
-def states_without(model: CAR, history: np.ndarray, recent: int = RECENT) -> Tensor:
-    """State after a history without one of its latest items, for each of them.
+def without(history: np.ndarray, recent: int = RECENT) -> list[np.ndarray]:
+    """The history without one of its latest items, for each of them, the latest first."""
+    places = range(len(history) - 1, max(len(history) - recent, 0) - 1, -1)
+    return [np.delete(history, at) for at in places]
 
-    What precedes them is read once: no item sees those after it.
+
+def states_without(model: CAR, history: np.ndarray, recent: int = RECENT) -> Tensor:
+    """State after each of `without(history, recent)`: [R, D].
+
+    What precedes the latest items is read once: no item sees those after it.
 
     Args:
         history: UIDs, oldest first, at least two.
-
-    Returns:
-        [R, D], the latest item first; R is `recent` or, if it has fewer, the history's length.
     """
-    if len(history) <= recent:
-        others = [np.delete(history, at) for at in reversed(range(len(history)))]
-        return model.last_state(pad(others, model.config.history))
+    shortened = without(history, recent)
     recent = min(recent, model.config.history)
-    before, tail = history[:-recent][-(model.config.history - recent + 1) :], history[-recent:]
+    if not 1 < len(shortened) <= recent < len(history):  # nothing stands before them, or nothing after
+        return model.last_state(pad(shortened, model.config.history))
+    before = history[:-recent][-(model.config.history - recent + 1) :]
     read = model.embed(torch.from_numpy(before)[None]).flatten(1, 2)  # [1, P, D]
-    rest = np.stack([np.delete(tail, at) for at in reversed(range(recent))])  # [R, R - 1]
-    return _read_on(model.transformer, read, model.embed(torch.from_numpy(rest)).flatten(1, 2))
+    rest = torch.from_numpy(np.stack([one[len(history) - recent :] for one in shortened]))  # [R, R - 1]
+    return _read_on(model.transformer, read, model.embed(rest).flatten(1, 2))
 
 
 def _read_on(transformer: Transformer, before: Tensor, rest: Tensor) -> Tensor:
@@ -53,14 +54,14 @@ def _read_on(transformer: Transformer, before: Tensor, rest: Tensor) -> Tensor:
     return transformer.norm(x[:, -1])
 
 
-def falls(scores: Tensor, uids: Sequence[int], others: Sequence[int]) -> np.ndarray:
+def falls(scores: Tensor, count: int) -> np.ndarray:
     """By how much taking an item out of a history lowers scores, beyond what it does to other items: [k, R].
 
     Without the last part every item would rest on the latest one, which says what the user is doing at all.
 
     Args:
-        scores: [1 + R, N + 1] after the whole history, and after it without each item.
-        uids: k columns of the scores; others: the columns compared with.
+        scores: [1 + R, k + others] after the whole history, and after it without each item.
+        count: k, the columns that are explained; the rest are compared with.
     """
-    lost = (scores[0] - scores[1:]).double()  # [R, N + 1]
-    return (lost[:, list(uids)] - lost[:, list(others)].mean(dim=1, keepdim=True)).T.numpy()
+    lost = (scores[0] - scores[1:]).double()
+    return (lost[:, :count] - lost[:, count:].mean(dim=1, keepdim=True)).T.numpy()

@@ -29,10 +29,15 @@ class Likeness:
         )  # a text without a direction is like none
         self.history = history
 
-    def of(self, histories: Sequence[np.ndarray]) -> Tensor:
-        """Likeness [B, N + 1] of every UID to B histories of UIDs, none empty: -1 to 1; 0 for padding."""
-        return torch.stack([self._one(history[-self.history :]) for history in histories])
+    def of(self, histories: Sequence[np.ndarray], uids: Tensor | None = None) -> Tensor:
+        """Likeness [B, N + 1] of every UID to B histories of UIDs, none empty: -1 to 1; 0 for padding.
 
-    def _one(self, history: np.ndarray) -> Tensor:
-        """[N + 1]; one history at a time: never [B, T, N], and no answer depends on its batch."""
-        return (self.rows[torch.from_numpy(np.asarray(history))] @ self.rows.T).amax(dim=0)
+        Args:
+            uids: [C] the UIDs that are asked for; [B, C] is returned.
+        """
+        rows = self.rows if uids is None else self.rows[uids]
+        return torch.stack([self._one(history[-self.history :], rows) for history in histories])
+
+    def _one(self, history: np.ndarray, rows: Tensor) -> Tensor:
+        """[rows]; one history at a time: never [B, T, N], and no answer depends on its batch."""
+        return (self.rows[torch.from_numpy(np.asarray(history))] @ rows.T).amax(dim=0)

@@ -103,6 +103,13 @@ class Recommender:
             return scores
         return scores + self.bundle.likeness_scale * self._likeness.of(histories)
 
+    def _some(self, states: Tensor, histories: Sequence[np.ndarray], uids: Tensor, thinking: int) -> Tensor:
+        """Scores of some UIDs [C] after B histories: [B, C]."""
+        scores = self._combine(states, thinking)[:, uids]
+        if self._likeness is None:
+            return scores
+        return scores + self.bundle.likeness_scale * self._likeness.of(histories, uids)
+
     def _ranked(self, request: Request, history: np.ndarray) -> list[dict[str, Any]]:
         with torch.inference_mode():
             states = self._states([history])
@@ -119,7 +126,7 @@ class Recommender:
             chosen = found[: request.k]
             items = [self._item(uid, score) for score, uid in chosen]
             if request.explain:
-                score = partial(self._combine, thinking=thinking)
+                score = partial(self._some, thinking=thinking)
                 reasons = self._explainer.explain(states, history, [uid for _, uid in chosen], score)
                 items = [{**item, **reason} for item, reason in zip(items, reasons, strict=True)]
         return items

@@ -100,8 +100,18 @@ def test_where_no_code_speaks_for_a_popular_item_its_rank_does(parts: Bundle) ->
     assert said == {item: rank for item, rank in ranks.items() if item not in agreed}
 
 
-def test_items_of_the_history_weigh_by_what_the_score_loses_without_them(recommender: Recommender) -> None:
+def with_texts(parts: Bundle, likeness: float) -> Bundle:
+    """The bundle with texts whose nearness joins the score."""
+    text = np.random.default_rng(0).normal(size=(parts.catalogue.size, 5)).astype(np.float32)
+    return replace(parts, catalogue=replace(parts.catalogue, text=text), likeness_scale=likeness)
+
+
+@pytest.mark.parametrize("likeness", [0.0, 3.0])
+def test_items_of_the_history_weigh_by_what_the_score_loses_without_them(
+    parts: Bundle, likeness: float
+) -> None:
     """The definition, slowly: ask again without each item and see how much more is lost than by others."""
+    recommender = Recommender(with_texts(parts, likeness))
     history = [f"i{at}" for at in (1, 5, 9, 2, 7)]
     uids = recommender.catalogue.uids
     whole = recommender.scores([np.array([uids[item] for item in history])])[0]
