@@ -58,14 +58,10 @@ class Scored:
 class Alike:
     """Any ranker with the weighted likeness of texts added."""
 
+    catalogue: Catalogue
     ranker: Ranker
     likeness: Likeness
     scale: float
-
-    @property
-    def catalogue(self) -> Catalogue:
-        """The ranker's."""
-        return self.ranker.catalogue
 
     def scores(self, histories: Sequence[np.ndarray]) -> Tensor:
         """Scores [B, N + 1]."""
@@ -91,7 +87,7 @@ def fit_model(
         return found, torch.zeros_like(found)
 
     scale = best_scales(score, data, (0.0,), like)[1]
-    return replace(fitted, ranker=Alike(fitted.ranker, like, scale), likeness_scale=scale)
+    return replace(fitted, ranker=Alike(tokens.catalogue, fitted.ranker, like, scale), likeness_scale=scale)
 
 
 def _popularity(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import churn, codebook_speed, growth, inference, lineage, training_speed
+from benchmarks import churn, codebook_speed, cold_items, growth, inference, lineage, training_speed
 from benchmarks.sheets import Sheet
 
 FOLDER = Path("benchmarks/results/speed")
@@ -17,6 +17,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[dict[str, Any]], list[Sheet]]]] = 
     "training": ("Training", "python -m benchmarks.training_speed --data-dir PATH", training_speed.sheets),
     "codebook": ("Codebooks", "python -m benchmarks.codebook_speed", codebook_speed.sheets),
     "churn": ("Churn of codebooks", "python -m benchmarks.churn --data PATH ...", churn.sheets),
+    "cold_items": ("Cold items", "python -m benchmarks.cold_items --data PATH", cold_items.sheets),
     "lineage": ("What a release hands on", "python -m benchmarks.lineage --data PATH", lineage.sheets),
     "growth": ("Growth", "python -m benchmarks.growth", growth.sheets),
 }

@@ -1,0 +1,58 @@
+"""Bundles for benchmarks: trained on what a moment knew, without labels, cold or from a parent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from car_model.bundle import Bundle, popularity_priors, tables
+from car_model.catalogue import Catalogue
+from car_model.codebook import Codebook
+from car_model.dataset import Dataset
+from car_model.encoder import EncoderSpec
+from car_model.fitting import choose_scales, likeness_of
+from car_model.labels import CodeLabels
+from car_model.model import CAR
+from car_model.quantise import CodebookConfig, fit, refresh
+from car_model.recipe import Recipe
+from car_model.sequences import Histories
+from car_model.training import train, valid_ndcg
+from car_model.warm_start import codes_aligned, warm_start
+
+
+def fitted(
+    dataset: Dataset,
+    parent: Bundle | None,
+    vectors: dict[str, np.ndarray],
+    recipe: Recipe,
+    *,
+    warm: bool = True,
+    train_it: bool = True,
+) -> tuple[Bundle, Any]:
+    """A trained bundle and its validation curve; untrained, the NDCG@10 it starts from."""
+    ids = dataset.items["item_id"].astype(str).tolist()
+    table = np.stack([vectors[item] for item in ids])
+    book = refresh(parent.codebook, table) if parent else fit(table, EncoderSpec(), "", CodebookConfig())
+    catalogue = Catalogue(ids, ids, book.encode(table), text=book.coordinates(table))
+    catalogue = parent.catalogue.continued(catalogue) if parent else catalogue
+    torch.manual_seed(recipe.seed)
+    model = CAR(recipe.car(catalogue.size, book.levels, book.codes), *tables(catalogue))
+    if parent and warm:
+        aligned = codes_aligned(book, catalogue, parent)
+        warm_start(model, catalogue, parent.model, parent.catalogue, aligned)
+    data = dataset.histories(catalogue.uids)
+    result: Any = valid_ndcg(model, data)
+    if train_it:
+        result = train(model, data, recipe.budget(), None, "warm" if parent and warm else "cold")
+        result = [round(value, 5) for value in result["valid_ndcg@10"]]
+    return assembled(book, catalogue, model, data), result
+
+
+def assembled(book: Codebook, catalogue: Catalogue, model: CAR, data: Histories) -> Bundle:
+    """A bundle without labels, the weights in its score chosen on validation."""
+    labels = CodeLabels([[""] * book.codes for _ in range(book.levels)])
+    popular = popularity_priors(data.counts(catalogue.size), catalogue, book.codes)
+    think, like = choose_scales(model.eval(), data, likeness_of(catalogue, model.config.history))
+    return Bundle(book, labels, catalogue, model, *popular, think, "", like)

@@ -1,0 +1,132 @@
+"""Items that nobody has bought yet: how well a release finds them once they are onboarded.
+
+    python -m benchmarks.cold_items --data PATH/amazon2014/Toys_and_Games
+
+A model is trained on the interactions before a moment. For each user the first item that came after it is
+ranked among all such items, which the model has never seen. Needs a data set with timestamps.
+
+Written to benchmarks/results/speed/cold_items.json.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import typer
+
+from benchmarks.bundles import fitted
+from benchmarks.data import load_dataset, text_vectors
+from benchmarks.machine import machine
+from benchmarks.rows import settings_of
+from benchmarks.sheets import Sheet
+from benchmarks.stats import spread
+from benchmarks.timeline import as_of, cold_holdout, moment_of
+from car_model.bundle import Bundle
+from car_model.evaluation import Holdout
+from car_model.metrics import ranks_of
+from car_model.onboarding import onboard
+from car_model.recipe import parse_recipe
+from car_model.recommend import Recommender
+
+RESULT = Path("benchmarks/results/speed/cold_items.json")
+MOMENT = 0.6  # share of all interactions before the model's training
+CUTOFFS = (10, 50)
+MODELS: dict[str, dict[str, Any]] = {
+    "CAR, through SIDs": {},
+    "CAR, text fused": {"text": 64},
+}
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    data: str = typer.Option(...), seeds: str = typer.Option("0"), epochs: int = typer.Option(0)
+) -> None:
+    """Train, measure, print and write. `--epochs` 0 takes the data set's recipe."""
+    dataset = load_dataset(data)
+    past = as_of(dataset, moment_of(dataset, MOMENT))
+    vectors = dict(zip(dataset.items["item_id"].astype(str), text_vectors(dataset), strict=True))
+    holdout = cold_holdout(dataset, past)
+    runs = []
+    for seed in map(int, seeds.split(",")):
+        settings = {**settings_of("car", dataset.report["name"]), "seed": seed}
+        settings |= {"epochs": epochs} if epochs else {}
+        for name, changes in MODELS.items():
+            parent, curve = fitted(past, None, vectors, parse_recipe({**settings, **changes}))
+            runs.append({"seed": seed, "valid_ndcg@10": curve, **measured(name, parent, holdout, vectors)})
+    found = {"machine": machine(), "data": dataset.report["name"], "users": len(holdout.users)}
+    found |= {"items": len(runs[0].pop("cold")), "epochs": settings["epochs"]}
+    found |= {"rivals": rivals(parent, holdout, vectors)}
+    found["runs"] = [{key: value for key, value in run.items() if key != "cold"} for run in runs]
+    for sheet in sheets(found):
+        sheet.print()
+    RESULT.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def measured(name: str, parent: Bundle, holdout: Holdout, vectors: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Recall of the onboarded items by one model, without the nearest text and with it."""
+    items = unseen(parent, vectors)
+    grown = onboard(parent, items, items, np.stack([vectors[item] for item in items]))
+    targets = np.array([items.index(target) for target in holdout.targets])
+    prompts = [np.array([grown.catalogue.uids[item] for item in prompt]) for prompt in holdout.prompts]
+    recall = {}
+    for suffix, scale in ((name, 0.0), (f"{name}, and the nearest text", parent.likeness_scale)):
+        recommender = Recommender(replace(grown, likeness_scale=scale))
+        parts = [
+            recommender.scores(prompts[at : at + 256])[:, -len(items) :] for at in range(0, len(prompts), 256)
+        ]
+        recall[suffix] = recalls(torch.cat(parts).numpy(), targets)
+    return {"cold": items, "likeness_scale": parent.likeness_scale, "recall": recall}
+
+
+def unseen(parent: Bundle, vectors: dict[str, np.ndarray]) -> list[str]:
+    """Items that a release does not know."""
+    return [item for item in vectors if item not in parent.catalogue.uids]
+
+
+def recalls(scores: np.ndarray, targets: np.ndarray) -> list[float]:
+    """Recall at each cutoff of scores [users, items]."""
+    ranks = ranks_of(scores, targets)
+    return [round(float((ranks <= cutoff).mean()), 5) for cutoff in CUTOFFS]
+
+
+def rivals(parent: Bundle, holdout: Holdout, vectors: dict[str, np.ndarray]) -> dict[str, list[float]]:
+    """What CAR is measured against: the text's cosine to the history's mean, last, nearest item; chance."""
+    items = unseen(parent, vectors)
+    targets = np.array([items.index(target) for target in holdout.targets])
+    own = np.stack([vectors[item] for item in items]).T
+    near = [np.stack([vectors[item] for item in prompt]) @ own for prompt in holdout.prompts]
+    scores = {
+        "text, mean of the history": np.stack([table.mean(axis=0) for table in near]),
+        "text, last item": np.stack([table[-1] for table in near]),
+        "text, nearest of the history": np.stack([table.max(axis=0) for table in near]),
+    }
+    found = {name: recalls(table, targets) for name, table in scores.items()}
+    # Nobody has had any of them yet: popularity knows no order among them and is chance.
+    found["random, popularity"] = [round(cutoff / len(items), 5) for cutoff in CUTOFFS]
+    return found
+
+
+def sheets(found: dict[str, Any]) -> list[Sheet]:
+    """Recall of every way to rank them."""
+    runs = found["runs"]
+    rows = []
+    for name in dict.fromkeys(name for run in runs for name in run["recall"]):
+        told = [run["recall"][name] for run in runs if name in run["recall"]]
+        rows.append([name, *(spread([one[at] for one in told]) for at in range(len(CUTOFFS)))])
+    rows += [[name, *(f"{value:.4f}" for value in values)] for name, values in found["rivals"].items()]
+    seeds = len({run["seed"] for run in runs})
+    title = (
+        f"{found['data']}: {found['users']:,} users, {found['items']:,} items that the model never saw, "
+        f"{found['epochs']} epochs, {seeds} {'seed' if seeds == 1 else 'seeds'}"
+    )
+    return [Sheet(title, ["ranked by", *(f"Recall@{cutoff}" for cutoff in CUTOFFS)], rows)]
+
+
+if __name__ == "__main__":
+    app()
