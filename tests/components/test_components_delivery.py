@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kfp import dsl
 from typer.testing import CliRunner
 
 from car_model.digests import file_digest
 from car_model.recommend import Recommender
 from components.delivery import deploy_channel, keep_report, read_proofs, validate_release
 from components.delivery_cli import delivery
+from components.deploy import deploy
+from components.infra_validate import infra_validate
+from components.package import package
+from components.release import release
 from registry.bundle import release_digest
 from registry.channel import promote, rollback, stage
 from registry.errors import ReleaseError
@@ -281,3 +286,41 @@ def wait_for(holds: Any, seconds: float = 120) -> None:
                 raise
         assert time.monotonic() < until
         time.sleep(0.2)
+
+
+def test_what_the_pipeline_released_is_deployed_again_from_the_registry(
+    serving: Path, store: ObjectStore, bundle: Path, tmp_path: Path
+) -> None:
+    def artifact(name: str, path: Path | None = None, **metadata: Any) -> dsl.Artifact:
+        return dsl.Artifact(uri=str(path or tmp_path / name), metadata=metadata)
+
+    found = evidence(tmp_path / "evidence", bundle)
+    golden = artifact("golden", found["golden.json"], digest="d")
+    archive, infra, deployment = artifact("archive"), artifact("infra"), artifact("deployment")
+    digest = package.python_func(bundle=artifact("bundle", bundle), archive=archive)
+    infra_validate.python_func(archive=archive, golden=golden, release=digest, infra=infra)
+    made = release.python_func(
+        bundle=artifact("bundle", bundle), evaluation=artifact("", found["evaluation.json"]),
+        verdict=artifact("", found["verdict.json"], summary="Promoted."), golden=golden, infra=infra,
+        report=artifact("", found["report.html"]), data_docs=artifact("", found["report.html"]),
+        profile=artifact("", found["verdict.json"]), registry=store.url, channel="production", champion="",
+        entry=0, run_id="run-1", git_commit="", promotion=artifact("promotion"),
+    )  # fmt: skip
+    assert made == digest
+    deploy.python_func(
+        archive=archive, infra=infra, golden=golden, release=made, serving=str(serving), deployment=deployment
+    )
+    assert "car.mar" not in read_manifest(store, made).evidence
+    assert read_validations(store, made) == []
+    first = read_json(StateDir.at(serving).deployed)
+    TorchServe.stop(serving)
+    for kept in StateDir.at(serving).store.iterdir():
+        kept.unlink()
+    assert deploy_channel(store, "production", serving, "ann").release == made
+    assert read_json(StateDir.at(serving).deployed) == first
+    Path(archive.path).write_bytes(Path(archive.path).read_bytes() + b"x")
+    with pytest.raises(DeployError, match="but the archive that was validated has"):
+        deploy.python_func(
+            archive=archive, infra=infra, golden=golden, release=made, serving=str(serving),
+            deployment=artifact("again"),
+        )  # fmt: skip
