@@ -59,7 +59,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
     )
 
 
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(manifests())
 def test_a_manifest_survives_serialising(manifest: Manifest) -> None:
     data = manifest.to_bytes()

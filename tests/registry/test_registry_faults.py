@@ -114,13 +114,14 @@ def test_a_release_killed_anywhere_is_whole_or_absent(url: str, tmp_path: Path) 
         child.start()
         child.join()
         assert child.exitcode in (0, -signal.SIGKILL)
-        states.append(reader_sees(place, digest, tmp_path / f"early-{point}"))
+        store = open_store(place)
+        states.append(reader_sees(store, digest, tmp_path / f"early-{point}"))
         if child.exitcode == 0:
             break
-        finished = write_release(open_store(place), bundle, rerun)
-        fetch_release(open_store(place), digest, tmp_path / f"late-{point}")
+        finished = write_release(store, bundle, rerun)
+        fetch_release(store, digest, tmp_path / f"late-{point}")
         assert tree_files(tmp_path / f"late-{point}") == tree_files(bundle)
-        fetch_evidence(open_store(place), finished, "report.html", tmp_path / "report.html")
+        fetch_evidence(store, finished, "report.html", tmp_path / "report.html")
     # Long absent, then whole: the change happens once, near the end.
     assert states == sorted(states)
     assert states[-1]
@@ -145,17 +146,16 @@ def test_a_release_killed_in_the_middle_of_a_file_is_absent(tmp_path: Path) -> N
         child.start()
         child.join()
         assert child.exitcode == -signal.SIGXFSZ
-        assert not reader_sees(url, digest, tmp_path / f"early-{limit}")
-        # Nothing cut stands under a name.
         store = open_store(url)
+        assert not reader_sees(store, digest, tmp_path / f"early-{limit}")
+        # Nothing cut stands under a name.
         assert all(store.sha256(name) == name[-64:] for name in store.list("blobs/"))
         write_release(store, bundle, evidence)
-        assert reader_sees(url, digest, tmp_path / f"late-{limit}")
+        assert reader_sees(store, digest, tmp_path / f"late-{limit}")
 
 
-def reader_sees(url: str, digest: str, target: Path) -> bool:
+def reader_sees(store: ObjectStore, digest: str, target: Path) -> bool:
     """Whether a reader finds the release; if so it is complete, and if not there is no trace of it."""
-    store = open_store(url)
     if not list_releases(store):
         with pytest.raises(ReleaseError, match="There is no release"):
             fetch_release(store, digest, target)
