@@ -23,6 +23,7 @@ class DriftPolicy(BaseModel):
         default=1.0, gt=0
     )  # of the mean action, in production's standard deviations
     max_days_back: float = Field(default=30.0, ge=0)  # newest interaction older than production's
+    min_popular_ratio: Share = 0.25  # share of production's most popular items: now / production
     max_distance: Share = 0.5  # Jensen-Shannon, of activity and of popularity; 0.2 is a marked change already
 
 

@@ -127,6 +127,16 @@ def _spreads(figures: Figures, policy: DriftPolicy) -> Iterator[Finding]:
             "", "", "Production's profile has distributions.", False, "format 1", problem, "warn", "drift"
         )
         return
+    share = figures["popularity"]
+    ratio = share["ratio"]
+    yield _finding(
+        f"Production's most popular items keep at least {policy.min_popular_ratio:.0%} of their share.",
+        ratio is not None and ratio >= policy.min_popular_ratio,
+        f"{share['now']:.1%} (production {share['before']:.1%})",
+        f"production's {share['items']} most popular items had {share['before']:.1%} of the interactions and "
+        f"have {share['now']:.1%} (were items lost, or their ids given out anew?)",
+        policy,
+    )
     for name, spread in SPREADS.items():
         distance = figures[name]["distance"]
         yield _finding(

@@ -25,8 +25,9 @@ def measure_drift(now: DataProfile, before: DataProfile, shares: Mapping[str, fl
         `action`: the mean's `shift` in production's standard deviations; `newest`: `days_back` of the newest
         interaction against production's; `activity` (users by number of interactions) and `popularity`
         (production's most popular items and all others): Jensen-Shannon `distance` of the distributions, 0
-        (equal) to 1 (nothing in common). Null: actions or timestamps that were lost, and distances from a
-        production whose profile has no distributions.
+        (equal) to 1 (nothing in common); of `popularity` also what the popular items keep of their share, a
+        `ratio`. Null: actions or timestamps that were lost, and what a production's profile without
+        distributions can't tell.
     """
     return {
         **{name: _change(getattr(now, name), getattr(before, name)) for name in COUNTS},
@@ -90,7 +91,7 @@ def _popularity(before: DataProfile, shares: Mapping[str, float]) -> Figures:
     same holds for the share that the risen had, which is taken to be as near to today's as it can have been.
     """
     if before.popular is None:
-        return {"items": None, "now": None, "before": None, "risen": None, "distance": None}
+        return {"items": None, "now": None, "before": None, "ratio": None, "risen": None, "distance": None}
     old, new = list(before.popular.values()), [shares.get(item, 0.0) for item in before.popular]
     others = [max(0.0, 1.0 - sum(part)) for part in (old, new)]
     risen = [share for item, share in shares.items() if share > min(old) and item not in before.popular]
@@ -100,6 +101,7 @@ def _popularity(before: DataProfile, shares: Mapping[str, float]) -> Figures:
         "items": len(old),
         "now": round(sum(new), 6),
         "before": round(sum(old), 6),
+        "ratio": round(sum(new) / sum(old), 6) if sum(old) else None,
         "risen": {"items": len(risen), "now": round(now, 6), "before_at_most": round(most, 6)},
         "distance": js_distance([*old, most, others[0] - most], [*new, now, others[1] - now]),
     }

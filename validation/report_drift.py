@@ -82,7 +82,9 @@ def _popularity(popularity: Mapping[str, Any]) -> Row:
     items, *held = (number(popularity.get(key)) for key in ("items", "before", "now"))
     name = "Spread over items" if items is None else f"Share of production's {items:,.0f} most popular items"
     before, now = (NONE if one is None else percent(one, 1) for one in held)
-    return name, before, now, _distance(popularity)
+    ratio = number(popularity.get("ratio"))
+    times = f"{ratio:.2f} times, " if ratio is not None else ""
+    return name, before, now, times + _distance(popularity)
 
 
 def _risen(risen: Mapping[str, Any]) -> list[Row]:

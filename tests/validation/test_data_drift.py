@@ -73,8 +73,13 @@ def test_drift_can_be_a_warning():
 
 
 def test_item_ids_given_out_anew_are_told():
-    (sentence,) = failed({}, BASE, {"x1": 0.3, "x2": 0.2, "x3": 0.5})
-    assert "the spread of interactions over items is 0.5" in sentence
+    (sentence,) = failed({}, BASE, {"x1": 0.3, "x2": 0.2, "x3": 0.5}, max_distance=1.0)
+    assert "2 most popular items had 50.0% of the interactions and have 0.0%" in sentence
+
+
+def test_a_flood_on_one_item_is_told():
+    (sentence,) = failed({}, BASE, {"a": 0.1, "b": 0.05, "robots": 0.85}, max_distance=0.2)
+    assert "the spread of interactions over items is 0.62 from" in sentence
 
 
 def test_a_profile_of_the_older_format_is_read_and_what_it_lacks_is_a_warning():

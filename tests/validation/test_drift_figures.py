@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
@@ -52,7 +52,6 @@ def test_chance_alone_stays_below_the_warning():
 @pytest.mark.parametrize(
     ("change", "moved"),
     [
-        ({"prefix": "new-"}, "popularity"),  # ids given out anew
         ({"exponent": 6.0}, "popularity"),  # a flood on one item
         ({"length": 80}, "activity"),
     ],
@@ -60,6 +59,13 @@ def test_chance_alone_stays_below_the_warning():
 def test_what_no_count_shows_is_beyond_the_block(change, moved):
     found = drift(tables(400, 300, **change), tables(400, 300))
     assert found[moved]["distance"] > DriftPolicy().max_distance
+
+
+def test_ids_given_out_anew_show_however_flat_popularity_is():
+    found = drift(tables(400, 900, exponent=0.1, prefix="new-"), tables(400, 900, exponent=0.1))["popularity"]
+    assert (found["ratio"], found["now"]) == (0.0, 0.0)
+    calm = drift(tables(400, 900, exponent=0.5, seed=1), tables(400, 900, exponent=0.5))["popularity"]
+    assert calm["ratio"] > DriftPolicy().min_popular_ratio
 
 
 def test_popularity_is_of_productions_items_and_all_others():
@@ -85,6 +91,7 @@ def load_bound(name):
     return next(one.at_most for one in load_policy().conditions if one.name == name)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=120, max_size=120), st.integers(0, 2**32 - 1))
 def test_the_distance_told_is_at_most_the_one_among_all_items(counts, seed):
     """Production knows its hundred most popular items; what it does not know must never be made up."""
@@ -113,6 +120,7 @@ def test_activity_counts_users_by_powers_of_two():
     assert profile_tables(table, table).activity == (0.2, 0.2, 0.4, 0.0, 0.2)
 
 
+@settings(deadline=None)
 @given(SHARES, SHARES)
 def test_the_distance_is_the_one_of_the_textbook(one, other):
     size = max(len(one), len(other))
@@ -124,6 +132,7 @@ def test_the_distance_is_the_one_of_the_textbook(one, other):
     assert found == pytest.approx(0 if math.isnan(expected) else expected, abs=1e-5)
 
 
+@settings(deadline=None)
 @given(SHARES, SHARES)
 def test_places_that_are_merged_never_make_the_distance_greater(one, other):
     size = max(len(one), len(other))
@@ -171,6 +180,7 @@ def test_the_gates_blocking_bounds_are_those_that_validate_holds_to_before_train
     low, high = bounds.pop(("median_interactions", "ratio")).between
     assert (1 / low, high) == (pytest.approx(policy.max_median_ratio, abs=0.05), policy.max_median_ratio)
     assert bounds.pop(("action", "shift")).at_most == policy.max_action_shift
+    assert bounds.pop(("popularity", "ratio")).at_least == policy.min_popular_ratio
     assert bounds.pop(("newest", "days_back")).at_most == policy.max_days_back
     for name in ("activity", "popularity"):
         assert bounds.pop((name, "distance")).at_most == policy.max_distance
