@@ -99,17 +99,27 @@ def rivals(parent: Bundle, holdout: Holdout, vectors: dict[str, np.ndarray]) -> 
     """What CAR is measured against: the text's cosine to the history's mean, last, nearest item; chance."""
     items = unseen(parent, vectors)
     targets = np.array([items.index(target) for target in holdout.targets])
-    own = np.stack([vectors[item] for item in items]).T
-    near = [np.stack([vectors[item] for item in prompt]) @ own for prompt in holdout.prompts]
+    near = _cosines(vectors, items, holdout)
+    centre = np.mean([vectors[item] for item in parent.catalogue.item_ids], axis=0)
+    about = {item: (vector - centre) / np.linalg.norm(vector - centre) for item, vector in vectors.items()}
     scores = {
         "text, mean of the history": np.stack([table.mean(axis=0) for table in near]),
         "text, last item": np.stack([table[-1] for table in near]),
         "text, nearest of the history": np.stack([table.max(axis=0) for table in near]),
+        "text, nearest of the history, vectors centred": np.stack(
+            [table.max(axis=0) for table in _cosines(about, items, holdout)]
+        ),
     }
     found = {name: recalls(table, targets) for name, table in scores.items()}
     # Nobody has had any of them yet: popularity knows no order among them and is chance.
     found["random, popularity"] = [round(cutoff / len(items), 5) for cutoff in CUTOFFS]
     return found
+
+
+def _cosines(vectors: dict[str, np.ndarray], items: list[str], holdout: Holdout) -> list[np.ndarray]:
+    """Per user, cosines [history, items] of unit vectors."""
+    own = np.stack([vectors[item] for item in items]).T
+    return [np.stack([vectors[item] for item in prompt]) @ own for prompt in holdout.prompts]
 
 
 def sheets(found: dict[str, Any]) -> list[Sheet]:

@@ -70,6 +70,6 @@ ROWS: dict[str, Row] = {
 
 
 def settings_of(name: str, dataset: str) -> dict[str, Any]:
-    """A row's settings on a data set; one that has no tuned recipe gets the defaults."""
+    """A row's settings on a data set: its tuned recipe or the defaults."""
     row = ROWS[name]
     return {**RECIPES.get(dataset, {}).get(row.recipe, {}), **row.settings}

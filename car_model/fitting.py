@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -55,7 +56,9 @@ def fit_car(
     codebook, labels = Codebook.load(codebook_folder), CodeLabels.load(codebook_folder)
     data = dataset.histories(catalogue.uids)
     torch.manual_seed(recipe.seed)
-    model = CAR(recipe.car(catalogue.size, codebook.levels, codebook.codes), *tables(catalogue))
+    config = recipe.car(catalogue.size, codebook.levels, codebook.codes)
+    axes = 0 if catalogue.text is None else catalogue.text.shape[1]
+    model = CAR(replace(config, text=min(config.text, axes)), *tables(catalogue))
     start = ""
     if parent:
         aligned = codes_aligned(codebook, catalogue, parent)

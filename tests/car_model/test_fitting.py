@@ -142,3 +142,14 @@ def test_the_baseline_uses_its_own_settings(parts: Bundle, tmp_path: Path) -> No
     curves = fit_sasrec(tiny_dataset(), parts.catalogue, own, tmp_path)
     assert curves["epoch"] == [1]
     assert load_sasrec(tmp_path).config == own.sasrec(ITEMS)
+
+
+def test_a_model_reads_as_much_of_the_texts_as_there_is(
+    parts: Bundle, dataset: Dataset, tmp_path: Path
+) -> None:
+    parts.save(tmp_path / "parts")
+    reading = RECIPE.model_copy(update={"text": 64})
+    for catalogue, axes in ((parts.catalogue, 0), (with_texts(parts).catalogue, 16)):
+        made, _ = fit_car(dataset, tmp_path / "parts" / "codebook", catalogue, reading)
+        assert made.model.config.text == axes
+        assert made.likeness_scale in (LIKENESS_SCALES if axes else (0.0,))
