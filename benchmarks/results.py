@@ -22,6 +22,7 @@ from benchmarks.stats import METRICS, best_valid, compared, spread
 PAGE = Path("docs/results.md")
 NOTES = Path("benchmarks/notes")
 BASELINES = ("popularity", "sasrec", "tiger", "ar")
+COMPARED = ("car", "car-text-likeness")  # with every other row
 Runs = dict[str, list[dict[str, Any]]]
 
 
@@ -58,8 +59,8 @@ def _accuracy_section(name: str, rows: Runs, trials: Runs) -> list[str]:
     rival = _best_baseline(rows)
     if rows:
         parts.append(_table({ROWS[row].title: runs for row, runs in rows.items()}))
-    if rival and "car" in rows:
-        parts.append(_comparison(rows, rival))
+    if rival:
+        parts += [_comparison(rows, rival, ours) for ours in COMPARED if ours in rows]
     note = NOTES / f"{name}.md"
     if note.is_file():
         parts.append(note.read_text())
@@ -90,8 +91,8 @@ def _table(rows: Runs) -> str:
         *(metric.replace("recall", "Recall").replace("ndcg", "NDCG") for metric in METRICS),
     ]
     lines = [
-        f"| {' | '.join([*names, 'think scale', 'weights', 'dropout', 'epochs', 'seconds'])} |",
-        f"|---|{'---:|' * (len(names) + 4)}",
+        f"| {' | '.join([*names, 'think scale', 'likeness', 'weights', 'dropout', 'epochs', 'seconds'])} |",
+        f"|---|{'---:|' * (len(names) + 5)}",
     ]
     for title, runs in rows.items():
         cells = [
@@ -100,6 +101,8 @@ def _table(rows: Runs) -> str:
         ]
         cells += [spread([run["test"][metric] for run in runs]) for metric in METRICS]
         cells += [", ".join(f"{run['think_scale']:g}" for run in runs) if "car" in runs[0]["row"] else ""]
+        like = [run.get("likeness_scale", 0) for run in runs] if ROWS[runs[0]["row"]].likeness else []
+        cells += [", ".join(f"{scale:g}" for scale in like)]
         cells += [f"{runs[0]['parameters'] / 1e6:.2f} M" if runs[0]["parameters"] else ""]
         cells += [", ".join(sorted({f"{run['settings']['dropout']:g}" for run in runs if run["parameters"]}))]
         cells += [
@@ -120,20 +123,21 @@ def _trials(trials: Runs) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _comparison(rows: Runs, rival: str) -> str:
-    """CAR against the best baseline and against its ablations, user by user."""
+def _comparison(rows: Runs, rival: str, ours: str) -> str:
+    """A row against the best baseline and all others, user by user."""
+    title = ROWS[ours].title
     lines = [
-        "CAR against others, user by user over the mean of the seeds each has. The 95 % intervals are over "
-        f"users and know nothing of the spread between seeds. Best baseline: {ROWS[rival].title}.\n"
+        f"{title}, against others, user by user over the mean of the seeds each has. The 95 % intervals are "
+        f"over users and know nothing of the spread between seeds. Best baseline: {ROWS[rival].title}.\n"
     ]
-    lines += ["| CAR against | Recall@10 | NDCG@10 |", "|---|---:|---:|"]
-    ours = [run["ranks"] for run in rows["car"]]
+    lines += [f"| {title}, against | Recall@10 | NDCG@10 |", "|---|---:|---:|"]
+    ranks = [run["ranks"] for run in rows[ours]]
     for name, runs in rows.items():
-        if name == "car":
+        if name == ours:
             continue
         cells = []
         for metric in ("recall@10", "ndcg@10"):
-            difference, low, high = compared(ours, [run["ranks"] for run in runs], metric)
+            difference, low, high = compared(ranks, [run["ranks"] for run in runs], metric)
             cells.append(f"{difference:+.1%} [{low:+.1%}, {high:+.1%}]")
         lines.append(f"| {ROWS[name].title} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -52,7 +52,7 @@ ROWS: dict[str, Row] = {
     "car": Row("car", "CAR"),
     "sasrec-likeness": Row("sasrec", "SASRec and the nearest text", recipe="sasrec", likeness=True),
     "car-likeness": Row("car", "CAR and the nearest text", likeness=True),
-    "car-text": Row("car", "CAR, text fused into the act", {"text": 64}),
+    "car-text": Row("car", "CAR, text fused", {"text": 64}),
     "car-text-likeness": Row("car", "CAR, text fused, and the nearest text", {"text": 64}, likeness=True),
     "car-no-fusion": Row("car", "CAR without fusion", {"fusion": "none"}, recipe="sasrec"),
     "car-no-think": Row("car", "CAR without think loss", {"think_weight": 0.0}),

@@ -23,7 +23,7 @@ from registry.store import open_store
 from serving.server import TorchServe
 from tests.pipeline.tiny_shop import write_shop
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1000)]
 
 Ended = subprocess.CompletedProcess[str]
 PIPELINE = Path(__file__).parent.parent.parent / "pipeline.py"
@@ -76,7 +76,7 @@ def run(
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=False,
-        timeout=500,
+        timeout=900,
     )
 
 
