@@ -40,4 +40,4 @@ class Likeness:
 
     def _one(self, history: np.ndarray, rows: Tensor) -> Tensor:
         """[rows]; one history at a time: never [B, T, N], and no answer depends on its batch."""
-        return (self.rows[torch.from_numpy(np.asarray(history))] @ rows.T).amax(dim=0)
+        return (self.rows[torch.tensor(np.asarray(history))] @ rows.T).amax(dim=0)
