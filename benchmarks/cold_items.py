@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -47,25 +48,35 @@ app = typer.Typer(add_completion=False)
 def main(
     data: str = typer.Option(...), seeds: str = typer.Option("0"), epochs: int = typer.Option(0)
 ) -> None:
-    """Train, measure, print and write. `--epochs` 0 takes the data set's recipe."""
+    """Train what is missing, measure, print and write. `--epochs` 0 takes the data set's recipe."""
     dataset = load_dataset(data)
     past = as_of(dataset, moment_of(dataset, MOMENT))
     vectors = dict(zip(dataset.items["item_id"].astype(str), text_vectors(dataset), strict=True))
     holdout = cold_holdout(dataset, past)
-    runs = []
-    for seed in map(int, seeds.split(",")):
-        settings = {**settings_of("car", dataset.report["name"]), "seed": seed}
-        settings |= {"epochs": epochs} if epochs else {}
-        for name, changes in MODELS.items():
-            parent, curve = fitted(past, None, vectors, parse_recipe({**settings, **changes}))
-            runs.append({"seed": seed, "valid_ndcg@10": curve, **measured(name, parent, holdout, vectors)})
-    found = {"machine": machine(), "data": dataset.report["name"], "users": len(holdout.users)}
-    found |= {"items": len(runs[0].pop("cold")), "epochs": settings["epochs"]}
-    found |= {"rivals": rivals(parent, holdout, vectors)}
-    found["runs"] = [{key: value for key, value in run.items() if key != "cold"} for run in runs]
-    for sheet in sheets(found):
+    settings = settings_of("car", dataset.report["name"]) | ({"epochs": epochs} if epochs else {})
+    found = {"machine": machine(), "data": dataset.report["name"], "epochs": parse_recipe(settings).epochs}
+    found["runs"] = _known(found)
+    there = {(run["seed"], run["model"]) for run in found["runs"]}
+    for seed, (name, changes) in product(map(int, seeds.split(",")), MODELS.items()):
+        if (seed, name) in there:
+            continue
+        parent, curve = fitted(past, None, vectors, parse_recipe({**settings, **changes, "seed": seed}))
+        told = {"seed": seed, "model": name, "valid_ndcg@10": curve}
+        found["runs"].append({**told, **measured(name, parent, holdout, vectors)})
+        found |= {"users": len(holdout.users), "items": len(unseen(parent, vectors))}
+        found |= {"rivals": rivals(parent, holdout, vectors)}
+        RESULT.write_text(json.dumps(found, indent=1) + "\n")
+    for sheet in sheets(json.loads(RESULT.read_text())):
         sheet.print()
-    RESULT.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _known(asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """Runs of the same data and epochs that are written already."""
+    if not RESULT.is_file():
+        return []
+    found = json.loads(RESULT.read_text())
+    same = all(found[name] == asked[name] for name in ("data", "epochs"))
+    return found["runs"] if same else []
 
 
 def measured(name: str, parent: Bundle, holdout: Holdout, vectors: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -81,7 +92,7 @@ def measured(name: str, parent: Bundle, holdout: Holdout, vectors: dict[str, np.
             recommender.scores(prompts[at : at + 256])[:, -len(items) :] for at in range(0, len(prompts), 256)
         ]
         recall[suffix] = recalls(torch.cat(parts).numpy(), targets)
-    return {"cold": items, "likeness_scale": parent.likeness_scale, "recall": recall}
+    return {"likeness_scale": parent.likeness_scale, "recall": recall}
 
 
 def unseen(parent: Bundle, vectors: dict[str, np.ndarray]) -> list[str]:

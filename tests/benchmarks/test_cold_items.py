@@ -47,7 +47,7 @@ def test_a_model_is_measured_without_and_with_the_nearest_text(
     vectors: dict[str, np.ndarray], parent: Bundle
 ) -> None:
     told = measured("CAR", parent, HOLDOUT, vectors)
-    assert told["cold"] == ["n0", "n1", "n2", "n3"]
+    assert cold_items.unseen(parent, vectors) == ["n0", "n1", "n2", "n3"]
     assert set(told["recall"]) == {"CAR", "CAR, and the nearest text"}
     runs = [{**told, "seed": seed} for seed in (0, 1)]
     found = {"data": "tiny", "users": 2, "items": 4, "epochs": 3, "rivals": {"chance": [0.1, 0.2]}}
