@@ -50,7 +50,8 @@ def test_a_model_against_itself_differs_by_exactly_nothing(
     dataset: Dataset, recommender: Recommender, bundle: Any
 ) -> None:
     evidence = against(dataset, recommender, Recommender.load(bundle, "r" * 64))
-    assert evidence["champion"] == {"release": "r" * 64, "items": ITEMS, "users": 40}
+    sizes = {"items_challenger": ITEMS, "items_champion": ITEMS, "users_share": 1.0}
+    assert evidence["champion"] == {"release": "r" * 64, "items": ITEMS, "users": 40, **sizes}
     assert evidence["models"]["champion"] == evidence["models"]["challenger"]
     for found in evidence["paired"]["champion"].values():
         assert (found["difference"], found["low"], found["high"]) == (0.0, 0.0, 0.0)
@@ -109,7 +110,8 @@ def test_a_champion_that_shares_nothing_has_no_numbers(
     ids = [f"other {at}" for at in range(ITEMS)]
     stranger.catalogue = Catalogue(ids, ids, parts.catalogue.sids)
     evidence = against(dataset, recommender, stranger)
-    assert evidence["champion"] == {"release": "c" * 64, "items": 0, "users": 0}
+    sizes = {"items_challenger": ITEMS, "items_champion": ITEMS, "users_share": 0.0}
+    assert evidence["champion"] == {"release": "c" * 64, "items": 0, "users": 0, **sizes}
     assert set(evidence["paired"]["champion"]["ndcg@10"].values()) == {None}
     assert set(evidence["models"]["champion"]["recall@5"].values()) == {None}
 
