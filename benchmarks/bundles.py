@@ -12,8 +12,9 @@ from car_model.catalogue import Catalogue
 from car_model.codebook import Codebook
 from car_model.dataset import Dataset
 from car_model.encoder import EncoderSpec
-from car_model.fitting import choose_scales, likeness_of
+from car_model.fitting import choose_scales
 from car_model.labels import CodeLabels
+from car_model.likeness import likeness_of
 from car_model.model import CAR
 from car_model.quantise import CodebookConfig, fit, refresh
 from car_model.recipe import Recipe

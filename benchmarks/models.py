@@ -17,8 +17,8 @@ from car_model.baselines import Popularity, SASRec
 from car_model.bundle import tables
 from car_model.catalogue import Catalogue
 from car_model.evaluation import Baseline, Ranker
-from car_model.fitting import best_scales, choose_scales, likeness_of
-from car_model.likeness import Likeness
+from car_model.fitting import best_scales, choose_scales
+from car_model.likeness import Likeness, likeness_of
 from car_model.model import CAR
 from car_model.recipe import SIZES, Recipe
 from car_model.recommend import rank_scores

@@ -18,7 +18,7 @@ from car_model.checkpoint import save_model, weights_digest
 from car_model.codebook import Codebook
 from car_model.dataset import Dataset
 from car_model.labels import CodeLabels
-from car_model.likeness import Likeness
+from car_model.likeness import Likeness, likeness_of
 from car_model.metrics import per_user, ranks_of
 from car_model.model import CAR
 from car_model.recipe import Recipe
@@ -83,11 +83,6 @@ def fit_sasrec(
     return curves
 
 
-def likeness_of(catalogue: Catalogue, history: int) -> Likeness | None:
-    """The likeness of a catalogue's texts; None where it has no coordinates of them."""
-    return None if catalogue.text_table is None else Likeness(catalogue.text_table, history)
-
-
 def choose_scales(model: CAR, data: Histories, likeness: Likeness | None) -> tuple[float, float]:
     """Weights of the SID levels and of likeness that rank validation items best (NDCG@10, full ranking).
 
@@ -99,7 +94,7 @@ def choose_scales(model: CAR, data: Histories, likeness: Likeness | None) -> tup
         with torch.inference_mode():
             states = model.last_state(pad(prompts, model.config.history))
             act, full = (rank_scores(model, states, model.config.levels, scale) for scale in (0, 1))
-        return act, full - act  # padding: -inf minus -inf; masked before ranking
+        return act, full - act  # padding: -inf minus -inf
 
     return best_scales(score, data, thinks, likeness)
 
@@ -113,7 +108,8 @@ def best_scales(
     """The pair of weights that ranks validation items best; ties go to the smaller ones.
 
     Args:
-        score: scores [B, N + 1] of prompts, and what a weight of 1 on thinking adds to them.
+        score: scores [B, N + 1] of prompts, and what a weight of 1 on thinking adds to them; both are its
+            caller's to write to.
         thinks: weights of thinking to choose from.
     """
     chosen = scored(data)[:SCALE_USERS]
@@ -123,14 +119,11 @@ def best_scales(
         group = chosen[start : start + ROWS]
         prompts = [data.train[at] for at in group]
         base, more = (table.numpy() for table in score(prompts))
+        base[:, 0], more[:, 0] = -np.inf, 0.0  # padding
+        for row, prompt in zip(base, prompts, strict=True):
+            row[prompt] = -np.inf  # and stays so, whatever is added
         near = likeness.of(prompts).numpy() if likeness else 0.0
         for think, like in grid:
-            gains[think, like] += _gain(base + think * more + like * near, prompts, data.valid[group])
+            ranks = ranks_of(base + think * more + like * near, data.valid[group])
+            gains[think, like] += float(per_user(ranks)["ndcg@10"].sum())
     return max(grid, key=lambda pair: (round(gains[pair], 9), -pair[0], -pair[1]))
-
-
-def _gain(scores: np.ndarray, prompts: list[np.ndarray], targets: np.ndarray) -> float:
-    for row, prompt in zip(scores, prompts, strict=True):
-        row[prompt] = -np.inf
-        row[0] = -np.inf
-    return float(per_user(ranks_of(scores, targets))["ndcg@10"].sum())

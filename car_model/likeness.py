@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from car_model.catalogue import Catalogue
+
 
 class Likeness:
     """Cosines of items' texts to the nearest text of a history.
@@ -24,9 +26,8 @@ class Likeness:
     """
 
     def __init__(self, text: np.ndarray, history: int) -> None:
-        self.rows = F.normalize(
-            torch.from_numpy(text).float(), dim=-1
-        )  # a text without a direction is like none
+        # A text without a direction is like none.
+        self.rows = F.normalize(torch.from_numpy(text).float(), dim=-1)
         self.history = history
 
     def of(self, histories: Sequence[np.ndarray], uids: Tensor | None = None) -> Tensor:
@@ -41,3 +42,8 @@ class Likeness:
     def _one(self, history: np.ndarray, rows: Tensor) -> Tensor:
         """[rows]; one history at a time: never [B, T, N], and no answer depends on its batch."""
         return (self.rows[torch.tensor(np.asarray(history))] @ rows.T).amax(dim=0)
+
+
+def likeness_of(catalogue: Catalogue, history: int) -> Likeness | None:
+    """The likeness of a catalogue's texts; None where it has no coordinates of them."""
+    return None if catalogue.text_table is None else Likeness(catalogue.text_table, history)

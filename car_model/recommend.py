@@ -13,7 +13,7 @@ from torch import Tensor
 
 from car_model.bundle import Bundle
 from car_model.explain import Explainer
-from car_model.likeness import Likeness
+from car_model.likeness import likeness_of
 from car_model.model import CAR
 from car_model.request import Request, RequestError, parse
 from car_model.sequences import pad
@@ -51,8 +51,8 @@ class Recommender:
         self.model = bundle.model.eval()
         self.levels = bundle.codebook.levels
         self.codebook = bundle.codebook.version  # hashes every array: once, not an answer
-        text = bundle.catalogue.text_table if bundle.likeness_scale else None
-        self._likeness = None if text is None else Likeness(text, self.model.config.history)
+        used = bundle.likeness_scale > 0
+        self._likeness = likeness_of(bundle.catalogue, self.model.config.history) if used else None
         self._explainer = Explainer(bundle)
 
     @classmethod
@@ -98,17 +98,17 @@ class Recommender:
     def _combine(self, states: Tensor, thinking: int) -> Tensor:
         return rank_scores(self.model, states, thinking, self.bundle.think_scale)
 
-    def _with_likeness(self, scores: Tensor, histories: Sequence[np.ndarray]) -> Tensor:
-        if self._likeness is None:
-            return scores
-        return scores + self.bundle.likeness_scale * self._likeness.of(histories)
-
-    def _some(self, states: Tensor, histories: Sequence[np.ndarray], uids: Tensor, thinking: int) -> Tensor:
-        """Scores of some UIDs [C] after B histories: [B, C]."""
-        scores = self._combine(states, thinking)[:, uids]
+    def _with_likeness(
+        self, scores: Tensor, histories: Sequence[np.ndarray], uids: Tensor | None = None
+    ) -> Tensor:
+        """Scores [B, N + 1], or [B, C] of the UIDs given, with the weighted likeness."""
         if self._likeness is None:
             return scores
         return scores + self.bundle.likeness_scale * self._likeness.of(histories, uids)
+
+    def _some(self, states: Tensor, histories: Sequence[np.ndarray], uids: Tensor, thinking: int) -> Tensor:
+        """Scores of some UIDs [C] after B histories: [B, C]."""
+        return self._with_likeness(self._combine(states, thinking)[:, uids], histories, uids)
 
     def _ranked(self, request: Request, history: np.ndarray) -> list[dict[str, Any]]:
         with torch.inference_mode():

@@ -14,9 +14,8 @@ SHOWN = 40  # characters of a client's own text that a message repeats
 
 
 def _whole(value: Any) -> Any:
-    return (
-        int(value) if isinstance(value, float) and value.is_integer() else value
-    )  # JSON has one number type
+    """A float that is whole as an integer: JSON has one type of number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 WHOLE = BeforeValidator(_whole)  # outermost: a bound around it would be missing from the JSON schema

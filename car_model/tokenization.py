@@ -132,6 +132,8 @@ def _handed_on(parent: Parent, codebook: Codebook) -> tuple[np.ndarray, np.ndarr
     Of an encoder that is another one nothing is known: those items get what an average one has.
     """
     old, known = parent.codebook, parent.catalogue
+    if codebook.version == old.version and known.text is not None:
+        return known.sids, known.text
     if codebook.encoder == old.encoder:
         vectors = old.decode(known.sids) if known.text is None else old.rebuild(known.text)
     else:

@@ -12,7 +12,8 @@ import torch
 from car_model.bundle import Bundle
 from car_model.checkpoint import weights_digest
 from car_model.dataset import Dataset
-from car_model.fitting import LIKENESS_SCALES, THINK_SCALES, choose_scales, fit_car, fit_sasrec, likeness_of
+from car_model.fitting import LIKENESS_SCALES, THINK_SCALES, choose_scales, fit_car, fit_sasrec
+from car_model.likeness import likeness_of
 from car_model.metrics import per_user, ranks_of
 from car_model.recipe import parse_recipe
 from car_model.recommend import Recommender

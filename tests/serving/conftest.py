@@ -6,17 +6,20 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from car_model.digests import tree_digest
 from car_model.recommend import Recommender
+from serving.answering import respond
 from serving.archive import build_archive
 from serving.process import ours
 from serving.server import TorchServe
 from serving.state import StateDir
-from tests.fixtures import tiny_bundle
+from serving.versions import bring_up
+from tests.fixtures import tiny_bundle, tiny_parts
 
 REQUESTS = [
     {"history": ["i1", "i5", "i9"], "k": 5},
@@ -65,3 +68,24 @@ def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield folder
     TorchServe.stop(folder)
     assert ours(StateDir.at(folder)) == []
+
+
+@pytest.fixture(scope="module")
+def server(state_dir: Path, first: Release) -> Iterator[TorchServe]:
+    """A server of the first release."""
+    server = TorchServe.start(state_dir)
+    bring_up(server, first.archive)
+    yield server
+    TorchServe.stop(state_dir)
+
+
+@pytest.fixture(scope="module")
+def recommender() -> Recommender:
+    """A recommender in this process."""
+    return Recommender(tiny_parts(epochs=1), release="r1")
+
+
+def ask(recommender: Recommender, value: Any) -> tuple[int, Any]:
+    """Status and answer of a body, without a server."""
+    status, body = respond(recommender, json.dumps(value).encode())
+    return status, json.loads(body)

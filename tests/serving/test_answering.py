@@ -13,17 +13,7 @@ from car_model.recommend import Recommender
 from car_model.request import MAX_BATCH
 from serving.answering import FAILED, respond
 from tests.fixtures import tiny_parts
-from tests.serving.conftest import REQUESTS
-
-
-@pytest.fixture(scope="module")
-def recommender() -> Recommender:
-    return Recommender(tiny_parts(epochs=1), release="r1")
-
-
-def ask(recommender: Recommender, value: Any) -> tuple[int, Any]:
-    status, body = respond(recommender, json.dumps(value).encode())
-    return status, json.loads(body)
+from tests.serving.conftest import REQUESTS, ask
 
 
 @pytest.mark.parametrize("request_", REQUESTS)

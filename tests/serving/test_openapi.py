@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,8 +14,8 @@ import serving
 from car_model.recommend import Recommender
 from serving.answering import respond
 from serving.openapi import as_yaml, document
-from tests.fixtures import tiny_parts
 from tests.serving.conformity import DOCUMENT, OPERATION, REQUEST, conforms, named
+from tests.serving.conftest import ask
 from tests.serving.hostile import bodies, good, seeded
 
 LEVELS = 3
@@ -27,16 +25,6 @@ VALUE = LEAF | st.lists(LEAF, max_size=3)
 NEAR_REQUEST = st.dictionaries(
     st.sampled_from(["history", "k", "thinking", "exclude", "candidates", "explain", "other"]), VALUE
 ).map(lambda fields: {"history": ["i1"], **fields})
-
-
-@pytest.fixture(scope="module")
-def recommender() -> Recommender:
-    return Recommender(tiny_parts(epochs=1), release="r1")
-
-
-def ask(recommender: Recommender, value: Any) -> tuple[int, Any]:
-    status, body = respond(recommender, json.dumps(value).encode())
-    return status, json.loads(body)
 
 
 def test_it_is_valid_openapi() -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import stat
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,18 +18,9 @@ from serving.infra import BAD_REQUESTS
 from serving.server import TorchServe
 from serving.settings import Ports, ServerConfig
 from serving.state import ServingError, StateDir
-from serving.versions import bring_up
 from tests.serving.conftest import Release
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def server(state_dir: Path, first: Release) -> Iterator[TorchServe]:
-    server = TorchServe.start(state_dir)
-    bring_up(server, first.archive)
-    yield server
-    TorchServe.stop(state_dir)
 
 
 def test_golden_requests_give_the_evaluated_answers(server: TorchServe, first: Release) -> None:

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from threading import local
 
 import pytest
@@ -28,7 +27,6 @@ from serving.openapi import document
 from serving.parsing import MAX_BODY_BYTES
 from serving.server import TorchServe
 from serving.settings import Ports
-from serving.versions import bring_up
 from tests.serving.conformity import conforms
 from tests.serving.conftest import REQUESTS, Release
 from tests.serving.hostile import bodies, good, seeded
@@ -70,14 +68,6 @@ class Shell:
         headers = self.headers | ({"Content-Type": kind} if kind else {})
         reply = self.mine.session.post(self.url, data=body, headers=headers, timeout=60)
         return reply.status_code, reply.content, reply.headers.get("Content-Type", "")
-
-
-@pytest.fixture(scope="module")
-def server(state_dir: Path, first: Release) -> Iterator[TorchServe]:
-    server = TorchServe.start(state_dir)
-    bring_up(server, first.archive)
-    yield server
-    TorchServe.stop(state_dir)
 
 
 @pytest.fixture(scope="module")
