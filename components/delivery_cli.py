@@ -15,7 +15,7 @@ from registry.errors import RegistryError
 from registry.options import DEFAULT_REGISTRY, Registry, ReleaseOrChannel, Who
 from registry.store import ObjectStore, open_store
 from serving.archive import ArchiveError
-from serving.server import TorchServe
+from serving.deploy import serves
 from serving.state import ServingError
 
 delivery = typer.Typer()
@@ -60,21 +60,14 @@ def _deploy(store: ObjectStore, channel: str, serving: Path, who: str) -> None:
 
 
 def _follow(store: ObjectStore, channel: str, serving: Path, who: str, seconds: float) -> None:
-    """Deploy whenever the channel moved or the server is down; tell what cannot be deployed and try again."""
+    """Deploy where the channel moved or its release gives no answer; tell what fails, and try again."""
     number = 0
     while True:
         try:
             entry = head(store, channel)
-            if entry is None or entry.number != number or not _is_up(serving):
+            if entry is None or entry.number != number or not serves(serving, entry.release):
                 _deploy(store, channel, serving, who)
                 number = entry.number if entry else 0
-        except (RegistryError, ServingError, ArchiveError) as error:
+        except (RegistryError, ServingError, ArchiveError, OSError) as error:
             typer.echo(f"{error} Trying again in {seconds:g} s.", err=True)
         time.sleep(seconds)
-
-
-def _is_up(serving: Path) -> bool:
-    try:
-        return TorchServe.attach(serving).is_up()
-    except ServingError:
-        return False

@@ -29,6 +29,7 @@ from serving.settings import LOOPBACK
 
 MAX_READ_BYTES = 4 * MAX_BODY_BYTES  # as TorchServe's max_request_size: beyond it nothing is read
 TOO_LARGE, UNAVAILABLE = 413, 503
+RETRY_AFTER = "1"  # seconds, for those whom a full queue refuses
 QUEUE = 100  # requests that wait, as TorchServe's job_queue_size
 HEALTH = b'{"history": [], "k": 1}'
 
@@ -73,7 +74,9 @@ class App:
 
     async def _answer(self, body: bytes) -> Response:
         if self.limiter.statistics().tasks_waiting >= self.queue:
-            return _refuse(UNAVAILABLE, "Too many requests wait already; ask again.")
+            refusal = _refuse(UNAVAILABLE, "Too many requests wait already; ask again.")
+            refusal.headers["Retry-After"] = RETRY_AFTER
+            return refusal
         status, answer = await to_thread.run_sync(respond, self.recommender, body, limiter=self.limiter)
         return _json(status, answer)
 

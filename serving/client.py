@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import requests
+from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_delay, wait_exponential_jitter
 
 from serving.archive import MODEL_NAME
 from serving.settings import LOOPBACK, Ports
@@ -19,6 +20,9 @@ ANSWER_SECONDS = 30  # TorchServe can lose a request that it holds at the instan
 MANAGEMENT_SECONDS = 120
 RENEW_BEFORE = timedelta(minutes=1)
 REFUSED = 400
+BUSY = 503
+BACK_OFF = wait_exponential_jitter(multiplier=0.1, max=2, jitter=0.1)
+BUSY_SECONDS = 15  # how long a request that a full queue refuses is asked again
 
 
 class RequestRefusedError(ServingError):
@@ -31,12 +35,13 @@ class RequestRefusedError(ServingError):
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """One registered version of the model."""
+    """One registered version of the model; `workers` are process ids."""
 
     version: str
     archive: str
     ready_workers: int
     pending: int
+    workers: tuple[int, ...] = ()
 
 
 class Client:
@@ -54,13 +59,13 @@ class Client:
         return f"http://{LOOPBACK}:{self.ports.inference}/predictions/{MODEL_NAME}"
 
     def predict(self, request: Mapping[str, Any], version: str | None = None) -> dict[str, Any]:
-        """Ask for recommendations.
+        """Ask for recommendations; where the server is busy (503), ask again a little later.
 
         Raises:
-            RequestRefusedError: where the server answers with anything but 200.
+            RequestRefusedError: where the server answers with anything but 200, or stays busy.
             ServingError: where it cannot be reached or its token cannot be had.
         """
-        reply = self.send(json.dumps(request).encode(), version)
+        reply = _patiently()(self.send, json.dumps(request).encode(), version)
         if reply.status_code != requests.codes.ok:
             raise RequestRefusedError(reply.status_code, _sentence(reply))
         answer: dict[str, Any] = reply.json()
@@ -171,6 +176,21 @@ class Client:
         return keys
 
 
+def _patiently() -> Retrying:
+    """Repeat what is refused with 503: as Retry-After says, else (TorchServe says nothing) backing off."""
+    return Retrying(
+        retry=retry_if_result(lambda reply: reply.status_code == BUSY),
+        wait=_pause,
+        stop=stop_after_delay(BUSY_SECONDS),
+        retry_error_callback=lambda call: call.outcome.result() if call.outcome else None,
+    )
+
+
+def _pause(call: RetryCallState) -> float:
+    asked = call.outcome.result().headers.get("Retry-After", "") if call.outcome else ""
+    return float(asked) if asked.isdecimal() else BACK_OFF(call)
+
+
 def _token_refused(reply: requests.Response) -> bool:
     return reply.status_code == REFUSED and "InvalidKeyException" in reply.text
 
@@ -187,4 +207,5 @@ def _sentence(reply: requests.Response) -> str:
 def _status(row: Mapping[str, Any]) -> ModelStatus:
     ready = sum(worker["status"] == "READY" for worker in row["workers"])
     pending = int(row.get("jobQueueStatus", {}).get("pendingRequests", 0))
-    return ModelStatus(row["modelVersion"], row["modelUrl"], ready, pending)
+    workers = tuple(worker["pid"] for worker in row["workers"])
+    return ModelStatus(row["modelVersion"], row["modelUrl"], ready, pending, workers)

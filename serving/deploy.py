@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import requests
-
 from car_model.digests import file_digest
 from serving import process
 from serving.archive import ArchiveError, read_archive
+from serving.client import BUSY, RequestRefusedError
 from serving.golden import SERVER_ERROR, Golden, GoldenReport, replay
 from serving.server import TorchServe
 from serving.settings import ServerConfig
@@ -23,7 +22,8 @@ from serving.state import ServingError, StateDir, read_json, write_private
 from serving.versions import bring_up, drop, retire_others, store, stored_name
 
 logger = logging.getLogger(__name__)
-PATIENCE = 3  # pings before a server that runs is held to be dead
+PATIENCE = 3  # pings, and questions, before a server that runs is held to be dead
+HEALTH = {"history": [], "k": 1, "explain": False}
 LATENCY_SAMPLES = 50  # enough to notice a slow machine; infra_validate measures properly
 
 
@@ -70,7 +70,7 @@ def deploy(
         try:
             _check_archive(archive, release, validated)
             return _deploy(archive, release, state, Golden.read(golden), config)
-        except (ServingError, ArchiveError) as error:
+        except (ServingError, ArchiveError, OSError) as error:  # a full disk, for example
             raise DeployError(f"Release {release[:12]} was not deployed: {error}") from error
 
 
@@ -98,6 +98,19 @@ def restore(state_dir: Path | str, config: ServerConfig | None = None) -> TorchS
     return server
 
 
+def serves(state_dir: Path | str, release: str) -> bool:
+    """Whether a release answers from this folder, which /ping does not say; being busy counts as well."""
+    try:
+        server = TorchServe.attach(state_dir)
+        record = read_json(server.state.deployed) or {}
+        if not server.is_up() or record.get("release") != release:
+            return False
+        version = str(record["version"])
+        return server.client.default_version() == version and _is_alive(server, version, HEALTH)
+    except ServingError:
+        return False
+
+
 def curl_line(server: TorchServe, request: Mapping[str, Any]) -> str:
     """A line to paste: the key goes from its private file into curl, never onto a command line."""
     server.client.refresh_header()
@@ -118,7 +131,7 @@ def _deploy(
     server = _replace_dead(server, version, golden, config)
     try:
         changed, report = _roll_over(server, archive, release, version, golden)
-    except ServingError:
+    except (ServingError, OSError):
         if fresh and not server.client.versions():
             TorchServe.stop(state.root)
         raise
@@ -165,14 +178,28 @@ def _roll_over(
     if changed:
         drop(server, version)  # what a killed deployment may have left
         bring_up(server, archive)
-    report = replay(server.client, golden, release, version, LATENCY_SAMPLES)
-    if not report.passed:
-        if changed:
+    try:
+        report = replay(server.client, golden, release, version, LATENCY_SAMPLES)
+        if not report.passed:
+            raise ServingError(f"{report.sentence()}.")
+        _switch(server, archive, release, version)
+    except (ServingError, OSError):
+        if changed and (server.client.default_version() != version or len(server.client.versions()) == 1):
             drop(server, version)
-        raise ServingError(f"{report.sentence()}.")
-    server.client.set_default(version)
-    _record(server.state, archive, release, version)
+        raise
     return changed, report
+
+
+def _switch(server: TorchServe, archive: Path, release: str, version: str) -> None:
+    """Write down what a restart brings back, which a full disk may forbid, then let the version answer."""
+    before = read_json(server.state.deployed)
+    _record(server.state, archive, release, version)
+    try:
+        server.client.set_default(version)
+    except ServingError:
+        if before:
+            write_private(server.state.deployed, json.dumps(before, indent=2) + "\n")
+        raise
 
 
 def _replace_dead(
@@ -184,24 +211,32 @@ def _replace_dead(
     """
     if server.client.default_version() != version:
         return server
+    if any(_is_alive(server, version, golden.requests[0]) for _ in range(PATIENCE)):
+        return server
+    TorchServe.stop(server.state.root)
+    return TorchServe.start(server.state.root, config)
+
+
+def _is_alive(server: TorchServe, version: str, request: Mapping[str, Any]) -> bool:
+    """Whether a version answers anything, or is only too busy to; starting that anew would make it worse."""
     try:
-        server.client.send(json.dumps(golden.requests[0]).encode(), version).raise_for_status()
-    except (ServingError, requests.HTTPError) as error:
-        if isinstance(error, requests.HTTPError) and error.response.status_code < SERVER_ERROR:
-            return server
-        TorchServe.stop(server.state.root)
-        return TorchServe.start(server.state.root, config)
-    return server
+        server.predict(request, version)
+    except RequestRefusedError as refusal:
+        return refusal.status < SERVER_ERROR or (refusal.status == BUSY and _has_worker(server, version))
+    except ServingError:
+        return False
+    return True
+
+
+def _has_worker(server: TorchServe, version: str) -> bool:
+    status = server.client.versions().get(version)
+    return status is not None and status.ready_workers > 0
 
 
 def _record(state: StateDir, archive: Path, release: str, version: str) -> None:
     stored = state.store / stored_name(version)
-    if not stored.is_file():
+    digest = file_digest(archive)
+    if not stored.is_file() or file_digest(stored) != digest:  # lost or damaged since it was loaded
         store(state, archive, version)
-    record = {
-        "release": release,
-        "version": version,
-        "archive": stored.name,
-        "sha256": file_digest(stored),
-    }
+    record = {"release": release, "version": version, "archive": stored.name, "sha256": digest}
     write_private(state.deployed, json.dumps(record, indent=2) + "\n")

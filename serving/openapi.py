@@ -159,7 +159,16 @@ def _operation() -> dict[str, Any]:
             "400": {"description": "The request is wrong.", "content": _json(_ref("Error"))},
             "413": {"description": f"The body has more than {4 * MAX_BODY_BYTES} bytes."},
             "500": {"description": "A defect of the server.", "content": _json(_ref("Error"))},
-            "503": {"description": "Too many requests wait already, or no worker is up."},
+            "503": {
+                "description": "Too many requests wait already, or no worker is up: ask again later.",
+                "headers": {
+                    "Retry-After": {
+                        "description": "Seconds to wait. TorchServe does not say it: back off from 0.1 s.",
+                        "schema": {"type": "integer", "minimum": 0},
+                    }
+                },
+            },
+            "507": {"description": "The worker was killed while it had the request: ask again."},
         },
     }
 

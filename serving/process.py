@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import psutil
@@ -113,6 +113,32 @@ def is_living(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+class Work:
+    """Tells whether workers compute: one that has a request uses the processor, an idle one waits asleep."""
+
+    def __init__(self) -> None:
+        self._used: dict[int, float] = {}
+
+    def goes_on(self, workers: Iterable[int]) -> bool:
+        """Whether any of these processes has done anything since the last look; at the first look, yes.
+
+        A process that is stopped, or waits for the processor or a disk, is not at rest; one that is gone is.
+        """
+        works = [self._works(pid) for pid in workers if pid > 0]  # every one has to be looked at
+        return any(works)
+
+    def _works(self, pid: int) -> bool:
+        try:
+            found = psutil.Process(pid)
+            with found.oneshot():
+                used = sum(found.cpu_times()[:2])
+                awake = found.status() not in (psutil.STATUS_SLEEPING, psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return False
+        before, self._used[pid] = self._used.get(pid), used
+        return awake or used != before
 
 
 def log_tail(state: StateDir) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
-import time
 from pathlib import Path
 
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
@@ -14,9 +14,14 @@ from serving.archive import MODEL_NAME, ArchiveInfo, read_archive
 from serving.server import TorchServe
 from serving.state import ServingError, StateDir
 
-DRAIN_SECONDS = 60
-# A request that a worker has taken is in no queue any more; it gets this long to be answered.
-IN_FLIGHT_SECONDS = 1.0
+logger = logging.getLogger(__name__)
+# TorchServe ends a worker that needs longer than its response timeout (30 s), so nothing waits for longer.
+DRAIN_SECONDS = 90
+# A request that a worker has taken is in no queue any more, and TorchServe forgets it, unanswered, when the
+# version is removed. So the queue has to be empty and every worker idle for this long.
+QUIET_SECONDS = 1.0
+POLL_SECONDS = 0.1
+PARTIAL = ".partial"
 
 
 def stored_name(version: str) -> str:
@@ -27,11 +32,14 @@ def stored_name(version: str) -> str:
 def store(state: StateDir, archive: Path, version: str) -> Path:
     """Copy an archive into the model store, whole or not at all."""
     target = state.store / stored_name(version)
-    partial = state.store / f".{target.name}.partial"
-    shutil.copyfile(archive, partial)
-    if file_digest(partial) != file_digest(archive):
-        raise ServingError(f"{archive} changed while it was copied to {state.store}; try again.")
-    partial.replace(target)
+    partial = state.store / f".{target.name}{PARTIAL}"
+    try:
+        shutil.copyfile(archive, partial)
+        if file_digest(partial) != file_digest(archive):
+            raise ServingError(f"{archive} changed while it was copied to {state.store}; try again.")
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
     return target
 
 
@@ -70,22 +78,30 @@ def retire_others(server: TorchServe, keep: str) -> list[str]:
         _drain(server, others)
     for version in others:
         server.client.unregister(version)
-    for path in server.state.store.glob("*.mar"):
+    for path in [*server.state.store.glob("*.mar"), *server.state.store.glob(f".*{PARTIAL}")]:
         if path.name != stored_name(keep):
             path.unlink()
     return others
 
 
 def _drain(server: TorchServe, versions: list[str]) -> None:
-    def waiting() -> int:
-        known = server.client.versions()
-        return sum(known[version].pending for version in versions if version in known)
+    """Wait until versions that get no new requests have answered all that they had accepted."""
+    work = process.Work()
+    quiet = 0
 
-    polling = Retrying(
+    def long_enough() -> bool:
+        nonlocal quiet
+        known = server.client.versions()
+        old = [known[version] for version in versions if version in known]
+        busy = work.goes_on(pid for status in old for pid in status.workers)
+        quiet = 0 if busy or any(status.pending for status in old) else quiet + 1
+        return quiet * POLL_SECONDS > QUIET_SECONDS
+
+    Retrying(
         stop=stop_after_delay(DRAIN_SECONDS),
-        wait=wait_fixed(0.1),
-        retry=retry_if_result(lambda pending: pending > 0),
-        retry_error_callback=lambda _: None,  # a queue that never empties must not keep the old version up
-    )
-    polling(waiting)
-    time.sleep(IN_FLIGHT_SECONDS)
+        wait=wait_fixed(POLL_SECONDS),
+        retry=retry_if_result(lambda drained: not drained),
+        retry_error_callback=lambda _: logger.warning(  # a version that never rests must not stay for ever
+            "%s still works after %s s and is removed.", ", ".join(versions), DRAIN_SECONDS
+        ),
+    )(long_enough)
