@@ -21,7 +21,7 @@ from car_model.fitting import best_scales, choose_scales
 from car_model.likeness import Likeness, likeness_of
 from car_model.model import CAR
 from car_model.recipe import SIZES, Recipe
-from car_model.recommend import rank_scores
+from car_model.scoring import Scorer
 from car_model.sequences import Histories, pad
 from car_model.training import train
 
@@ -39,19 +39,19 @@ class Fitted:
     likeness_scale: float = 0.0
 
 
-@dataclass
 class Scored:
     """CAR with a weight of thinking, as a Ranker: what the Recommender ranks by."""
 
-    catalogue: Catalogue
-    model: CAR
-    scale: float
+    def __init__(self, catalogue: Catalogue, model: CAR, scale: float) -> None:
+        self.catalogue = catalogue
+        self.model = model
+        self.scorer = Scorer(model, scale)
 
     def scores(self, histories: Sequence[np.ndarray]) -> Tensor:
         """Scores [B, N + 1]."""
         with torch.inference_mode():
             states = self.model.last_state(pad(histories, self.model.config.history))
-            return rank_scores(self.model, states, self.model.config.levels, self.scale)
+            return self.scorer.scores(states, self.model.config.levels)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from car_model.bundle import Bundle
+from car_model.expectation import DECIMALS, expectations
 from car_model.influence import falls, states_without, without
 
 LIFT = 1.5  # a code is a reason when it is at least this much likelier than over all interactions
@@ -18,7 +19,6 @@ POPULAR = 50  # ranks of popularity that are worth a word
 REASONS = 2  # codes named in the reasons
 CAUSES = 2  # items of the history that are named
 WEIGHT = 0.02  # and by how much, in nats, the score must fall without them
-DECIMALS = 3
 ARROW = " > "
 
 # States [B, D] after B histories, and C UIDs -> what these are ranked by, [B, C]
@@ -57,12 +57,13 @@ class Explainer:
             item of the history that is most like it to the model).
         """
         think = self.model.think_logits(state)[0].softmax(dim=-1).numpy()  # [L, K]
+        paths = expectations(think, self.share, self.catalogue.sids[np.array(uids, dtype=np.int64) - 1])
         lost = self._falls(state, history, uids, score)  # [k, R]
         near = (self.vectors[list(uids)] @ self.vectors[torch.from_numpy(history)].T).numpy()  # [k, T]
         alike = history[near.round(5).argmax(axis=1)]
         return [
-            self._one(uid, think, self._because(history[::-1], row), self._named(twin))
-            for uid, row, twin in zip(uids, lost, alike, strict=True)
+            self._one(uid, levels, self._because(history[::-1], row), self._named(twin))
+            for uid, levels, row, twin in zip(uids, paths, lost, alike, strict=True)
         ]
 
     def _falls(self, state: Tensor, history: np.ndarray, uids: Sequence[int], score: Score) -> np.ndarray:
@@ -81,10 +82,14 @@ class Explainer:
         return {"reasons": [said], "words": words, "path": [], "because": [], "alike": None}
 
     def _one(
-        self, uid: int, think: np.ndarray, because: list[dict[str, Any]], alike: dict[str, Any]
+        self,
+        uid: int,
+        levels: list[dict[str, Any]],
+        because: list[dict[str, Any]],
+        alike: dict[str, Any],
     ) -> dict[str, Any]:
-        codes, own = self.catalogue.sids[uid - 1].tolist(), self._own(uid)
-        path = [self._level(at, code, own[at], think[at]) for at, code in enumerate(codes)]
+        own = self._own(uid)
+        path = [self._told(*found) for found in zip(levels, own, self.labels.words, strict=True)]
         reasons = [*_lifted(path), *_agreed(path)]
         if not reasons and uid in self.popularity:
             reasons = [f"Popular: number {self.popularity[uid]} of {self.catalogue.size}."]
@@ -111,24 +116,10 @@ class Explainer:
     def _named(self, uid: int) -> dict[str, Any]:
         return {"item_id": self.catalogue.item_ids[uid - 1], "title": self.catalogue.titles[uid - 1]}
 
-    def _level(self, level: int, code: int, own: str, probability: np.ndarray) -> dict[str, Any]:
-        rounded = probability.round(6)
-        expected = int(rounded.argmax())
-        base = float(self.share[level, code])
-        groups = self.labels.words[level]
-        return {
-            "level": level + 1,
-            "code": code,
-            "words": own,
-            "group": groups[code],
-            "probability": round(float(probability[code]), DECIMALS),
-            "rank": 1 + int((rounded > rounded[code]).sum()),
-            "lift": round(float(probability[code]) / base, 1) if base > 0 else None,  # none: never trained on
-            "expected_code": expected,
-            "expected_group": groups[expected],
-            "expected_probability": round(float(probability[expected]), DECIMALS),
-            "agrees": code == expected,
-        }
+    def _told(self, level: dict[str, Any], own: str, groups: list[str]) -> dict[str, Any]:
+        """A level with its words: the item's own, and the labels of its group and of the expected one."""
+        group, expected = groups[level["code"]], groups[level["expected_code"]]
+        return {"words": own, "group": group, "expected_group": expected, **level}
 
 
 def _lifted(path: Sequence[dict[str, Any]]) -> list[str]:

@@ -22,7 +22,7 @@ from car_model.likeness import Likeness, likeness_of
 from car_model.metrics import per_user, ranks_of
 from car_model.model import CAR
 from car_model.recipe import Recipe
-from car_model.recommend import rank_scores
+from car_model.scoring import Scorer
 from car_model.sequences import Histories, pad
 from car_model.training import scored, train
 from car_model.warm_start import codes_aligned, warm_start
@@ -89,11 +89,12 @@ def choose_scales(model: CAR, data: Histories, likeness: Likeness | None) -> tup
     Test items are never looked at. Heads that were not trained get no weight.
     """
     thinks = THINK_SCALES if model.config.think_weight else (0.0,)
+    scorer = Scorer(model, 1.0)
 
     def score(prompts: list[np.ndarray]) -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
             states = model.last_state(pad(prompts, model.config.history))
-            act, full = (rank_scores(model, states, model.config.levels, scale) for scale in (0, 1))
+            act, full = (scorer.scores(states, thinking) for thinking in (0, model.config.levels))
         return act, full - act  # padding: -inf minus -inf
 
     return best_scales(score, data, thinks, likeness)

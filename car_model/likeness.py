@@ -26,22 +26,31 @@ class Likeness:
     """
 
     def __init__(self, text: np.ndarray, history: int) -> None:
-        # A text without a direction is like none.
-        self.rows = F.normalize(torch.from_numpy(text).float(), dim=-1)
+        # A text without a direction is like none. Columns: few texts by many are fastest that way round.
+        self.columns = F.normalize(torch.from_numpy(text).float(), dim=-1).T.contiguous()  # [A, N + 1]
         self.history = history
 
-    def of(self, histories: Sequence[np.ndarray], uids: Tensor | None = None) -> Tensor:
+    def of(self, histories: Sequence[np.ndarray]) -> Tensor:
         """Likeness [B, N + 1] of every UID to B histories of UIDs, none empty: -1 to 1; 0 for padding.
 
-        Args:
-            uids: [C] the UIDs that are asked for; [B, C] is returned.
+        One history at a time: never [B, T, N], and no answer depends on its batch.
         """
-        rows = self.rows if uids is None else self.rows[uids]
-        return torch.stack([self._one(history[-self.history :], rows) for history in histories])
+        return torch.stack([self._products(self._recent(one), self.columns).amax(dim=0) for one in histories])
 
-    def _one(self, history: np.ndarray, rows: Tensor) -> Tensor:
-        """[rows]; one history at a time: never [B, T, N], and no answer depends on its batch."""
-        return (self.rows[torch.tensor(np.asarray(history))] @ rows.T).amax(dim=0)
+    def some(self, histories: Sequence[np.ndarray], uids: Tensor) -> Tensor:
+        """Likeness [B, C] of UIDs [C] to B histories that share most of their items."""
+        recent = [self._recent(history) for history in histories]
+        seen, places = np.unique(np.concatenate(recent), return_inverse=True)
+        table = self._products(seen, self.columns[:, uids])  # [distinct items, C]
+        ends = np.cumsum([len(history) for history in recent])[:-1]
+        return torch.stack([table[torch.from_numpy(rows)].amax(dim=0) for rows in np.split(places, ends)])
+
+    def _recent(self, history: np.ndarray) -> np.ndarray:
+        return history[-self.history :]
+
+    def _products(self, history: np.ndarray, columns: Tensor) -> Tensor:
+        """Cosines of T items with the columns given: [T, columns]."""
+        return self.columns[:, torch.tensor(history)].T @ columns
 
 
 def likeness_of(catalogue: Catalogue, history: int) -> Likeness | None:

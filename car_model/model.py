@@ -211,6 +211,9 @@ class CAR(nn.Module):
     def last_state(self, uids: Tensor) -> Tensor:
         """State after the last real chunk of each history: [B, T] right-padded, none empty -> [B, D]."""
         last = (uids != 0).sum(dim=1) - 1
+        if len(uids) == 1:  # one history has no padding to pack away: a served request's case
+            real = uids[:, : int(last) + 1]
+            return self.packed_hidden(real, Packing.dense(1, real.shape[1], uids.device))[-1:]
         return self.hidden(uids)[torch.arange(len(uids), device=uids.device), last]
 
     def score(self, uids: Tensor) -> Tensor:

@@ -14,31 +14,14 @@ from torch import Tensor
 from car_model.bundle import Bundle
 from car_model.explain import Explainer
 from car_model.likeness import likeness_of
-from car_model.model import CAR
 from car_model.request import Request, RequestError, parse
+from car_model.scoring import Scorer
 from car_model.sequences import pad
 
 __all__ = ["Recommender", "RequestError"]
 
 DECIMALS = 4  # of a score in an answer: far above float noise, so equal computation gives equal JSON
 MARGIN = 8  # extra candidates kept before scores are rounded and ties go to the lower UID
-
-
-def rank_scores(model: CAR, states: Tensor, thinking: int, scale: float) -> Tensor:
-    """What items are ranked by: log P(UID) + scale * sum of log P(SID) over the first `thinking` levels.
-
-    Args:
-        states: [B, D] after each history.
-
-    Returns:
-        [B, N + 1]; column 0 is padding and -inf.
-    """
-    scores = model.act_logits(states).log_softmax(dim=-1)  # [B, N + 1]
-    if thinking and scale:
-        think = model.think_logits(states).log_softmax(dim=-1)  # [B, L, K]
-        for level in range(thinking):
-            scores = scores + scale * think[:, level, model.sids[:, level]]
-    return scores
 
 
 class Recommender:
@@ -51,6 +34,7 @@ class Recommender:
         self.model = bundle.model.eval()
         self.levels = bundle.codebook.levels
         self.codebook = bundle.codebook.version  # hashes every array: once, not an answer
+        self._scorer = Scorer(self.model, bundle.think_scale)
         used = bundle.likeness_scale > 0
         self._likeness = likeness_of(bundle.catalogue, self.model.config.history) if used else None
         self._explainer = Explainer(bundle)
@@ -61,7 +45,7 @@ class Recommender:
         return cls(Bundle.load(Path(folder)), release)
 
     def scores(self, histories: Sequence[np.ndarray], thinking: int | None = None) -> Tensor:
-        """Scores of every UID: what `rank_scores` says, and the weighted likeness of its text.
+        """Scores of every UID: what `Scorer` says, and the weighted likeness of its text.
 
         Args:
             histories: B sequences of UIDs, oldest first, none empty.
@@ -72,8 +56,7 @@ class Recommender:
         """
         with torch.inference_mode():
             states = self._states(histories)
-            scores = self._combine(states, self.levels if thinking is None else thinking)
-            return self._with_likeness(scores, histories)
+            return self._all(states, histories, self.levels if thinking is None else thinking)
 
     def answer(self, body: Any) -> dict[str, Any]:
         """Answer one request (DESIGN: serving request).
@@ -95,26 +78,25 @@ class Recommender:
     def _states(self, histories: Sequence[np.ndarray]) -> Tensor:
         return self.model.last_state(pad(histories, self.model.config.history))
 
-    def _combine(self, states: Tensor, thinking: int) -> Tensor:
-        return rank_scores(self.model, states, thinking, self.bundle.think_scale)
-
-    def _with_likeness(
-        self, scores: Tensor, histories: Sequence[np.ndarray], uids: Tensor | None = None
-    ) -> Tensor:
-        """Scores [B, N + 1], or [B, C] of the UIDs given, with the weighted likeness."""
+    def _all(self, states: Tensor, histories: Sequence[np.ndarray], thinking: int) -> Tensor:
+        """Scores of every UID after B histories: [B, N + 1]."""
+        scores = self._scorer.scores(states, thinking)
         if self._likeness is None:
             return scores
-        return scores + self.bundle.likeness_scale * self._likeness.of(histories, uids)
+        return scores + self.bundle.likeness_scale * self._likeness.of(histories)
 
     def _some(self, states: Tensor, histories: Sequence[np.ndarray], uids: Tensor, thinking: int) -> Tensor:
-        """Scores of some UIDs [C] after B histories: [B, C]."""
-        return self._with_likeness(self._combine(states, thinking)[:, uids], histories, uids)
+        """Scores of some UIDs [C] after B histories, but for one number a history: [B, C]."""
+        scores = self._scorer.some(states, thinking, uids)
+        if self._likeness is None:
+            return scores
+        return scores + self.bundle.likeness_scale * self._likeness.some(histories, uids)
 
     def _ranked(self, request: Request, history: np.ndarray) -> list[dict[str, Any]]:
         with torch.inference_mode():
             states = self._states([history])
             thinking = self.levels if request.thinking is None else request.thinking
-            scores = self._with_likeness(self._combine(states, thinking), [history])[0]
+            scores = self._all(states, [history], thinking)[0]
             scores[torch.from_numpy(self._masked(request, history))] = -torch.inf
             top = torch.topk(scores, min(request.k + MARGIN, len(scores)))
             found = [
