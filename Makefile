@@ -9,6 +9,14 @@ DATA ?= movielens
 DATA_DIR ?=
 RUN ?=
 
+# The image: its name, what it is built on, which torch (cpu, cu126, ...), an encoder of a model hub to bake in.
+IMAGE ?= car-on-kubeflow:0.1.0
+BASE ?= python:3.11-slim-bookworm
+TORCH ?= cpu
+ENCODER ?=
+ENCODER_REVISION ?= main
+BUILD ?= --network host
+
 # uv does not read pip's PIP_FIND_LINKS, and fails on a folder that is not there. Without local wheels, torch
 # comes from PyTorch's own CPU index.
 ifneq ($(wildcard $(PIP_FIND_LINKS)),)
@@ -19,7 +27,7 @@ endif
 export UV_LINK_MODE ?= copy
 
 .DEFAULT_GOAL := help
-.PHONY: help install run stop compile test test-fast lint format types golden lock clean
+.PHONY: help install run stop compile image image-size run-containers ci-containers test test-fast lint format types golden lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +41,7 @@ $(STAMP): requirements/dev.lock pyproject.toml
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is not Python 3.11: say where it is with PYTHON=..."; rm -rf .venv; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements/dev.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --requirements requirements/dev.lock # what a CUDA torch brings
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -44,6 +53,24 @@ stop: $(STAMP) ## stop the server that make run started
 
 compile: $(STAMP) ## the pipeline as IR YAML, for Kubeflow
 	@$(BIN)/python pipeline.py compile --output build/pipeline.yaml
+
+image: ## the image of all steps (IMAGE=, BASE=, TORCH=, ENCODER=), for Docker
+	@rm -rf build/image && mkdir -p build/image/wheels
+	@test ! -d "$(PIP_FIND_LINKS)" || cp "$(PIP_FIND_LINKS)"/*.whl build/image/wheels
+	docker build $(BUILD) --tag $(IMAGE) --build-arg BASE=$(BASE) --build-arg TORCH=$(TORCH) \
+		--build-arg ENCODER=$(ENCODER) --build-arg ENCODER_REVISION=$(ENCODER_REVISION) \
+		--build-arg COMMIT=$$(git describe --always --abbrev=40 --dirty --exclude='*' || echo unknown) \
+		--build-arg CODE=$$($(PYTHON) -m components.code) .
+
+image-size: ## what fills the image
+	@docker history --format '{{.Size}}\t{{.CreatedBy}}' $(IMAGE) | grep -v '^0B' | cut -c1-100
+	@docker run --rm --network none $(IMAGE) python -m components.image_size
+
+run-containers: $(STAMP) ## make run with every step in a container of IMAGE (make image first)
+	@$(MAKE) --no-print-directory run RUN="--containers --image $(IMAGE) $(RUN)"
+
+ci-containers: ## what must pass where there is Docker: build the image, run the tests that need it
+	@.ci/containers
 
 test: $(STAMP) ## everything: unit, property, integration (TorchServe, GCS server, KFP local)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile

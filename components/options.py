@@ -1,12 +1,16 @@
-"""What KFP fixes when a pipeline is compiled: image, sizes, accelerators, retries, caching."""
+"""What KFP fixes when a pipeline is compiled: image, sizes, accelerators, times, retries, caching."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from kfp.dsl import PipelineTask
 
 from components.base import IMAGE
+from components.cluster import Cluster, ClusterError
+
+Platform = Literal["kubeflow", "vertex"]
 
 
 @dataclass(frozen=True)
@@ -20,35 +24,45 @@ class Size:
 SMALL = Size(cpu=("250m", "1"), memory=("512Mi", "2Gi"))
 MEDIUM = Size(cpu=("1", "4"), memory=("2Gi", "8Gi"))
 LARGE = Size(cpu=("2", "8"), memory=("4Gi", "16Gi"))
+QUICK, HOURS, DAY = 1800, 6 * 3600, 24 * 3600  # seconds
 
 
 @dataclass(frozen=True)
 class Placement:
-    """How a step runs: its size, whether an earlier equal run may stand for it, whether it uses a GPU."""
+    """How a step runs.
+
+    Attributes:
+        seconds: the time that one try may take; the cluster file may say otherwise.
+        cached: whether an earlier equal run may stand for it.
+        accelerated: whether it uses a GPU.
+        keeps: whether it reads and writes the cache that survives runs.
+    """
 
     size: Size
+    seconds: int = QUICK
     cached: bool = True
     accelerated: bool = False
+    keeps: bool = False
 
 
 # Steps that ask about or change the world outside the run are never cached.
 PLACEMENTS = {
     "resolve-champion": Placement(SMALL, cached=False),
-    "ingest": Placement(MEDIUM),
-    "validate": Placement(MEDIUM),
-    "tokenize": Placement(LARGE),
-    "train": Placement(LARGE, accelerated=True),
-    "train-baseline": Placement(LARGE, accelerated=True),
-    "evaluate": Placement(LARGE),
+    "resolve-source": Placement(SMALL, cached=False),
+    "ingest": Placement(MEDIUM, HOURS, keeps=True),
+    "validate": Placement(MEDIUM, HOURS),
+    "tokenize": Placement(LARGE, DAY, keeps=True),
+    "train": Placement(LARGE, DAY, accelerated=True, keeps=True),
+    "train-baseline": Placement(LARGE, DAY, accelerated=True, keeps=True),
+    "evaluate": Placement(LARGE, HOURS),
     "gate": Placement(SMALL),
     "report": Placement(SMALL),
     "package": Placement(SMALL),
     "infra-validate": Placement(MEDIUM),
     "release": Placement(SMALL, cached=False),
     "deploy": Placement(SMALL, cached=False),
+    "conclude": Placement(SMALL, cached=False),
 }
-RETRIES = 2
-BACKOFF = {"backoff_duration": "30s", "backoff_factor": 2.0, "backoff_max_duration": "600s"}
 
 
 @dataclass(frozen=True)
@@ -56,23 +70,56 @@ class Options:
     """Choices of `compile` and `submit`.
 
     Attributes:
-        image: container image of every step; name it by digest, or KFP's cache cannot see new code.
+        image: container image of every step. Steps are cached only where it is named by digest: KFP's cache
+            key holds the image's name, and a tag says nothing about the code behind it.
         gpus: accelerators for the steps that train, 0 for none.
-        gpu_type: resource name of the accelerator.
+        gpu_type: resource name of the accelerator; on Vertex AI its type, such as NVIDIA_L4.
+        cluster: what the cluster asks of the steps.
+        platform: vertex leaves out what only Kubernetes understands.
+        always_cache: the cache is kept apart by code already, as a local run's is.
     """
 
     image: str = IMAGE
     gpus: int = 0
     gpu_type: str = "nvidia.com/gpu"
+    cluster: Cluster = field(default_factory=Cluster)
+    platform: Platform = "kubeflow"
+    always_cache: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse times for steps that there are not.
+
+        Raises:
+            ClusterError: the cluster file names an unknown step.
+        """
+        if unknown := sorted(self.cluster.timeouts.keys() - PLACEMENTS.keys()):
+            raise ClusterError(f"timeouts: there is no step {unknown[0]}; steps are {', '.join(PLACEMENTS)}.")
+
+    @property
+    def caches(self) -> bool:
+        """Whether equal steps may be taken from earlier runs."""
+        return self.always_cache or "sha256:" in self.image
 
     def place(self, task: PipelineTask) -> PipelineTask:
-        """Give a task its image, size, retries and caching choice."""
-        placement = PLACEMENTS[task.component_spec.name]
+        """Give a task its image, size, retries, caching choice and its place in the cluster."""
+        name = task.component_spec.name
+        placement = PLACEMENTS[name]
         cpu, memory = placement.size.cpu, placement.size.memory
-        task.set_container_image(self.image).set_caching_options(placement.cached)
+        task.set_container_image(self.image).set_caching_options(self.caches and placement.cached)
         task.set_cpu_request(cpu[0]).set_cpu_limit(cpu[1])
         task.set_memory_request(memory[0]).set_memory_limit(memory[1])
-        task.set_retry(RETRIES, **BACKOFF)
         if placement.accelerated and self.gpus:
             task.set_accelerator_type(self.gpu_type).set_accelerator_limit(self.gpus)
+        self._retry(task)
+        if self.platform == "kubeflow":
+            seconds = self.cluster.timeouts.get(name, placement.seconds)
+            self.cluster.settle(
+                task, accelerated=placement.accelerated, keeps=placement.keeps, seconds=seconds
+            )
         return task
+
+    def _retry(self, task: PipelineTask) -> None:
+        """KFP retries whatever a step failed of; steps are idempotent, so that costs nothing but time."""
+        retries = self.cluster.retries
+        if retries.count:
+            task.set_retry(retries.count, retries.backoff, retries.factor, retries.longest)

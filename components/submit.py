@@ -1,19 +1,23 @@
-"""Hands the pipeline to Kubeflow Pipelines."""
+"""Hands the pipeline to Kubeflow Pipelines, for one run or for a run at every time of a schedule."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
+import tempfile
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import kfp_server_api
 import urllib3
-from kfp import Client
+from kfp import Client, compiler
 from kfp.dsl.graph_component import GraphComponent
+
+from components.access import Access
 
 
 class SubmitError(RuntimeError):
@@ -21,44 +25,110 @@ class SubmitError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Cluster:
+class Schedule:
+    """When a pipeline runs by itself: one run at a time, and times that were missed are not made up for.
+
+    Attributes:
+        name: of the recurring run; one of the same name in the experiment is replaced.
+        cron: six fields, seconds first, such as "0 0 3 * * *": every night at three (UTC).
+    """
+
+    name: str
+    cron: str
+
+
+@dataclass(frozen=True)
+class Kubeflow:
     """Which Kubeflow Pipelines to talk to, and as whom.
 
     Attributes:
         host: URL of the API; empty finds it in the cluster or in the kubeconfig.
-        token: bearer token; empty takes the service account's or kubeconfig's credentials.
+        namespace: the profile's namespace in a multi-user Kubeflow.
+        access: how to prove who asks.
+        service_account: what the steps run as; empty for Kubeflow's default.
     """
 
     host: str
     namespace: str
-    token: str = ""
+    access: Access = field(default_factory=Access)
+    service_account: str = ""
 
     def submit(self, pipeline: GraphComponent, arguments: Mapping[str, Any], experiment: str) -> str:
         """Start a run of a pipeline and return its id.
 
         Raises:
             SubmitError: there is no cluster, it does not answer, or it refuses.
+            AccessError: what proves who asks can't be read.
         """
+        with self._client() as client:
+            run = client.create_run_from_pipeline_func(
+                pipeline,
+                dict(arguments),
+                experiment_name=experiment,
+                namespace=self.namespace,
+                service_account=self.service_account or None,
+            )
+        return str(run.run_id)
+
+    def schedule(
+        self, pipeline: GraphComponent, arguments: Mapping[str, Any], experiment: str, when: Schedule
+    ) -> str:
+        """Put a recurring run in place of those of its name and return its id.
+
+        The new one is there before the old ones go: a killed command leaves two, and running it again one.
+
+        Raises:
+            SubmitError: there is no cluster, it does not answer, or it refuses.
+            AccessError: what proves who asks can't be read.
+        """
+        with self._client() as client, tempfile.TemporaryDirectory() as place:
+            package = Path(place) / "pipeline.yaml"
+            compiler.Compiler().compile(pipeline, str(package))
+            filed = client.create_experiment(experiment, namespace=self.namespace).experiment_id
+            old = _recurring(client, filed, when.name)
+            made = client.create_recurring_run(
+                filed,
+                when.name,
+                cron_expression=when.cron,
+                max_concurrency=1,
+                no_catchup=True,
+                params=dict(arguments),
+                pipeline_package_path=str(package),
+                service_account=self.service_account or None,
+            )
+            for one in old:
+                client.delete_recurring_run(one)
+        return str(made.recurring_run_id)
+
+    @contextlib.contextmanager
+    def _client(self) -> Iterator[Client]:
         try:
             with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
                 warnings.simplefilter("ignore")  # the client warns of backends older than any in use
-                client = Client(
-                    host=self.host or None, namespace=self.namespace, existing_token=self.token or None
-                )
-                run = client.create_run_from_pipeline_func(
-                    pipeline, dict(arguments), experiment_name=experiment, namespace=self.namespace
-                )
+                yield Client(host=self.host or None, namespace=self.namespace, **self.access.options())
         except kfp_server_api.ApiException as error:
-            raise SubmitError(f"Kubeflow at {self._name()} refused the run: {_reason(error)}") from error
+            raise SubmitError(f"Kubeflow at {self._name()} refused: {_reason(error)}") from error
         except (urllib3.exceptions.HTTPError, OSError, TimeoutError) as error:
             raise SubmitError(
                 f"No Kubeflow Pipelines answers at {self._name()}; check --host, or forward its port with "
                 "'kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80'."
             ) from error
-        return str(run.run_id)
 
     def _name(self) -> str:
         return self.host or "its default address (no --host was given)"
+
+
+def _recurring(client: Client, experiment: str, name: str) -> list[str]:
+    """Ids of the recurring runs of a name."""
+    found, page = [], ""
+    while True:
+        answer = client.list_recurring_runs(page_token=page, page_size=100, experiment_id=experiment)
+        found += [
+            str(one.recurring_run_id) for one in answer.recurring_runs or [] if one.display_name == name
+        ]
+        page = answer.next_page_token or ""
+        if not page:
+            return found
 
 
 def _reason(error: kfp_server_api.ApiException) -> str:

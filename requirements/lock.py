@@ -1,7 +1,7 @@
 """Resolve run.in and dev.in into lock files with hashes (`make lock`).
 
 torch alone carries no hash and no build tag: which build of the one pinned version is installed (CPU, a CUDA
-one, a local wheel) is the machine's choice.
+one, a local wheel) is the machine's choice. What only its CUDA builds need is left out, and comes with them.
 """
 
 import re
@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 UV = Path(sys.executable).with_name("uv")
 OPTIONS = ("--quiet", "--no-header", "--no-annotate", "--generate-hashes", "--python-version", "3.11")
 TORCH = re.compile(r"^(torch==[0-9.]+)\S* \\\n(?:    --hash=\S+(?: \\)?\n)+", re.MULTILINE)
+CUDA = re.compile(r"^(?:nvidia-|cuda-|triton==)\S* \\\n(?:    --hash=\S+(?: \\)?\n)+", re.MULTILINE)
 
 
 def lock(name: str, *constraints: str) -> None:
@@ -24,7 +25,7 @@ def lock(name: str, *constraints: str) -> None:
     text, found = TORCH.subn(r"\1\n", target.read_text())
     if found != 1:
         sys.exit(f"{target} holds {found} pins of torch, expected one.")
-    target.write_text(text)
+    target.write_text(CUDA.sub("", text))
 
 
 lock("run")

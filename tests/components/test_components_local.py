@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from components.local import ROOT, SILENT, LocalRun, StepError, code_digest, count_steps, last_error
+from components.code import ROOT, code_digest, image_digest
+from components.local import ENDED_WITHOUT, SILENT, LocalRun, StepError, count_steps, last_error
 from tests.components.tiny_pipelines import tiny
 
 TRACE = ["Traceback (most recent call last):", '  File "x.py", line 1, in x', "    x()"]
@@ -56,6 +58,26 @@ def test_the_code_digest_changes_with_the_code_and_the_lock_but_not_with_tests(t
     for name in ("registry/log.pyc", "README.md"):
         (tmp_path / name).write_text("1")
     assert code_digest(tmp_path) in seen
+
+
+def test_the_image_counts_the_components_too(tmp_path: Path) -> None:
+    (tmp_path / "components").mkdir()
+    before = code_digest(tmp_path), image_digest(tmp_path)
+    (tmp_path / "components" / "delivery.py").write_text("1")
+    assert (code_digest(tmp_path), image_digest(tmp_path)) != before
+    assert code_digest(tmp_path) == before[0]
+
+
+def test_the_digest_that_labels_an_image_needs_nothing_installed() -> None:
+    bare = [sys.executable, "-S", "-E", "-m", "components.code"]
+    told = subprocess.run(bare, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == image_digest()
+
+
+def test_what_the_runner_says_counts_where_the_step_said_nothing() -> None:
+    line = f"{ENDED_WITHOUT}its container needed more memory than it may have."
+    assert last_error(["noise", line]) == "its container needed more memory than it may have."
+    assert last_error([*TRACE, "ValueError: codes is 1.", line]) == "codes is 1."
 
 
 def test_steps_behind_conditions_are_counted(tmp_path: Path) -> None:

@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 
 from google.protobuf import json_format
-from kfp.pipeline_spec.pipeline_spec_pb2 import ComponentSpec, DagSpec, PipelineSpec, PipelineTaskSpec
+from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
+from kfp.pipeline_spec.pipeline_spec_pb2 import (
+    ComponentSpec,
+    DagSpec,
+    PipelineSpec,
+    PipelineTaskSpec,
+    PlatformSpec,
+)
 
 
 def parse(tree: dict) -> PipelineSpec:
@@ -26,6 +33,22 @@ def problems(spec: PipelineSpec) -> list[str]:
     for name, graph in graphs.items():
         found += [f"{name}: {problem}" for problem in _graph_problems(spec, graph)]
     return found
+
+
+def parse_platform(tree: dict) -> PlatformSpec:
+    """A PlatformSpec from the second part of the IR; raises ParseError for fields that KFP does not know."""
+    return json_format.ParseDict(tree, PlatformSpec())
+
+
+def settings_of(spec: PlatformSpec) -> dict[str, KubernetesExecutorConfig]:
+    """What Kubernetes is asked for, by step; raises ParseError for settings that KFP does not know."""
+    executors = spec.platforms["kubernetes"].deployment_spec.executors
+    return {
+        name.removeprefix("exec-"): json_format.ParseDict(
+            json_format.MessageToDict(one), KubernetesExecutorConfig()
+        )
+        for name, one in executors.items()
+    }
 
 
 def tasks_of(spec: PipelineSpec) -> dict[str, tuple[str, PipelineTaskSpec]]:
@@ -79,6 +102,9 @@ def _input_problems(
             yield from _producer_problems(spec, graph.dag, name, (source.producer_task, kind, key))
             if source.producer_task not in task.dependent_tasks:
                 yield f"{name} reads {source.producer_task} without depending on it"
+    for one in task.inputs.parameters.values():
+        if one.task_final_status.producer_task and one.task_final_status.producer_task not in graph.dag.tasks:
+            yield f"{name} asks how unknown task {one.task_final_status.producer_task} ended"
     inner = graph.input_definitions
     for one in task.inputs.parameters.values():
         if one.component_input_parameter and one.component_input_parameter not in inner.parameters:
