@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from car_model.baselines import SASRec, SASRecConfig
 from car_model.model import CAR, CARConfig
+from car_model.ranking import ActionRanker, RankerConfig, Task
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -28,7 +29,7 @@ class CheckpointError(ValueError):
     """Weights are missing, damaged or of other sizes; the message names the file."""
 
 
-def save_model(model: CAR | SASRec, folder: Path) -> None:
+def save_model(model: CAR | SASRec | ActionRanker, folder: Path) -> None:
     """Write model.safetensors and config.json. What is the catalogue's is not repeated here."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
@@ -56,6 +57,17 @@ def load_car(folder: Path, sids: Tensor, text: Tensor | None = None) -> CAR:
 def load_sasrec(folder: Path) -> SASRec:
     """The baseline from a folder."""
     return _filled(SASRec(SASRecConfig(**_config(folder, "SASRec"))), folder, {})
+
+
+def load_ranker(folder: Path, sids: Tensor) -> ActionRanker:
+    """The ranker by action from a folder, over a SID table [I + 1, L]."""
+    config = _config(folder, "ActionRanker")
+    try:
+        tasks = tuple(Task(**{**task, "bounds": tuple(task["bounds"])}) for task in config.pop("tasks"))
+        model = ActionRanker(RankerConfig(**config, tasks=tasks), sids)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / CONFIG} describes no ranker of this catalogue: {error}") from error
+    return _filled(model, folder, {"sids": sids.long()})
 
 
 def _config(folder: Path, kind: str) -> dict[str, Any]:

@@ -213,10 +213,11 @@ class _Run:
         sums: dict[str, float] = {}
         targets = 0
         size, by_length = self.config.batch_size, self.config.batching == "length"
+        total = self.steps_an_epoch * self.config.epochs
         for batch in batches(self.data.train, self.asked.config.history, size, rng, by_length):
             inputs, wanted, weight = self.world.share(*batch)
             for group in self.optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * self._schedule()
+                group["lr"] = self.config.learning_rate * schedule(self.step, total, self.config.warmup)
             with autocast(where, self.config.precision):
                 losses = self.losses(inputs.to(where), wanted.to(where))
             # Every target counts the same, however many its batch holds: of like length, that varies much.
@@ -240,12 +241,6 @@ class _Run:
     def _validate(self) -> float:
         mine = self.world.users(self.data)
         return self.world.mean([valid_ndcg(self.model, mine)], len(scored(mine)))[0]
-
-    def _schedule(self) -> float:
-        """Linear warm-up, then a cosine down to nothing over the whole budget."""
-        total = self.steps_an_epoch * self.config.epochs
-        rise = min(1.0, (self.step + 1) / max(1.0, self.config.warmup * total))
-        return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / total)))
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
@@ -284,6 +279,12 @@ class _Run:
         state: dict[str, Any] = {"identity": self.identity, "curves": asdict(self.curves)}
         state.update(epoch=self.epoch, step=self.step, waited=self.waited, top=self.top)
         save_training(self.checkpoint, self.model, self.best, self.optimizer, state)
+
+
+def schedule(step: int, total: int, warmup: float) -> float:
+    """Factor of the learning rate: linear warm-up over a share of all steps, then a cosine to nothing."""
+    rise = min(1.0, (step + 1) / max(1.0, warmup * total))
+    return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
 
 
 def json_seed(*parts: int) -> int:

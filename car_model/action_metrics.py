@@ -1,0 +1,67 @@
+"""How good predicted probabilities of an action are.
+
+Sources: normalised entropy, He et al. 2014 ("Practical Lessons from Predicting Clicks on Ads at Facebook");
+expected calibration error, Guo et al. 2017, over bins of equal mass (Nixon et al. 2019), since most
+predictions of a frequent action lie in one bin of equal width.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+BINS = 15
+SMALLEST = 1e-7  # probabilities are held this far from 0 and 1
+
+
+def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Log loss of each prediction in nats: labels [n] of 0 and 1, probabilities [n] of 1 -> [n].
+
+    Raises:
+        ValueError: the two differ in length, or a probability is not in 0..1.
+    """
+    if labels.shape != probabilities.shape:
+        raise ValueError(f"{labels.shape} labels can't be compared with {probabilities.shape} probabilities.")
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise ValueError("a probability is not a number from 0 to 1.")
+    held = np.clip(probabilities.astype(np.float64), SMALLEST, 1 - SMALLEST)
+    return -np.where(labels == 1, np.log(held), np.log1p(-held))
+
+
+def entropy(rate: float) -> float:
+    """Entropy of a share of likes in nats: the log loss of always predicting it."""
+    return float(-sum(share * np.log(share) for share in (rate, 1 - rate) if share > 0))
+
+
+def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> float:
+    """Expected calibration error: how far a bin's mean prediction is from its share of likes, on average."""
+    order = np.argsort(probabilities, kind="stable")
+    gaps = [
+        len(part) * abs(float(probabilities[part].mean()) - float(labels[part].mean()))
+        for part in np.array_split(order, min(bins, len(order)))
+    ]
+    return sum(gaps) / len(labels)
+
+
+def action_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float | None]:
+    """`log_loss`, `normalised_entropy` (1 is what the mean rate achieves; less is better), `auc`, `ece`.
+
+    Args:
+        labels: [n] 1 where the action counts as liked, else 0.
+        probabilities: [n] predicted.
+
+    Returns:
+        None instead of what cannot be told: all of them without labels, all but log_loss and ece where only
+        one class occurs.
+    """
+    losses = log_losses(labels, probabilities)
+    if not len(labels):
+        return dict.fromkeys(("log_loss", "normalised_entropy", "auc", "ece"))
+    loss, rate = float(losses.mean()), float(labels.mean())
+    both = 0 < rate < 1
+    return {
+        "log_loss": loss,
+        "normalised_entropy": loss / entropy(rate) if both else None,
+        "auc": float(roc_auc_score(labels, probabilities)) if both else None,
+        "ece": calibration_error(labels, probabilities),
+    }
