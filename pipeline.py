@@ -184,7 +184,6 @@ def build_for_cluster(options: Options) -> GraphComponent:
         asked = dict(zip(parameters.parameters, given, strict=True))
         about = {name: asked[name] for name in ("registry", "channel", "git_commit")}
         ending = options.place(conclude(run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **about))
-        options.cluster.arm(ending)
         with dsl.ExitHandler(ending, name="run"):
             steps(**asked)
 

@@ -34,7 +34,7 @@ Gpu = Annotated[int, typer.Option(min=0, help="Accelerators for the steps that t
 GpuType = Annotated[str, typer.Option(help="Resource name of the accelerator.")]
 ClusterFile = Annotated[
     Path | None,
-    typer.Option("--cluster", help="What the cluster asks of the steps (YAML), as kubeflow/cluster.yaml."),
+    typer.Option("--cluster", help="What the cluster asks of the steps (YAML), as cluster/cluster.yaml."),
 ]
 PlatformName = Annotated[Platform, typer.Option(help="vertex leaves out what only Kubernetes understands.")]
 

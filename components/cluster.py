@@ -1,7 +1,7 @@
 """What a cluster asks of the steps, from a YAML file: nodes, secrets, volumes, times, retries.
 
 Only Kubeflow reads it (kfp-kubernetes puts it into the platform part of the IR); a local run and Vertex AI
-Pipelines run the same DAG without it. `kubeflow/cluster.yaml` is an example with every setting.
+Pipelines run the same DAG without it. `cluster/cluster.yaml` is an example with every setting.
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ class Placement:
     keeps: bool = False
 
 
+EXIT = "conclude"  # runs whatever happened before
 # Steps that ask about or change the world outside the run are never cached.
 PLACEMENTS = {
     "resolve-champion": Placement(SMALL, cached=False),
@@ -61,7 +62,7 @@ PLACEMENTS = {
     "infra-validate": Placement(MEDIUM),
     "release": Placement(SMALL, cached=False),
     "deploy": Placement(SMALL, cached=False),
-    "conclude": Placement(SMALL, cached=False),
+    EXIT: Placement(SMALL, cached=False),
 }
 
 
@@ -116,6 +117,8 @@ class Options:
             self.cluster.settle(
                 task, accelerated=placement.accelerated, keeps=placement.keeps, seconds=seconds
             )
+            if name == EXIT:
+                self.cluster.arm(task)
         return task
 
     def _retry(self, task: PipelineTask) -> None:

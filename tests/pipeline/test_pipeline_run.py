@@ -115,6 +115,7 @@ def test_a_first_release_is_promoted_served_and_then_found_in_the_caches(
     assert (second.returncode, third.returncode) == (0, 0), second.stdout + third.stdout
     assert {name for name, end in steps(third.stdout).items() if end != "cached"} == {
         "resolve-champion",
+        "resolve-source",
         "release",
         "deploy",
     }
