@@ -9,7 +9,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import requests
-from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_delay, wait_exponential_jitter
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_result,
+    stop_after_delay,
+    wait_exponential_jitter,
+    wait_fixed,
+)
 
 from serving.archive import MODEL_NAME
 from serving.settings import LOOPBACK, Ports
@@ -19,6 +26,7 @@ CONNECT_SECONDS = 5
 ANSWER_SECONDS = 30  # TorchServe can lose a request that it holds at the instant its worker dies
 MANAGEMENT_SECONDS = 120
 RENEW_BEFORE = timedelta(minutes=1)
+POLL_SECONDS = 0.1
 REFUSED = 400
 BUSY = 503
 BACK_OFF = wait_exponential_jitter(multiplier=0.1, max=2, jitter=0.1)
@@ -83,13 +91,24 @@ class Client:
         return self._call("GET", url, "inference", CONNECT_SECONDS).status_code == requests.codes.ok
 
     def register(self, archive_name: str) -> None:
-        """Register an archive of the model store and start the workers that its own settings ask for."""
-        self._manage("POST", "", {"url": archive_name, "model_name": MODEL_NAME, "synchronous": "true"})
+        """Register an archive of the model store; the workers that its settings ask for start meanwhile.
+
+        Not `synchronous`, its default: TorchServe would wait in a thread that half of its connections share.
+        """
+        self._manage("POST", "", {"url": archive_name, "model_name": MODEL_NAME, "synchronous": "false"})
 
     def scale(self, version: str, workers: int) -> None:
-        """Run this number of workers for a version, and wait until they are there."""
-        bounds = {"min_worker": workers, "max_worker": workers, "synchronous": "true"}
-        self._manage("PUT", f"/{MODEL_NAME}/{version}", bounds)
+        """Run this number of workers for a version, and wait until they are there.
+
+        Raises:
+            tenacity.RetryError: where they are not, in good time.
+        """
+        self._manage("PUT", f"/{MODEL_NAME}/{version}", {"min_worker": workers, "max_worker": workers})
+        Retrying(
+            retry=retry_if_result(lambda status: status.ready_workers != workers),
+            wait=wait_fixed(POLL_SECONDS),
+            stop=stop_after_delay(MANAGEMENT_SECONDS),
+        )(lambda: self.versions()[version])
 
     def versions(self) -> dict[str, ModelStatus]:
         """All registered versions by name; empty where there is none."""

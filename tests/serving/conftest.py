@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from car_model.digests import tree_digest
 from car_model.recommend import Recommender
+from registry.bundle import release_digest
 from serving.answering import respond
 from serving.archive import build_archive
 from serving.process import ours
@@ -47,7 +47,7 @@ def make_release(folder: Path, seed: int) -> Release:
     golden = folder / "golden.json"
     answers = [recommender.answer(request) for request in REQUESTS]
     golden.write_text(json.dumps({"requests": REQUESTS, "answers": answers}))
-    digest = tree_digest(bundle)
+    digest = release_digest(bundle)
     return Release(digest, bundle, build_archive(bundle, folder, digest), golden)
 
 

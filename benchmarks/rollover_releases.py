@@ -1,0 +1,90 @@
+"""Two releases to roll between, of any size, and what people ask them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from car_model.bundle import Bundle, popularity_priors, tables
+from car_model.catalogue import Catalogue
+from car_model.encoder import EncoderSpec
+from car_model.labels import CodeLabels
+from car_model.model import CAR
+from car_model.quantise import CodebookConfig, fit
+from car_model.recipe import parse_recipe
+from car_model.recommend import Recommender
+from components.delivery import validate_release
+from registry.channel import stage
+from registry.release import write_release
+from registry.store import ObjectStore, open_store
+
+WHO, WHY = "benchmark", "rollover"
+DIMENSIONS = 64
+GOLDEN = 8
+
+
+def released(folder: Path, items: int) -> tuple[ObjectStore, dict[str, Path]]:
+    """Two validated releases in a registry: digest -> bundle folder."""
+    store, releases = open_store(folder / "registry"), {}
+    for seed in (0, 1):
+        place = folder / f"release-{seed}"
+        made(items, seed).save(place / "bundle")
+        release = write_release(store, place / "bundle", evidence(place, items)).release
+        validate_release(store, release, WHO)
+        stage(store, release, who=WHO, why=WHY)
+        releases[release] = place / "bundle"
+    return store, releases
+
+
+def made(items: int, seed: int) -> Bundle:
+    """A bundle of random vectors and weights."""
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    vectors = rng.normal(size=(items, DIMENSIONS)).astype(np.float32)
+    book = fit(vectors, EncoderSpec(name="random"), "{title}", CodebookConfig(seed=seed))
+    catalogue = Catalogue(names(items), [f"Item {at}" for at in range(items)], book.encode(vectors))
+    model = CAR(parse_recipe({}).car(items, book.levels, book.codes), *tables(catalogue))
+    labels = CodeLabels([[""] * book.codes for _ in range(book.levels)])
+    priors = popularity_priors(rng.integers(1, 99, items + 1), catalogue, book.codes)
+    return Bundle(book, labels, catalogue, model.eval(), *priors, 0.1, f"{seed:064x}")
+
+
+def evidence(folder: Path, items: int) -> dict[str, Path]:
+    """A verdict, and golden requests with the bundle's answers."""
+    torch.set_num_threads(1)
+    requests = asked_for(items)[:GOLDEN]
+    recommender = Recommender.load(folder / "bundle")
+    answers = [recommender.answer(request) for request in requests]
+    contents = {
+        "verdict.json": {"blessed": True, "conditions": [
+            {"name": "made for a benchmark", "severity": "block", "verdict": "pass"}
+        ]},
+        "evaluation.json": {"models": {"challenger": {"ndcg@10": {"mean": 0.0}}}},
+        "golden.json": {"requests": requests, "answers": answers},
+    }  # fmt: skip
+    for name, content in contents.items():
+        (folder / name).write_text(json.dumps(content))
+    return {name: folder / name for name in contents}
+
+
+def names(items: int) -> list[str]:
+    """Item ids."""
+    return [f"B{at:09d}" for at in range(items)]
+
+
+def asked_for(items: int, count: int = 64) -> list[dict[str, Any]]:
+    """Requests as people send them: histories of 1 to 50 items, with and without reasons."""
+    rng = np.random.default_rng(7)
+    known = names(items)
+    return [
+        {
+            "history": [known[at] for at in rng.integers(0, items, rng.integers(1, 51))],
+            "k": 10,
+            "explain": bool(number % 2),
+        }
+        for number in range(count)
+    ]
