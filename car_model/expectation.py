@@ -29,14 +29,13 @@ def expectations(think: np.ndarray, share: np.ndarray, sids: np.ndarray) -> list
     expected = rounded.argmax(axis=1)  # [L]
     best = list(zip(expected.tolist(), think[levels, expected].tolist(), strict=True))
     return [
-        [_level(at, *numbers, *best[at]) for at, numbers in enumerate(zip(*item, strict=True))]
+        [_level(at, numbers, *best[at]) for at, numbers in enumerate(zip(*item, strict=True))]
         for item in zip(*(array.tolist() for array in own), strict=True)
     ]
 
 
-def _level(  # noqa: PLR0917 - a row of numbers
-    at: int, code: int, rank: int, probability: float, share: float, expected: int, highest: float
-) -> dict[str, Any]:
+def _level(at: int, numbers: tuple[Any, ...], expected: int, highest: float) -> dict[str, Any]:
+    code, rank, probability, share = numbers
     return {
         "level": at + 1,
         "code": code,
