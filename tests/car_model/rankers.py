@@ -53,3 +53,11 @@ def tastes(users: int = 60, seed: int = 0) -> ActionHistories:
     return ActionHistories(
         [f"u{at}" for at in range(users)], uids, [1 + row[:, None] for row in liked], parts
     )
+
+
+def halves(users: int, seed: int = 0) -> ActionHistories:
+    """Users who like the items of one half of the first codes (even or odd) and no other."""
+    data, rng = tastes(users, seed), np.random.default_rng(seed)
+    codes = tiny_sids()[:, 0].numpy()
+    liked = [(codes[row] % 2 == rng.integers(2)).astype(np.int64) for row in data.uids]
+    return replace(data, actions=[1 + row[:, None] for row in liked])

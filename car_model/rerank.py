@@ -1,0 +1,120 @@
+"""Ranking by action: CAR's top candidates in the order of relevance and of P(liked) together.
+
+    score(i) = relevance(i) + weight * log P(liked | i, history)
+
+relevance is what the Recommender ranks by: log P(next item is i) and what joins it. With weight 1 the score
+is the log-probability that the next item is i *and* is liked. The weight is chosen on validation, and 0 is a
+possible outcome. Only the `candidates` most relevant items are asked about; all others stay behind them in
+their order.
+
+Shape letters: N items, K candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from car_model.metrics import paired, per_user, ranks_of, summary
+from car_model.ranking import ActionRanker
+from car_model.ranking_candidates import liked_next
+
+CANDIDATES = 100
+WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+class Asked(NamedTuple):
+    """One history and how relevant every item is after it.
+
+    Attributes:
+        scores: [N + 1]; -inf marks what must not be recommended.
+        uids: [P] the history, oldest first; actions: [P, M] classes, 0 where unknown.
+    """
+
+    scores: Tensor
+    uids: np.ndarray
+    actions: np.ndarray
+
+
+@dataclass(frozen=True)
+class Reranker:
+    """A ranker by action beside CAR.
+
+    Attributes:
+        model: in evaluation mode, over the same catalogue as CAR.
+        weight: of log P(liked); candidates: how many items it is computed for.
+    """
+
+    model: ActionRanker
+    weight: float
+    candidates: int = CANDIDATES
+
+    def scores(self, asked: Asked) -> Tensor:
+        """The scores [N + 1] that rank by both; -inf stays -inf."""
+        return combined(asked.scores, *self.chances(asked), self.weight)
+
+    def chances(self, asked: Asked) -> tuple[Tensor, Tensor]:
+        """The most relevant UIDs and their log P(liked), [K] each; fewer where fewer may be recommended."""
+        top = asked.scores.topk(min(self.candidates, len(asked.scores)))
+        uids = top.indices[top.values > -torch.inf]
+        if not len(uids):
+            return uids, asked.scores.new_zeros(0)
+        history = torch.from_numpy(asked.uids), torch.from_numpy(asked.actions)
+        return uids, liked_next(self.model, *history, uids).clamp(min=1e-7).log()
+
+
+def combined(scores: Tensor, uids: Tensor, chances: Tensor, weight: float) -> Tensor:
+    """Scores [N + 1] with candidates [K] by relevance and chance [K], and all others behind them."""
+    if not len(uids):
+        return scores
+    mixed = scores[uids] + weight * chances
+    others = scores.index_fill(0, uids, -torch.inf)
+    behind = (mixed.min() - others.max() - 1).clamp(max=0)  # -inf others: nothing to push back
+    moved = others + torch.where(behind.isfinite(), behind, torch.zeros_like(behind))
+    return moved.index_copy(0, uids, mixed.to(scores.dtype))
+
+
+def choose_weight(model: ActionRanker, asked: Iterable[Asked], targets: np.ndarray) -> float:
+    """The weight that ranks liked validation items best (NDCG@10); ties go to the smaller one.
+
+    Args:
+        asked: histories before validation items that the user liked.
+        targets: [users] those items' UIDs.
+    """
+    reranker, gains = Reranker(model, 0.0), dict.fromkeys(WEIGHTS, 0.0)
+    for one, target in zip(asked, targets, strict=True):
+        uids, chances = reranker.chances(one)
+        for weight in WEIGHTS:
+            scores = combined(one.scores, uids, chances, weight).numpy()[None]
+            gains[weight] += float(per_user(ranks_of(scores, np.array([target])))["ndcg@10"][0])
+    return max(WEIGHTS, key=lambda weight: (round(gains[weight], 9), -weight))
+
+
+def liked_metrics(ranks: Mapping[str, np.ndarray], liked: np.ndarray) -> dict[str, Any]:
+    """NDCG and recall of test items that are relevant *and* liked, without and with ranking by action.
+
+    Args:
+        ranks: `relevance` and `action`, the ranks of the same users' test items, [users] each.
+        liked: [users] whether the test item was liked. Users who did not like theirs have no item that is
+            relevant and liked; theirs are told apart, and should be found *less* often when ranked by action.
+
+    Returns:
+        `liked` and `disliked`, each with `users`, `relevance` and `action` (metrics with intervals) and
+        `paired`, the second minus the first user by user.
+    """
+    return {name: _part(ranks, keep) for name, keep in (("liked", liked), ("disliked", ~liked))}
+
+
+def _part(ranks: Mapping[str, np.ndarray], keep: np.ndarray) -> dict[str, Any]:
+    relevance, action = ranks["relevance"][keep], ranks["action"][keep]
+    return {
+        "users": int(keep.sum()),
+        "relevance": summary(relevance),
+        "action": summary(action),
+        "paired": paired(action, relevance),
+    }
