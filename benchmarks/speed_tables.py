@@ -7,13 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import churn, codebook_speed, cold_items, growth, inference, lineage, training_speed
+from benchmarks import (
+    churn,
+    codebook_speed,
+    cold_items,
+    growth,
+    inference,
+    lineage,
+    serving_speed,
+    training_speed,
+)
 from benchmarks.sheets import Sheet
 
 FOLDER = Path("benchmarks/results/speed")
 NOTES = Path("benchmarks/notes")
 SECTIONS: dict[str, tuple[str, str, Callable[[dict[str, Any]], list[Sheet]]]] = {
     "inference-toys": ("Inference", "python -m benchmarks.inference --data-dir PATH", inference.sheets),
+    "serving": ("Serving", "python -m benchmarks.serving_speed --data PATH", serving_speed.sheets),
     "training": ("Training", "python -m benchmarks.training_speed --data-dir PATH", training_speed.sheets),
     "codebook": ("Codebooks", "python -m benchmarks.codebook_speed", codebook_speed.sheets),
     "churn": ("Churn of codebooks", "python -m benchmarks.churn --data PATH ...", churn.sheets),

@@ -1,0 +1,43 @@
+"""A real release's bundle to serve in benchmarks, made once a data set and kept under .cache/serving."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.data import CACHE, load_dataset
+from car_model.bundle import Bundle
+from car_model.digests import json_digest
+from car_model.encoder import EncoderSpec
+from car_model.fitting import fit_car
+from car_model.quantise import CodebookConfig
+from car_model.recipe import parse_recipe
+from car_model.tokenization import tokenize
+
+RECIPE = {"epochs": 2, "text": 64, "batch_size": 128}
+ASKED = 500  # users whose histories are asked with
+
+
+@dataclass(frozen=True)
+class Release:
+    """A bundle folder, and real histories of item ids to ask it with."""
+
+    name: str
+    bundle: Path
+    items: int
+    histories: list[list[str]]
+
+
+def made(data: str) -> Release:
+    """The bundle of a data set (a folder or `movielens`), trained where it is not there yet."""
+    dataset = load_dataset(data)
+    folder = CACHE / "serving" / json_digest([dataset.digest, RECIPE])[:16]
+    if not (folder / "bundle" / "bundle.json").is_file():
+        tokens = tokenize(dataset, EncoderSpec(), CodebookConfig(), CACHE / "vectors")
+        tokens.save(folder / "codebook", folder / "catalogue.parquet")
+        bundle, _ = fit_car(dataset, folder / "codebook", tokens.catalogue, parse_recipe(RECIPE))
+        bundle.save(folder / "bundle")
+    catalogue = Bundle.load(folder / "bundle").catalogue
+    train = dataset.histories(catalogue.uids).train[:ASKED]
+    histories = [[catalogue.item_ids[uid - 1] for uid in history] for history in train]
+    return Release(dataset.report["name"], folder / "bundle", catalogue.size, histories)
