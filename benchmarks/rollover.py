@@ -7,7 +7,7 @@ a registry. `python pipeline.py deploy --follow` serves its production channel, 
 rolled back to the other in turn, while clients in a process of their own ask without pause and repeat
 nothing. Every answer has to be, byte for byte, what one release answers in a quiet process.
 
-Written to benchmarks/results/serving/rollover.json.
+Written to benchmarks/results/speed/rollover.json.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from registry.channel import promote, rollback
 from registry.store import ObjectStore
 from serving.server import TorchServe
 
-RESULT = Path("benchmarks/results/serving/rollover.json")
+RESULT = Path("benchmarks/results/speed/rollover.json")
 CHANNEL = "production"
 LOOK = 0.5  # seconds between the follower's looks at the channel
 SETTLED = 3.0  # seconds of load before and after each rollover

@@ -14,6 +14,7 @@ from benchmarks import (
     growth,
     inference,
     lineage,
+    rollover_tables,
     serving_speed,
     training_speed,
 )
@@ -24,6 +25,7 @@ NOTES = Path("benchmarks/notes")
 SECTIONS: dict[str, tuple[str, str, Callable[[dict[str, Any]], list[Sheet]]]] = {
     "inference-toys": ("Inference", "python -m benchmarks.inference --data-dir PATH", inference.sheets),
     "serving": ("Serving", "python -m benchmarks.serving_speed --data PATH", serving_speed.sheets),
+    "rollover": ("Rollovers under load", "python -m benchmarks.rollover", rollover_tables.sheets),
     "training": ("Training", "python -m benchmarks.training_speed --data-dir PATH", training_speed.sheets),
     "codebook": ("Codebooks", "python -m benchmarks.codebook_speed", codebook_speed.sheets),
     "churn": ("Churn of codebooks", "python -m benchmarks.churn --data PATH ...", churn.sheets),
