@@ -55,8 +55,29 @@ def deploy_channel(store: ObjectStore, channel: str, state_dir: Path | str, who:
         if not (proofs := read_proofs(store, manifest)):
             validate_release(store, entry.release, who)
             proofs = read_proofs(store, manifest)
-        archive, digest = _archive(store, entry, proofs, StateDir.at(state_dir), folder)
+        archive, digest = _archive(store, entry, proofs, folder, StateDir.at(state_dir))
         return deploy(archive, entry.release, state_dir, golden, validated=digest)
+
+
+def fetch_validated(store: ObjectStore, entry: Entry, folder: Path) -> tuple[Path, Path]:
+    """Make the archive of a channel's entry in a folder, without writing to the registry.
+
+    Returns:
+        The archive, whose digest is a validated one, and the golden requests.
+
+    Raises:
+        DeployError: the release was not validated, or not with this code.
+        RegistryError: the release is missing or damaged.
+    """
+    manifest = read_manifest(store, entry.release, entry.manifest_sha256)
+    golden = fetch_evidence(store, manifest, GOLDEN, folder / GOLDEN)
+    if not (proofs := read_proofs(store, manifest)):
+        raise DeployError(
+            f"Release {entry.release[:12]} was never validated: run python pipeline.py infra-validate "
+            f"{entry.release[:12]} --registry {store.url}."
+        )
+    archive, _ = _archive(store, entry, proofs, folder)
+    return archive, golden
 
 
 def validate_release(store: ObjectStore, release: str, who: str) -> InfraReport:
@@ -109,11 +130,11 @@ def _read(report: Path) -> dict[str, Any]:
 
 
 def _archive(
-    store: ObjectStore, entry: Entry, proofs: list[Proof], state: StateDir, folder: Path
+    store: ObjectStore, entry: Entry, proofs: list[Proof], folder: Path, state: StateDir | None = None
 ) -> tuple[Path, str]:
     """A validated archive and its digest: made of the bundle, unless the server has the newest already."""
     newest = proofs[0].archive_sha256
-    for kept in state.store.glob("*.mar"):
+    for kept in state.store.glob("*.mar") if state else ():
         if file_digest(kept) == newest:  # a copy: the server's own may go while it rolls over
             return Path(shutil.copyfile(kept, folder / ARCHIVE)), newest
     manifest = fetch_release(store, entry.release, folder / "bundle", entry.manifest_sha256)

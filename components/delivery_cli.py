@@ -1,7 +1,8 @@
-"""`python pipeline.py deploy | infra-validate`: the two steps that a release may need again."""
+"""`python pipeline.py deploy | infra-validate | serve`: what a release may need after its run."""
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ from registry.options import DEFAULT_REGISTRY, Registry, ReleaseOrChannel, Who
 from registry.store import ObjectStore, open_store
 from serving.archive import ArchiveError
 from serving.deploy import serves
+from serving.settings import LOOPBACK
 from serving.state import ServingError
 
 delivery = typer.Typer()
@@ -39,6 +41,35 @@ def deploy_command(
         if follow:
             _follow(store, channel, serving, who, follow)
         _deploy(store, channel, serving, who)
+
+
+@delivery.command("serve")
+def serve_command(
+    *,
+    channel: Annotated[str, typer.Argument(help="The channel to follow.")] = "production",
+    registry: Registry = DEFAULT_REGISTRY,
+    follow: Annotated[float, typer.Option(min=1, help="Seconds between looks at the channel.")] = 30,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond loopback --keys is needed.")
+    ] = LOOPBACK,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of requests and probes.")] = 8080,
+    keys: Annotated[Path | None, typer.Option(help="File with the valid keys, one a line.")] = None,
+    metrics_host: Annotated[str, typer.Option(help="Address of the metrics; they need no key.")] = LOOPBACK,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of the metrics; none: no metrics.")
+    ] = None,
+) -> None:
+    """Serve the release that a channel uses without TorchServe, as a container on a cluster does."""
+    from components.following import follow as follow_channel  # the other commands need neither torch
+    from serving.keys import require_keys  # nor a web server
+    from serving.pod import Pod
+    from serving.pod import serve as listen
+
+    with told():
+        pod = Pod(require_keys(host, keys))
+        arguments = (open_store(registry), channel, pod, follow, typer.echo)
+        threading.Thread(target=follow_channel, args=arguments, daemon=True).start()
+        listen(pod, host, port, (metrics_host, metrics_port) if metrics_port else None)
 
 
 @delivery.command("infra-validate")

@@ -15,7 +15,6 @@ from serving.deploy import curl_line, restore
 from serving.openapi import as_yaml
 from serving.process import ours
 from serving.server import TorchServe
-from serving.settings import LOOPBACK
 from serving.state import ServingError, StateDir, read_json
 
 app = typer.Typer(help="Look after the TorchServe of this machine.", no_args_is_help=True)
@@ -107,13 +106,12 @@ def curl(history: str = "", k: int = 10, state: State = DEFAULT_STATE) -> None:
 def asgi(
     archive: Annotated[Path | None, typer.Option(help="A model archive; default: the deployed one.")] = None,
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8080,
-    host: Annotated[str, typer.Option(help="Address to listen on; there are no keys here.")] = LOOPBACK,
     state: State = DEFAULT_STATE,
 ) -> None:
-    """Serve the same answers without TorchServe, until Ctrl-C."""
+    """Serve the same answers without TorchServe, on loopback, until Ctrl-C."""
     from serving.asgi import serve  # noqa: PLC0415 - the other commands need no web server
 
-    serve(archive or deployed_archive(StateDir.at(state)), port, host)
+    serve(archive or deployed_archive(StateDir.at(state)), port)
 
 
 @app.command()
