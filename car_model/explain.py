@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from car_model.bundle import Bundle
 from car_model.expectation import DECIMALS, expectations
-from car_model.influence import falls, states_without, without
+from car_model.influence import falls
+from car_model.reading import without
 
 LIFT = 1.5  # a code is a reason when it is at least this much likelier than over all interactions
 POPULAR = 50  # ranks of popularity that are worth a word
@@ -26,26 +27,29 @@ Score = Callable[[Tensor, Sequence[np.ndarray], Tensor], Tensor]
 
 
 class Explainer:
-    """Turns the think heads' distributions and the history's influence into words."""
+    """Turns the think heads' distributions and the history's influence into words.
 
-    def __init__(self, bundle: Bundle) -> None:
+    Args:
+        chunks: [N + 1, D] fused chunks by UID.
+    """
+
+    def __init__(self, bundle: Bundle, chunks: Tensor) -> None:
         self.model = bundle.model
         self.labels = bundle.labels
         self.catalogue = bundle.catalogue
         self.share = bundle.code_share  # [L, K]
-        with torch.inference_mode():
-            every = torch.arange(self.catalogue.size + 1)
-            self.vectors = F.normalize(self.model.embed(every)[:, -1], dim=-1)  # [N + 1, D] fused chunks
+        self.chunks = chunks
         self.others = bundle.popular or list(range(1, bundle.catalogue.size + 1))
         self.popularity = {uid: rank for rank, uid in enumerate(bundle.popular[:POPULAR], start=1)}
 
     def explain(
-        self, state: Tensor, history: np.ndarray, uids: Sequence[int], score: Score
+        self, state: Tensor, shortened: Tensor, history: np.ndarray, uids: Sequence[int], score: Score
     ) -> list[dict[str, Any]]:
         """Reasons of recommended UIDs.
 
         Args:
             state: [1, D] after the history.
+            shortened: [R, D] after the history without each of its latest items (`Reader.without`).
             history: UIDs, none empty.
             score: what items are ranked by, after any history.
 
@@ -58,18 +62,22 @@ class Explainer:
         """
         think = self.model.think_logits(state)[0].softmax(dim=-1).numpy()  # [L, K]
         paths = expectations(think, self.share, self.catalogue.sids[np.array(uids, dtype=np.int64) - 1])
-        lost = self._falls(state, history, uids, score)  # [k, R]
-        near = (self.vectors[list(uids)] @ self.vectors[torch.from_numpy(history)].T).numpy()  # [k, T]
+        lost = self._falls(torch.cat([state, shortened]), history, uids, score)  # [k, R]
+        mine, theirs = (
+            F.normalize(self.chunks[at], dim=-1)
+            for at in (torch.tensor(uids, dtype=torch.long), torch.from_numpy(history))
+        )
+        near = (mine @ theirs.T).numpy()  # [k, T]
         alike = history[near.round(5).argmax(axis=1)]
         return [
             self._one(uid, levels, self._because(history[::-1], row), self._named(twin))
             for uid, levels, row, twin in zip(uids, paths, lost, alike, strict=True)
         ]
 
-    def _falls(self, state: Tensor, history: np.ndarray, uids: Sequence[int], score: Score) -> np.ndarray:
-        if len(history) < 2:  # nothing would be left
+    def _falls(self, states: Tensor, history: np.ndarray, uids: Sequence[int], score: Score) -> np.ndarray:
+        """What k items lose without each of the latest, [k, R]: states [1 + R, D] with all, and without."""
+        if len(states) < 2:  # nothing would be left
             return np.zeros((len(uids), 0))
-        states = torch.cat([state, states_without(self.model, history)])
         scores = score(states, [history, *without(history)], torch.tensor([*uids, *self.others]))
         return falls(scores, len(uids)).round(DECIMALS)
 

@@ -26,8 +26,9 @@ class Likeness:
     """
 
     def __init__(self, text: np.ndarray, history: int) -> None:
-        # A text without a direction is like none. Columns: few texts by many are fastest that way round.
-        self.columns = F.normalize(torch.from_numpy(text).float(), dim=-1).T.contiguous()  # [A, N + 1]
+        self.texts = F.normalize(
+            torch.from_numpy(text).float(), dim=-1
+        )  # [N + 1, A]; no direction: like none
         self.history = history
 
     def of(self, histories: Sequence[np.ndarray]) -> Tensor:
@@ -35,22 +36,19 @@ class Likeness:
 
         One history at a time: never [B, T, N], and no answer depends on its batch.
         """
-        return torch.stack([self._products(self._recent(one), self.columns).amax(dim=0) for one in histories])
+        return torch.stack([(self.texts @ self._recent(one).T).amax(dim=1) for one in histories])
 
     def some(self, histories: Sequence[np.ndarray], uids: Tensor) -> Tensor:
         """Likeness [B, C] of UIDs [C] to B histories that share most of their items."""
-        recent = [self._recent(history) for history in histories]
+        recent = [history[-self.history :] for history in histories]
         seen, places = np.unique(np.concatenate(recent), return_inverse=True)
-        table = self._products(seen, self.columns[:, uids])  # [distinct items, C]
+        table = self.texts[torch.from_numpy(seen)] @ self.texts[uids].T  # [distinct items, C]
         ends = np.cumsum([len(history) for history in recent])[:-1]
         return torch.stack([table[torch.from_numpy(rows)].amax(dim=0) for rows in np.split(places, ends)])
 
-    def _recent(self, history: np.ndarray) -> np.ndarray:
-        return history[-self.history :]
-
-    def _products(self, history: np.ndarray, columns: Tensor) -> Tensor:
-        """Cosines of T items with the columns given: [T, columns]."""
-        return self.columns[:, torch.tensor(history)].T @ columns
+    def _recent(self, history: np.ndarray) -> Tensor:
+        """Texts of the latest items: [T, A]."""
+        return self.texts[torch.from_numpy(history[-self.history :])]
 
 
 def likeness_of(catalogue: Catalogue, history: int) -> Likeness | None:

@@ -57,6 +57,13 @@ class Packing:
         batch, length = self.shape
         return x.new_zeros(batch * length, x.shape[1]).index_copy(0, self.at, x).view(batch, length, -1)
 
+    def last(self, x: Tensor) -> Tensor:
+        """The last real token of each history, in the order of the batch: [N, D] -> [B, D]; none is empty."""
+        batch, length = self.shape
+        counts = torch.tensor([size for count, size in self.runs for _ in range(count)], device=x.device)
+        ends = counts.cumsum(0) - 1  # [B] in packed order
+        return x.new_empty(batch, x.shape[1]).index_copy_(0, self.at[ends] // length, x[ends])
+
     def widened(self, slots: int) -> Packing:
         """The packing once every token has become `slots` tokens in its place."""
         if slots == 1:

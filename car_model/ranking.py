@@ -83,7 +83,7 @@ class RankerConfig:
     heads: int = 2
     history: int = 50  # items read, the one that is asked about among them
     dropout: float = 0.2
-    hidden_actions: float = 0.0  # share of past actions that a training step does not show
+    hidden_actions: float = 0.0  # share of histories that a training step shows without their actions
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
@@ -186,7 +186,7 @@ class ActionRanker(nn.Module):
         packing = Packing.of(uids != 0)
         acted, keep = packing.pack(actions), packing.pack(wanted)
         logits = self.packed_logits(
-            self.embed_items(packing.pack(uids)), self.embed_actions(self._shown(acted)), packing
+            self.embed_items(packing.pack(uids)), self.embed_actions(self._shown(acted, packing)), packing
         )
         parts: dict[str, Tensor] = {}
         total = logits.new_zeros(())
@@ -199,11 +199,12 @@ class ActionRanker(nn.Module):
             total = total + task.weight * parts[task.name]
         return {"loss": total, **{name: value.detach() for name, value in parts.items()}}
 
-    def _shown(self, actions: Tensor) -> Tensor:
-        """Past actions [N, M] as a training step shows them: some hidden, so that unknown ones are known."""
+    def _shown(self, actions: Tensor, packing: Packing) -> Tensor:
+        """Past actions [N, M] as a training step shows them: of some histories none, as of requests without."""
         if not self.training or not self.config.hidden_actions:
             return actions
-        draws = torch.rand(len(actions), 1, device=actions.device)
+        history = (packing.positions == 0).cumsum(0) - 1  # [N], which one an item is of
+        draws = torch.rand(len(actions), 1, device=actions.device)[history]
         return actions.where(draws >= self.config.hidden_actions, UNKNOWN)
 
     def probabilities(self, uids: Tensor, actions: Tensor, task: int = 0) -> Tensor:
@@ -212,4 +213,5 @@ class ActionRanker(nn.Module):
 
     def liked(self, logits: Tensor, task: int = 0) -> Tensor:
         """P(liked) from a task's logits [..., C], what its classes from `positive` on have: [...]."""
-        return logits.float().softmax(dim=-1)[..., self.config.tasks[task].positive :].sum(dim=-1)
+        exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return exact.softmax(dim=-1)[..., self.config.tasks[task].positive :].sum(dim=-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from car_model.bounded_top import top_of_sum
 from car_model.bundle import Bundle
 from car_model.explain import Explainer
 from car_model.likeness import likeness_of
+from car_model.reading import Reader
 from car_model.request import Request, RequestError, parse
 from car_model.scoring import Scorer
-from car_model.sequences import pad
 
 __all__ = ["Recommender", "RequestError"]
 
 DECIMALS = 4  # of a score in an answer: far above float noise, so equal computation gives equal JSON
 MARGIN = 8  # extra candidates kept before scores are rounded and ties go to the lower UID
+SLACK = 1e-4  # by how much rounding may lift a likeness above 1
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request, the UIDs that are known of its history, and what was read of them.
+
+    Attributes:
+        state: [1, D] after the history; none of these where nothing of it is known.
+        without: [R, D] after the history without each of its latest items; only where reasons are asked for.
+    """
+
+    request: Request
+    history: np.ndarray
+    state: Tensor | None = None
+    without: Tensor | None = None
 
 
 class Recommender:
@@ -34,10 +52,11 @@ class Recommender:
         self.model = bundle.model.eval()
         self.levels = bundle.codebook.levels
         self.codebook = bundle.codebook.version  # hashes every array: once, not an answer
+        self._reader = Reader(self.model)
         self._scorer = Scorer(self.model, bundle.think_scale)
         used = bundle.likeness_scale > 0
         self._likeness = likeness_of(bundle.catalogue, self.model.config.history) if used else None
-        self._explainer = Explainer(bundle)
+        self._explainer = Explainer(bundle, self._reader.chunks[:, -1])
 
     @classmethod
     def load(cls, folder: Path | str, release: str = "unreleased") -> Recommender:
@@ -55,7 +74,7 @@ class Recommender:
             [B, N + 1] float32; column 0 is padding and -inf. Nothing else is masked.
         """
         with torch.inference_mode():
-            states = self._states(histories)
+            states = self._reader.states(histories)
             return self._all(states, histories, self.levels if thinking is None else thinking)
 
     def answer(self, body: Any) -> dict[str, Any]:
@@ -64,19 +83,51 @@ class Recommender:
         Raises:
             RequestError: the body is wrong; the message says how.
         """
-        request = parse(body, self.levels)
-        known = self._uids(request.history)
+        [found] = self.answers([body])
+        if isinstance(found, RequestError):
+            raise found
+        return found
+
+    def answers(self, bodies: Sequence[Any]) -> list[dict[str, Any] | RequestError]:
+        """Answer requests that are read together, each as alone; errors stand in place of answers."""
+        asked = [self._asked(body) for body in bodies]
+        with torch.inference_mode():
+            read = iter(self._read([one for one in asked if isinstance(one, Asked)]))
+            return [one if isinstance(one, RequestError) else self._answer(next(read)) for one in asked]
+
+    def _asked(self, body: Any) -> Asked | RequestError:
+        try:
+            request = parse(body, self.levels)
+        except RequestError as error:
+            return error
+        return Asked(request, np.array(self._uids(request.history), dtype=np.int64))
+
+    def _read(self, asked: list[Asked]) -> list[Asked]:
+        """Read the histories of which something is known."""
+        known = [at for at, one in enumerate(asked) if len(one.history)]
+        if not known:
+            return asked
+        states = self._reader.states([asked[at].history for at in known])
+        explained = [at for at in known if asked[at].request.explain]
+        without = dict(
+            zip(explained, self._reader.without([asked[at].history for at in explained]), strict=True)
+        )
+        found = list(asked)
+        for at, state in zip(known, states, strict=True):
+            found[at] = replace(asked[at], state=state[None], without=without.get(at))
+        return found
+
+    def _answer(self, asked: Asked) -> dict[str, Any]:
+        request = asked.request
         answer: dict[str, Any] = {"release": self.release, "codebook": self.codebook}
-        items = self._ranked(request, np.array(known)) if known else self._popular(request)
+        items = self._popular(request) if asked.state is None else self._ranked(asked, asked.state)
         skipped = [item for item in request.history if item not in self.catalogue.uids]
-        answer |= {"items": items, "skipped": skipped, "fallback": None if known else "popular"}
+        fallback = "popular" if asked.state is None else None
+        answer |= {"items": items, "skipped": skipped, "fallback": fallback}
         if request.candidates is not None:
             offered = self.catalogue.offered
             answer["skipped_candidates"] = [item for item in request.candidates if item not in offered]
         return answer
-
-    def _states(self, histories: Sequence[np.ndarray]) -> Tensor:
-        return self.model.last_state(pad(histories, self.model.config.history))
 
     def _all(self, states: Tensor, histories: Sequence[np.ndarray], thinking: int) -> Tensor:
         """Scores of every UID after B histories: [B, N + 1]."""
@@ -92,26 +143,35 @@ class Recommender:
             return scores
         return scores + self.bundle.likeness_scale * self._likeness.some(histories, uids)
 
-    def _ranked(self, request: Request, history: np.ndarray) -> list[dict[str, Any]]:
-        with torch.inference_mode():
-            states = self._states([history])
-            thinking = self.levels if request.thinking is None else request.thinking
-            scores = self._all(states, [history], thinking)[0]
-            scores[torch.from_numpy(self._masked(request, history))] = -torch.inf
-            top = torch.topk(scores, min(request.k + MARGIN, len(scores)))
-            found = [
-                (round(value, DECIMALS), uid) for value, uid in zip(*map(Tensor.tolist, top), strict=True)
-            ]
-            found = sorted(
-                (pair for pair in found if pair[0] > -np.inf), key=lambda pair: (-pair[0], pair[1])
-            )
-            chosen = found[: request.k]
-            items = [self._item(uid, score) for score, uid in chosen]
-            if request.explain:
-                score = partial(self._some, thinking=thinking)
-                reasons = self._explainer.explain(states, history, [uid for _, uid in chosen], score)
-                items = [{**item, **reason} for item, reason in zip(items, reasons, strict=True)]
-        return items
+    def _ranked(self, asked: Asked, state: Tensor) -> list[dict[str, Any]]:
+        request, history = asked.request, asked.history
+        thinking = self.levels if request.thinking is None else request.thinking
+        chosen = self._best(request, history, self._scorer.scores(state, thinking)[0])
+        items = [self._item(uid, score) for score, uid in chosen]
+        if asked.without is None:
+            return items
+        score = partial(self._some, thinking=thinking)
+        uids = [uid for _, uid in chosen]
+        reasons = self._explainer.explain(state, asked.without, history, uids, score)
+        return [{**item, **reason} for item, reason in zip(items, reasons, strict=True)]
+
+    def _best(self, request: Request, history: np.ndarray, scores: Tensor) -> list[tuple[float, int]]:
+        """Rounded scores and UIDs of the k best, from scores [N + 1] without likeness."""
+        scores[torch.from_numpy(self._masked(request, history))] = -torch.inf
+        best = self._top(scores, history, request.k + MARGIN)
+        found = [(round(value, DECIMALS), uid) for value, uid in zip(*map(Tensor.tolist, best), strict=True)]
+        found = sorted((pair for pair in found if pair[0] > -np.inf), key=lambda pair: (-pair[0], pair[1]))
+        return found[: request.k]
+
+    def _top(self, scores: Tensor, history: np.ndarray, k: int) -> tuple[Tensor, Tensor]:
+        """The best of scores [N + 1] and the weighted likeness: values and UIDs."""
+        likeness, scale = self._likeness, self.bundle.likeness_scale
+        if likeness is None:
+            best = scores.topk(min(k, len(scores)))
+            return best.values, best.indices
+        return top_of_sum(
+            scores, lambda uids: scale * likeness.some([history], uids)[0], scale * (1 + SLACK), k
+        )
 
     def _popular(self, request: Request) -> list[dict[str, Any]]:
         masked = self._masked(request, np.zeros(0, dtype=np.int64))

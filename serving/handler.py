@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from car_model.recommend import Recommender
-from serving.answering import OK, REASONS, respond
+from serving.answering import OK, REASONS, respond_all
 from serving.parsing import LOAD_FAILURE
 
 logger = logging.getLogger(__name__)
@@ -38,11 +38,10 @@ class CarHandler:
 
     def handle(self, batch: list[dict[str, Any]], context: Any) -> list[bytes]:
         """Answer every request of a batch, in order; each gets its own status code."""
-        return [self._reply(index, row, context) for index, row in enumerate(batch)]
-
-    def _reply(self, index: int, row: dict[str, Any], context: Any) -> bytes:
-        status, answer = respond(self.recommender, row.get("body", row.get("data")))
-        context.set_response_content_type(index, "application/json")
-        if status != OK:
-            context.set_response_status(status, REASONS[status], index)
-        return answer
+        bodies = [row.get("body", row.get("data")) for row in batch]
+        replies = respond_all(self.recommender, bodies)
+        for index, (status, _) in enumerate(replies):
+            context.set_response_content_type(index, "application/json")
+            if status != OK:
+                context.set_response_status(status, REASONS[status], index)
+        return [answer for _, answer in replies]

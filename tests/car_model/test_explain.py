@@ -157,9 +157,9 @@ def test_a_code_that_was_never_trained_on_has_no_lift(parts: Bundle) -> None:
 def test_an_item_is_closest_to_its_twin(parts: Bundle) -> None:
     """Two items with one vector: the one in the history explains the other."""
     recommender = Recommender(parts)
-    vectors = recommender._explainer.vectors.clone()
-    vectors[30] = vectors[5]
-    recommender._explainer.vectors = vectors
+    chunks = recommender._explainer.chunks.clone()
+    chunks[30] = chunks[5]
+    recommender._explainer.chunks = chunks
     items = recommender.answer({"history": ["i1", "i5", "i9"], "k": 48})["items"]
     twin = next(item for item in items if item["item_id"] == "i30")
     assert twin["alike"] == {"item_id": "i5", "title": "Film number 4"}

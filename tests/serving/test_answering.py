@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from car_model.recommend import Recommender
 from car_model.request import MAX_BATCH
-from serving.answering import FAILED, respond
-from tests.fixtures import tiny_parts
+from serving.answering import FAILED, respond, respond_all
+from tests.fixtures import tiny_parts, tiny_vectors
 from tests.serving.conftest import REQUESTS, ask
 
 
@@ -48,19 +50,49 @@ def test_a_malformed_batch_is_refused_whole(recommender: Recommender, body: Any)
 
 
 def test_a_defect_spoils_one_entry_only(recommender: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = recommender.answer
+    answers, answer = recommender.answers, recommender.answer
 
-    def defective(request: dict[str, Any]) -> dict[str, Any]:
-        if request["history"] == ["i2"]:
+    def defective(requests: list[dict[str, Any]]) -> list[Any]:
+        if any(one["history"] == ["i2"] for one in requests):
             raise ZeroDivisionError
-        return answer(request) if request["history"] != ["i3"] else {"score": float("nan")}
+        return [
+            {"score": float("nan")} if one["history"] == ["i3"] else found
+            for one, found in zip(requests, answers(requests), strict=True)
+        ]
 
-    monkeypatch.setattr(recommender, "answer", defective)
+    monkeypatch.setattr(recommender, "answers", defective)
     requests: list[dict] = [{"history": [item]} for item in ("i1", "i2", "i3")]
     status, found = ask(recommender, requests)
     assert status == 200
-    assert found["answers"] == [answer(requests[0]), *[{"error": FAILED, "status": 500}] * 2]
     assert ask(recommender, requests[2]) == (500, {"error": FAILED, "status": 500})
+    monkeypatch.undo()
+    assert found["answers"] == [answer(requests[0]), *[{"error": FAILED, "status": 500}] * 2]
+
+
+PLAIN = tiny_parts(epochs=1)
+TOLD = replace(PLAIN, catalogue=replace(PLAIN.catalogue, text=tiny_vectors()), likeness_scale=3.0)
+SHOPS = {False: Recommender(PLAIN), True: Recommender(TOLD)}
+known = st.lists(st.integers(1, 60).map(lambda number: f"i{number}"), max_size=30)
+single = st.fixed_dictionaries(
+    {"history": known},
+    optional={
+        "k": st.integers(0, 25),
+        "thinking": st.integers(0, 4),
+        "explain": st.booleans(),
+        "candidates": known,
+        "exclude": known,
+    },
+)
+body = st.one_of(single, st.lists(single, max_size=3), st.just("none")).map(
+    lambda one: json.dumps(one).encode()
+)
+
+
+@given(st.lists(body, min_size=1, max_size=12), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_what_waits_together_is_answered_as_if_alone(bodies: list[bytes], likeness: bool) -> None:
+    recommender = SHOPS[likeness]
+    assert respond_all(recommender, bodies) == [respond(recommender, one) for one in bodies]
 
 
 @pytest.mark.parametrize("explain", [True, False])

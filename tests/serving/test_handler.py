@@ -66,14 +66,14 @@ def test_each_request_of_a_batch_gets_its_own_status(handler: CarHandler, model_
 def test_a_defect_spoils_one_request_only(
     handler: CarHandler, model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = handler.recommender.answer
+    answers = handler.recommender.answers
 
-    def defective(request: dict[str, Any]) -> dict[str, Any]:
-        if request["history"] == ["i2"]:
+    def defective(requests: list[dict[str, Any]]) -> list[Any]:
+        if any(one["history"] == ["i2"] for one in requests):
             raise ZeroDivisionError
-        return answer(request)
+        return answers(requests)
 
-    monkeypatch.setattr(handler.recommender, "answer", defective)
+    monkeypatch.setattr(handler.recommender, "answers", defective)
     rows = [{"body": b'{"history": ["i1"]}'}, {"body": b'{"history": ["i2"]}'}]
     replies = handle(handler, model_dir, rows)
     assert [status for status, _ in replies] == [200, 500]
