@@ -23,12 +23,14 @@ from typing import Any
 
 import yaml
 
-from car_model.digests import file_digest, json_digest
+from car_model.digests import file_digest, json_digest, tree_files
 
 MODEL_NAME = "car"
 HANDLER = Path(__file__).with_name("handler.py")
 MANIFEST = "MAR-INF/MANIFEST.json"
 SETTINGS = "model-config.yaml"
+BUNDLE = "bundle"
+HEADER = "release.json"  # the release, and `packed_digest` for those who load it: `unpacked.load`
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip can hold
 
 
@@ -159,7 +161,7 @@ def read_archive(archive: Path) -> ArchiveInfo:
     try:
         with zipfile.ZipFile(archive) as source:
             manifest = json.loads(source.read(MANIFEST))
-            release = json.loads(source.read("release.json"))["release"]
+            release = json.loads(source.read(HEADER))["release"]
             handler = hashlib.sha256(source.read(HANDLER.name)).hexdigest()
             maker = Maker(handler, source.read(SETTINGS).decode(), manifest["archiverVersion"])
         return ArchiveInfo(manifest["model"]["modelName"], manifest["model"]["modelVersion"], release, maker)
@@ -167,11 +169,17 @@ def read_archive(archive: Path) -> ArchiveInfo:
         raise ArchiveError(f"{archive} is not a CAR model archive: {error}.") from error
 
 
+def packed_digest(bundle: Path, release: str) -> str:
+    """SHA-256 (hex) of a bundle's files and the name of its release."""
+    return json_digest([release, tree_files(bundle)])
+
+
 def _run_archiver(bundle: Path, work: Path, release: str, name: str, workers: WorkerConfig) -> Path:
     extra = work / "extra"
     extra.mkdir()
-    (extra / "bundle").symlink_to(bundle.resolve(), target_is_directory=True)
-    (extra / "release.json").write_text(json.dumps({"release": release}), "utf-8")
+    (extra / BUNDLE).symlink_to(bundle.resolve(), target_is_directory=True)
+    header = {"release": release, "digest": packed_digest(bundle, release)}
+    (extra / HEADER).write_text(json.dumps(header), "utf-8")
     (work / SETTINGS).write_text(workers.to_yaml(), "utf-8")
     command = [sys.executable, "-m", "model_archiver.model_packaging"]
     command += ["--model-name", name, "--version", model_version(release, workers), "--handler", str(HANDLER)]

@@ -21,8 +21,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from car_model.recommend import Recommender
+from serving import unpacked
 from serving.answering import OK, respond
-from serving.archive import read_archive
+from serving.archive import BUNDLE, HEADER, ArchiveError, read_archive
 from serving.openapi import PATH, document
 from serving.parsing import MAX_BODY_BYTES
 from serving.settings import LOOPBACK
@@ -85,13 +86,17 @@ def load(archive: Path) -> Recommender:
     """The recommender within a model archive.
 
     Raises:
-        ArchiveError: where the file is not one of our archives.
-        BundleError and the like: where the bundle in it does not load.
+        ArchiveError: where the file is not one of our archives, is damaged, or does not load.
     """
-    release = read_archive(archive).release
-    with tempfile.TemporaryDirectory(prefix="car-asgi-") as folder, zipfile.ZipFile(archive) as opened:
-        opened.extractall(folder, [name for name in opened.namelist() if name.startswith("bundle/")])
-        return Recommender.load(Path(folder) / "bundle", release)
+    read_archive(archive)
+    with tempfile.TemporaryDirectory(prefix="car-asgi-") as folder:
+        try:
+            with zipfile.ZipFile(archive) as opened:
+                wanted = [name for name in opened.namelist() if name.startswith((f"{BUNDLE}/", HEADER))]
+                opened.extractall(folder, wanted)
+            return unpacked.load(Path(folder))
+        except Exception as error:  # whatever a part of the bundle says of itself
+            raise ArchiveError(f"{archive} does not load: {type(error).__name__}: {error}") from error
 
 
 def serve(archive: Path, port: int, host: str = LOOPBACK, threads: int = 1) -> None:

@@ -6,7 +6,6 @@ one class and take everything else from the installed packages.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from pathlib import Path
@@ -14,9 +13,9 @@ from typing import Any
 
 import torch
 
-from car_model.recommend import Recommender
 from serving.answering import OK, REASONS, respond_all
 from serving.parsing import LOAD_FAILURE
+from serving.unpacked import load
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +29,7 @@ class CarHandler:
         torch.set_num_threads(int(os.environ.get("CAR_TORCH_THREADS", settings.get("torchThreads", 1))))
         folder = Path(context.system_properties["model_dir"])
         try:
-            release = json.loads((folder / "release.json").read_text("utf-8"))["release"]
-            self.recommender = Recommender.load(folder / "bundle", release=release)
+            self.recommender = load(folder)
         except Exception as error:
             logger.error("%s %s: %s", LOAD_FAILURE, type(error).__name__, " ".join(str(error).split()))
             raise

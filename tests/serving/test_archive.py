@@ -15,6 +15,7 @@ from serving.archive import (
     WorkerConfig,
     build_archive,
     model_version,
+    packed_digest,
     read_archive,
 )
 
@@ -47,7 +48,8 @@ def test_it_carries_the_bundle_tree_and_our_handler_only(bundle: Path, tmp_path:
     assert tree_files(opened_dir / "bundle") == tree_files(bundle)
     assert (opened_dir / "handler.py").read_bytes() == HANDLER.read_bytes()
     assert [path.name for path in opened_dir.rglob("*.py")] == ["handler.py"]
-    assert json.loads((opened_dir / "release.json").read_text()) == {"release": "ab" * 32}
+    header = {"release": "ab" * 32, "digest": packed_digest(bundle, "ab" * 32)}
+    assert json.loads((opened_dir / "release.json").read_text()) == header
     assert yaml.safe_load((opened_dir / "model-config.yaml").read_text())["batchSize"] == 3
     manifest = json.loads((opened_dir / "MAR-INF" / "MANIFEST.json").read_text())
     assert "requirementsFile" not in manifest["model"]
