@@ -27,14 +27,14 @@ endif
 export UV_LINK_MODE ?= copy
 
 .DEFAULT_GOAL := help
-.PHONY: help install run stop compile image image-size run-containers ci-containers test test-fast lint format types golden lock clean
+.PHONY: help install run stop compile image image-size run-containers ci-containers manifests test test-fast lint format types golden lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(STAMP) ## create .venv from the lock file
 
-$(STAMP): requirements/dev.lock pyproject.toml
+$(STAMP): requirements/dev.lock requirements/bare.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed: install it, or say where it is with PYTHON=..."; exit 1; }
 	@echo "installing into .venv"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -42,6 +42,7 @@ $(STAMP): requirements/dev.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements/dev.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --requirements requirements/dev.lock # what a CUDA torch brings
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes --requirements requirements/bare.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -71,6 +72,11 @@ run-containers: $(STAMP) ## make run with every step in a container of IMAGE (ma
 
 ci-containers: ## what must pass where there is Docker: build the image, run the tests that need it
 	@.ci/containers
+
+manifests: $(STAMP) ## what the overlays of serving/kserve come to, in build/manifests
+	@mkdir -p build/manifests
+	@for overlay in serving/kserve/overlays/*; do $(BIN)/kubectl kustomize $$overlay > build/manifests/$$(basename $$overlay).yaml || exit 1; done
+	@ls build/manifests/*.yaml
 
 test: $(STAMP) ## everything: unit, property, integration (TorchServe, GCS server, KFP local)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
