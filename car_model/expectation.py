@@ -24,25 +24,22 @@ def expectations(think: np.ndarray, share: np.ndarray, sids: np.ndarray) -> list
         whether the item's code `agrees` with it.
     """
     rounded, levels = think.round(EQUAL), np.arange(len(think))
-    ranks = 1 + (rounded > rounded[levels, sids][..., None]).sum(axis=-1)  # [k, L]
-    own = (sids, ranks, think[levels, sids], share[levels, sids])
     expected = rounded.argmax(axis=1)  # [L]
-    best = list(zip(expected.tolist(), think[levels, expected].tolist(), strict=True))
-    return [
-        [_level(at, numbers, *best[at]) for at, numbers in enumerate(zip(*item, strict=True))]
-        for item in zip(*(array.tolist() for array in own), strict=True)
-    ]
-
-
-def _level(at: int, numbers: tuple[Any, ...], expected: int, highest: float) -> dict[str, Any]:
-    code, rank, probability, share = numbers
-    return {
-        "level": at + 1,
-        "code": code,
-        "probability": round(probability, DECIMALS),
-        "rank": rank,
-        "lift": round(probability / share, 1) if share > 0 else None,
-        "expected_code": expected,
-        "expected_probability": round(highest, DECIMALS),
-        "agrees": code == expected,
+    usual = share[levels, sids]  # [k, L]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lift = (think[levels, sids].astype(float) / usual).round(1).astype(object)
+    lift[usual <= 0] = None
+    columns = {
+        "level": np.broadcast_to(levels + 1, sids.shape),
+        "code": sids,
+        "probability": think[levels, sids].astype(float).round(DECIMALS),
+        "rank": 1 + (rounded > rounded[levels, sids][..., None]).sum(axis=-1),
+        "lift": lift,
+        "expected_code": np.broadcast_to(expected, sids.shape),
+        "expected_probability": np.broadcast_to(
+            think[levels, expected].astype(float).round(DECIMALS), sids.shape
+        ),
+        "agrees": sids == expected,
     }
+    values = zip(*(array.tolist() for array in columns.values()), strict=True)  # by item
+    return [[dict(zip(columns, one, strict=True)) for one in zip(*item, strict=True)] for item in values]

@@ -69,9 +69,10 @@ class Explainer:
         )
         near = (mine @ theirs.T).numpy()  # [k, T]
         alike = history[near.round(5).argmax(axis=1)]
+        latest = history[::-1].tolist()
         return [
-            self._one(uid, levels, self._because(history[::-1], row), self._named(twin))
-            for uid, levels, row, twin in zip(uids, paths, lost, alike, strict=True)
+            self._one(uid, levels, self._because(latest, row), self._named(twin))
+            for uid, levels, row, twin in zip(uids, paths, lost.tolist(), alike, strict=True)
         ]
 
     def _falls(self, states: Tensor, history: np.ndarray, uids: Sequence[int], score: Score) -> np.ndarray:
@@ -113,13 +114,14 @@ class Explainer:
         catalogue, at = self.catalogue, uid - 1
         return self.labels.own(catalogue.item_ids[at], catalogue.titles[at], catalogue.sids[at])
 
-    def _because(self, latest: np.ndarray, lost: np.ndarray) -> list[dict[str, Any]]:
+    def _because(self, latest: list[int], lost: list[float]) -> list[dict[str, Any]]:
         """The items whose absence costs most, each once; equal ones latest first."""
         found: dict[int, float] = {}
-        for at in np.argsort(-lost, kind="stable"):
-            if lost[at] >= WEIGHT:
-                found.setdefault(int(latest[at]), float(lost[at]))
-        return [{**self._named(uid), "weight": weight} for uid, weight in list(found.items())[:CAUSES]]
+        for weight, uid in sorted(zip(lost, latest, strict=False), key=lambda pair: -pair[0]):
+            if weight < WEIGHT or len(found) == CAUSES:
+                break
+            found.setdefault(uid, weight)
+        return [{**self._named(uid), "weight": weight} for uid, weight in found.items()]
 
     def _named(self, uid: int) -> dict[str, Any]:
         return {"item_id": self.catalogue.item_ids[uid - 1], "title": self.catalogue.titles[uid - 1]}

@@ -36,19 +36,21 @@ class Likeness:
 
         One history at a time: never [B, T, N], and no answer depends on its batch.
         """
-        return torch.stack([(self.texts @ self._recent(one).T).amax(dim=1) for one in histories])
+        return torch.stack([self._near(self.texts, one) for one in histories])
 
     def some(self, histories: Sequence[np.ndarray], uids: Tensor) -> Tensor:
         """Likeness [B, C] of UIDs [C] to B histories that share most of their items."""
+        if len(histories) == 1:
+            return self._near(self.texts[uids], histories[0])[None]
         recent = [history[-self.history :] for history in histories]
         seen, places = np.unique(np.concatenate(recent), return_inverse=True)
         table = self.texts[torch.from_numpy(seen)] @ self.texts[uids].T  # [distinct items, C]
         ends = np.cumsum([len(history) for history in recent])[:-1]
         return torch.stack([table[torch.from_numpy(rows)].amax(dim=0) for rows in np.split(places, ends)])
 
-    def _recent(self, history: np.ndarray) -> Tensor:
-        """Texts of the latest items: [T, A]."""
-        return self.texts[torch.from_numpy(history[-self.history :])]
+    def _near(self, texts: Tensor, history: np.ndarray) -> Tensor:
+        """Cosines of texts [C, A] to the nearest one of a history: [C]."""
+        return (texts @ self.texts[torch.from_numpy(history[-self.history :])].T).amax(dim=1)
 
 
 def likeness_of(catalogue: Catalogue, history: int) -> Likeness | None:
