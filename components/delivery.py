@@ -26,7 +26,7 @@ from serving.archive import build_archive
 from serving.deploy import DeployError, Deployment, deploy
 from serving.infra import InfraReport, infra_validate
 from serving.rebuild import OutdatedProofError, Proof, rebuild
-from serving.state import StateDir
+from serving.state import StateDir, writing
 
 REPORT = "infra.json"
 GOLDEN = "golden.json"
@@ -49,7 +49,7 @@ def deploy_channel(store: ObjectStore, channel: str, state_dir: Path | str, who:
     if entry is None:
         raise ReleaseError(f"The channel {channel} in {store.url} is empty: promote a release to it first.")
     manifest = read_manifest(store, entry.release, entry.manifest_sha256)
-    with tempfile.TemporaryDirectory(prefix="car-deploy-") as place:
+    with tempfile.TemporaryDirectory(prefix="car-deploy-") as place, writing(Path(place)):
         folder = Path(place)
         golden = fetch_evidence(store, manifest, GOLDEN, folder / GOLDEN)
         if not (proofs := read_proofs(store, manifest)):

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from components.delivery import deploy_channel, validate_release
+from components.follow import follow as follow_server
+from components.follow import said
 from components.told import told
-from registry.channel import find, head
-from registry.errors import RegistryError
+from registry.channel import find
 from registry.options import DEFAULT_REGISTRY, Registry, ReleaseOrChannel, Who
-from registry.store import ObjectStore, open_store
-from serving.archive import ArchiveError
-from serving.deploy import serves
+from registry.store import open_store
 from serving.settings import LOOPBACK
-from serving.state import ServingError
 
 delivery = typer.Typer()
 State = Annotated[Path, typer.Option("--serving", help="Folder of the server; started where it is down.")]
@@ -39,8 +36,8 @@ def deploy_command(
     with told():
         store = open_store(registry)
         if follow:
-            _follow(store, channel, serving, who, follow)
-        _deploy(store, channel, serving, who)
+            follow_server(store, channel, serving, who=who, seconds=follow, tell=typer.echo)
+        typer.echo(said(deploy_channel(store, channel, serving, who), channel))
 
 
 @delivery.command("serve")
@@ -82,23 +79,3 @@ def validate_command(*, release: ReleaseOrChannel, registry: Registry = DEFAULT_
             f"Release {report.release[:12]} can be served as archive {report.archive_sha256[:12]}: "
             f"{report.golden.sentence()}, p99 {report.golden.p99_ms:g} ms."
         )
-
-
-def _deploy(store: ObjectStore, channel: str, serving: Path, who: str) -> None:
-    done = deploy_channel(store, channel, serving, who)
-    what = "now serves" if done.changed else "serves already"
-    typer.echo(f"{done.url} {what} {channel}, release {done.release[:12]}: {done.golden.sentence()}.")
-
-
-def _follow(store: ObjectStore, channel: str, serving: Path, who: str, seconds: float) -> None:
-    """Deploy where the channel moved or its release gives no answer; tell what fails, and try again."""
-    number = 0
-    while True:
-        try:
-            entry = head(store, channel)
-            if entry is None or entry.number != number or not serves(serving, entry.release):
-                _deploy(store, channel, serving, who)
-                number = entry.number if entry else 0
-        except (RegistryError, ServingError, ArchiveError, OSError) as error:
-            typer.echo(f"{error} Trying again in {seconds:g} s.", err=True)
-        time.sleep(seconds)

@@ -12,10 +12,11 @@ from rich.table import Column, Table
 
 from serving.archive import ArchiveError
 from serving.deploy import curl_line, restore
+from serving.deployed import Deployed
 from serving.openapi import as_yaml
 from serving.process import ours
 from serving.server import TorchServe
-from serving.state import ServingError, StateDir, read_json
+from serving.state import ServingError, StateDir
 
 app = typer.Typer(help="Look after the TorchServe of this machine.", no_args_is_help=True)
 console = Console()
@@ -27,9 +28,9 @@ DEFAULT_STATE = Path(".car/serving")
 def status(state: State = DEFAULT_STATE) -> None:
     """Say what runs and which release it serves; exit code 1 where nothing does."""
     server = TorchServe.attach(state)
-    record = read_json(server.state.deployed) or {}
+    deployed = Deployed.read(server.state)
     table = Table("what", Column("value", overflow="fold"), show_header=False)
-    table.add_row("release", record.get("release", "none"))
+    table.add_row("release", deployed.release if deployed else "none")
     table.add_row("processes", ", ".join(str(process.pid) for process in ours(server.state)))
     for name, port in server.ports.as_dict().items():
         table.add_row(f"{name} port", str(port))
@@ -124,12 +125,11 @@ def deployed_archive(state: StateDir) -> Path:
     """The archive that was deployed last.
 
     Raises:
-        ServingError: where nothing was.
+        ServingError: where nothing was, or it is damaged.
     """
-    record = read_json(state.deployed)
-    if record is None:
+    if Deployed.read(state) is None:
         raise ServingError(f"Nothing was deployed to {state.root} yet; name an archive with --archive.")
-    return state.store / str(record["archive"])
+    return Deployed.required(state).checked(state)
 
 
 def main() -> None:

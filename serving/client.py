@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ from serving.archive import MODEL_NAME
 from serving.settings import LOOPBACK, Ports
 from serving.state import ServingError, StateDir, read_json, write_private
 
+logger = logging.getLogger(__name__)
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 30  # TorchServe can lose a request that it holds at the instant its worker dies
 MANAGEMENT_SECONDS = 120
@@ -29,8 +31,11 @@ RENEW_BEFORE = timedelta(minutes=1)
 POLL_SECONDS = 0.1
 REFUSED = 400
 BUSY = 503
+LOST = (500, 507)
 BACK_OFF = wait_exponential_jitter(multiplier=0.1, max=2, jitter=0.1)
-BUSY_SECONDS = 15  # how long a request that a full queue refuses is asked again
+BUSY_SECONDS = 15  # how long a request that a full queue refuses, or a worker took with it, is asked again
+WORKER_DIED = "Worker died."  # TorchServe's words, under status 500 or 507
+WITHOUT_ROOM = "The server had no room in its queue, or no worker,"
 
 
 class RequestRefusedError(ServingError):
@@ -67,13 +72,15 @@ class Client:
         return f"http://{LOOPBACK}:{self.ports.inference}/predictions/{MODEL_NAME}"
 
     def predict(self, request: Mapping[str, Any], version: str | None = None) -> dict[str, Any]:
-        """Ask for recommendations; where the server is busy (503), ask again a little later.
+        """Ask for recommendations; where the server is busy or its worker died, ask again a little later.
 
         Raises:
             RequestRefusedError: where the server answers with anything but 200, or stays busy.
             ServingError: where it cannot be reached or its token cannot be had.
         """
         reply = _patiently()(self.send, json.dumps(request).encode(), version)
+        if reply.status_code == BUSY:
+            raise RequestRefusedError(BUSY, f"{WITHOUT_ROOM} for {BUSY_SECONDS} s: {_sentence(reply)}")
         if reply.status_code != requests.codes.ok:
             raise RequestRefusedError(reply.status_code, _sentence(reply))
         answer: dict[str, Any] = reply.json()
@@ -141,7 +148,7 @@ class Client:
         """Write the header file that people's curl reads, renewing the key where it is about to end."""
         if self._expires("inference") - datetime.now(UTC) < RENEW_BEFORE:
             self._renew("inference")
-        write_private(self.state.header, f"Authorization: Bearer {self._key('inference')}\n")
+        self._write_header()
 
     def _manage(self, verb: str, path: str, params: Mapping[str, Any] | None = None) -> Any:
         url = f"http://{LOOPBACK}:{self.ports.management}/models{path}"
@@ -180,25 +187,34 @@ class Client:
         if not reply.ok:
             raise ServingError(f"The expired {key} token could not be renewed: {_sentence(reply)}")
         if key == "inference":
-            write_private(self.state.header, f"Authorization: Bearer {self._key(key)}\n")
+            try:
+                self._write_header()
+            except ServingError as error:  # the key is good all the same, and whoever asks now has it
+                logger.warning("The header file holds an old key: %s", error)
+
+    def _write_header(self) -> None:
+        write_private(self.state.header, f"Authorization: Bearer {self._key('inference')}\n")
 
     def _key(self, kind: str) -> str:
-        return str(self._keys()[kind]["key"])
+        return self._of_key(kind, "key")
 
     def _expires(self, kind: str) -> datetime:
-        return datetime.fromisoformat(self._keys()[kind]["expiration time"])
+        return datetime.fromisoformat(self._of_key(kind, "expiration time"))
 
-    def _keys(self) -> dict[str, Any]:
+    def _of_key(self, kind: str, what: str) -> str:
         keys = read_json(self.state.keys)
         if keys is None:
             raise ServingError(f"There are no keys in {self.state.keys}: the server is not running.")
-        return keys
+        try:
+            return str(keys[kind][what])
+        except (KeyError, TypeError) as error:
+            raise ServingError(f"{self.state.keys} is damaged; stop and start the server.") from error
 
 
 def _patiently() -> Retrying:
-    """Repeat what is refused with 503: as Retry-After says, else (TorchServe says nothing) backing off."""
+    """Repeat what is refused with 503, or lost with a worker: as Retry-After says, else backing off."""
     return Retrying(
-        retry=retry_if_result(lambda reply: reply.status_code == BUSY),
+        retry=retry_if_result(lambda reply: reply.status_code == BUSY or _worker_died(reply)),
         wait=_pause,
         stop=stop_after_delay(BUSY_SECONDS),
         retry_error_callback=lambda call: call.outcome.result() if call.outcome else None,
@@ -208,6 +224,11 @@ def _patiently() -> Retrying:
 def _pause(call: RetryCallState) -> float:
     asked = call.outcome.result().headers.get("Retry-After", "") if call.outcome else ""
     return float(asked) if asked.isdecimal() else BACK_OFF(call)
+
+
+def _worker_died(reply: requests.Response) -> bool:
+    """Whether the worker died with the request in hand: a defect of ours has other words."""
+    return reply.status_code in LOST and _sentence(reply) == WORKER_DIED
 
 
 def _token_refused(reply: requests.Response) -> bool:

@@ -15,10 +15,11 @@ from car_model.digests import file_digest
 from serving import process
 from serving.archive import ArchiveError, read_archive
 from serving.client import BUSY, RequestRefusedError
+from serving.deployed import Deployed
 from serving.golden import SERVER_ERROR, Golden, GoldenReport, replay
 from serving.server import TorchServe
 from serving.settings import ServerConfig
-from serving.state import ServingError, StateDir, read_json, write_private
+from serving.state import ServingError, StateDir
 from serving.versions import bring_up, drop, retire_others, store, stored_name
 
 logger = logging.getLogger(__name__)
@@ -82,16 +83,12 @@ def restore(state_dir: Path | str, config: ServerConfig | None = None) -> TorchS
             it does not load; nothing runs then.
     """
     state = StateDir.at(state_dir)
-    record = read_json(state.deployed)
-    if record is None:
-        raise ServingError(f"Nothing was deployed to {state.root} yet; run the pipeline or deploy a release.")
-    archive = state.store / record["archive"]
-    if not archive.is_file() or file_digest(archive) != record["sha256"]:
-        raise ServingError(f"{archive} is missing or not what was deployed; deploy the release again.")
+    deployed = Deployed.required(state)
+    archive = deployed.checked(state)
     position = process.log_position(state)
     server = TorchServe.start(state.root, config, load=archive.name)
     try:
-        server.wait_for_workers(record["version"], position)
+        server.wait_for_workers(deployed.version, position)
     except ServingError:
         TorchServe.stop(state.root)
         raise
@@ -101,14 +98,44 @@ def restore(state_dir: Path | str, config: ServerConfig | None = None) -> TorchS
 def serves(state_dir: Path | str, release: str) -> bool:
     """Whether a release answers from this folder, which /ping does not say; being busy counts as well."""
     try:
-        server = TorchServe.attach(state_dir)
-        record = read_json(server.state.deployed) or {}
-        if not server.is_up() or record.get("release") != release:
-            return False
-        version = str(record["version"])
-        return server.client.default_version() == version and _is_alive(server, version, HEALTH)
+        deployed = Deployed.read(StateDir.at(state_dir))
     except ServingError:
         return False
+    if deployed is None or deployed.release != release:
+        return False
+    return _answering(StateDir.at(state_dir)) == deployed.version
+
+
+def revive(state_dir: Path | str, config: ServerConfig | None = None) -> str | None:
+    """Start the server again where no release answers any more, with the one that was deployed last.
+
+    Needs no registry. Returns that release, or None where one answers, or none was ever deployed.
+
+    Raises:
+        ServingError: as `restore`; and where a start would fail for want of room, before anything is stopped.
+    """
+    state = StateDir.at(state_dir)
+    if not state.deployed.is_file():
+        return None
+    with state.exclusive():
+        if any(_answering(state) for _ in range(PATIENCE)):
+            return None
+        deployed = Deployed.required(state)
+        deployed.checked(state)
+        state.require_room()
+        TorchServe.stop(state.root)
+        restore(state.root, config)
+    return deployed.release
+
+
+def _answering(state: StateDir) -> str | None:
+    """The default version, if it answers."""
+    try:
+        server = TorchServe.attach(state.root)
+        version = server.client.default_version() if server.is_up() else None
+        return version if version and _is_alive(server, version, HEALTH) else None
+    except ServingError:
+        return None
 
 
 def curl_line(server: TorchServe, request: Mapping[str, Any]) -> str:
@@ -127,8 +154,9 @@ def _deploy(
 ) -> Deployment:
     started = time.monotonic()
     version = read_archive(archive).version
-    server, fresh = _running(state, config)
-    server = _replace_dead(server, version, golden, config)
+    found, fresh = _running(state, config)
+    server = _replace_dead(found, version, golden, config)
+    fresh |= server is not found
     try:
         changed, report = _roll_over(server, archive, release, version, golden)
     except (ServingError, OSError):
@@ -158,8 +186,10 @@ def _running(state: StateDir, config: ServerConfig | None) -> tuple[TorchServe, 
         server = TorchServe.attach(state.root)
         if any(server.is_up() for _ in range(PATIENCE)):
             return server, False
+        logger.warning("The server in %s does not answer and is started again.", state.root)
     except ServingError as error:
         logger.debug("Starting a server: %s", error)
+    state.require_room()  # a server that hangs for want of room is not stopped before another can start
     TorchServe.stop(state.root)  # one that hangs, or whose start was killed before it was recorded
     try:
         return restore(state.root, config), True
@@ -192,13 +222,13 @@ def _roll_over(
 
 def _switch(server: TorchServe, archive: Path, release: str, version: str) -> None:
     """Write down what a restart brings back, which a full disk may forbid, then let the version answer."""
-    before = read_json(server.state.deployed)
+    before = Deployed.legible(server.state)
     _record(server.state, archive, release, version)
     try:
         server.client.set_default(version)
     except ServingError:
         if before:
-            write_private(server.state.deployed, json.dumps(before, indent=2) + "\n")
+            before.write(server.state)
         raise
 
 
@@ -238,5 +268,4 @@ def _record(state: StateDir, archive: Path, release: str, version: str) -> None:
     digest = file_digest(archive)
     if not stored.is_file() or file_digest(stored) != digest:  # lost or damaged since it was loaded
         store(state, archive, version)
-    record = {"release": release, "version": version, "archive": stored.name, "sha256": digest}
-    write_private(state.deployed, json.dumps(record, indent=2) + "\n")
+    Deployed(release, version, stored.name, digest).write(state)

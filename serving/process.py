@@ -19,7 +19,7 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 
 from serving.parsing import LOAD_FAILURE
 from serving.settings import ServerConfig
-from serving.state import ServingError, StateDir
+from serving.state import ServingError, StateDir, writing
 
 MAIN_CLASS = "org.pytorch.serve.ModelServer"
 SERVER_LOG = "server.log"
@@ -57,7 +57,9 @@ def launch(state: StateDir, config: ServerConfig) -> psutil.Process:
     """Start TorchServe in a session of its own, so that it outlives this process."""
     home = java_home()
     command = _command(home, state, config)
-    with (state.logs / "console.log").open("wb") as console:
+    with writing(state.logs):
+        console = (state.logs / "console.log").open("wb")
+    with console:
         child = subprocess.Popen(
             command,
             cwd=state.root,

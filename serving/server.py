@@ -59,7 +59,7 @@ class TorchServe:
         _make_room(state)
         if ports:
             ports.require_free()
-        ports = ports or Ports.choose((read_json(state.server) or {}).get("ports"))
+        ports = ports or Ports.choose(_last_ports(state))
         write_private(state.config, render(config, ports, state, load))
         started = process.launch(state, config)
         _record(state, started, ports)
@@ -75,10 +75,9 @@ class TorchServe:
             ServingError: where none runs there.
         """
         state = StateDir.at(state_dir)
-        record = read_json(state.server)
-        if record is None or process.leader(state) is None:
+        ports = _recorded_ports(state) if process.leader(state) else None
+        if ports is None:
             raise ServingError(f"No TorchServe runs in {state.root}; deploy a release, or start it again.")
-        ports = Ports(**record["ports"])
         return cls(state, ports, Client(state, ports))
 
     @staticmethod
@@ -163,6 +162,26 @@ def _make_room(state: StateDir) -> None:
     process.end(state)  # workers that a killed server left behind
     state.create()
     state.keys.unlink(missing_ok=True)
+
+
+def _recorded_ports(state: StateDir) -> Ports | None:
+    """The ports that the last start noted, None where it noted none; ServingError for a damaged note."""
+    record = read_json(state.server)
+    if record is None:
+        return None
+    try:
+        return Ports(**{name: int(port) for name, port in record["ports"].items()})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ServingError(f"{state.server} is damaged; stop the server and start it again.") from error
+
+
+def _last_ports(state: StateDir) -> dict[str, int] | None:
+    """The ports to prefer: with the same ones, a server that comes back is found by those who knew it."""
+    try:
+        ports = _recorded_ports(state)
+    except ServingError:
+        return None
+    return ports.as_dict() if ports else None
 
 
 def _waiting(seconds: float) -> Retrying:

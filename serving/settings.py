@@ -110,6 +110,6 @@ def _try_hold(held: ExitStack, port: int) -> int | None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((LOOPBACK, port))
-    except OSError:
+    except (OSError, OverflowError):
         return None
     return int(listener.getsockname()[1])

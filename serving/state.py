@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+ROOM_BYTES = 64 * 1024  # settings, keys and sockets of a start, with room to spare
 SOCKET_PATH_LIMIT = 100  # a unix socket's path may have 107 bytes; TorchServe appends a number
 
 
@@ -77,41 +78,72 @@ class StateDir:
 
     def create(self) -> None:
         """Make the folders, readable by their owner only."""
-        for folder in (self.root, self.store, self.logs, self.scratch):
-            folder.mkdir(parents=True, exist_ok=True)
-        self.root.chmod(0o700)
-        self.scratch.chmod(0o700)
+        with writing(self.root):
+            for folder in (self.root, self.store, self.logs, self.scratch):
+                folder.mkdir(parents=True, exist_ok=True)
+            self.root.chmod(0o700)
+            self.scratch.chmod(0o700)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the folder against another process that would start, deploy or stop at the same time."""
         self.create()
-        with (self.root / "lock").open("w") as handle:
+        with writing(self.root):
+            handle = (self.root / "lock").open("w")
+        with handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
+    def require_room(self) -> None:
+        """Raise a ServingError where a start would fail for want of room or rights to write."""
+        probe = self.root / ".room.probe"
+        try:
+            write_private(probe, " " * ROOM_BYTES)
+        finally:
+            probe.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Say in a sentence that a folder cannot be written to."""
+    try:
+        yield
+    except OSError as error:
+        what = error.filename2 or error.filename or folder
+        raise ServingError(
+            f"{what} cannot be written: {error.strerror or error}. Make room or give the rights in {folder}, "
+            "and try again."
+        ) from error
+
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file in one step; only its owner may read it."""
+    """Replace a file in one step; only its owner may read it. Raises ServingError where it can't."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
-        handle.write(text)
-    partial.replace(path)
+    with writing(path.parent):
+        partial.unlink(missing_ok=True)
+        try:
+            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
+                handle.write(text)
+            partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """Read a JSON object, or None where there is no such file.
 
     Raises:
-        ServingError: where the file is there and is not a JSON object.
+        ServingError: where the file is there and is not a JSON object, or cannot be read.
     """
     try:
         value = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise ServingError(f"{path} is not JSON ({error}); delete it and start the server again.") from error
+        raise ServingError(f"{path} is not JSON ({error}); deploy again, or stop and start.") from error
+    except OSError as error:
+        raise ServingError(f"{path} cannot be read: {error.strerror}; give the rights to.") from error
     if not isinstance(value, dict):
-        raise ServingError(f"{path} does not hold a JSON object; delete it and start the server again.")
+        raise ServingError(f"{path} does not hold a JSON object; deploy again, or stop and start.")
     return value

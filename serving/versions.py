@@ -12,7 +12,7 @@ from car_model.digests import file_digest
 from serving import process
 from serving.archive import MODEL_NAME, ArchiveInfo, read_archive
 from serving.server import TorchServe
-from serving.state import ServingError, StateDir
+from serving.state import ServingError, StateDir, writing
 
 logger = logging.getLogger(__name__)
 # TorchServe ends a worker that needs longer than its response timeout (30 s), so nothing waits for longer.
@@ -34,10 +34,11 @@ def store(state: StateDir, archive: Path, version: str) -> Path:
     target = state.store / stored_name(version)
     partial = state.store / f".{target.name}{PARTIAL}"
     try:
-        shutil.copyfile(archive, partial)
-        if file_digest(partial) != file_digest(archive):
-            raise ServingError(f"{archive} changed while it was copied to {state.store}; try again.")
-        partial.replace(target)
+        with writing(state.store):
+            shutil.copyfile(archive, partial)
+            if file_digest(partial) != file_digest(archive):
+                raise ServingError(f"{archive} changed while it was copied to {state.store}; try again.")
+            partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
     return target

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.rollover_load import Right, right_answers
 from car_model.recommend import Recommender
 from registry.bundle import release_digest
 from serving.answering import respond
@@ -59,6 +60,12 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Release:
 @pytest.fixture(scope="session")
 def second(tmp_path_factory: pytest.TempPathFactory) -> Release:
     return make_release(tmp_path_factory.mktemp("second"), seed=2)
+
+
+@pytest.fixture(scope="session")
+def right(first: Release, second: Release) -> Right:
+    """What either release answers, recorded in quiet."""
+    return right_answers({one.digest: one.bundle for one in (first, second)}, REQUESTS)
 
 
 @pytest.fixture(scope="module")

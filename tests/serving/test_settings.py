@@ -78,5 +78,5 @@ def test_a_broken_record_is_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "server.json"
     assert read_json(path) is None
     path.write_text(content)
-    with pytest.raises(ServingError, match=r"server\.json .*start the server again"):
+    with pytest.raises(ServingError, match=r"server\.json .*deploy again, or stop and start"):
         read_json(path)
