@@ -172,7 +172,9 @@ def test_a_model_that_does_not_answer_is_not_live(
     hung = threading.Event()
     with TestClient(served) as client:
         assert client.get("/live").status_code == 200
-        monkeypatch.setattr("serving.pod.respond", lambda *_: hung.wait(60))
+        assert served.app is not None
+        answer = served.app.batcher.answer
+        monkeypatch.setattr(served.app.batcher, "answer", lambda all_: hung.wait(60) and answer(all_))
         run(sleep, 1.5)
         silent = client.get("/live")
         hung.set()
