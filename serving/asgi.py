@@ -1,7 +1,8 @@
 """The second shell: an ASGI app around the very functions that TorchServe's handler calls.
 
 It answers every body with the bytes that TorchServe answers (a test holds both to it), so leaving TorchServe
-means starting another process and nothing else. One thread runs the model; requests beyond the queue get 503.
+means starting another process and nothing else. One thread runs the model and takes what waits
+together; requests beyond the queue get 503.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import json
 import logging
 import tempfile
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import torch
 import uvicorn
-from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,8 +23,9 @@ from starlette.routing import Route
 
 from car_model.recommend import Recommender
 from serving import unpacked
-from serving.answering import OK, respond
+from serving.answering import OK, respond_all
 from serving.archive import BUNDLE, HEADER, ArchiveError, read_archive
+from serving.batching import Batcher, FullError
 from serving.openapi import PATH, document
 from serving.parsing import MAX_BODY_BYTES
 from serving.settings import LOOPBACK
@@ -32,6 +34,7 @@ MAX_READ_BYTES = 4 * MAX_BODY_BYTES  # as TorchServe's max_request_size: beyond 
 TOO_LARGE, UNAVAILABLE = 413, 503
 RETRY_AFTER = "1"  # seconds, for those whom a full queue refuses
 QUEUE = 100  # requests that wait, as TorchServe's job_queue_size
+BATCH = 8  # requests that are answered together, as TorchServe's batchSize
 HEALTH = b'{"history": [], "k": 1}'
 
 
@@ -40,8 +43,7 @@ class App:
 
     def __init__(self, recommender: Recommender, queue: int = QUEUE) -> None:
         self.recommender = recommender
-        self.queue = queue
-        self.limiter = CapacityLimiter(1)
+        self.batcher = Batcher(partial(respond_all, recommender), BATCH, queue)
         self.openapi = json.dumps(document()).encode()
 
     def starlette(self) -> Starlette:
@@ -74,12 +76,12 @@ class App:
         return _json(OK, self.openapi)
 
     async def _answer(self, body: bytes) -> Response:
-        if self.limiter.statistics().tasks_waiting >= self.queue:
+        try:
+            return _json(*await self.batcher.ask(body))
+        except FullError:
             refusal = _refuse(UNAVAILABLE, "Too many requests wait already; ask again.")
             refusal.headers["Retry-After"] = RETRY_AFTER
             return refusal
-        status, answer = await to_thread.run_sync(respond, self.recommender, body, limiter=self.limiter)
-        return _json(status, answer)
 
 
 def load(archive: Path) -> Recommender:

@@ -16,7 +16,6 @@ from typing import Literal
 
 import torch
 import uvicorn
-from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -120,7 +119,7 @@ class Pod:
         """Ask the model now and then, past the limit of the queue: being busy is not being hung."""
         while True:
             if app := self.app:
-                await to_thread.run_sync(respond, app.recommender, HEALTH, limiter=app.limiter)
+                await app.batcher.ask(HEALTH, always=True)
             self._heard = time.monotonic()
             await asyncio.sleep(min(BEAT_SECONDS, self.hung_seconds / 4))
 
