@@ -57,7 +57,7 @@ def serve_command(
     ] = None,
 ) -> None:
     """Serve the release that a channel uses without TorchServe, as a container on a cluster does."""
-    from components.following import follow as follow_channel  # the other commands need neither torch
+    from components.pod import follow as follow_channel  # the other commands need neither torch
     from serving.keys import require_keys  # nor a web server
     from serving.pod import Pod
     from serving.pod import serve as listen

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from components.delivery import fetch_validated
+from components.follow import LONGEST_PAUSE, Tell, Trouble
 from registry.channel import head
 from registry.errors import ReleaseError
 from registry.log import Entry
@@ -16,25 +16,29 @@ from serving.asgi import load
 from serving.golden import Golden
 from serving.pod import Pod
 
-Tell = Callable[[str], None]
-
 
 def follow(store: ObjectStore, channel: str, pod: Pod, seconds: float, tell: Tell) -> None:
     """Look where the channel is, every so many seconds, for ever; tell what changes and what fails.
 
-    What fails is tried again: whatever answered before still does, and any error but the process's end is
-    better told than left to end this thread in silence.
+    What fails is tried again, more and more seldom while the channel stays; whatever answered before still
+    does. Any error but the process's end is better told than left to end this thread in silence.
     """
+    trouble = Trouble(tell)
+    refused, pause, until = 0, 0.0, 0.0  # the entry that failed, and when it is tried again
     while True:
         try:
             entry = head(store, channel)
             if entry is None:
                 raise ReleaseError(f"The channel {channel} in {store.url} is empty: promote a release to it.")
-            if entry.release != pod.release:
+            if entry.release != pod.release and (entry.number != refused or time.monotonic() >= until):
+                pause = min(2 * pause, LONGEST_PAUSE) if entry.number == refused else seconds
+                refused, until = entry.number, time.monotonic() + pause
                 bring_in(store, entry, pod)
                 tell(f"{channel} is release {entry.release[:12]} (entry {entry.number}) and answers here.")
+            if entry.release == pod.release:
+                trouble.is_over(f"The pod is again where {channel} in {store.url} is.")
         except Exception as error:
-            tell(f"{' '.join(str(error).split())} Trying again in {seconds:g} s.")
+            trouble.goes_on(error)
         time.sleep(seconds)
 
 
