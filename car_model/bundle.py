@@ -18,6 +18,8 @@ from car_model.digests import file_digest, files_digest, tree_files
 from car_model.labels import FILE as LABELS
 from car_model.labels import CodeLabels
 from car_model.model import CAR
+from car_model.profile import FILE as PROFILE
+from car_model.profile import Profile
 
 FORMAT = 1
 HEADER = "bundle.json"
@@ -43,6 +45,7 @@ class Bundle:
         think_scale: weight of a SID level's log-probability in the score, chosen on validation.
         data: digest of the dataset trained on.
         likeness_scale: weight of the nearest text's likeness in the score, chosen on validation.
+        profile: what it answers to holdout histories; None where that was not measured.
     """
 
     codebook: Codebook
@@ -54,6 +57,7 @@ class Bundle:
     think_scale: float
     data: str
     likeness_scale: float = 0.0
+    profile: Profile | None = None
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the bundle, its header last; returns the header."""
@@ -77,6 +81,9 @@ class Bundle:
             "think_scale": self.think_scale,
             "likeness_scale": self.likeness_scale,
         }
+        if self.profile:
+            self.profile.save(folder / PROFILE)
+            header["profile"] = file_digest(folder / PROFILE)
         (folder / HEADER).write_text(json.dumps(header, indent=2, sort_keys=True) + "\n")
         return header
 
@@ -85,7 +92,7 @@ class Bundle:
         """Read a bundle and check that its parts belong together.
 
         Raises:
-            BundleError, CodebookError, CatalogueError, CheckpointError: naming the part.
+            BundleError, CodebookError, CatalogueError, CheckpointError, ProfileError: naming the part.
         """
         header = _header(folder / HEADER)
         codebook = Codebook.load(folder / CODEBOOK)
@@ -106,6 +113,7 @@ class Bundle:
             think_scale=float(header["think_scale"]),
             data=header["data"],
             likeness_scale=float(header.get("likeness_scale", 0.0)),
+            profile=Profile.load(folder / PROFILE) if "profile" in header else None,
         )
 
 
@@ -136,6 +144,9 @@ def _check_parts(folder: Path, header: dict[str, Any], codebook: Codebook, catal
         "labels": _digest(folder / CODEBOOK / LABELS),
         "popular": _digest(folder / POPULAR),
     }
+    if "profile" in header or (folder / PROFILE).exists():
+        found["profile"] = _digest(folder / PROFILE)
+        header = {"profile": "", **header}
     for part, version in found.items():
         if header[part] != version:
             raise BundleError(
@@ -153,6 +164,7 @@ def _header(path: Path) -> dict[str, Any]:
         raise BundleError(f"{path} has format {header.get('format')!r}, this code reads {FORMAT}.")
     texts = ("codebook", "catalogue", "model", "labels", "popular", "data")
     wrong = [name for name in texts if not isinstance(header.get(name), str)]
+    wrong += [] if isinstance(header.get("profile", ""), str) else ["profile"]
     scales = {"think_scale": header.get("think_scale"), "likeness_scale": header.get("likeness_scale", 0.0)}
     for name, scale in scales.items():
         if not isinstance(scale, int | float) or not 0 <= scale <= MAX_SCALE:
