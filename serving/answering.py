@@ -10,9 +10,9 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
-from car_model.recommend import Recommender, RequestError
+from car_model.recommend import RequestError
 from car_model.request import batch_of
 from serving.parsing import BadBodyError, parse_body
 
@@ -24,13 +24,20 @@ TOGETHER = 16  # requests that are read at once: what that takes of memory and t
 FAILED = "The recommender failed on this request; see the server's log."
 
 
-def respond(recommender: Recommender, body: object) -> tuple[int, bytes]:
+class Answering(Protocol):
+    """A Recommender, or what passes its answers on."""
+
+    def answers(self, bodies: Sequence[Any]) -> list[dict[str, Any] | RequestError]:
+        """Answer requests that are read together: see `Recommender.answers`."""
+
+
+def respond(recommender: Answering, body: object) -> tuple[int, bytes]:
     """Answer one body: see `respond_all`."""
     [found] = respond_all(recommender, [body])
     return found
 
 
-def respond_all(recommender: Recommender, bodies: Sequence[object]) -> list[tuple[int, bytes]]:
+def respond_all(recommender: Answering, bodies: Sequence[object]) -> list[tuple[int, bytes]]:
     """Answer bodies that wait together, each with the bytes it gets alone; never raises.
 
     A body holds one request or a batch of them. A batch is answered with 200 and {"answers": [...]} in its
@@ -63,7 +70,7 @@ def _parsed(body: object) -> Parsed | Answer:
     return Parsed([value], batch=False) if batch is None else Parsed(batch, batch=True)
 
 
-def _answers(recommender: Recommender, requests: list[Any]) -> list[Answer]:
+def _answers(recommender: Answering, requests: list[Any]) -> list[Answer]:
     """Answer all requests, some at once; where that fails, one by one, so that a defect costs one answer."""
     found: list[Answer] = []
     for start in range(0, len(requests), TOGETHER):
@@ -75,7 +82,7 @@ def _answers(recommender: Recommender, requests: list[Any]) -> list[Answer]:
     return found
 
 
-def _alone(recommender: Recommender, request: Any) -> Answer:
+def _alone(recommender: Answering, request: Any) -> Answer:
     try:
         [answer] = recommender.answers([request])
         return _said(answer)

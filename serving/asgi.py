@@ -11,7 +11,6 @@ import json
 import logging
 import tempfile
 import zipfile
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,9 +22,11 @@ from starlette.routing import Route
 
 from car_model.recommend import Recommender
 from serving import unpacked
-from serving.answering import OK, respond_all
+from serving.answering import OK
 from serving.archive import BUNDLE, HEADER, ArchiveError, read_archive
 from serving.batching import Batcher, FullError
+from serving.metrics_asgi import AsgiMetrics, of_process
+from serving.metrics_watched import Watched
 from serving.openapi import PATH, document
 from serving.parsing import MAX_BODY_BYTES
 from serving.settings import LOOPBACK
@@ -41,9 +42,12 @@ HEALTH = b'{"history": [], "k": 1}'
 class App:
     """Routes of one recommender."""
 
-    def __init__(self, recommender: Recommender, queue: int = QUEUE) -> None:
+    def __init__(
+        self, recommender: Recommender, queue: int = QUEUE, metrics: AsgiMetrics | None = None
+    ) -> None:
         self.recommender = recommender
-        self.batcher = Batcher(partial(respond_all, recommender), BATCH, queue)
+        self.metrics = metrics or of_process()
+        self.batcher = Batcher(Watched(recommender, self.metrics, probe=HEALTH), BATCH, queue)
         self.openapi = json.dumps(document()).encode()
 
     def starlette(self) -> Starlette:
@@ -52,6 +56,7 @@ class App:
             Route(PATH, self.predict, methods=["POST"]),
             Route("/ping", self.ping),
             Route("/openapi.json", self.describe),
+            Route("/metrics", self.metrics.show),
         ]
         return Starlette(routes=routes)
 
@@ -61,8 +66,9 @@ class App:
         async for chunk in request.stream():
             body += chunk
             if len(body) > MAX_READ_BYTES:
+                self.metrics.refused(TOO_LARGE, self.recommender.release)
                 return _refuse(TOO_LARGE, f"The body has more than {MAX_READ_BYTES} bytes.")
-        return await self._answer(bytes(body))
+        return await self.metrics.measured(self._answer(bytes(body)), self.recommender.release)
 
     async def ping(self, request: Request) -> Response:
         """Whether the model answers, not merely the process."""

@@ -13,7 +13,10 @@ from typing import Any
 
 import torch
 
-from serving.answering import OK, REASONS, respond_all
+from serving.answering import OK, REASONS
+from serving.metrics import Metrics
+from serving.metrics_torchserve import FrontEnd
+from serving.metrics_watched import Watched
 from serving.parsing import LOAD_FAILURE
 from serving.unpacked import load
 
@@ -33,11 +36,15 @@ class CarHandler:
         except Exception as error:
             logger.error("%s %s: %s", LOAD_FAILURE, type(error).__name__, " ".join(str(error).split()))
             raise
+        metrics = Metrics()
+        self.respond = Watched(self.recommender, metrics)
+        if context.metrics is not None:
+            FrontEnd(metrics.registry, context).start()
 
     def handle(self, batch: list[dict[str, Any]], context: Any) -> list[bytes]:
         """Answer every request of a batch, in order; each gets its own status code."""
         bodies = [row.get("body", row.get("data")) for row in batch]
-        replies = respond_all(self.recommender, bodies)
+        replies = self.respond(bodies)
         for index, (status, _) in enumerate(replies):
             context.set_response_content_type(index, "application/json")
             if status != OK:

@@ -28,6 +28,7 @@ from serving.answering import respond
 from serving.asgi import HEALTH, App
 from serving.golden import Golden, first_difference
 from serving.keys import Keys
+from serving.metrics_asgi import of_process
 from serving.state import ServingError
 
 OK, UNAUTHORIZED, NOT_FOUND, UNAVAILABLE = 200, 401, 404, 503
@@ -100,6 +101,7 @@ class Pod:
 
     def _guarded(self, scope: Scope) -> ASGIApp:
         if self.keys and not self.keys.admit(Headers(scope=scope).get("authorization", "")):
+            of_process().refused(UNAUTHORIZED, self.release or "none")
             refusal = _refuse(UNAUTHORIZED, WITHOUT_KEY)
             refusal.headers["WWW-Authenticate"] = "Bearer"
             return refusal

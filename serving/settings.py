@@ -6,6 +6,7 @@ import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
 from serving.parsing import MAX_BODY_BYTES
 from serving.state import ServingError, StateDir
@@ -27,6 +28,7 @@ FIXED = {
     "max_request_size": 4 * MAX_BODY_BYTES,
     "disable_system_metrics": "true",
     "metrics_mode": "prometheus",
+    "metrics_config": Path(__file__).with_name("metrics.yaml"),
 }
 
 
