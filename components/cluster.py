@@ -14,6 +14,8 @@ from kfp import kubernetes
 from kfp.dsl import PipelineTask
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from components.train_order import Order
+
 USER = 10001  # of the image
 
 
@@ -97,6 +99,16 @@ class Notify(Part):
     key: str = "url"
 
 
+class TrainJob(Part):
+    """The Kubeflow TrainJob that trains CAR on several nodes, in place of the step."""
+
+    nodes: int = Field(default=2, ge=1)
+    processes: int = Field(default=1, ge=1)  # of a node; with accelerators one for each instead
+    runtime: str = Field(default="torch-distributed", min_length=1)
+    cpu: str = "8"  # of a node, as the memory
+    memory: str = "16Gi"
+
+
 class Cluster(Part):
     """Everything of the file; what is not said keeps its default."""
 
@@ -109,6 +121,13 @@ class Cluster(Part):
     retries: Retries = Retries()
     timeouts: dict[str, int] = {}  # seconds a try of a step may take, by step
     notify: Notify | None = None
+    train_job: TrainJob | None = None
+
+    @model_validator(mode="after")
+    def _nodes_share_a_folder(self) -> Cluster:
+        if self.train_job and not self.cache:
+            raise ValueError("a train_job needs a cache: its nodes and the step share that volume")
+        return self
 
     def kept(self, *parts: str) -> str:
         """A folder of the cache as steps see it; "" where there is no cache."""
@@ -137,6 +156,26 @@ class Cluster(Part):
             kubernetes.add_pod_annotation(task, name, value)
         if self.cache and keeps:
             kubernetes.mount_pvc(task, self.cache.claim, self.cache.path)
+
+    def order(self, image: str, gpus: int, gpu_type: str, seconds: int) -> Order:
+        """What the step that trains is told, where the cluster has a train_job."""
+        if not (job := self.train_job) or not self.cache:
+            raise ClusterError("The cluster file has no train_job.")
+        tolerations = (*self.nodes.tolerations, *self.accelerated.tolerations)
+        return Order(
+            nodes=job.nodes,
+            processes=gpus or job.processes,
+            runtime=job.runtime,
+            image=image,
+            resources={"cpu": job.cpu, "memory": job.memory, **({gpu_type: str(gpus)} if gpus else {})},
+            claim=self.cache.claim,
+            path=self.cache.path,
+            selector=self.nodes.selector | self.accelerated.selector,
+            tolerations=tuple(one.model_dump(exclude_none=True) for one in tolerations),
+            pull_secrets=self.image_pull_secrets,
+            user=USER,
+            seconds=seconds,
+        )
 
     def arm(self, task: PipelineTask) -> None:
         """Give the exit task the URL of the webhook."""

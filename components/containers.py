@@ -7,7 +7,9 @@ needs and no more: this user, no capabilities, a read-only system, no network un
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +26,7 @@ from components.local import ENDED_WITHOUT
 
 if TYPE_CHECKING:
     from docker import DockerClient
+    from docker.models.containers import Container
 
 DRIVER = "car-on-kubeflow.driver"  # label: the process that waits for the container
 LOOK = 10  # seconds that the engine may take to answer at first
@@ -143,7 +146,7 @@ def run_container(
         return 1
     try:
         container.start()
-        for line in lines(container.logs(stream=True, follow=True)):
+        for line in lines(_log(container)):
             print(line)
         code = int(container.wait()["StatusCode"])
         container.reload()
@@ -175,13 +178,29 @@ def remove_orphans(client: DockerClient) -> list[str]:
 
 
 def lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    """Whole lines of a log that comes in pieces, which may end within a line or a letter."""
-    rest = b""
+    """Lines of a log that comes in pieces, which may end within a line or a letter.
+
+    A bar that moves in place (by carriage returns) is a line each time, as it is in a process' output.
+    """
+    letters = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), translate=True)
+    rest = ""
     for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from (line.decode(errors="replace") for line in lines)
+        *whole, rest = (rest + letters.decode(chunk)).split("\n")
+        yield from whole
+    *whole, rest = (rest + letters.decode(b"", final=True)).split("\n")
+    yield from whole
     if rest:
-        yield rest.decode(errors="replace")
+        yield rest
+
+
+def _log(container: Container) -> Iterator[bytes]:
+    """What a container writes, while it does, and to the end: following can miss an unfinished line."""
+    seen = 0
+    for chunk in container.logs(stream=True, follow=True):
+        seen += len(chunk)
+        yield chunk
+    container.wait()
+    yield container.logs()[seen:]
 
 
 def _reason(error: Exception) -> str:

@@ -9,6 +9,7 @@ from kfp.dsl import PipelineTask
 
 from components.base import IMAGE
 from components.cluster import Cluster, ClusterError
+from components.train_order import ORDER
 
 Platform = Literal["kubeflow", "vertex"]
 
@@ -46,6 +47,7 @@ class Placement:
 
 
 EXIT = "conclude"  # runs whatever happened before
+HANDED = "train"  # the step whose work a training job can do
 # Steps that ask about or change the world outside the run are never cached.
 PLACEMENTS = {
     "resolve-champion": Placement(SMALL, cached=False),
@@ -109,14 +111,17 @@ class Options:
         task.set_container_image(self.image).set_caching_options(self.caches and placement.cached)
         task.set_cpu_request(cpu[0]).set_cpu_limit(cpu[1])
         task.set_memory_request(memory[0]).set_memory_limit(memory[1])
-        if placement.accelerated and self.gpus:
+        seconds = self.cluster.timeouts.get(name, placement.seconds)
+        handed = name == HANDED and self.platform == "kubeflow" and self.cluster.train_job is not None
+        accelerated = placement.accelerated and not handed  # the job's nodes are, the step waits
+        if accelerated and self.gpus:
             task.set_accelerator_type(self.gpu_type).set_accelerator_limit(self.gpus)
+        if handed:
+            order = self.cluster.order(self.image, self.gpus, self.gpu_type, seconds)
+            task.set_env_variable(ORDER, order.model_dump_json())
         self._retry(task)
         if self.platform == "kubeflow":
-            seconds = self.cluster.timeouts.get(name, placement.seconds)
-            self.cluster.settle(
-                task, accelerated=placement.accelerated, keeps=placement.keeps, seconds=seconds
-            )
+            self.cluster.settle(task, accelerated=accelerated, keeps=placement.keeps, seconds=seconds)
             if name == EXIT:
                 self.cluster.arm(task)
         return task

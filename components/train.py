@@ -22,6 +22,8 @@ def train(
 ) -> None:
     """Train CAR by `recipe` (settings as JSON, such as {"epochs": 5}; the rest keeps its default).
 
+    With an order in CAR_TRAIN_JOB (`components.train_order`) a Kubeflow TrainJob trains instead of this step.
+
     Args:
         champion: digest of the release in production; "" where there is none, and training starts cold.
         training: false carries the champion's weights on: new items are scored through their SIDs.
@@ -34,24 +36,30 @@ def train(
     from car_model.bundle import Bundle
     from car_model.catalogue import Catalogue
     from car_model.dataset import Dataset as Ingested
+    from car_model.fit_job import Inputs
     from car_model.fitting import fit_car
     from car_model.onboarding import carry_on
     from car_model.recipe import parse_recipe
+    from components.train_job import hand_over
+    from components.train_order import ordered
     from registry.fetch import fetch_release
     from registry.store import open_store
 
     curves.path, parent = f"{curves.path}.json", None
+    folder = Path(f"{curves.path}.champion")
     if champion and (warm_start or not training):
-        folder = Path(f"{curves.path}.champion")
         fetch_release(open_store(registry), champion, folder)
         parent = Bundle.load(folder)
-    data, items = Ingested.load(Path(dataset.path)), Catalogue.load(Path(catalogue.path))
+    given = Inputs(Path(dataset.path), Path(codebook.path), Path(catalogue.path), folder if parent else None)
+    data, items = Ingested.load(given.dataset), Catalogue.load(given.catalogue)
     if parent and not training:
-        made, losses = carry_on(parent, data, Path(codebook.path), items), dict[str, list]()
+        made, losses = carry_on(parent, data, given.codebook, items), dict[str, list]()
+    elif order := ordered():
+        made, losses = hand_over(order, given, json.loads(recipe), Path(checkpoints) if checkpoints else None)
     else:
         settings = parse_recipe(json.loads(recipe))
         kept = Path(checkpoints) / "car" if checkpoints else None
-        made, losses = fit_car(data, Path(codebook.path), items, settings, checkpoint=kept, parent=parent)
+        made, losses = fit_car(data, given.codebook, items, settings, checkpoint=kept, parent=parent)
     header = made.save(Path(bundle.path))
     Path(curves.path).write_text(json.dumps(losses))
     bundle.metadata.update({name: header[name] for name in ("model", "codebook", "catalogue", "data")})

