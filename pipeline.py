@@ -39,6 +39,7 @@ from components.tokenize import tokenize
 from components.told import told
 from components.train import train
 from components.train_baseline import train_baseline
+from components.train_ranker import train_ranker
 from components.validate import validate
 
 NAME = "car-on-kubeflow"
@@ -75,6 +76,7 @@ def build(options: Options | None = None) -> GraphComponent:
         levels: int = 4,
         codes: int = 0,
         recipe: str = "{}",
+        ranker: str = "{}",
         seed: int = 0,
         codebook_mode: str = "reuse",
         training: bool = True,
@@ -98,6 +100,7 @@ def build(options: Options | None = None) -> GraphComponent:
             levels: semantic-ID levels.
             codes: codes a level; 0 follows the catalogue's size.
             recipe: training settings as JSON; the rest keeps its default.
+            ranker: settings of the ranker by action as JSON, for data with actions; "off" trains none.
             seed: of the codebook's fit.
             codebook_mode: fit a new codebook, reuse the champion's, or refresh it (codes aligned).
             training: false releases today's catalogue with the champion's weights.
@@ -120,22 +123,24 @@ def build(options: Options | None = None) -> GraphComponent:
         learning = {"recipe": recipe, "checkpoints": checkpoints}
         starting = {"training": training, "warm_start": warm_start, **against}
         car, sasrec = _train_both(place, dataset, tokens, learning, starting)
+        liking = {"ranker": ranker, "training": training, "checkpoints": checkpoints}
+        ranked = place(train_ranker(dataset=dataset, bundle=car["bundle"], **liking)).outputs
+        bundle = ranked["ranked"]
         beside = {"health": tokens["health"], "drift": data["drift"], **against}
-        scored = _evaluate(place, dataset, car, sasrec, beside)
+        curves = {"car_curves": car["curves"], "sasrec_curves": sasrec["curves"], "ranker": ranked["told"]}
+        scored = _evaluate(place, dataset, bundle, sasrec["sasrec"], {**curves, **beside})
         evaluation, golden = scored["evaluation"], scored["golden"]
         judge = gate(
             evaluation=evaluation, policy=gate_policy, bootstrap=bootstrap, forced=champion["forced"]
         )
         decided = place(judge).outputs
         evidence = {"evaluation": evaluation, "verdict": decided["verdict"], "git_commit": git_commit}
-        page = place(report(dataset=dataset, bundle=car["bundle"], **evidence)).output
+        page = place(report(dataset=dataset, bundle=bundle, **evidence)).output
         with dsl.If(decided["Output"] == True, name="blessed"):  # noqa: E712 - KFP builds the condition
             papers = {"profile": data["profile"], "data_docs": data["data_docs"], "report": page, **evidence}
             moving = {"channel": channel, "entry": champion["entry"], **against}
-            _deliver(place, car["bundle"], golden, papers, moving, serving)
-        return Outputs(
-            dataset, data["data_docs"], car["bundle"], evaluation, golden, decided["verdict"], page
-        )
+            _deliver(place, bundle, golden, papers, moving, serving)
+        return Outputs(dataset, data["data_docs"], bundle, evaluation, golden, decided["verdict"], page)
 
     return car_on_kubeflow
 
@@ -149,17 +154,9 @@ def _train_both(place: Place, dataset: Any, tokens: Any, learning: Any, starting
     return place(car).outputs, place(sasrec).outputs
 
 
-def _evaluate(place: Place, dataset: Any, car: Any, sasrec: Any, beside: Any) -> Mapping[str, Any]:
+def _evaluate(place: Place, dataset: Any, bundle: Any, sasrec: Any, beside: Any) -> Mapping[str, Any]:
     """Challenger, champion and baselines on the same holdout, and the golden requests."""
-    scored = evaluate(
-        dataset=dataset,
-        bundle=car["bundle"],
-        sasrec=sasrec["sasrec"],
-        car_curves=car["curves"],
-        sasrec_curves=sasrec["curves"],
-        **beside,
-    )
-    return place(scored).outputs
+    return place(evaluate(dataset=dataset, bundle=bundle, sasrec=sasrec, **beside)).outputs
 
 
 def _deliver(  # noqa: PLR0917 - what the steps before have made
@@ -222,6 +219,7 @@ def run(
     codes: asked.Codes = None,
     encoder: asked.Encoder = EMBEDDED_ENCODER,
     recipe: asked.Recipe = "{}",
+    ranker: asked.Ranker = "{}",
     seed: asked.Seed = 0,
     codebook: asked.Mode = "reuse",
     train: asked.Training = True,
@@ -238,7 +236,7 @@ def run(
         request = Request(
             data, data_dir, DOWNLOADS, registry, channel, encoder, levels, codes, epochs, recipe, seed,
             gate_policy, bootstrap, serving, cache=str(DOWNLOADS),
-            codebook_mode=codebook, training=train, warm_start=warm_start,
+            codebook_mode=codebook, training=train, warm_start=warm_start, ranker=ranker,
             checkpoints=str(WORK / "checkpoints" / code_digest()),
         )  # fmt: skip
         arguments = request.arguments()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from car_model.catalogue import Catalogue
-from car_model.checkpoint import load_car, save_model
+from car_model.checkpoint import load_car, load_ranker, save_model
 from car_model.codebook import Codebook
 from car_model.digests import file_digest, files_digest, tree_files
 from car_model.labels import FILE as LABELS
@@ -20,6 +20,7 @@ from car_model.labels import CodeLabels
 from car_model.model import CAR
 from car_model.profile import FILE as PROFILE
 from car_model.profile import Profile
+from car_model.rerank import Reranker
 
 FORMAT = 1
 HEADER = "bundle.json"
@@ -27,6 +28,7 @@ CODEBOOK = "codebook"
 CATALOGUE = "catalogue.parquet"
 MODEL = "model"
 POPULAR = "popular.json"
+RANKER = "ranker"  # where there is one
 POPULAR_ITEMS = 200
 MAX_SCALE = 100.0  # of a weight in the score: beyond any sense, far from overflow
 
@@ -45,6 +47,7 @@ class Bundle:
         think_scale: weight of a SID level's log-probability in the score, chosen on validation.
         data: digest of the dataset trained on.
         likeness_scale: weight of the nearest text's likeness in the score, chosen on validation.
+        ranker: what ranks by action where a request asks for it; None where there are no actions.
         profile: what it answers to holdout histories; None where that was not measured.
     """
 
@@ -57,6 +60,7 @@ class Bundle:
     think_scale: float
     data: str
     likeness_scale: float = 0.0
+    ranker: Reranker | None = None
     profile: Profile | None = None
 
     def save(self, folder: Path) -> dict[str, Any]:
@@ -81,6 +85,10 @@ class Bundle:
             "think_scale": self.think_scale,
             "likeness_scale": self.likeness_scale,
         }
+        if self.ranker:  # without one, files and header say nothing of it
+            save_model(self.ranker.model, folder / RANKER)
+            header["ranker"] = files_digest(tree_files(folder / RANKER))
+            header["action_weight"] = self.ranker.weight
         if self.profile:
             self.profile.save(folder / PROFILE)
             header["profile"] = file_digest(folder / PROFILE)
@@ -113,6 +121,7 @@ class Bundle:
             think_scale=float(header["think_scale"]),
             data=header["data"],
             likeness_scale=float(header.get("likeness_scale", 0.0)),
+            ranker=_ranker(folder, header, catalogue),
             profile=Profile.load(folder / PROFILE) if "profile" in header else None,
         )
 
@@ -121,6 +130,13 @@ def tables(catalogue: Catalogue) -> tuple[Tensor, Tensor | None]:
     """What a model reads of a catalogue: SIDs [N + 1, L], and coordinates of texts [N + 1, A] if any."""
     text = catalogue.text_table
     return torch.from_numpy(catalogue.sid_table), None if text is None else torch.from_numpy(text)
+
+
+def _ranker(folder: Path, header: dict[str, Any], catalogue: Catalogue) -> Reranker | None:
+    if "ranker" not in header:
+        return None
+    model = load_ranker(folder / RANKER, tables(catalogue)[0])
+    return Reranker(model, float(header["action_weight"]))
 
 
 def popularity_priors(counts: np.ndarray, catalogue: Catalogue, codes: int) -> tuple[list[int], np.ndarray]:
@@ -144,6 +160,9 @@ def _check_parts(folder: Path, header: dict[str, Any], codebook: Codebook, catal
         "labels": _digest(folder / CODEBOOK / LABELS),
         "popular": _digest(folder / POPULAR),
     }
+    if "ranker" in header or (folder / RANKER).exists():
+        found["ranker"] = files_digest(tree_files(folder / RANKER))
+        header = {"ranker": "", **header}
     if "profile" in header or (folder / PROFILE).exists():
         found["profile"] = _digest(folder / PROFILE)
         header = {"profile": "", **header}
@@ -164,8 +183,11 @@ def _header(path: Path) -> dict[str, Any]:
         raise BundleError(f"{path} has format {header.get('format')!r}, this code reads {FORMAT}.")
     texts = ("codebook", "catalogue", "model", "labels", "popular", "data")
     wrong = [name for name in texts if not isinstance(header.get(name), str)]
-    wrong += [] if isinstance(header.get("profile", ""), str) else ["profile"]
     scales = {"think_scale": header.get("think_scale"), "likeness_scale": header.get("likeness_scale", 0.0)}
+    if "ranker" in header:
+        wrong += [] if isinstance(header["ranker"], str) else ["ranker"]
+        scales["action_weight"] = header.get("action_weight")
+    wrong += [] if isinstance(header.get("profile", ""), str) else ["profile"]
     for name, scale in scales.items():
         if not isinstance(scale, int | float) or not 0 <= scale <= MAX_SCALE:
             wrong.append(name)

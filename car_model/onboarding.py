@@ -13,6 +13,7 @@ from car_model.catalogue import Catalogue, CatalogueError
 from car_model.codebook import Codebook
 from car_model.dataset import Dataset
 from car_model.model import CAR
+from car_model.ranking import grown
 from car_model.warm_start import warm_start
 
 
@@ -66,4 +67,7 @@ def _carried(bundle: Bundle, catalogue: Catalogue) -> Bundle:
     config = replace(bundle.model.config, items=catalogue.size)
     model = CAR(config, *tables(catalogue))
     warm_start(model, catalogue, bundle.model, bundle.catalogue, aligned=True)
-    return replace(bundle, catalogue=catalogue, model=model.eval())
+    ranker = bundle.ranker
+    if ranker:
+        ranker = replace(ranker, model=grown(ranker.model, tables(catalogue)[0]))
+    return replace(bundle, catalogue=catalogue, model=model.eval(), ranker=ranker)

@@ -22,7 +22,7 @@ Shape letters: B batch, T items, N packed items, D width, H heads, E = D / H, M 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import torch
@@ -200,7 +200,7 @@ class ActionRanker(nn.Module):
         return {"loss": total, **{name: value.detach() for name, value in parts.items()}}
 
     def _shown(self, actions: Tensor, packing: Packing) -> Tensor:
-        """Past actions [N, M] as a training step shows them: of some histories none, as of requests without."""
+        """Past actions [N, M] as a training step shows them: of some histories none."""
         if not self.training or not self.config.hidden_actions:
             return actions
         history = (packing.positions == 0).cumsum(0) - 1  # [N], which one an item is of
@@ -215,3 +215,12 @@ class ActionRanker(nn.Module):
         """P(liked) from a task's logits [..., C], what its classes from `positive` on have: [...]."""
         exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return exact.softmax(dim=-1)[..., self.config.tasks[task].positive :].sum(dim=-1)
+
+
+def grown(model: ActionRanker, sids: Tensor) -> ActionRanker:
+    """The ranker over a catalogue with items appended, SIDs [I + 1, L]; new ones are their codes alone."""
+    found = ActionRanker(replace(model.config, items=len(sids) - 1), sids)
+    weights = model.state_dict() | {"sids": found.sids}
+    weights["uid.weight"] = F.pad(weights["uid.weight"], (0, 0, 0, len(sids) - len(weights["uid.weight"])))
+    found.load_state_dict(weights)
+    return found.eval()

@@ -9,6 +9,7 @@ Shape letters: P items of the history, C candidates, M tasks, D width, H heads, 
 
 from __future__ import annotations
 
+import copy
 from typing import cast
 
 import torch
@@ -19,6 +20,21 @@ from car_model.kv_cache import KVCache
 from car_model.ranking import ActionRanker
 from car_model.ranking_blocks import MixedBlock, MixedTransformer, NullSlot, PastActions
 from car_model.transformer import Transformer
+
+TABLES = ("uid", "code")  # rows that are read, not multiplied
+
+
+def precise(model: ActionRanker) -> ActionRanker:
+    """The model computing in double precision, so that threads and processors change no printed digit.
+
+    Its tables of items stay in single precision and are shared with the model given.
+    """
+    shared = {id(getattr(model, name)): getattr(model, name) for name in (*TABLES, "sids")}
+    exact = copy.deepcopy(model, shared).eval()
+    for name, part in exact.named_children():
+        if name not in TABLES:
+            part.double()
+    return exact
 
 
 @torch.inference_mode()
@@ -41,7 +57,9 @@ def liked_next(
     if not len(uids):
         nothing = actions.new_zeros(len(candidates), 1, len(model.config.tasks))
         return model.probabilities(candidates.unsqueeze(1), nothing, task)[:, 0]
-    items, acted, asked = model.embed_items(uids), model.embed_actions(actions), model.embed_items(candidates)
+    kind = cast(Tensor, model.action[0].weight).dtype
+    items, asked = (model.embed_items(x).to(kind) for x in (uids, candidates))
+    acted = model.embed_actions(actions)
     if model.mixed is not None:
         states = _mixed(model.mixed, items, acted, asked)
     elif model.late is not None:

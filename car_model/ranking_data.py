@@ -111,7 +111,7 @@ def action_histories(
     parts = frame["split"].map({part: at for at, part in enumerate(PARTS)}).to_numpy(dtype=np.int8)
     codes, users = pd.factorize(frame["user_id"])
     ends = np.flatnonzero(np.diff(codes)) + 1
-    cut = [np.split(column, ends) for column in (uid.to_numpy(dtype=np.int64), actions, parts)]
+    cut = [np.split(column, ends) for column in (uid.to_numpy(dtype=np.int64).copy(), actions, parts)]
     return ActionHistories([str(user) for user in users], *cut)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,8 +16,10 @@ from car_model.bounded_top import top_of_sum
 from car_model.bundle import Bundle
 from car_model.explain import Explainer
 from car_model.likeness import likeness_of
+from car_model.ranking_data import classes_of
 from car_model.reading import Reader
 from car_model.request import Request, RequestError, parse
+from car_model.rerank import Reranker
 from car_model.scoring import Scorer
 
 __all__ = ["Recommender", "RequestError"]
@@ -34,12 +36,14 @@ class Asked:
     Attributes:
         state: [1, D] after the history; none of these where nothing of it is known.
         without: [R, D] after the history without each of its latest items; only where reasons are asked for.
+        actions: [P, M] classes of what was done with the history's items; only where ranked by action.
     """
 
     request: Request
     history: np.ndarray
     state: Tensor | None = None
     without: Tensor | None = None
+    actions: np.ndarray | None = None
 
 
 class Recommender:
@@ -97,10 +101,11 @@ class Recommender:
 
     def _asked(self, body: Any) -> Asked | RequestError:
         try:
-            request = parse(body, self.levels)
+            request = parse(body, self.levels, by_action=self.bundle.ranker is not None)
         except RequestError as error:
             return error
-        return Asked(request, np.array(self._uids(request.history), dtype=np.int64))
+        actions = self._actions(request) if request.rank_by == "action" else None
+        return Asked(request, np.array(self._uids(request.history), dtype=np.int64), actions=actions)
 
     def _read(self, asked: list[Asked]) -> list[Asked]:
         """Read the histories of which something is known."""
@@ -146,8 +151,11 @@ class Recommender:
     def _ranked(self, asked: Asked, state: Tensor) -> list[dict[str, Any]]:
         request, history = asked.request, asked.history
         thinking = self.levels if request.thinking is None else request.thinking
-        chosen = self._best(request, history, self._scorer.scores(state, thinking)[0])
-        items = [self._item(uid, score) for score, uid in chosen]
+        chosen, liked = self._best(asked, self._scorer.scores(state, thinking)[0])
+        items = [
+            {**self._item(uid, score), **({"liked": round(liked[uid], DECIMALS)} if liked else {})}
+            for score, uid in chosen
+        ]
         if asked.without is None:
             return items
         score = partial(self._some, thinking=thinking)
@@ -155,13 +163,22 @@ class Recommender:
         reasons = self._explainer.explain(state, asked.without, history, uids, score)
         return [{**item, **reason} for item, reason in zip(items, reasons, strict=True)]
 
-    def _best(self, request: Request, history: np.ndarray, scores: Tensor) -> list[tuple[float, int]]:
-        """Rounded scores and UIDs of the k best, from scores [N + 1] without likeness."""
+    def _best(self, asked: Asked, scores: Tensor) -> tuple[list[tuple[float, int]], dict[int, float]]:
+        """Rounded scores and UIDs of the k best, from scores [N + 1] without likeness; P(liked) if asked."""
+        request, history = asked.request, asked.history
         scores[torch.from_numpy(self._masked(request, history))] = -torch.inf
-        best = self._top(scores, history, request.k + MARGIN)
-        found = [(round(value, DECIMALS), uid) for value, uid in zip(*map(Tensor.tolist, best), strict=True)]
+        liked: dict[int, float] = {}
+        if asked.actions is None:
+            values, uids = self._top(scores, history, request.k + MARGIN)
+        else:
+            ranker = cast(Reranker, self.bundle.ranker)
+            values, uids = self._top(scores, history, ranker.candidates)
+            values, liked = ranker.reordered(values, uids, history, asked.actions)
+        found = [
+            (round(score, DECIMALS), uid) for score, uid in zip(values.tolist(), uids.tolist(), strict=True)
+        ]
         found = sorted((pair for pair in found if pair[0] > -np.inf), key=lambda pair: (-pair[0], pair[1]))
-        return found[: request.k]
+        return found[: request.k], liked
 
     def _top(self, scores: Tensor, history: np.ndarray, k: int) -> tuple[Tensor, Tensor]:
         """The best of scores [N + 1] and the weighted likeness: values and UIDs."""
@@ -187,6 +204,14 @@ class Recommender:
         mask[self._uids(request.candidates or [])] = False
         mask[[*self.catalogue.barred, *history.tolist(), *self._uids(request.exclude)]] = True
         return mask
+
+    def _actions(self, request: Request) -> np.ndarray:
+        """Classes of what was done with the history's known items, [P, M]."""
+        given = request.actions or [None] * len(request.history)
+        known = [did for item, did in zip(request.history, given, strict=True) if item in self.catalogue.uids]
+        values = np.array([np.nan if did is None else did for did in known])
+        tasks = cast(Reranker, self.bundle.ranker).model.config.tasks
+        return np.stack([classes_of(values, task) for task in tasks], axis=1)
 
     def _uids(self, items: Sequence[str]) -> list[int]:
         return [self.catalogue.uids[item] for item in items if item in self.catalogue.uids]

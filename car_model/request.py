@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -21,6 +21,8 @@ def _whole(value: Any) -> Any:
 WHOLE = BeforeValidator(_whole)  # outermost: a bound around it would be missing from the JSON schema
 ItemId = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
 Items = Annotated[list[ItemId], Field(max_length=MAX_HISTORY, fail_fast=True)]
+Action = Annotated[float, Field(allow_inf_nan=False)] | None
+Actions = Annotated[list[Action], Field(max_length=MAX_HISTORY, fail_fast=True)]
 
 
 class RequestError(ValueError):
@@ -46,10 +48,18 @@ class Request(BaseModel):
         Field(description="Rank these items only; those that the release does not offer are reported."),
     ] = None
     explain: Annotated[bool, Field(description="Whether every item comes with its reasons.")] = True
+    rank_by: Annotated[
+        Literal["relevance", "action"],
+        Field(description="action: the most relevant items by how likely the user would like them as well."),
+    ] = "relevance"
+    actions: Annotated[
+        Actions | None,
+        Field(description="What the user did with each item of the history, such as ratings; null: unknown."),
+    ] = None
 
 
-def parse(body: Any, levels: int) -> Request:
-    """Check a request body.
+def parse(body: Any, levels: int, by_action: bool = False) -> Request:
+    """Check a request body, for a release with so many levels that can or can't rank by action.
 
     Raises:
         RequestError: one sentence naming the first wrong field.
@@ -62,6 +72,13 @@ def parse(body: Any, levels: int) -> Request:
         raise RequestError(_sentence(error)) from None
     if request.thinking is not None and request.thinking > levels:
         raise RequestError(f"'thinking' must be from 0 to {levels}, the levels of this release.")
+    if request.actions is not None and len(request.actions) != len(request.history):
+        raise RequestError(
+            f"'actions' has {len(request.actions)} entries, 'history' has {len(request.history)}; give one "
+            "an item, null where it is unknown."
+        )
+    if request.rank_by == "action" and not by_action:
+        raise RequestError("'rank_by': this release has no ranker by action; leave it out.")
     return request
 
 

@@ -14,15 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from car_model.action_metrics import SMALLEST
 from car_model.metrics import paired, per_user, ranks_of, summary
 from car_model.ranking import ActionRanker
-from car_model.ranking_candidates import liked_next
+from car_model.ranking_candidates import liked_next, precise
 
 CANDIDATES = 100
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -58,14 +60,35 @@ class Reranker:
         """The scores [N + 1] that rank by both; -inf stays -inf."""
         return combined(asked.scores, *self.chances(asked), self.weight)
 
+    def reordered(
+        self, scores: Tensor, uids: Tensor, history: np.ndarray, actions: np.ndarray
+    ) -> tuple[Tensor, dict[int, float]]:
+        """Candidates' scores by both, and P(liked) by UID; what must not be recommended (-inf) stays so.
+
+        Args:
+            scores, uids: [K] candidates and how relevant they are.
+            history: [P] UIDs; actions: [P, M] classes.
+        """
+        chances = self.log_chances(uids, history, actions)
+        said = dict(zip(uids.tolist(), chances.exp().tolist(), strict=True))
+        return scores + self.weight * chances, said
+
+    def log_chances(self, uids: Tensor, history: np.ndarray, actions: np.ndarray) -> Tensor:
+        """log P(liked) of candidates uids [K] after a history: [K] float64."""
+        if not len(uids):
+            return torch.zeros(0, dtype=torch.float64)
+        past = torch.from_numpy(history), torch.from_numpy(actions)
+        return liked_next(self._exact, *past, uids).clamp(min=SMALLEST).log()
+
+    @cached_property
+    def _exact(self) -> ActionRanker:
+        return precise(self.model)
+
     def chances(self, asked: Asked) -> tuple[Tensor, Tensor]:
         """The most relevant UIDs and their log P(liked), [K] each; fewer where fewer may be recommended."""
         top = asked.scores.topk(min(self.candidates, len(asked.scores)))
         uids = top.indices[top.values > -torch.inf]
-        if not len(uids):
-            return uids, asked.scores.new_zeros(0)
-        history = torch.from_numpy(asked.uids), torch.from_numpy(asked.actions)
-        return uids, liked_next(self.model, *history, uids).clamp(min=1e-7).log()
+        return uids, self.log_chances(uids, asked.uids, asked.actions)
 
 
 def combined(scores: Tensor, uids: Tensor, chances: Tensor, weight: float) -> Tensor:

@@ -30,7 +30,7 @@ class Request:
         downloads: where fetched and converted sources are kept.
         recipe: training settings as JSON.
         gate_policy: path of a gate policy.
-        codebook_mode, training, warm_start: see the pipeline's parameters.
+        codebook_mode, training, warm_start, ranker: see the pipeline's parameters.
         serving, cache, checkpoints: folders, see the pipeline's parameters.
     """
 
@@ -53,6 +53,7 @@ class Request:
     codebook_mode: str = "reuse"
     training: bool = True
     warm_start: bool = False
+    ranker: str = "{}"
 
     def arguments(self, *, remote: bool = False) -> dict[str, Any]:
         """The pipeline's parameters; what was not asked for keeps the pipeline's default.
@@ -74,6 +75,7 @@ class Request:
             "registry": _absolute(self.registry),
             "channel": self.channel,
             "recipe": self._recipe(),
+            "ranker": self._ranker(),
             "seed": self.seed,
             "codebook_mode": self._mode(),
             "training": self.training,
@@ -118,6 +120,25 @@ class Request:
             except ValueError as error:
                 raise ArgumentError(f"--recipe: {error}") from error
         return json.dumps(settings, sort_keys=True)
+
+    def _ranker(self) -> str:
+        """Its settings; seed and most epochs are the run's, unless it names its own."""
+        if self.ranker == "{}" and not self.seed and self.epochs is None:
+            return self.ranker
+        from car_model.ranking_recipe import parse_ranker
+
+        try:
+            recipe = parse_ranker(self.ranker)
+            if recipe is None:
+                return self.ranker
+            own = json.loads(self.ranker)
+            own = ({"seed": self.seed} if self.seed else {}) | own
+            if self.epochs is not None and "epochs" not in own:
+                own["epochs"] = min(self.epochs, recipe.epochs)
+            parse_ranker(json.dumps(own))
+        except ValueError as error:
+            raise ArgumentError(f"--ranker: {error}") from error
+        return json.dumps(own, sort_keys=True)
 
     def _mode(self) -> str:
         try:

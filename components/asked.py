@@ -27,6 +27,9 @@ Training = Annotated[
 WarmStart = Annotated[bool, typer.Option("--warm-start", help="Train from the champion's weights.")]
 Encoder = Annotated[str, typer.Option(help="Text encoder: name or folder; submit: Sentence-T5.")]
 Recipe = Annotated[str, typer.Option(help='Training settings as JSON, such as {"width": 32}.')]
+Ranker = Annotated[
+    str, typer.Option(help='Ranker by action: settings as JSON, such as {"liked": 4}; off: none.')
+]
 Seed = Annotated[int, typer.Option(help="Seed of the codebook and of the training.")]
 Policy = Annotated[str, typer.Option(help="Gate policy (YAML file); default: the project's own.")]
 Image = Annotated[str, typer.Option(help="Container image of the steps, best named by digest.")]

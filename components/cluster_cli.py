@@ -72,6 +72,7 @@ def for_clusters(build: Callable[[Options], GraphComponent], name: str, download
         codes: asked.Codes = None,
         encoder: asked.Encoder = "",
         recipe: asked.Recipe = "{}",
+        ranker: asked.Ranker = "{}",
         seed: asked.Seed = 0,
         codebook: asked.Mode = "reuse",
         train: asked.Training = True,
@@ -88,7 +89,7 @@ def for_clusters(build: Callable[[Options], GraphComponent], name: str, download
             request = Request(
                 "custom", data_dir, downloads, registry, channel, encoder, levels, codes, epochs, recipe,
                 seed, gate_policy, bootstrap, codebook_mode=codebook, training=train, warm_start=warm_start,
-                cache=asks.kept(), checkpoints=asks.kept("checkpoints", code_digest()),
+                cache=asks.kept(), checkpoints=asks.kept("checkpoints", code_digest()), ranker=ranker,
             )  # fmt: skip
             pipeline = build(Options(image, gpu, gpu_type, asks))
             access = Access.of(auth, token, cookie, secret_file, ca)

@@ -15,6 +15,7 @@ def evaluate(
     drift: Input[Artifact],
     car_curves: Input[Artifact],
     sasrec_curves: Input[Artifact],
+    ranker: Input[Artifact],
     registry: str,
     champion: str,
     evaluation: Output[Artifact],
@@ -23,11 +24,13 @@ def evaluate(
     """Score every model by the same code, and record the challenger's answers to golden requests.
 
     Args:
+        ranker: what training the ranker by action had to tell.
         champion: digest of the release in production; "" where there is none.
     """
     import json
     from pathlib import Path
 
+    from car_model.action_evaluation import action_evidence
     from car_model.checkpoint import load_sasrec
     from car_model.cold_start import cold_recall
     from car_model.dataset import Dataset as Ingested
@@ -49,6 +52,7 @@ def evaluate(
     evidence = score(data, challenger, load_sasrec(Path(sasrec.path)), rival)
     holdout = Holdout.of(data)
     evidence["cold"] = cold_recall(challenger, holdout)
+    evidence["action"] = action_evidence(data, challenger, json.loads(Path(ranker.path).read_text()))
     evidence["codebook"] = json.loads(Path(health.path).read_text())
     evidence["drift"] = json.loads(Path(drift.path).read_text())
     evidence["training"] = {

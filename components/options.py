@@ -57,6 +57,7 @@ PLACEMENTS = {
     "tokenize": Placement(LARGE, DAY, keeps=True),
     "train": Placement(LARGE, DAY, accelerated=True, keeps=True),
     "train-baseline": Placement(LARGE, DAY, accelerated=True, keeps=True),
+    "train-ranker": Placement(LARGE, DAY, accelerated=True, keeps=True),
     "evaluate": Placement(LARGE, HOURS),
     "gate": Placement(SMALL),
     "report": Placement(SMALL),

@@ -17,6 +17,7 @@ from registry.manifest import FileRecord, Versions, identity
 from registry.store import check_name
 
 HEADER = "bundle.json"
+RANKER = "ranker/"
 REQUIRED = (
     HEADER,
     "codebook/codebook.json",
@@ -66,6 +67,7 @@ def read_bundle(folder: Path | str) -> Bundle:
     versions = _read_versions(root / HEADER)
     _check_codebook(root, versions)
     _check_model(root, files, versions)
+    _check_ranker(root, files)
     return Bundle(root, files, versions)
 
 
@@ -116,14 +118,31 @@ def _read_versions(path: Path) -> Versions:
 
 
 def _check_model(root: Path, files: dict[str, FileRecord], versions: Versions) -> None:
-    part = {
-        path.removeprefix("model/"): one.sha256 for path, one in files.items() if path.startswith("model/")
-    }
-    if files_digest(part) != versions.model:
+    found = _part(files, "model/")
+    if found != versions.model:
         raise BundleError(
-            f"{root / 'model'} has digest {_short(files_digest(part))}, but {HEADER} names model "
+            f"{root / 'model'} has digest {_short(found)}, but {HEADER} names model "
             f"{_short(versions.model)}: the bundle mixes two models, or a file is damaged."
         )
+
+
+def _check_ranker(root: Path, files: dict[str, FileRecord]) -> None:
+    """A ranker by action is optional; its files count in the release's digest as all others do."""
+    stated = _read_object(root / HEADER).get("ranker")
+    there = any(path.startswith(RANKER) for path in files)
+    found = _part(files, RANKER) if there else None
+    if found != stated:
+        raise BundleError(
+            f"{root / RANKER} has digest {_short(found)}, but {HEADER} names ranker {_short(stated)}: the "
+            "bundle mixes two rankers, or a file is damaged."
+        )
+
+
+def _part(files: dict[str, FileRecord], folder: str) -> str:
+    """Digest of the files below a folder."""
+    return files_digest(
+        {path.removeprefix(folder): one.sha256 for path, one in files.items() if path.startswith(folder)}
+    )
 
 
 def _check_codebook(root: Path, versions: Versions) -> None:

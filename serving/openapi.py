@@ -73,6 +73,9 @@ class Item(_Closed):
     score: Annotated[
         float | None, Field(description="Log-probability, higher is better; null for popular ones.")
     ]
+    liked: Annotated[
+        Share | None, Field(description="How likely the user would like it; only where ranked by action.")
+    ] = None
     reasons: Annotated[list[str], Field(description="Sentences for people.")] = []
     words: Annotated[str, Field(description="The item's own words along its semantic path.")] = ""
     path: list[Step] = []
@@ -178,6 +181,7 @@ def _examples() -> dict[str, Any]:
     return {
         "one": {"value": one},
         "candidates": {"value": {**one, "candidates": ["1", "7", "181"], "thinking": 0}},
+        "by action": {"value": {**one, "actions": [5, None], "rank_by": "action"}},
         "batch": {"value": {"requests": [one, {"history": []}]}},
     }
 

@@ -35,6 +35,7 @@ __all__ = [
 
 CHAMPION = "compared with production"
 CHAMPION_PATH = ("champion", "release")
+RANKER_PATH = ("action", "ranker")
 _ABSENT = object()
 
 
@@ -198,6 +199,8 @@ def _judge(condition: Condition, evaluation: Mapping[str, Any], waived: bool) ->
     metric, bound = condition.metric_name, condition.bound_text
     if condition.when == "champion" and waived:
         verdict, detail, value = "waived", "There is no champion yet, and bootstrap was asked for.", None
+    elif condition.when == "ranker" and _look_up(evaluation, RANKER_PATH) is False:
+        verdict, detail, value = "pass", "The release has no ranker by action.", None
     elif value is None:
         verdict, detail = "fail", f"{metric} {_flaw(found)}; what cannot be judged does not pass."
     elif condition.holds(value):

@@ -69,7 +69,8 @@ class Condition(BaseModel):
     at_most: Bound | None = None
     between: Range | None = None  # both ends count
     severity: Literal["block", "warn"] = "block"
-    when: Literal["always", "champion"] = "always"  # champion: compares with the production release
+    # champion: compares with the production release; ranker: judges ranking by action, where there is one
+    when: Literal["always", "champion", "ranker"] = "always"
     why: Text
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from car_model.ranking_recipe import RankerRecipe
 from components.arguments import ArgumentError, Request, git_commit
 from ingestion.config import parse_config
 from tests.pipeline.tiny_shop import write_shop
@@ -80,6 +81,8 @@ def test_the_range_of_actions_becomes_the_data_policys(shop: Path) -> None:
         ({"recipe": "[1]"}, "--recipe must be a JSON object"),
         ({"recipe": '{"epoch": 3}'}, "--recipe: there is no training setting 'epoch'"),
         ({"recipe": '{"width": "wide"}'}, "--recipe: the training setting 'width' is 'wide'"),
+        ({"ranker": "on", "seed": 1}, "--ranker: it is neither 'off' nor JSON"),
+        ({"ranker": '{"stars": 4}'}, "--ranker: the ranker has no setting 'stars'"),
         ({"gate_policy": "/nowhere.yaml"}, "Gate policy /nowhere.yaml cannot be read"),
     ],
 )
@@ -99,3 +102,24 @@ def test_a_cluster_is_not_sent_after_files_of_this_machine(shop: Path) -> None:
 
 def test_a_commit_is_named_where_there_is_one(tmp_path: Path) -> None:
     assert git_commit(tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "ranker"),
+    [
+        ({}, {}),
+        ({"ranker": '{"liked": 4}'}, {"liked": 4}),
+        ({"seed": 3}, {"seed": 3}),
+        ({"epochs": 2}, {"epochs": 2}),
+        ({"epochs": 999}, {"epochs": RankerRecipe().epochs}),
+        ({"epochs": 2, "seed": 3, "ranker": '{"epochs": 4, "seed": 0}'}, {"epochs": 4, "seed": 0}),
+    ],
+)
+def test_seed_and_epochs_are_the_rankers_too(
+    shop: Path, changes: dict[str, Any], ranker: dict[str, Any]
+) -> None:
+    assert json.loads(request_for(shop, **changes).arguments()["ranker"]) == ranker
+
+
+def test_no_ranker_is_asked_for_with_a_word(shop: Path) -> None:
+    assert request_for(shop, ranker="off", epochs=2).arguments()["ranker"] == "off"

@@ -20,8 +20,8 @@ from tests.pipeline.pipeline_graph import parse, parse_platform, problems, setti
 
 FOLDER = Path(__file__).parent.parent.parent / "cluster"
 EXAMPLE, WITH_JOB = FOLDER / "cluster.yaml", FOLDER / "train-job.yaml"
-KEEPS = {"ingest", "tokenize", "train", "train-baseline"}
-TRAINS = {"train", "train-baseline"}
+KEEPS = {"ingest", "tokenize", "train", "train-baseline", "train-ranker"}
+TRAINS = {"train", "train-baseline", "train-ranker"}
 Tree = dict[str, Any]
 
 

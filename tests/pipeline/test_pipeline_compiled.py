@@ -236,4 +236,4 @@ def test_options_reach_the_steps_they_are_meant_for(tmp_path: Path) -> None:
         for step in steps
         if (found := container(tree, step)["resources"].get("accelerator"))
     }
-    assert accelerated == dict.fromkeys(("train", "train-baseline"), ("2", "amd.com/gpu"))
+    assert accelerated == dict.fromkeys(("train", "train-baseline", "train-ranker"), ("2", "amd.com/gpu"))

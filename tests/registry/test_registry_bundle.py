@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from car_model.digests import tree_digest
 from registry.bundle import REQUIRED, hash_folder, read_bundle, release_digest
 from registry.errors import BundleError
 from registry.manifest import FileRecord, Gate, Manifest, Versions, identity
@@ -185,4 +186,43 @@ def test_broken_bundles_are_refused_by_name(
     folder = make_bundle(tmp_path / "bundle")
     damage(folder)
     with pytest.raises(BundleError, match=sentence):
+        read_bundle(folder)
+
+
+def with_ranker(folder: Path) -> Path:
+    """A bundle with a ranker by action."""
+    make_bundle(folder)
+    (folder / "ranker").mkdir()
+    (folder / "ranker/model.safetensors").write_bytes(bytes(range(99)))
+    write_json(folder / "ranker/config.json", {"width": 8})
+    header = json.loads((folder / "bundle.json").read_text())
+    write_json(folder / "bundle.json", header | {"ranker": tree_digest(folder / "ranker")})
+    return folder
+
+
+def test_a_ranker_counts_in_the_release(tmp_path: Path) -> None:
+    plain, ranked = release_digest(make_bundle(tmp_path / "plain")), with_ranker(tmp_path / "ranked")
+    assert plain != release_digest(ranked) == release_digest(with_ranker(tmp_path / "again"))
+    assert "ranker/model.safetensors" in read_bundle(ranked).files
+
+
+def lost(folder: Path) -> None:
+    shutil.rmtree(folder / "ranker")
+
+
+def changed(folder: Path) -> None:
+    (folder / "ranker/model.safetensors").write_bytes(b"another")
+
+
+def unnamed(folder: Path) -> None:
+    header = json.loads((folder / "bundle.json").read_text())
+    header.pop("ranker")
+    write_json(folder / "bundle.json", header)
+
+
+@pytest.mark.parametrize("damage", [lost, changed, unnamed])
+def test_a_ranker_and_its_header_belong_together(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    folder = with_ranker(tmp_path / "bundle")
+    damage(folder)
+    with pytest.raises(BundleError, match=r"ranker has digest .*, but bundle.json names ranker"):
         read_bundle(folder)

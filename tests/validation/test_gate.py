@@ -62,6 +62,7 @@ def test_a_challenger_equal_to_the_champion_passes():
         ("users are as active as before", ("drift", "activity", "distance"), 0.51),
         ("popular items stay popular", ("drift", "popularity", "ratio"), 0.24),
         ("no flood on a few items", ("drift", "popularity", "distance"), 0.51),
+        ("likes are predicted", ("action", "normalised_entropy", "high"), 1.0),
     ],
 )
 def test_the_default_policy_blocks(name, path, value):
@@ -80,6 +81,11 @@ def test_the_default_policy_blocks(name, path, value):
         ("keeps up with SASRec", ("paired", "sasrec", "ndcg@10", "relative"), -0.06),
         ("loss against the champion is small", ("paired", "champion", "ndcg@10", "relative_low"), -0.06),
         ("answers in time", ("latency", "p99_ms"), 101),
+        (
+            "ranking by action finds what is liked",
+            ("action", "ndcg", "liked", "paired", "ndcg@10", "high"),
+            -0.001,
+        ),
         ("the codebook fits the new items", ("codebook", "unexplained_new"), 1.01),
         ("users' activity moved little", ("drift", "activity", "distance"), 0.21),
         ("popularity moved little", ("drift", "popularity", "distance"), 0.21),
@@ -92,6 +98,26 @@ def test_the_default_policy_warns_without_blocking(name, path, value):
     assert verdict.blessed
     assert [one.name for one in verdict.warnings] == [name]
     assert name in verdict.summary()
+
+
+def test_a_release_without_a_ranker_passes_what_judges_rankers():
+    evaluation = good_evaluation()
+    evaluation["action"] = {"ranker": False, "why": "the interactions have no actions."}
+    verdict = evaluate_gate(evaluation, POLICY)
+    assert verdict.blessed
+    found = result(verdict, "likes are predicted")
+    assert (found.verdict, found.value) == ("pass", None)
+    assert found.detail == "The release has no ranker by action."
+
+
+@pytest.mark.parametrize("action", [None, {}, {"ranker": True}, {"ranker": None}, {"ranker": 0}])
+def test_evidence_that_does_not_speak_of_a_ranker_does_not_pass(action):
+    evaluation = good_evaluation()
+    evaluation["action"] = action
+    verdict = evaluate_gate(evaluation, POLICY)
+    assert [one.name for one in verdict.blockers] == ["likes are predicted"]
+    remove(evaluation, ("action",))
+    assert not evaluate_gate(evaluation, POLICY).blessed
 
 
 DRIFT = [path for path in paths(good_evaluation()) if path[0] == "drift" and path[-1] in

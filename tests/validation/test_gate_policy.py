@@ -62,7 +62,7 @@ def test_the_digest_names_meaning_not_layout():
         ("conditions: [{name: a, metric: '', above: 0, why: w}]", "conditions.0.metric"),
         ("conditions: [{name: a, metric: [], above: 0, why: w}]", "conditions.0.metric"),
         ("conditions: [{name: a, metric: x, above: 0, why: w, severity: ignore}]", "'block' or 'warn'"),
-        ("conditions: [{name: a, metric: x, above: 0, why: w, when: never}]", "'always' or 'champion'"),
+        ("conditions: [{name: a, metric: x, above: 0, why: w, when: never}]", "'champion' or 'ranker'"),
         (
             "conditions: [{name: a, metric: x, above: 0, why: w, severity: warn}]",
             "at least one condition needs",
