@@ -39,6 +39,7 @@ def train(
     from car_model.fit_job import Inputs
     from car_model.fitting import fit_car
     from car_model.onboarding import carry_on
+    from car_model.profiling import profiled
     from car_model.recipe import parse_recipe
     from components.train_job import hand_over
     from components.train_order import ordered
@@ -60,6 +61,6 @@ def train(
         settings = parse_recipe(json.loads(recipe))
         kept = Path(checkpoints) / "car" if checkpoints else None
         made, losses = fit_car(data, given.codebook, items, settings, checkpoint=kept, parent=parent)
-    header = made.save(Path(bundle.path))
+    header = profiled(made, data.histories(made.catalogue.uids)).save(Path(bundle.path))
     Path(curves.path).write_text(json.dumps(losses))
     bundle.metadata.update({name: header[name] for name in ("model", "codebook", "catalogue", "data")})
