@@ -39,23 +39,35 @@ def profile_of(bundle: Bundle) -> Profile:
 
 
 def test_it_counts_what_the_recommender_answers(bundle: Bundle) -> None:
-    """One request at a time, by another route: the whole score table instead of answers."""
+    """By another route: answers instead of score tables."""
     profile, recommender, data = profile_of(bundle), Recommender(bundle), tiny_histories()
+    ids, uids = bundle.catalogue.item_ids, bundle.catalogue.uids
     assert profile.requests == USERS
     for thinking in range(4):
         best, codes = [], np.zeros(4, dtype=int)
         for history in data.train:
-            scores = recommender.scores([history], thinking)[0].numpy()
-            scores[[0, *history]] = -np.inf
-            top = np.argsort(-scores, kind="stable")[:TOP]
-            best.append(scores[top[0]])
-            codes += np.bincount(bundle.catalogue.sids[top - 1, 0], minlength=4)
+            asked = {"history": [ids[uid - 1] for uid in history], "k": TOP, "thinking": thinking}
+            items = recommender.answer(asked)["items"]
+            best.append(items[0]["score"])
+            codes += np.bincount(
+                [bundle.catalogue.sids[uids[one["item_id"]] - 1, 0] for one in items], minlength=4
+            )
         assert np.abs(profile.codes[thinking] - codes).sum() <= 2  # a tie at the tenth place
         edges = np.quantile(best, np.linspace(0.1, 0.9, 9))
         assert profile.edges[thinking] == pytest.approx(edges, abs=2e-4)
     assert profile.scores.sum(axis=1).tolist() == [USERS] * 4
     assert profile.scores.min() >= 2  # deciles of 40
     assert profile.codes.sum(axis=1).tolist() == [USERS * TOP] * 4
+
+
+def test_what_is_retired_or_known_counts_for_nothing(bundle: Bundle) -> None:
+    gone = frozenset(f"i{at}" for at in range(1, 49) if at % 4)
+    left = replace(bundle, catalogue=replace(bundle.catalogue, retired=gone))
+    found, data = measure(Recommender(left), tiny_histories()), tiny_histories()
+    assert found is not None
+    offered = set(range(4, 49, 4))
+    expected = [min(TOP, len(offered - set(history.tolist()))) for history in data.train]
+    assert found.codes.sum(axis=1).tolist() == [sum(expected)] * 4
 
 
 def test_the_same_inputs_give_the_same_bytes(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
