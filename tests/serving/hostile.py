@@ -11,6 +11,7 @@ from car_model.request import MAX_BATCH, MAX_ID
 from serving.parsing import MAX_BODY_BYTES
 
 ITEMS = [f"i{at}" for at in range(1, 49)]
+KNOWN_OR_NOT = [*ITEMS, "none such"]
 TEXTS = [
     "",
     " ",
@@ -36,6 +37,8 @@ FIELDS = (
     "exclude",
     "candidates",
     "explain",
+    "actions",
+    "rank_by",
     "requests",
     "K",
     "hist\u043ery",
@@ -84,12 +87,17 @@ def bodies(count: int, seed: int) -> Iterator[bytes]:
 
 def good(rng: Random) -> dict[str, Any]:
     """A request that is answered."""
-    request: dict[str, Any] = {"history": rng.choices(ITEMS, k=rng.randrange(6)), "k": rng.randrange(1, 6)}
+    request: dict[str, Any] = {
+        "history": rng.choices(KNOWN_OR_NOT, k=rng.randrange(6)),
+        "k": rng.randrange(1, 6),
+    }
     extras = {
         "thinking": rng.randrange(4),
-        "exclude": rng.choices([*ITEMS, "none such"], k=3),
+        "exclude": rng.choices(KNOWN_OR_NOT, k=3),
         "candidates": rng.choice([None, [], rng.choices([*ITEMS, "x"], k=5)]),
         "explain": rng.random() < 0.5,
+        "actions": [rng.choice([None, 1, 3.5, -2]) for _ in request["history"]],
+        "rank_by": "relevance",
     }
     return request | {name: extras[name] for name in extras if rng.random() < 0.4}
 
