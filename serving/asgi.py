@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -32,7 +32,7 @@ from serving.parsing import MAX_BODY_BYTES
 from serving.settings import LOOPBACK
 
 MAX_READ_BYTES = 4 * MAX_BODY_BYTES  # as TorchServe's max_request_size: beyond it nothing is read
-TOO_LARGE, UNAVAILABLE = 413, 503
+BAD_REQUEST, TOO_LARGE, UNAVAILABLE = 400, 413, 503
 RETRY_AFTER = "1"  # seconds, for those whom a full queue refuses
 QUEUE = 100  # requests that wait, as TorchServe's job_queue_size
 BATCH = 8  # requests that are answered together, as TorchServe's batchSize
@@ -63,11 +63,14 @@ class App:
     async def predict(self, request: Request) -> Response:
         """Answer a body."""
         body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_READ_BYTES:
-                self.metrics.refused(TOO_LARGE, self.recommender.release)
-                return _refuse(TOO_LARGE, f"The body has more than {MAX_READ_BYTES} bytes.")
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_READ_BYTES:
+                    self.metrics.refused(TOO_LARGE, self.recommender.release)
+                    return _refuse(TOO_LARGE, f"The body has more than {MAX_READ_BYTES} bytes.")
+        except ClientDisconnect:
+            return _refuse(BAD_REQUEST, "The body ended early.")  # nobody is there to read it
         return await self.metrics.measured(self._answer(bytes(body)), self.recommender.release)
 
     async def ping(self, request: Request) -> Response:

@@ -21,13 +21,14 @@ def honest(_method: str, _path: str, answer: Answer) -> Answer:
 
 
 @contextmanager
-def proxy(server_url: str, fault: Fault = honest, strict: bool = False) -> Iterator[str]:
+def proxy(server_url: str, fault: Fault = honest, strict: bool = False, port: int = 0) -> Iterator[str]:
     """Forward every request to the server, then answer with what `fault` makes of the answer.
 
     Args:
         strict: answer 412 to a deletion whose preconditions fail, as Cloud Storage does. The server ignores
             them there. (It gives a marked object a new generation, Cloud Storage a new metageneration:
             either way, one of the two no longer fits.)
+        port: to listen on; 0 is any free one.
     """
     upstream = urlsplit(server_url).netloc
     one_change = threading.Lock()
@@ -70,7 +71,7 @@ def proxy(server_url: str, fault: Fault = honest, strict: bool = False) -> Itera
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    listener = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=listener.serve_forever, daemon=True)
     thread.start()
     try:
