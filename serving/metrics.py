@@ -7,9 +7,10 @@ changes on to their front end (`serving.metrics_torchserve`).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from threading import Lock
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -43,14 +44,13 @@ class Metrics:
         self.histories = self._counter("histories", "Answered requests by what is known of them.", "kind")
         self.items = self._counter("history_items", "Items in the histories of answered requests.")
         self.unknown = self._counter("unknown_items", "Those of them that the catalogue does not hold.")
-        self.recommended = self._counter(
-            "recommended_items", "Recommended items by first-level code.", "code"
-        )
+        self.recommended = CodeCounts()
         self.info = self._gauge("release_info", "The release that answers.", "release", "digest", "codebook")
         self.loaded = self._gauge("release_loaded_timestamp_seconds", "When a release was loaded.", "release")
         self.expected = self._gauge("expected_code_share", "Share of a code in the golden profile.", "code")
         self.drift = _Drift()
-        self.registry.register(self.drift)
+        for collector in (self.recommended, self.drift):
+            self.registry.register(collector)
 
     def use(self, recommender: Recommender, now: float) -> DriftWindow | None:
         """Name the release that answers from now on, and start every series it can have at 0.
@@ -81,14 +81,45 @@ class Metrics:
             self.duration.labels(str(thinking))
         for kind in KINDS:
             self.histories.labels(kind)
-        for code in range(codes):
-            self.recommended.labels(str(code))
+        self.recommended.begin(codes)
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(f"car_{name}_total", meaning, labels, registry=self.registry)
 
     def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
         return Gauge(f"car_{name}", meaning, labels, registry=self.registry)
+
+
+class CodeCounts(Collector):
+    """Recommended items by first-level code: one lock an answer instead of one an item."""
+
+    def __init__(self) -> None:
+        self._counts: list[int] = []
+        self._lock = Lock()
+
+    def begin(self, codes: int) -> None:
+        """Make room for codes 0 to `codes` - 1; what was counted stays."""
+        with self._lock:
+            self._counts += [0] * (codes - len(self._counts))
+
+    def add(self, codes: Iterable[int]) -> None:
+        """Count an item for each of these codes."""
+        with self._lock:
+            for code in codes:
+                self._counts[code] += 1
+
+    def collect(self) -> Iterable[Metric]:
+        """The counter family, a series a code."""
+        family = CounterMetricFamily(
+            "car_recommended_items",
+            "Recommended items by first-level code, ten of an answer.",
+            labels=["code"],
+        )
+        with self._lock:
+            counts = list(self._counts)
+        for code, count in enumerate(counts):
+            family.add_metric([str(code)], count)
+        yield family
 
 
 class _Drift(Collector):

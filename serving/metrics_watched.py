@@ -10,7 +10,7 @@ from typing import Any
 from car_model.profile import TOP
 from car_model.recommend import Recommender, RequestError
 from serving.answering import respond_all
-from serving.metrics import SHORT, STATUSES, Metrics
+from serving.metrics import KINDS, SHORT, STATUSES, Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +34,7 @@ class Watched:
         release = recommender.release[:SHORT]
         self._statuses = {status: metrics.requests.labels(str(status), release) for status in STATUSES}
         self._durations = [metrics.duration.labels(str(depth)) for depth in range(recommender.levels + 1)]
-        codes = range(recommender.bundle.codebook.codes)
-        self._codes = [metrics.recommended.labels(str(code)) for code in codes]
+        self._kinds = {kind: metrics.histories.labels(kind) for kind in KINDS}
         self._told = False
 
     def __call__(self, bodies: Sequence[object]) -> list[tuple[int, bytes]]:
@@ -73,14 +72,14 @@ class Watched:
         self._durations[thinking].observe(seconds)
         history, skipped = len(request["history"]), len(answer["skipped"])
         kind = "empty" if not history else "unknown" if answer["fallback"] else "known"
-        metrics.histories.labels(kind).inc()
+        self._kinds[kind].inc()
         metrics.items.inc(history)
-        metrics.unknown.inc(skipped)
+        if skipped:
+            metrics.unknown.inc(skipped)
         uids = self.recommender.catalogue.uids
         top = answer["items"][:TOP]
         codes = [self._first[uids[item["item_id"]]] for item in top]
-        for code in codes:
-            self._codes[code].inc()
+        metrics.recommended.add(codes)
         comparable = kind == "known" and not any(request.get(field) is not None for field in UNLIKE_PROFILE)
         if self._window and top and comparable:
             self._window.add(thinking, top[0]["score"], codes)

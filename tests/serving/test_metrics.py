@@ -14,6 +14,7 @@ from car_model.request import batch_of
 from serving.answering import respond_all
 from serving.asgi import HEALTH
 from serving.metrics import KINDS, STATUSES, Metrics
+from serving.metrics_asgi import AsgiMetrics
 from serving.metrics_drift import FEWEST, LATEST, DriftWindow
 from serving.metrics_watched import Watched
 from serving.parsing import BadBodyError, parse_body
@@ -56,6 +57,15 @@ def test_every_series_is_there_before_the_first_request(watched: Watched, metric
         assert found[key("car_request_duration_seconds_count", thinking=str(thinking))] == 0
     for code in range(4):
         assert found[key("car_recommended_items_total", code=str(code))] == 0
+
+
+def test_there_are_as_many_series_as_the_docs_say() -> None:
+    metrics, asgi = Metrics(), AsgiMetrics()
+    for one in (metrics, asgi):
+        Watched(recommender(), one)
+    thinking, codes = 4, 4
+    assert len(shown(metrics.registry)) <= 20 + 19 * thinking + 2 * codes
+    assert len(shown(asgi.registry)) <= 50 + 19 * thinking + 2 * codes
 
 
 def test_the_release_is_named(watched: Watched, metrics: Metrics) -> None:
