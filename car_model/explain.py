@@ -60,7 +60,7 @@ class Explainer:
             items of the history that weigh most, and how far its score falls without each) and `alike` (the
             item of the history that is most like it to the model).
         """
-        think = self.model.think_logits(state)[0].softmax(dim=-1).numpy()  # [L, K]
+        think = self.model.think_logits(state.float())[0].softmax(dim=-1).numpy()  # [L, K]
         paths = expectations(think, self.share, self.catalogue.sids[np.array(uids, dtype=np.int64) - 1])
         lost = self._falls(torch.cat([state, shortened]), history, uids, score)  # [k, R]
         mine, theirs = (

@@ -175,9 +175,13 @@ class CAR(nn.Module):
 
     def think_logits(self, states: Tensor) -> Tensor:
         """SID logits for states [N, D] -> [N, L, K], one independent head a level."""
-        weight = self.code.weight if self.config.tied else self.think_head.weight
-        logits = states @ weight.T + self.think_bias
+        weight, bias = self.think_weights()
+        logits = states @ weight.T + bias
         return logits.view(-1, self.config.levels, self.config.codes)
+
+    def think_weights(self) -> tuple[Tensor, Tensor]:
+        """The think heads' rows [L * K, D] and bias [L * K], one level after the other."""
+        return self.code.weight if self.config.tied else self.think_head.weight, self.think_bias
 
     def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Training loss over the next chunks.

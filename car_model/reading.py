@@ -46,20 +46,20 @@ class Reader:
             self.chunks = model.embed(torch.arange(model.config.items + 1))
 
     def states(self, histories: Sequence[np.ndarray]) -> Tensor:
-        """State after each of B histories of UIDs, oldest first, none empty: [B, D] float32."""
+        """State after each of B histories of UIDs, oldest first, none empty: [B, D] float64."""
         uids = pad(histories, self.config.history)  # [B, T]
         packing = Packing.of(uids != 0)
         slots = packing.widened(self.config.slots)
         read = self.transformer.packed(self._chunks(packing.pack(uids)), slots)  # [N * slots, D]
-        return slots.last(read).float()
+        return slots.last(read)
 
     def without(self, histories: Sequence[np.ndarray], recent: int = RECENT) -> list[Tensor]:
-        """For each history the state after each of `without` of it, [R, D]; R is 0 where it has one item."""
+        """For each history the states after `without` of it, [R, D] float64; R is 0 where it has one item."""
         apart = max(SHORT, recent) if 1 < recent <= self.config.history else np.inf
         long = {at for at, one in enumerate(histories) if len(one) > apart}
         left = [[] if at in long else without(one, recent) for at, one in enumerate(histories)]
         some = [one for short in left for one in short]
-        states = self.states(some) if some else torch.zeros(0, self.config.width)
+        states = self.states(some) if some else torch.zeros(0, self.config.width, dtype=torch.float64)
         read = states.split([len(one) for one in left])
         return [self._long(histories[at], recent) if at in long else one for at, one in enumerate(read)]
 
@@ -69,7 +69,7 @@ class Reader:
         shortened = without(history, recent)
         read = self._chunks(torch.from_numpy(before)[None])  # [1, P, D]
         rest = torch.from_numpy(np.stack([one[len(history) - recent :] for one in shortened]))  # [R, S]
-        return _read_on(self.transformer, read, self._chunks(rest)).float()
+        return _read_on(self.transformer, read, self._chunks(rest))
 
     def _chunks(self, uids: Tensor) -> Tensor:
         """Chunks of UIDs, slot after slot: [..., T] -> [..., T * slots, D] float64."""

@@ -26,6 +26,7 @@ __all__ = ["Recommender", "RequestError"]
 
 DECIMALS = 4  # of a score in an answer: far above float noise, so equal computation gives equal JSON
 MARGIN = 8  # extra candidates kept before scores are rounded and ties go to the lower UID
+CELLS = 2**22  # scores of requests that are computed at once: 32 MB
 SLACK = 1e-4  # by how much rounding may lift a likeness above 1
 
 
@@ -35,6 +36,7 @@ class Asked:
 
     Attributes:
         state: [1, D] after the history; none of these where nothing of it is known.
+        scores: [N + 1] of every UID, without likeness.
         without: [R, D] after the history without each of its latest items; only where reasons are asked for.
         actions: [P, M] classes of what was done with the history's items; only where ranked by action.
     """
@@ -42,6 +44,7 @@ class Asked:
     request: Request
     history: np.ndarray
     state: Tensor | None = None
+    scores: Tensor | None = None
     without: Tensor | None = None
     actions: np.ndarray | None = None
 
@@ -57,7 +60,7 @@ class Recommender:
         self.levels = bundle.codebook.levels
         self.codebook = bundle.codebook.version  # hashes every array: once, not an answer
         self._reader = Reader(self.model)
-        self._scorer = Scorer(self.model, bundle.think_scale)
+        self._scorer = Scorer(self.model, bundle.think_scale, torch.float64)
         used = bundle.likeness_scale > 0
         self._likeness = likeness_of(bundle.catalogue, self.model.config.history) if used else None
         self._explainer = Explainer(bundle, self._reader.chunks[:, -1])
@@ -79,7 +82,7 @@ class Recommender:
         """
         with torch.inference_mode():
             states = self._reader.states(histories)
-            return self._all(states, histories, self.levels if thinking is None else thinking)
+            return self._all(states, histories, self.levels if thinking is None else thinking).float()
 
     def answer(self, body: Any) -> dict[str, Any]:
         """Answer one request (DESIGN: serving request).
@@ -94,6 +97,14 @@ class Recommender:
 
     def answers(self, bodies: Sequence[Any]) -> list[dict[str, Any] | RequestError]:
         """Answer requests that are read together, each as alone; errors stand in place of answers."""
+        at_once = max(1, CELLS // (self.catalogue.size + 1))
+        return [
+            answer
+            for start in range(0, len(bodies), at_once)
+            for answer in self._together(bodies[start : start + at_once])
+        ]
+
+    def _together(self, bodies: Sequence[Any]) -> list[dict[str, Any] | RequestError]:
         asked = [self._asked(body) for body in bodies]
         with torch.inference_mode():
             read = iter(self._read([one for one in asked if isinstance(one, Asked)]))
@@ -108,7 +119,7 @@ class Recommender:
         return Asked(request, np.array(self._uids(request.history), dtype=np.int64), actions=actions)
 
     def _read(self, asked: list[Asked]) -> list[Asked]:
-        """Read the histories of which something is known."""
+        """Read and score the histories of which something is known."""
         known = [at for at, one in enumerate(asked) if len(one.history)]
         if not known:
             return asked
@@ -117,15 +128,17 @@ class Recommender:
         without = dict(
             zip(explained, self._reader.without([asked[at].history for at in explained]), strict=True)
         )
+        scores = self._scorer.scores(states, [self._depth(asked[at].request) for at in known])
         found = list(asked)
-        for at, state in zip(known, states, strict=True):
-            found[at] = replace(asked[at], state=state[None], without=without.get(at))
+        for at, state, row in zip(known, states, scores, strict=True):
+            found[at] = replace(asked[at], state=state[None], scores=row, without=without.get(at))
         return found
 
     def _answer(self, asked: Asked) -> dict[str, Any]:
         request = asked.request
         answer: dict[str, Any] = {"release": self.release, "codebook": self.codebook}
-        items = self._popular(request) if asked.state is None else self._ranked(asked, asked.state)
+        known = asked.state is not None
+        items = self._ranked(asked) if known else self._popular(request)
         skipped = [item for item in request.history if item not in self.catalogue.uids]
         fallback = "popular" if asked.state is None else None
         answer |= {"items": items, "skipped": skipped, "fallback": fallback}
@@ -148,17 +161,17 @@ class Recommender:
             return scores
         return scores + self.bundle.likeness_scale * self._likeness.some(histories, uids)
 
-    def _ranked(self, asked: Asked, state: Tensor) -> list[dict[str, Any]]:
+    def _ranked(self, asked: Asked) -> list[dict[str, Any]]:
         request, history = asked.request, asked.history
-        thinking = self.levels if request.thinking is None else request.thinking
-        chosen, liked = self._best(asked, self._scorer.scores(state, thinking)[0])
+        state, scores = cast(Tensor, asked.state), cast(Tensor, asked.scores)
+        chosen, liked = self._best(asked, scores)
         items = [
             {**self._item(uid, score), **({"liked": round(liked[uid], DECIMALS)} if liked else {})}
             for score, uid in chosen
         ]
         if asked.without is None:
             return items
-        score = partial(self._some, thinking=thinking)
+        score = partial(self._some, thinking=self._depth(request))
         uids = [uid for _, uid in chosen]
         reasons = self._explainer.explain(state, asked.without, history, uids, score)
         return [{**item, **reason} for item, reason in zip(items, reasons, strict=True)]
@@ -212,6 +225,10 @@ class Recommender:
         values = np.array([np.nan if did is None else did for did in known])
         tasks = cast(Reranker, self.bundle.ranker).model.config.tasks
         return np.stack([classes_of(values, task) for task in tasks], axis=1)
+
+    def _depth(self, request: Request) -> int:
+        """How many SID levels join."""
+        return self.levels if request.thinking is None else request.thinking
 
     def _uids(self, items: Sequence[str]) -> list[int]:
         return [self.catalogue.uids[item] for item in items if item in self.catalogue.uids]

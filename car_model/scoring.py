@@ -5,6 +5,8 @@ log P(UID) + scale * sum of log P(SID) over the first `thinking` levels (DESIGN:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,23 +19,32 @@ class Scorer:
     Args:
         model: in evaluation mode; later changes of its weights are not seen.
         scale: weight of the SID levels.
+        dtype: of states and scores; in double precision no score depends on who else's are computed with it.
     """
 
-    def __init__(self, model: CAR, scale: float) -> None:
-        self.model = model
+    def __init__(self, model: CAR, scale: float, dtype: torch.dtype = torch.float32) -> None:
+        self.levels = model.config.levels
         self.scale = scale
         with torch.inference_mode():
-            self.rows, self.bias = model.act_weights()  # [N + 1, D], [N + 1]
+            self.rows, self.bias = (part.to(dtype) for part in model.act_weights())  # [N + 1, D], [N + 1]
+            self.think_rows, self.think_bias = (part.to(dtype) for part in model.think_weights())
             self.codes = model.sids.T.contiguous()  # [L, N + 1]
 
-    def scores(self, states: Tensor, thinking: int) -> Tensor:
-        """Scores of every UID after states [B, D]: [B, N + 1]; column 0 is padding and -inf."""
+    def scores(self, states: Tensor, thinking: int | Sequence[int]) -> Tensor:
+        """Scores of every UID after states [B, D]: [B, N + 1]; column 0 is padding and -inf.
+
+        Args:
+            thinking: SID levels that join, of all states or of each.
+        """
         scores = torch.addmm(self.bias, states, self.rows.T).log_softmax(dim=-1)
-        if not (thinking and self.scale):
+        levels = torch.as_tensor(thinking).expand(len(states))
+        deepest = int(levels.max()) if self.scale and len(states) else 0
+        if not deepest:
             return scores
-        think = self.model.think_logits(states).log_softmax(dim=-1)  # [B, L, K]
-        for level in range(thinking):
-            scores += self.scale * think[:, level, self.codes[level]]
+        think = self.scale * self._think(states).log_softmax(dim=-1)  # [B, L, K]
+        for level in range(deepest):
+            joins = levels > level
+            scores[joins] += think[joins, level][:, self.codes[level]]
         return scores
 
     def some(self, states: Tensor, thinking: int, uids: Tensor) -> Tensor:
@@ -45,7 +56,11 @@ class Scorer:
         scores = torch.addmm(self.bias[uids], states, self.rows[uids].T)
         if not (thinking and self.scale):
             return scores
-        think = self.model.think_logits(states)  # [B, L, K]
+        think = self._think(states)  # [B, L, K]
         for level in range(thinking):
             scores += self.scale * think[:, level, self.codes[level, uids]]
         return scores
+
+    def _think(self, states: Tensor) -> Tensor:
+        """SID logits of states [B, D]: [B, L, K]."""
+        return torch.addmm(self.think_bias, states, self.think_rows.T).view(len(states), self.levels, -1)

@@ -26,8 +26,8 @@ def test_states_are_those_of_the_model(shape: dict[str, Any]) -> None:
     asked = [np.arange(1, n + 1) for n in (3, 1, 10, 30, 3)]
     with torch.inference_mode():
         found, expected = Reader(model).states(asked), model.last_state(pad(asked, model.config.history))
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=1e-5)
 
 
 @given(histories)
@@ -36,9 +36,9 @@ def test_what_is_read_of_one_does_not_depend_on_the_others(asked: list[np.ndarra
     reader = Reader(tiny_car().eval())
     with torch.inference_mode():
         alone = torch.cat([reader.states([one]) for one in asked])
-        torch.testing.assert_close(reader.states(asked), alone, rtol=0, atol=1e-7)  # a digit of float32
+        torch.testing.assert_close(reader.states(asked), alone, rtol=0, atol=1e-12)
         for one, states in zip(asked, reader.without(asked), strict=True):
-            torch.testing.assert_close(states, reader.without([one])[0], rtol=0, atol=1e-7)
+            torch.testing.assert_close(states, reader.without([one])[0], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -54,7 +54,7 @@ def test_what_is_left_is_read_as_if_it_were_all(shape: dict[str, Any], recent: i
             expected = [model.last_state(pad([one], model.config.history)) for one in left]
             assert len(found) == (0 if len(history) == 1 else min(recent, len(history)))
             if left:
-                torch.testing.assert_close(found, torch.cat(expected), rtol=0, atol=1e-5)
+                torch.testing.assert_close(found.float(), torch.cat(expected), rtol=0, atol=1e-5)
 
 
 def test_each_of_the_latest_items_is_left_out_once_the_latest_first() -> None:
