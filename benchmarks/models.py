@@ -16,6 +16,7 @@ from car_model.autoregressive import ARConfig, AutoRegressive
 from car_model.baselines import Popularity, SASRec
 from car_model.bundle import tables
 from car_model.catalogue import Catalogue
+from car_model.distributed import device
 from car_model.evaluation import Baseline, Ranker
 from car_model.fitting import best_scales, choose_scales
 from car_model.likeness import Likeness, likeness_of
@@ -50,7 +51,8 @@ class Scored:
     def scores(self, histories: Sequence[np.ndarray]) -> Tensor:
         """Scores [B, N + 1]."""
         with torch.inference_mode():
-            states = self.model.last_state(pad(histories, self.model.config.history))
+            where = next(self.model.parameters()).device
+            states = self.model.last_state(pad(histories, self.model.config.history).to(where))
             return self.scorer.scores(states, self.model.config.levels)
 
 
@@ -81,6 +83,7 @@ def fit_model(
     like = likeness_of(tokens.catalogue, recipe.history) if likeness else None
     if like is None:
         return fitted
+    like.texts = like.texts.to(device())
 
     def score(prompts: list[np.ndarray]) -> tuple[Tensor, Tensor]:
         found = fitted.ranker.scores(prompts)
@@ -98,6 +101,7 @@ def _popularity(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Pat
 def _sasrec(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
     model = SASRec(recipe.sasrec(tokens.catalogue.size))
     curves = train(model, data, recipe.budget(baseline=True), checkpoint, "SASRec")
+    model.to(device())
     return Fitted(Baseline(tokens.catalogue, model, model.config.history), curves, 0.0, _size(model))
 
 
@@ -105,7 +109,7 @@ def _car(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> F
     catalogue = tokens.catalogue
     model = CAR(recipe.car(catalogue.size, catalogue.sids.shape[1], tokens.codes), *tables(catalogue))
     curves = train(model, data, recipe.budget(), checkpoint, "CAR")
-    scale = choose_scales(model, data, None)[0]
+    scale = choose_scales(model.to(device()), data, None)[0]
     return Fitted(Scored(catalogue, model, scale), curves, scale, _size(model))
 
 
@@ -122,6 +126,7 @@ def _autoregressive(uid: bool) -> Callable[..., Fitted]:
         curves = train(
             model, replace(data, valid=valid), recipe.budget(), checkpoint, "AR" if uid else "TIGER-style"
         )
+        model.to(device())
         return Fitted(Baseline(catalogue, model, config.history), curves, 0.0, _size(model))
 
     return fit

@@ -19,7 +19,8 @@ from car_model.baselines import Popularity, SASRec
 from car_model.catalogue import Catalogue
 from car_model.dataset import Dataset
 from car_model.digests import json_digest
-from car_model.metrics import paired, per_user, ranks_of, summary
+from car_model.full_ranking import device_ranks, mask_histories
+from car_model.metrics import paired, per_user, summary
 from car_model.recommend import Recommender
 from car_model.request import MAX_HISTORY
 from car_model.sequences import pad
@@ -55,7 +56,12 @@ class Baseline:
     def scores(self, histories: Sequence[np.ndarray]) -> Tensor:
         """Scores [B, N + 1]."""
         with torch.inference_mode():
-            return self.model.score(pad(histories, self.history)).clone()
+            return self.model.score(pad(histories, self.history).to(self._device())).clone()
+
+    def _device(self) -> torch.device:
+        """Where the model's weights are, if it has any."""
+        weights = self.model.parameters() if isinstance(self.model, torch.nn.Module) else iter(())
+        return next(weights, torch.empty(0)).device
 
 
 @dataclass(frozen=True)
@@ -117,11 +123,10 @@ def holdout_ranks(
     for start in tqdm(range(0, len(able), ROWS), desc=f"score {name}", unit="batch", mininterval=2):
         group = able[start : start + ROWS]
         prompts = [np.array(known[at]) for at in group]
-        scores = ranker.scores(prompts).numpy()
-        scores[:, barred] = -np.inf
-        for row, prompt in zip(scores, prompts, strict=True):
-            row[prompt] = -np.inf
-        ranks[group] = ranks_of(scores, np.array([uids[holdout.targets[at]] for at in group]))
+        with torch.inference_mode():
+            scores = mask_histories(ranker.scores(prompts), prompts)
+            scores[:, barred] = -torch.inf
+        ranks[group] = device_ranks(scores, np.array([uids[holdout.targets[at]] for at in group]))
     return ranks
 
 

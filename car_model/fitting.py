@@ -17,9 +17,10 @@ from car_model.catalogue import Catalogue
 from car_model.checkpoint import save_model, weights_digest
 from car_model.codebook import Codebook
 from car_model.dataset import Dataset
+from car_model.full_ranking import device_ranks, mask_histories
 from car_model.labels import CodeLabels
 from car_model.likeness import Likeness, likeness_of
-from car_model.metrics import per_user, ranks_of
+from car_model.metrics import per_user
 from car_model.model import CAR
 from car_model.recipe import Recipe
 from car_model.scoring import Scorer
@@ -89,11 +90,11 @@ def choose_scales(model: CAR, data: Histories, likeness: Likeness | None) -> tup
     Test items are never looked at. Heads that were not trained get no weight.
     """
     thinks = THINK_SCALES if model.config.think_weight else (0.0,)
-    scorer = Scorer(model, 1.0)
+    scorer, where = Scorer(model, 1.0), next(model.parameters()).device
 
     def score(prompts: list[np.ndarray]) -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
-            states = model.last_state(pad(prompts, model.config.history))
+            states = model.last_state(pad(prompts, model.config.history).to(where))
             act, full = (scorer.scores(states, thinking) for thinking in (0, model.config.levels))
         return act, full - act  # padding: -inf minus -inf
 
@@ -119,12 +120,12 @@ def best_scales(
     for start in range(0, len(chosen), ROWS):
         group = chosen[start : start + ROWS]
         prompts = [data.train[at] for at in group]
-        base, more = (table.numpy() for table in score(prompts))
-        base[:, 0], more[:, 0] = -np.inf, 0.0  # padding
-        for row, prompt in zip(base, prompts, strict=True):
-            row[prompt] = -np.inf  # and stays so, whatever is added
-        near = likeness.of(prompts).numpy() if likeness else 0.0
-        for think, like in grid:
-            ranks = ranks_of(base + think * more + like * near, data.valid[group])
-            gains[think, like] += float(per_user(ranks)["ndcg@10"].sum())
+        with torch.inference_mode():
+            base, more = score(prompts)
+            base[:, 0], more[:, 0] = -torch.inf, 0.0  # padding
+            mask_histories(base, prompts)  # stays so, whatever is added
+            near = likeness.of(prompts) if likeness else torch.zeros_like(base)
+            for think, like in grid:
+                ranks = device_ranks(base + think * more + like * near, data.valid[group])
+                gains[think, like] += float(per_user(ranks)["ndcg@10"].sum())
     return max(grid, key=lambda pair: (round(gains[pair], 9), -pair[0], -pair[1]))

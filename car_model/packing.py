@@ -2,9 +2,10 @@
 
 Tokens of all histories lie in one row, histories of equal length side by side. What is done to single tokens
 (norms, projections, MLP, dropout) then touches real ones only, and attention reads dense runs [histories,
-length] through the plain causal kernel: no mask, no padding, the same lines on a CPU and on a GPU.
+length] through the plain causal kernel: no mask, no padding. Many small kernels cost a GPU more than padding:
+there attention alone reads the padded batch. Behind a causal mask no real token sees padding.
 
-Shape letters: B histories, T longest, N real tokens.
+Shape letters: B histories, T longest, N real tokens, R histories of a run, P its length, F features.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ class Packing:
         at: [N] each packed token's place in the flattened batch.
         positions: [N] its place in its own history.
         runs: (histories, length) of every run of equally long histories, in order; they cover all N.
+        padded: whether attention reads the padded batch instead.
     """
 
     shape: tuple[int, int]
     at: Tensor
     positions: Tensor
     runs: list[tuple[int, int]]
+    padded: bool = False
 
     @classmethod
     def of(cls, real: Tensor) -> Packing:
@@ -40,7 +43,8 @@ class Packing:
         keep = places < sizes[:, None]  # [B, T], shortest history first
         distinct, counts = sizes.unique_consecutive(return_counts=True)
         runs = [(count, size) for count, size in zip(counts.tolist(), distinct.tolist(), strict=True) if size]
-        return cls((batch, length), (order[:, None] * length + places)[keep], places[keep], runs)
+        padded = real.device.type != "cpu" and len(runs) > 1
+        return cls((batch, length), (order[:, None] * length + places)[keep], places[keep], runs, padded)
 
     @classmethod
     def dense(cls, batch: int, length: int, device: torch.device) -> Packing:
@@ -57,6 +61,19 @@ class Packing:
         batch, length = self.shape
         return x.new_zeros(batch * length, x.shape[1]).index_copy(0, self.at, x).view(batch, length, -1)
 
+    def pieces(self, x: Tensor) -> list[Tensor]:
+        """All tokens as dense pieces for attention: [N, F] -> a list of [R, P, F], run by run or padded."""
+        if self.padded:
+            return [self.unpack(x)]
+        parts = x.split([count * length for count, length in self.runs])
+        return [part.view(*run, -1) for part, run in zip(parts, self.runs, strict=True)]
+
+    def joined(self, pieces: list[Tensor]) -> Tensor:
+        """The tokens of `pieces` again: a list of [R, P, F] -> [N, F]."""
+        if self.padded:
+            return self.pack(pieces[0])
+        return pieces[0].flatten(0, 1) if len(pieces) == 1 else torch.cat([x.flatten(0, 1) for x in pieces])
+
     def last(self, x: Tensor) -> Tensor:
         """The last real token of each history, in the order of the batch: [N, D] -> [B, D]; none is empty."""
         batch, length = self.shape
@@ -72,4 +89,4 @@ class Packing:
         at, positions = ((x[:, None] * slots + inner).flatten() for x in (self.at, self.positions))
         batch, length = self.shape
         runs = [(count, size * slots) for count, size in self.runs]
-        return Packing((batch, length * slots), at, positions, runs)
+        return Packing((batch, length * slots), at, positions, runs, self.padded)

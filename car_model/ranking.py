@@ -151,7 +151,7 @@ class ActionRanker(nn.Module):
         transformer = cast(Transformer, self.transformer)
         if self.late is not None:
             h = transformer.packed(items, packing)
-            return self.head(torch.cat([h, self.late(h, actions, packing.runs)], dim=-1))
+            return self.head(torch.cat([h, self.late(h, actions, packing)], dim=-1))
         tokens = torch.stack([items, actions], dim=1).flatten(0, 1)  # i_1 a_1 i_2 a_2 ..
         return self.head(transformer.packed(tokens, packing.widened(2))[::2])
 

@@ -6,7 +6,6 @@ Shape letters: N packed items, D width, H heads, E = D / H, R histories of a run
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -15,8 +14,6 @@ from torch.nn import functional as F
 
 from car_model.packing import Packing
 from car_model.transformer import Dropout, TransformerConfig, initialise
-
-Runs = list[tuple[int, int]]
 
 
 class NullSlot(nn.Module):
@@ -27,27 +24,20 @@ class NullSlot(nn.Module):
         self.key = nn.Parameter(torch.zeros(width))
         self.value = nn.Parameter(torch.zeros(width))
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, runs: Runs, heads: int) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, packing: Packing, heads: int) -> Tensor:
         """Mix the values of the strict past: q, k, v [N, D] -> [N, D].
 
         Keys and values of a run move on by one behind the null slot, so that plain causal attention at item n
         sees the null slot and items 1..n-1: the fused kernel, no mask.
         """
         mixed = []
-        for queries, keys, values in pieces((q, k, v), runs):
+        for queries, keys, values in zip(*map(packing.pieces, (q, k, v)), strict=True):
             past = [
                 torch.cat([null.to(x.dtype).expand(len(x), 1, -1), x[:, :-1]], dim=1)
                 for null, x in ((self.key, keys), (self.value, values))
             ]
-            mixed.append(causal(queries, past[0], past[1], heads).flatten(0, 1))
-        return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
-
-
-def pieces(tensors: tuple[Tensor, ...], runs: Runs) -> Iterator[tuple[Tensor, ...]]:
-    """The runs of packed tensors [N, D]: [R, P, D] of each tensor, run by run."""
-    sizes = [count * length for count, length in runs]
-    for parts, run in zip(zip(*(x.split(sizes) for x in tensors), strict=True), runs, strict=True):
-        yield tuple(part.view(*run, -1) for part in parts)
+            mixed.append(causal(queries, past[0], past[1], heads))
+        return packing.joined(mixed)
 
 
 def causal(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
@@ -73,10 +63,10 @@ class PastActions(nn.Module):
         self.null = NullSlot(width)
         self.apply(initialise)
 
-    def forward(self, h: Tensor, actions: Tensor, runs: Runs) -> Tensor:
+    def forward(self, h: Tensor, actions: Tensor, packing: Packing) -> Tensor:
         """States of items h [N, D] and their actions [N, D] -> pooled actions of the strict past [N, D]."""
         q, k = self.qk(h).chunk(2, dim=-1)
-        return self.out(self.null.attend(q, k, self.values(actions), runs, self.heads))
+        return self.out(self.null.attend(q, k, self.values(actions), packing, self.heads))
 
     def values(self, actions: Tensor) -> Tensor:
         """What an action is worth in the pool: [N, D] -> [N, D]."""
@@ -100,10 +90,10 @@ class MixedBlock(nn.Module):
         self.mlp_out = nn.Linear(4 * config.width, config.width)
         self.drop = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, actions: Tensor, runs: Runs) -> Tensor:
+    def forward(self, x: Tensor, actions: Tensor, packing: Packing) -> Tensor:
         """Item stream x [N, D] and actions [N, D] -> item stream [N, D]."""
         q, k, v = self.project(x, actions)
-        return self.finish(x, self.null.attend(q, k, v, runs, self.heads))
+        return self.finish(x, self.null.attend(q, k, v, packing, self.heads))
 
     def project(self, x: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys of the item stream, values of items and actions: [N, D] each."""
@@ -142,5 +132,5 @@ class MixedTransformer(nn.Module):
             raise ValueError(f"sequence of {longest} items exceeds the model's {self.config.positions}.")
         x = self.drop(items + self.position(packing.positions))
         for block in self.blocks:
-            x = block(x, actions, packing.runs)
+            x = block(x, actions, packing)
         return cast(Tensor, self.norm(x))

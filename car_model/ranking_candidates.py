@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from car_model.kv_cache import KVCache
+from car_model.packing import Packing
 from car_model.ranking import ActionRanker
 from car_model.ranking_blocks import MixedBlock, MixedTransformer, NullSlot, PastActions
 from car_model.transformer import Transformer
@@ -89,6 +90,7 @@ def _pooled(late: PastActions, h: Tensor, acted: Tensor, own: Tensor) -> Tensor:
 def _mixed(mixed: MixedTransformer, items: Tensor, acted: Tensor, asked: Tensor) -> Tensor:
     """AttnMVP's states of candidates [C, D] after a history's items and actions [P, D]: [C, D]."""
     length = len(items)
+    packing = Packing.dense(1, length, items.device)
     x, own = items + mixed.position.weight[:length], asked + mixed.position.weight[length]
     for layer in mixed.blocks:
         block = cast(MixedBlock, layer)
@@ -96,7 +98,7 @@ def _mixed(mixed: MixedTransformer, items: Tensor, acted: Tensor, asked: Tensor)
         queries = block.project(own, torch.zeros_like(own))[0]
         own = block.finish(own, _attend(block.null, queries, k, v, block.heads))
         if layer is not mixed.blocks[-1]:
-            x = block.finish(x, block.null.attend(q, k, v, [(1, length)], block.heads))
+            x = block.finish(x, block.null.attend(q, k, v, packing, block.heads))
     return cast(Tensor, mixed.norm(own))
 
 

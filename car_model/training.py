@@ -21,7 +21,8 @@ from tqdm import tqdm
 from car_model.checkpoint import load_training, save_training
 from car_model.digests import json_digest
 from car_model.distributed import World, device, join
-from car_model.metrics import per_user, ranks_of
+from car_model.full_ranking import device_ranks, mask_histories
+from car_model.metrics import per_user
 from car_model.sequences import Histories, batches, pad
 from car_model.threads import limit_threads
 
@@ -103,10 +104,8 @@ def valid_ndcg(model: nn.Module, data: Histories, rows: int = SCORE_ROWS) -> flo
         group = chosen[start : start + rows]
         prompts = [data.train[at] for at in group]
         with torch.inference_mode():
-            scores = asked.score(pad(prompts, asked.config.history).to(where)).float().cpu().numpy()
-        for row, prompt in zip(scores, prompts, strict=True):
-            row[prompt] = -np.inf
-        ranks.append(ranks_of(scores, data.valid[group]))
+            scores = asked.score(pad(prompts, asked.config.history).to(where)).float()
+        ranks.append(device_ranks(mask_histories(scores, prompts), data.valid[group]))
     return float(per_user(np.concatenate(ranks))["ndcg@10"].mean()) if ranks else 0.0
 
 

@@ -57,17 +57,15 @@ class Block(nn.Module):
         self.mlp_out = nn.Linear(4 * config.width, config.width)
         self.drop = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, runs: list[tuple[int, int]]) -> Tensor:  # [N, D] -> [N, D]
-        x = x + self.drop(self.attention_out(self._attend(self.norm_attention(x), runs)))
+    def forward(self, x: Tensor, packing: Packing) -> Tensor:  # [N, D] -> [N, D]
+        x = x + self.drop(self.attention_out(self._attend(self.norm_attention(x), packing)))
         return x + self.drop(self.mlp_out(F.gelu(self.mlp_in(self.norm_mlp(x)))))
 
-    def _attend(self, x: Tensor, runs: list[tuple[int, int]]) -> Tensor:
-        pieces = self.qkv(x).split([count * length for count, length in runs])
-        mixed = [
-            attention(piece.view(count, length, 3, self.heads, -1)).flatten(0, 1).flatten(1)
-            for piece, (count, length) in zip(pieces, runs, strict=True)
-        ]
-        return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+    def _attend(self, x: Tensor, packing: Packing) -> Tensor:
+        pieces = packing.pieces(self.qkv(x))  # [R, P, 3 * D] each
+        return packing.joined(
+            [attention(piece.unflatten(-1, (3, self.heads, -1))).flatten(2) for piece in pieces]
+        )
 
 
 def attention(qkv: Tensor) -> Tensor:
@@ -119,7 +117,7 @@ class Transformer(nn.Module):
             raise ValueError(f"sequence of {longest} positions exceeds the model's {self.config.positions}.")
         x = self.drop(x + self.position(packing.positions))
         for block in self.blocks:
-            x = block(x, packing.runs)
+            x = block(x, packing)
         return self.norm(x)
 
 

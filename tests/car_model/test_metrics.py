@@ -7,10 +7,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from car_model.full_ranking import device_ranks
 from car_model.metrics import CUTOFFS, interval, paired, per_user, ranks_of, summary
 
 SCORES = npst.arrays(
@@ -39,6 +41,7 @@ def test_ranks_are_the_mean_over_orders_of_ties(scores: np.ndarray, data: st.Dat
     targets = data.draw(npst.arrays(np.int64, rows, elements=st.integers(0, columns - 1)))
     naive = [naive_rank(row, target) for row, target in zip(scores.tolist(), targets, strict=True)]
     assert ranks_of(scores, targets).tolist() == naive
+    assert device_ranks(torch.from_numpy(scores), targets).tolist() == naive
 
 
 def metrics_by_sorting(scores: list[float], history: set[int], target: int) -> dict[str, float]:
@@ -98,6 +101,7 @@ def test_scores_that_are_not_numbers_rank_last(place: int) -> None:
     scores = np.array([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0]])
     scores[0, place] = np.nan
     assert ranks_of(scores, np.array([0, 0])).tolist() == [np.inf, 1.0]
+    assert device_ranks(torch.from_numpy(scores), np.array([0, 0])).tolist() == [np.inf, 1.0]
     everything = np.full((2, 3), np.nan)
     assert not per_user(ranks_of(everything, np.array([1, 2])))["recall@10"].any()
 

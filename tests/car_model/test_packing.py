@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -86,6 +87,17 @@ def test_packed_and_padded_have_the_same_states(layout: str, fusion: str, tied: 
     assert not found[~real].any()
     last = exact[torch.arange(len(uids)), real.sum(dim=1) - 1]
     torch.testing.assert_close(model.last_state(uids), last, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["collapsed", "full"])
+def test_attention_may_read_the_padded_batch_instead(layout: str) -> None:
+    model, uids = tiny_car(layout=layout), batch()
+    packing = Packing.of(uids != 0)
+    runs, padded = (model.packed_hidden(uids, replace(packing, padded=flag)) for flag in (False, True))
+    torch.testing.assert_close(padded, runs, rtol=0, atol=1e-5)
+    ours, exact = (gradients(model, states.square().sum()) for states in (padded, runs))
+    for key, grad in exact.items():
+        torch.testing.assert_close(ours[key], grad, rtol=1e-4, atol=1e-5, msg=key)
 
 
 @pytest.mark.parametrize("fusion", ["sum", "gated", "none"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,18 @@ def test_an_item_reaches_its_own_and_later_predictions_and_none_before(architect
     before, after = predicted(model, uids, actions), predicted(model, other, actions)
     assert torch.equal(before[:at], after[:at])
     assert ((before - after)[at:].abs().amax(dim=1) > 1e-5).all()
+
+
+@each
+def test_attention_may_read_the_padded_batch_instead(architecture: str) -> None:
+    model = RANKERS[architecture]
+    uids, actions = random_batch([4, 1, 10, 4, 7])
+    packing = Packing.of(uids != 0)
+    items, acted = model.embed_items(packing.pack(uids)), model.embed_actions(packing.pack(actions))
+    runs, padded = (
+        model.packed_logits(items, acted, replace(packing, padded=flag)) for flag in (False, True)
+    )
+    torch.testing.assert_close(padded, runs, rtol=0, atol=1e-5)
 
 
 @given(
