@@ -40,26 +40,48 @@ def fill(sids: Tensor, codes: int, sizes: FillSizes | None = None) -> Sheet:
         sids: [I + 1, L] codes by UID.
 
     Returns:
-        one row; the share is `unknown` on a processor whose peak is not in PEAK.
+        a row as written and a row with its blocks compiled; the share is `unknown` on a processor whose peak
+        is not in PEAK.
     """
     sizes = sizes or FillSizes()
+    rows = [
+        [name, *_row(sids, codes, sizes, compiled)]
+        for name, compiled in (("eager", False), ("compiled", True))
+    ]
+    columns = [
+        "blocks",
+        "machine",
+        "ms a step",
+        "items a second",
+        "TFLOP/s",
+        "model FLOPs utilisation",
+        "memory, GiB",
+    ]
+    title = (
+        f"Training {sizes.layers} layers of width {sizes.width}, {sizes.batch * sizes.history} items a step"
+    )
+    return Sheet(title, columns, rows)
+
+
+def _row(sids: Tensor, codes: int, sizes: FillSizes, compiled: bool) -> list[str]:
     where = device()
     config = CARConfig(
         *(len(sids) - 1, sids.shape[1], codes), *(sizes.width, sizes.layers, sizes.heads, sizes.history)
     )
     torch.manual_seed(0)
     model = CAR(config, sids).to(where).train()
+    if compiled:
+        for block in model.transformer.blocks:
+            block.compile()
     seconds = _seconds_a_step(model, sizes)
-    tokens = sizes.batch * sizes.history
     rate = step_flops(model, sizes) / seconds
-    name = torch.cuda.get_device_name() if where.type == "cuda" else ""
+    on_card = where.type == "cuda"
+    name = torch.cuda.get_device_name() if on_card else ""
     peak = next((peak for card, peak in PEAK.items() if card in name), None)
     share = f"{rate / peak:.1%}" if peak else "unknown"
-    columns = ["machine", "items a second", "TFLOP/s", "model FLOPs utilisation"]
-    row = [machine(), f"{tokens / seconds:.0f}", f"{rate / 1e12:.2f}", share]
-    return Sheet(
-        f"Training {sizes.layers} layers of width {sizes.width}, {tokens} items a step", columns, [row]
-    )
+    held = f"{torch.cuda.max_memory_allocated() / 2**30:.1f}" if on_card else "unknown"
+    items = sizes.batch * sizes.history
+    return [machine(), f"{1000 * seconds:.0f}", f"{items / seconds:.0f}", f"{rate / 1e12:.2f}", share, held]
 
 
 def step_flops(model: CAR, sizes: FillSizes) -> float:
