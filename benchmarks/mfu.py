@@ -8,7 +8,9 @@ softmax and the optimiser count as time, not as work.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,37 +35,44 @@ class FillSizes:
     steps: int = 10
 
 
-def fill(sids: Tensor, codes: int, sizes: FillSizes | None = None) -> Sheet:
+FILLS = (FillSizes(), FillSizes(width=2048, layers=8, batch=128))
+
+
+def fill(sids: Tensor, codes: int, every: Sequence[FillSizes] = FILLS) -> dict[str, Any]:
     """Train full histories of random items in bfloat16: rates, FLOP/s, and the share of the card's peak.
 
     Args:
         sids: [I + 1, L] codes by UID.
 
     Returns:
-        a row as written and a row with its blocks compiled; the share is `unknown` on a processor whose peak
-        is not in PEAK.
+        the machine and, for every size, figures of the model as written and, on a GPU, with its blocks
+        compiled; the share is None on a processor whose peak is not in PEAK.
     """
-    sizes = sizes or FillSizes()
+    ways = (False, True) if device().type == "cuda" else (False,)
+    figures = [_figures(sids, codes, sizes, compiled) for sizes in every for compiled in ways]
+    return {"machine": machine(), "figures": figures}
+
+
+def sheets(found: dict[str, Any]) -> list[Sheet]:
+    """One table of all sizes."""
+    columns = ["layers x width, items a step", "blocks", "ms a step", "items a second", "TFLOP/s"]
+    columns += ["model FLOPs utilisation", "memory, GiB"]
     rows = [
-        [name, *_row(sids, codes, sizes, compiled)]
-        for name, compiled in (("eager", False), ("compiled", True))
+        [
+            f"{row['layers']} x {row['width']}, {row['items']:,}",
+            row["blocks"],
+            f"{row['ms']:.0f}",
+            f"{row['items_a_second']:,.0f}",
+            f"{row['tflops']:.1f}",
+            "unknown" if row["share"] is None else f"{row['share']:.1%}",
+            "" if row["gib"] is None else f"{row['gib']:.1f}",
+        ]
+        for row in found["figures"]
     ]
-    columns = [
-        "blocks",
-        "machine",
-        "ms a step",
-        "items a second",
-        "TFLOP/s",
-        "model FLOPs utilisation",
-        "memory, GiB",
-    ]
-    title = (
-        f"Training {sizes.layers} layers of width {sizes.width}, {sizes.batch * sizes.history} items a step"
-    )
-    return Sheet(title, columns, rows)
+    return [Sheet("Training in bfloat16 at sizes that fill a card", columns, rows)]
 
 
-def _row(sids: Tensor, codes: int, sizes: FillSizes, compiled: bool) -> list[str]:
+def _figures(sids: Tensor, codes: int, sizes: FillSizes, compiled: bool) -> dict[str, Any]:
     where = device()
     config = CARConfig(
         *(len(sids) - 1, sids.shape[1], codes), *(sizes.width, sizes.layers, sizes.heads, sizes.history)
@@ -73,15 +82,19 @@ def _row(sids: Tensor, codes: int, sizes: FillSizes, compiled: bool) -> list[str
     if compiled:
         for block in model.transformer.blocks:
             block.compile()
+    if where.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     seconds = _seconds_a_step(model, sizes)
-    rate = step_flops(model, sizes) / seconds
-    on_card = where.type == "cuda"
-    name = torch.cuda.get_device_name() if on_card else ""
-    peak = next((peak for card, peak in PEAK.items() if card in name), None)
-    share = f"{rate / peak:.1%}" if peak else "unknown"
-    held = f"{torch.cuda.max_memory_allocated() / 2**30:.1f}" if on_card else "unknown"
-    items = sizes.batch * sizes.history
-    return [machine(), f"{1000 * seconds:.0f}", f"{items / seconds:.0f}", f"{rate / 1e12:.2f}", share, held]
+    rate, items = step_flops(model, sizes) / seconds, sizes.batch * sizes.history
+    card = torch.cuda.get_device_name() if where.type == "cuda" else ""
+    peak = next((peak for name, peak in PEAK.items() if name in card), None)
+    return {
+        **{"layers": sizes.layers, "width": sizes.width, "items": items},
+        **{"blocks": "compiled" if compiled else "eager", "ms": 1000 * seconds},
+        **{"items_a_second": items / seconds, "tflops": rate / 1e12},
+        "share": rate / peak if peak else None,
+        "gib": torch.cuda.max_memory_allocated() / 2**30 if where.type == "cuda" else None,
+    }
 
 
 def step_flops(model: CAR, sizes: FillSizes) -> float:

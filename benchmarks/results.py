@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import ranking_tables
 from benchmarks.accuracy import RESULTS
 from benchmarks.pictures import ablation_bars, sid_bits
 from benchmarks.rows import ROWS
@@ -20,6 +21,7 @@ from benchmarks.speed_tables import speed_sections
 from benchmarks.stats import METRICS, best_valid, compared, spread
 
 PAGE = Path("docs/results.md")
+RANKINGS = ranking_tables.RESULTS
 NOTES = Path("benchmarks/notes")
 BASELINES = ("popularity", "sasrec", "tiger", "ar")
 COMPARED = ("car", "car-text-likeness")  # with every other row
@@ -32,9 +34,24 @@ def main() -> None:
     for folder in sorted(RESULTS.iterdir()):
         rows, trials = read_runs(folder)
         parts += _accuracy_section(folder.name, rows, trials)
+    parts += ranking_section()
     parts += speed_sections()
     PAGE.write_text("\n".join(part.rstrip() + "\n" for part in parts))
     print(f"Wrote {PAGE}.")
+
+
+def ranking_section() -> list[str]:
+    """Rankers by action, data set by data set; nothing where none was trained."""
+    folders = sorted(RANKINGS.iterdir()) if RANKINGS.is_dir() else []
+    parts: list[str] = []
+    for folder in folders:
+        machines = sorted({json.loads(path.read_text())["machine"] for path in folder.glob("*.json")})
+        parts += [f"## Ranking by action, {folder.name}\n"]
+        parts += [f"`python -m benchmarks.ranking --data PATH` on: {'; '.join(machines)}.\n"]
+        parts += [sheet.markdown() for sheet in ranking_tables.sheets(folder)]
+        note = NOTES / f"ranking-{folder.name}.md"
+        parts += [note.read_text()] if note.is_file() else []
+    return parts
 
 
 def read_runs(folder: Path) -> tuple[Runs, Runs]:

@@ -36,19 +36,20 @@ PRECISION = "bfloat16" if native_bf16() else "float32"  # of products; what is n
 SHARED: dict[str, Any] = {"precision": PRECISION, "threads": 1, "batch_size": 128, "dropout": 0.3}
 AMAZON: dict[str, dict[str, Any]] = {
     "car": {**SHARED, "learning_rate": 2e-3, "epochs": 20, "patience": 20},
-    "sasrec": {**SHARED, "learning_rate": 2e-3, "epochs": 30, "patience": 30, "batching": "random"},
+    "sasrec": {**SHARED, "learning_rate": 1e-3, "epochs": 30, "patience": 30, "batching": "random"},
+    "ar": {**SHARED, "learning_rate": 2e-3, "epochs": 40, "patience": 40, "dropout": 0.1},
 }
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "amazon2014-Beauty": AMAZON,
-    "amazon2014-Sports_and_Outdoors": AMAZON,
+    "amazon2014-Sports_and_Outdoors": {**AMAZON, "car": {**AMAZON["car"], "dropout": 0.4}},
     "amazon2014-Toys_and_Games": AMAZON,
 }
 
 ROWS: dict[str, Row] = {
     "popularity": Row("popularity", "popularity"),
     "sasrec": Row("sasrec", "SASRec, full cross-entropy", recipe="sasrec"),
-    "tiger": Row("tiger", "TIGER-style: SIDs only, autoregressive"),
-    "ar": Row("ar", "AR: SIDs and UID, autoregressive"),
+    "tiger": Row("tiger", "TIGER-style: SIDs only, autoregressive", recipe="ar"),
+    "ar": Row("ar", "AR: SIDs and UID, autoregressive", recipe="ar"),
     "car": Row("car", "CAR"),
     "sasrec-likeness": Row("sasrec", "SASRec and the nearest text", recipe="sasrec", likeness=True),
     "car-likeness": Row("car", "CAR and the nearest text", likeness=True),

@@ -8,7 +8,7 @@ thing, so that the table tells where the factor comes from. A round times some t
 variant, in an order drawn anew; ratios are taken within a round, so that what else the machine does falls
 on all alike. The figure is predicted items (targets) a second.
 
-Written to benchmarks/results/speed/training.json.
+Written to benchmarks/results/speed/training.json, with --fill to mfu.json beside it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import typer
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks import mfu
 from benchmarks.data import load_dataset, tokens
 from benchmarks.inference import spread
 from benchmarks.machine import machine
@@ -38,6 +39,7 @@ from car_model.sequences import batches
 from car_model.training import Precision, autocast, device
 
 OUTPUT = Path("benchmarks/results/speed/training.json")
+FILL_OUTPUT = Path("benchmarks/results/speed/mfu.json")
 SIZES: dict[str, Any] = {"width": 64, "layers": 2, "heads": 2, "history": 50, "dropout": 0.2}
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 BATCH = 128
@@ -122,7 +124,7 @@ def main(
     made = tokens(dataset)
     sids = torch.from_numpy(made.catalogue.sid_table)
     if filled:
-        fill(sids, made.codes).print()
+        _write(fill(sids, made.codes), FILL_OUTPUT, mfu.sheets)
         return
     data = dataset.histories(made.catalogue.uids)
     orders: tuple[Order, ...] = ("random", "by length")
@@ -134,9 +136,13 @@ def main(
         **{"levels": sids.shape[1], "sizes": SIZES, "batch": BATCH, "rounds": rounds, "steps": steps},
         **{"machine": machine(), "figures": summarise(cells, rates)},
     }
+    _write(found, output, sheets)
+
+
+def _write(found: dict[str, Any], output: Path, tables: Callable[[dict[str, Any]], list[Sheet]]) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
-    for sheet in sheets(found):
+    for sheet in tables(found):
         sheet.print()
 
 

@@ -34,6 +34,18 @@ RUNS = [
 ]
 
 
+def rankings(folder: Path) -> Path:
+    """Two rankers of one seed on one data set."""
+    (folder / "shop").mkdir(parents=True)
+    for architecture, loss in (("interleaved", 0.5), ("lfa", 0.4)):
+        metrics = {"log_loss": loss, "normalised_entropy": loss, "auc": 0.7, "ece": 0.01}
+        made = {"architecture": architecture, "seed": 0, "trial": False, "machine": "a card", "test": metrics}
+        made |= {"settings": {"dropout": 0.2}, "sizes": {"width": 8, "layers": 1, "history": 9}}
+        made |= {"actions": 20, "base_rate": 0.5, "block_losses": [loss] * 4, "valid_log_loss": [0.6]}
+        (folder / "shop" / f"{architecture}-0.json").write_text(json.dumps(made))
+    return folder
+
+
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     folder = tmp_path / "results" / "shop-stored"
@@ -43,6 +55,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(results, "RESULTS", folder.parent)
     monkeypatch.setattr(results, "PAGE", tmp_path / "results.md")
     monkeypatch.setattr(pictures, "IMAGES", tmp_path / "images")
+    monkeypatch.setattr(results, "RANKINGS", rankings(tmp_path / "rankings"))
     results.main()
     return (tmp_path / "results.md").read_text()
 
@@ -68,6 +81,13 @@ def test_trials_have_a_table_of_their_own(page: str) -> None:
     trials = page[page.index("### Trials of other settings") :].split("\n## ", maxsplit=1)[0]
     assert line(trials, "| CAR, dropout 0.3 |")[1:4] == ["100", "0.9000", "2"]
     assert "Recall@10" not in trials
+
+
+def test_rankers_have_a_section_with_differences_in_pairs(page: str) -> None:
+    section = page[page.index("## Ranking by action, shop") :].split("\n## ", maxsplit=1)[0]
+    assert "on: a card." in section
+    assert line(section, "| AttnLFA | 1 |")[2:4] == ["0.4000", "0.4000"]
+    assert line(section, "| AttnLFA | -20")[3] == "-20.00%"
 
 
 def test_pictures_are_written_and_shown(page: str, tmp_path: Path) -> None:

@@ -73,6 +73,12 @@ def test_flops_are_those_of_the_products() -> None:
     layers = 2 * (3 + 1 + 4 + 4) * 16 * 16
     attention, heads = 2 * 10 * 16, 16 * (ITEMS + 1 + 3 * 4)
     assert mfu.step_flops(tiny_car(), sizes) == 6 * 30 * (layers + attention + heads)
-    row = mfu.fill(tiny_sids(), 4, sizes).rows[0]
-    assert row[-1] == "unknown" or torch.cuda.is_available()
-    assert math.isfinite(float(row[1]))
+    found = mfu.fill(tiny_sids(), 4, [sizes])
+    row = found["figures"][0]
+    assert row["share"] is None or torch.cuda.is_available()
+    assert row["items"] == 30
+    assert math.isclose(row["items_a_second"], 30_000 / row["ms"])
+    assert math.isclose(row["tflops"], mfu.step_flops(tiny_car(), sizes) / row["ms"] / 1e9)
+    sheet = mfu.sheets(found)[0]
+    assert sheet.rows[0][:2] == ["2 x 16, 30", "eager"]
+    assert len(sheet.rows[0]) == len(sheet.columns)
