@@ -1,37 +1,38 @@
-"""The engine that runs the expressions: DuckDB in this process, spilling to disk what memory cannot hold."""
+"""What runs the expressions: one engine, chosen by the configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
-import ibis
 import ibis.expr.types as ir
-from ibis.backends.duckdb import Backend
+import pyarrow as pa
+
+from ingestion.config import DatasetConfig, Source
+from ingestion.duck import open_duck
 
 
-class Engine:
-    """Runs expressions and keeps their results; what it holds is gone with it."""
+class Engine(Protocol):
+    """Reads files, runs expressions and keeps their results."""
 
-    def __init__(self, connection: Backend) -> None:
-        self.connection = connection
-        self._stored = 0
+    def read(self, source: Source, path: Path) -> tuple[ir.Table, int]:
+        """The mapped columns of a file, under our names, with `source_row` (0.. in file order); the rows.
+
+        Raises:
+            IngestError: the file is broken, or lacks a mapped column.
+        """
 
     def store(self, expression: ir.Table) -> tuple[ir.Table, int]:
         """Run an expression once; gives the stored result and its number of rows."""
-        self._stored += 1
-        table = self.connection.create_table(f"stored_{self._stored}", expression, temp=True)
-        return table, table.count().to_pyarrow().as_py()
+
+    def fetch(self, expression: ir.Table) -> pa.Table:
+        """Run an expression and bring its rows into this process, in its order."""
 
 
 @contextmanager
-def open_engine(scratch: Path) -> Iterator[Engine]:
-    """An engine that reads times without a zone as UTC and spills into `scratch`."""
-    connection = ibis.duckdb.connect(temp_directory=str(scratch))
-    try:
-        connection.raw_sql("SET TimeZone = 'UTC'")
-        connection.raw_sql("SET enable_progress_bar = false")
-        yield Engine(connection)
-    finally:
-        connection.disconnect()
+def open_engine(config: DatasetConfig, scratch: Path) -> Iterator[Engine]:
+    """The engine that `config` names; `scratch` is a folder for what does not fit into memory."""
+    with open_duck(scratch) as engine:
+        yield engine

@@ -28,7 +28,7 @@ class Tally:
     """A table on its way through the rules, and what each rule dropped."""
 
     def __init__(self, engine: Engine, table: ir.Table) -> None:
-        self._engine = engine
+        self.engine = engine
         self.table, self.rows = engine.store(table)
         self.read = self.rows
         self.dropped: dict[str, int] = {}
@@ -36,7 +36,7 @@ class Tally:
     def keep(self, rule: str, table: ir.Table) -> None:
         """Go on with `table`, a part of the present one."""
         before = self.rows
-        self.table, self.rows = self._engine.store(table)
+        self.table, self.rows = self.engine.store(table)
         self.dropped[rule] = before - self.rows
 
 
@@ -58,10 +58,10 @@ def ingest(config: DatasetConfig, output: Path, cache_dir: Path | None = None) -
         raise IngestError(f"{output} is a file; the dataset needs a folder.")
     output.mkdir(parents=True, exist_ok=True)
     (output / REPORT).unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory() as folder, open_engine(scratch := Path(folder)) as engine:
+    with tempfile.TemporaryDirectory() as folder, open_engine(config, scratch := Path(folder)) as engine:
         interactions, items = _load(config, engine, cache_dir or scratch)
-        _write(_as_mapped(interactions.table), output / "source_interactions.parquet")
-        _write(_as_mapped(items.table), output / "source_items.parquet")
+        _write(engine.fetch(_as_mapped(interactions.table)), output / "source_interactions.parquet")
+        _write(engine.fetch(_as_mapped(items.table)), output / "source_items.parquet")
         rounds = _filter(config, engine, interactions, items)
         report = _finish(config, interactions, items, rounds, output)
     write_whole(output / REPORT, (report.model_dump_json(indent=2) + "\n").encode())
@@ -80,7 +80,7 @@ def _load(config: DatasetConfig, engine: Engine, cache_dir: Path) -> tuple[Tally
     }
     for column, meaning in expected.items():
         if column in source.columns:
-            require_readable(source, raw, interactions.table, column, meaning)
+            require_readable(engine, source, raw, interactions.table, column=column, expected=meaning)
     catalogue = read_source(engine, config.items, local_file(config.items, cache_dir))
     return interactions, Tally(engine, transform.map_items(catalogue))
 
@@ -121,9 +121,10 @@ def _nothing_left(config: DatasetConfig, interactions: Tally) -> str:
 def _finish(
     config: DatasetConfig, interactions: Tally, items: Tally, rounds: int, output: Path
 ) -> IngestReport:
+    fetch = interactions.engine.fetch
     split = transform.leave_one_out(interactions.table)
-    final = transform.canonical_interactions(split).to_pyarrow()
-    catalogue = transform.canonical_items(items.table, config.ordered_text()).to_pyarrow()
+    final = fetch(transform.canonical_interactions(split))
+    catalogue = fetch(transform.canonical_items(items.table, config.ordered_text()))
     _write(final, output / "interactions.parquet")
     _write(catalogue, output / "items.parquet")
     users = pc.count_distinct(final["user_id"]).as_py()
@@ -149,8 +150,8 @@ def _finish(
     )
 
 
-def _as_mapped(table: ir.Table) -> pa.Table:
-    return table.order_by("source_row").drop("source_row").to_pyarrow()
+def _as_mapped(table: ir.Table) -> ir.Table:
+    return table.order_by("source_row").drop("source_row")
 
 
 def _write(table: pa.Table, path: Path) -> None:

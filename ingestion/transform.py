@@ -85,7 +85,7 @@ def map_items(raw: ir.Table) -> ir.Table:
 
 def unreadable(raw: ir.Table, mapped: ir.Table, column: str) -> ir.Table:
     """Rows (`source_row`, `value`) whose raw value is there but could not be read, in source order."""
-    values = raw.select("source_row", value=raw[column])
+    values = raw.select("source_row", value=raw[column].cast("string"))  # as text: NaN is a value everywhere
     read = mapped.select("source_row", read=mapped[column])
     joined = values.join(read, "source_row").filter(lambda t: t.value.notnull() & t.read.isnull())
     return joined.select("source_row", "value").order_by("source_row")

@@ -17,7 +17,7 @@ from ingest_data import dataset, naive_k_core, rows_of
 
 from car_model.digests import tree_files
 from ingestion import transform
-from ingestion.engine import Engine, open_engine
+from ingestion.duck import DuckEngine, open_duck
 from ingestion.errors import IngestError
 from ingestion.ingest import ingest
 
@@ -27,12 +27,12 @@ FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthChec
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with open_engine(tmp_path_factory.mktemp("engine")) as running:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DuckEngine]:
+    with open_duck(tmp_path_factory.mktemp("engine")) as running:
         yield running
 
 
-def stored(engine: Engine, rows: list[tuple[str, str, int]]) -> ibis.Table:
+def stored(engine: DuckEngine, rows: list[tuple[str, str, int]]) -> ibis.Table:
     """Rows of (user_id, item_id, position) as a table with source_row."""
     columns = dict(zip(("user_id", "item_id", "position"), map(list, zip(*rows, strict=True)), strict=True))
     with tempfile.TemporaryDirectory() as folder:
@@ -43,7 +43,7 @@ def stored(engine: Engine, rows: list[tuple[str, str, int]]) -> ibis.Table:
 @FEW
 @given(pairs=PAIRS, user_core=st.integers(0, 5), item_core=st.integers(0, 5))
 def test_k_core_is_the_fixpoint(
-    engine: Engine, pairs: list[tuple[str, str]], user_core: int, item_core: int
+    engine: DuckEngine, pairs: list[tuple[str, str]], user_core: int, item_core: int
 ) -> None:
     table = stored(engine, [(user, item, 0) for user, item in pairs])
     core, _ = transform.k_core(table, user_core, item_core, engine.store)
@@ -51,7 +51,7 @@ def test_k_core_is_the_fixpoint(
     assert Counter(found) == Counter(naive_k_core(pairs, user_core, item_core))
 
 
-def test_k_core_needs_several_rounds_on_a_chain(engine: Engine) -> None:
+def test_k_core_needs_several_rounds_on_a_chain(engine: DuckEngine) -> None:
     chain = [(f"u{n}", f"i{n + step}", 0) for n in range(5) for step in (0, 1)]
     core, rounds = transform.k_core(stored(engine, chain), 2, 2, engine.store)
     assert core.count().execute() == 0
@@ -62,7 +62,7 @@ def test_k_core_needs_several_rounds_on_a_chain(engine: Engine) -> None:
 @given(
     rows=st.lists(st.tuples(st.sampled_from(USERS), st.sampled_from(THINGS), st.integers(0, 4)), min_size=1)
 )
-def test_leave_one_out(engine: Engine, rows: list[tuple[str, str, int]]) -> None:
+def test_leave_one_out(engine: DuckEngine, rows: list[tuple[str, str, int]]) -> None:
     split = transform.leave_one_out(stored(engine, rows)).to_pyarrow().to_pylist()
     assert len(split) == len(rows)
     for user in {row[0] for row in rows}:
