@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from ingestion.config import DatasetConfig
 from ingestion.errors import IngestError
 from ingestion.ingest import ingest
 from ingestion.report import IngestReport
@@ -18,19 +19,33 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def main(
+def main(  # noqa: PLR0917 - options
     name: Annotated[str, typer.Argument(help=f"the dataset: {', '.join(NAMES)}")],
     output: Annotated[Path, typer.Option(help="the dataset folder to write")],
     data_dir: Annotated[str | None, typer.Option(help="where the data lies (amazon2014, custom)")] = None,
     cache_dir: Annotated[Path, typer.Option(help="for what is fetched")] = Path(".cache/datasets"),
+    engine: Annotated[Literal["duckdb", "spark"] | None, typer.Option(help="what computes it")] = None,
+    master: Annotated[str | None, typer.Option(help="where Spark runs: local[2], spark://, sc://")] = None,
 ) -> None:
     """Ingest a dataset into a folder and say what was kept and what was dropped."""
     try:
-        report = ingest(resolve(name, data_dir, cache_dir), output, cache_dir)
+        config = resolve(name, data_dir, cache_dir)
+        report = ingest(with_engine(config, engine, master), output, cache_dir)
     except IngestError as error:
         typer.secho(str(error), err=True, fg="red")
         raise typer.Exit(1) from error
     Console().print(summary(report))
+
+
+def with_engine(config: DatasetConfig, engine: str | None, master: str | None) -> DatasetConfig:
+    """The configuration with another engine or master, where one is given."""
+    given = {"engine": engine} if engine else {}
+    chosen = config.model_copy(update=given)
+    if master is None:
+        return chosen
+    if chosen.engine != "spark":
+        raise IngestError(f"--master {master} needs --engine spark; DuckDB runs in this process.")
+    return chosen.model_copy(update={"spark": chosen.spark.model_copy(update={"master": master})})
 
 
 def summary(report: IngestReport) -> Table:

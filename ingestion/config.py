@@ -111,6 +111,18 @@ class ItemSource(Source):
         return self
 
 
+class SparkSettings(Strict):
+    """Where Spark runs.
+
+    Attributes:
+        master: `local[2]`, `spark://host:7077`, `k8s://...`, `yarn`, or `sc://host:15002` (Spark Connect).
+        settings: Spark's own, such as `{"spark.executor.memory": "8g"}`; a Connect server has its own.
+    """
+
+    master: str = Field(default="local[*]", min_length=1)
+    settings: dict[str, str] = {}
+
+
 class DatasetConfig(Strict):
     """Everything `ingest` needs to know; travels as one JSON string.
 
@@ -120,6 +132,7 @@ class DatasetConfig(Strict):
         duplicates: which interaction of a user with the same item is kept: the first, the last, or all.
         action_min, action_max: the range of valid actions. Validation checks it; nothing is dropped.
         positive_action: interactions with a lower (or no) action are dropped. Default: all count.
+        engine, spark: what computes it, and where; never part of what the result is.
     """
 
     name: str = Field(default="dataset", min_length=1)
@@ -132,6 +145,8 @@ class DatasetConfig(Strict):
     action_min: float | None = None
     action_max: float | None = None
     positive_action: float | None = None
+    engine: Literal["duckdb", "spark"] = "duckdb"
+    spark: SparkSettings = SparkSettings()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

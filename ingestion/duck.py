@@ -61,6 +61,7 @@ def open_duck(scratch: Path) -> Iterator[DuckEngine]:
     try:
         connection.raw_sql("SET TimeZone = 'UTC'")
         connection.raw_sql("SET enable_progress_bar = false")
+        connection.raw_sql("CREATE MACRO timestamp_millis(ms) AS epoch_ms(ms)::TIMESTAMPTZ")
         yield DuckEngine(connection)
     finally:
         connection.disconnect()

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from ingestion.config import DatasetConfig, Source
 from ingestion.duck import open_duck
+from ingestion.spark import open_spark
 
 
 class Engine(Protocol):
@@ -34,5 +35,9 @@ class Engine(Protocol):
 @contextmanager
 def open_engine(config: DatasetConfig, scratch: Path) -> Iterator[Engine]:
     """The engine that `config` names; `scratch` is a folder for what does not fit into memory."""
-    with open_duck(scratch) as engine:
-        yield engine
+    if config.engine == "spark":
+        with open_spark(config.spark, scratch) as spark:
+            yield spark
+    else:
+        with open_duck(scratch) as duck:
+            yield duck

@@ -22,14 +22,14 @@ def local_file(source: Source, cache_dir: Path) -> Path:
 
 
 def source_digest(config: DatasetConfig) -> str:
-    """Name what would be ingested: the settings and the sources' content, not where the sources lie.
+    """Name what would be ingested: settings and content, not where the sources lie or what reads them.
 
     Equal digests mean equal datasets, so this is the cache key of the ingest step.
 
     Raises:
         IngestError: a source is missing.
     """
-    settings = config.model_dump(mode="json")
+    settings = config.model_dump(mode="json", exclude={"engine", "spark"})
     for name, source in (("interactions", config.interactions), ("items", config.items)):
         settings[name]["location"] = _content(source)
         settings[name]["format"] = source.resolved_format()

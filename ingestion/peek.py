@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from ingestion.config import Source
 from ingestion.errors import IngestError
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 
 def delimiter_of(source: Source) -> str:
@@ -69,6 +71,21 @@ def bad_json_line(source: Source, path: Path) -> str | None:
     return None
 
 
+def bad_csv_line(source: Source, path: Path, width: int) -> str | None:
+    """Say which line of a CSV or TSV file has another number of fields than `width`, or a stray quote."""
+    fix = "fix it, or set delimiter and quote."
+    with open_text(path) as stream:
+        rows = _rows(source, stream)
+        try:
+            for row in rows:
+                if row and len(row) != width:
+                    why = f"Expected Number of Columns: {width} Found: {len(row)}"
+                    return f"line {rows.line_num} is broken ({why}); {fix}"
+        except csv.Error as error:
+            return f"line {rows.line_num} is broken ({error}); {fix}"
+    return None
+
+
 def open_text(path: Path) -> IO[str]:
     """A text file, gzipped or not, with or without a byte order mark."""
     if path.suffix == ".gz":
@@ -76,7 +93,8 @@ def open_text(path: Path) -> IO[str]:
     return path.open(encoding="utf-8-sig", newline="")
 
 
-def _rows(source: Source, stream: IO[str]) -> Iterator[list[str]]:
-    if source.quote:
-        return csv.reader(stream, delimiter=delimiter_of(source), quotechar=source.quote)
-    return csv.reader(stream, delimiter=delimiter_of(source), quoting=csv.QUOTE_NONE)
+def _rows(source: Source, stream: IO[str]) -> Reader:
+    quote, delimiter = source.quote, delimiter_of(source)
+    if quote:
+        return csv.reader(stream, delimiter=delimiter, quotechar=quote, strict=True)
+    return csv.reader(stream, delimiter=delimiter, quoting=csv.QUOTE_NONE)

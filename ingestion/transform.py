@@ -1,5 +1,6 @@
-"""Raw columns -> canonical tables, as pure Ibis expressions: DuckDB runs them today, Spark the same ones.
+"""Raw columns -> canonical tables, as pure Ibis expressions: DuckDB and Spark run the same ones.
 
+Engines differ on what text they take for a number or a time, so patterns here say what counts.
 Nothing here executes a query; `materialise` arguments say where a caller must.
 
 Order of a user's interactions: by `position` where the source maps one (it is the source's own complete
@@ -19,6 +20,14 @@ UTC = 'timestamp("UTC", 6)'
 FIRST_TIME, LAST_TIME = "0001-01-01 00:00:00", "9999-12-31 23:59:59"  # what Python can still tell
 FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799
 EXACT = 2.0**53  # from here on float64 skips whole numbers
+NUMBER = "^[ \t]*[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?[ \t]*$"
+DIGITS = "^[ \t]*[+-]?[0-9]+[ \t]*$"
+ISO = (  # a date, or a date and a time of day, with an offset or without
+    "^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}"
+    "([T ]([01]?[0-9]|2[0-3]):[0-9]{1,2}(:[0-9]{1,2}([.][0-9]{1,9})?)?"
+    "(Z| ?UTC|[+-](0[0-9]|1[0-7])(:?[0-5][0-9])?)?)?$"
+)
+NO_SECONDS = "^([^T ]+[T ][0-9]+:[0-9]+)([^0-9:].*)$"
 SHORTEST_HISTORY = 3  # below it a user has nothing to train on once two interactions are held out
 
 
@@ -34,18 +43,26 @@ def as_id(column: ir.Value) -> ir.StringValue:
 
 
 def as_number(column: ir.Value) -> ir.FloatingValue:
-    """float64; what cannot be read, NaN included, is null."""
-    number = column.cast("float64") if column.type().is_boolean() else column.try_cast("float64")
-    return ibis.ifelse(number.isnan(), ibis.null("float64"), number)
+    """float64; what cannot be read, or is not finite, is null."""
+    if column.type().is_boolean():
+        return column.cast("float64")
+    number = _matching(column, NUMBER).try_cast("float64")
+    return ibis.ifelse(number.isnan() | number.isinf(), ibis.null("float64"), number)
 
 
 def as_integer(column: ir.Value) -> ir.IntegerValue:
     """int64; what cannot be read, or has a fraction (an engine would round it), is null."""
-    number = column.try_cast("float64")
+    number = as_number(column)
     # Engines differ on the text "17.0": read it as a number, where float64 is exact.
-    exact = ibis.ifelse(number.abs() < EXACT, number, ibis.null("float64")).cast("int64")
-    whole = ibis.coalesce(exact, column.try_cast("int64"))
-    return ibis.ifelse(number == number.floor(), whole, ibis.null("int64"))
+    small = ibis.ifelse(number.abs() < EXACT, number, ibis.null("float64"))
+    exact = ibis.ifelse(small == small.floor(), small, ibis.null("float64")).cast("int64")
+    large = _matching(column, DIGITS).try_cast("int64")
+    return ibis.coalesce(exact, ibis.ifelse(number.abs() >= EXACT, large, ibis.null("int64")))
+
+
+@ibis.udf.scalar.builtin(signature=(("int64",), UTC))
+def timestamp_millis(milliseconds):  # type: ignore[no-untyped-def]
+    """Spark's own function, and a macro in DuckDB: casts of numbers to times round differently."""
 
 
 def as_time(column: ir.Value, unit: TimestampUnit) -> ir.TimestampValue:
@@ -56,12 +73,28 @@ def as_time(column: ir.Value, unit: TimestampUnit) -> ir.TimestampValue:
     """
     kind = column.type()
     if kind.is_timestamp() or kind.is_date() or unit == "iso":
-        time = column.try_cast(UTC)
+        text = kind.is_string() or kind.is_timestamp() or kind.is_date()
+        time = _with_seconds(_matching(column, ISO)).try_cast(UTC) if text else ibis.null(UTC)
         known = time.between(ibis.literal(FIRST_TIME).cast(UTC), ibis.literal(LAST_TIME).cast(UTC))
         return ibis.ifelse(known, time, ibis.null(UTC))
     seconds = as_number(column) / (1000.0 if unit == "epoch_ms" else 1.0)
     usable = ibis.ifelse(seconds.between(FIRST_SECOND, LAST_SECOND), seconds, ibis.null("float64"))
-    return ((usable * 1000.0).round() / 1000.0).cast(UTC)
+    return timestamp_millis((usable * 1000.0).round().cast("int64"))
+
+
+def _with_seconds(time: ir.Value) -> ir.Value:
+    """Spark reads no offset behind minutes."""
+    if not time.type().is_string():
+        return time
+    full = time.re_extract(NO_SECONDS, 1) + ibis.literal(":00") + time.re_extract(NO_SECONDS, 2)
+    return ibis.ifelse(time.re_search(NO_SECONDS), full, time)
+
+
+def _matching(column: ir.Value, pattern: str) -> ir.Value:
+    """Text that the pattern describes, the rest null; columns that are no text stay as they are."""
+    if not column.type().is_string():
+        return column
+    return ibis.ifelse(column.re_search(pattern), column, ibis.null("string"))
 
 
 def map_interactions(raw: ir.Table, unit: TimestampUnit) -> ir.Table:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ingest_data import histories, rows_of
 
-from ingestion.config import DatasetConfig, InteractionSource, ItemSource, Source
+from ingestion.config import DatasetConfig, InteractionSource, ItemSource, Source, SparkSettings
 from ingestion.ingest import ingest
 from ingestion.sources import NAMES, resolve
 
@@ -76,6 +76,6 @@ def test_the_command_says_what_is_wrong_and_fails(tmp_path: Path) -> None:
 
 
 def test_every_setting_is_on_the_page() -> None:
-    models = (DatasetConfig, Source, InteractionSource, ItemSource)
+    models = (DatasetConfig, Source, InteractionSource, ItemSource, SparkSettings)
     settings = {name for model in models for name in model.model_fields} - {"interactions", "items"}
     assert [name for name in sorted(settings | set(NAMES)) if f"`{name}`" not in PAGE] == []

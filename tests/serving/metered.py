@@ -124,6 +124,7 @@ def live_pod(release: Release, folder: Path) -> Iterator[Live]:
     keys.write_text(f"{KEY}\n")
     with pod(folder, ["production", "--registry", store.url, "--keys", str(keys)]) as running:
         running.wait(lambda: running.get("/ready").status_code == 200)
+        running.wait(lambda: "answers here" in running.log.read_text())  # told after it is ready
         url = f"http://127.0.0.1:{running.port}/predictions/car"
         yield Live(url, f"127.0.0.1:{running.metrics_port}", {"Authorization": f"Bearer {KEY}"})
 
