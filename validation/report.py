@@ -18,6 +18,7 @@ from validation.evidence_values import NONE, entries, mappings, number, numbers,
 from validation.files import write_text
 from validation.forced import ForcedPromotion, read_forced
 from validation.pages import render_page
+from validation.report_action import action_lead, action_rows
 from validation.report_drift import activity_chart, common_items, drift_rows
 
 METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
@@ -58,6 +59,8 @@ def render_report(inputs: ReportInputs, output: Path) -> None:
         differences=_differences(evaluation, METRICS),
         slices=_slices_chart(evaluation),
         slice_users=[(name, one.get("users")) for name, one in trees(evaluation, "slices")],
+        action=action_lead(tree(evaluation, "action")),
+        action_rows=action_rows(tree(evaluation, "action")),
         curves=_curves_chart(evaluation),
         codebook=tree(evaluation, "codebook"),
         churn=_churn(tree(evaluation, "codebook", "churn")),

@@ -100,8 +100,28 @@ def ranking_by_action() -> dict[str, Any]:
     """Of a ranker that beats the share of likes and helps to find what is liked."""
     return {
         "ranker": True,
+        "liked": 4.0,
+        "weight": 1.0,
+        "candidates": 100,
+        "log_loss": 0.55,
+        "auc": 0.79,
+        "ece": 0.03,
         "normalised_entropy": {"mean": 0.81, "low": 0.77, "high": 0.85},
-        "ndcg": {"liked": {"users": 480, "paired": difference(0.006, 0.005, 0.08)}},
+        "ndcg": {
+            "liked": ranked_both_ways(480, 0.08, 0.086, 0.005),
+            "disliked": ranked_both_ways(450, 0.08, 0.074, 0.005),
+        },
+        "latency": {"relevance_p50_ms": 1.2, "action_p50_ms": 4.2},
+    }
+
+
+def ranked_both_ways(users: int, before: float, after: float, spread: float) -> dict[str, Any]:
+    """Users' test items, ranked by relevance and by action."""
+    return {
+        "users": users,
+        "relevance": scores(before),
+        "action": scores(after),
+        "paired": difference(after - before, spread, before),
     }
 
 

@@ -284,3 +284,24 @@ def test_malformed_evidence_still_gives_a_report(tmp_path_factory, data, garbage
     put(part, path, garbage)
     verdict = evaluate_gate(part, load_policy()).to_json()
     assert "Not promoted" in rendered(ReportInputs(part, verdict), tmp_path_factory.mktemp("spoiled"))
+
+
+def test_ranking_by_action_is_told_with_and_without_it(tmp_path):
+    inputs = full_inputs()
+    text = " ".join(Tags(rendered(inputs, tmp_path)).text.split())
+    assert "Ranking by action" in text
+    for shown in (
+        "normalised entropy",
+        "users who liked their test item",
+        "By relevance",
+        "users who did not",
+    ):
+        assert shown in text
+
+
+def test_without_a_ranker_the_report_says_why(tmp_path):
+    inputs = full_inputs()
+    inputs.evaluation["action"] = {"ranker": False, "why": "the interactions have no actions."}
+    text = " ".join(Tags(rendered(inputs, tmp_path)).text.split())
+    assert "There is no ranker by action: the interactions have no actions." in text
+    assert "By relevance" not in text
