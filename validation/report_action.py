@@ -47,10 +47,10 @@ def action_rows(action: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
             continue
         rows.append((f"{users:,.0f} users {name}", f"{before:.4f}", f"{after:.4f}", _change(found)))
     spent = tree(action, "latency")
-    times = [number(spent.get(f"{way}_p50_ms")) for way in ("relevance", "action")]
-    if times[0] and times[1]:
-        told = [f"{one:.3g} ms" for one in times if one]
-        rows.append(("Median time of an answer", *told, f"{times[1] / times[0]:.2g} times"))
+    before, after = (number(spent.get(f"{way}_p50_ms")) for way in ("relevance", "action"))
+    if before and after:
+        change = f"{after / before:.2g} times"
+        rows.append(("Median time of an answer", f"{before:.3g} ms", f"{after:.3g} ms", change))
     return rows
 
 
