@@ -22,6 +22,7 @@ from car_model.codebook import BLOCK_ROWS, Codebook, CodebookError, check_finite
 from car_model.encoder import EncoderSpec
 from car_model.nearest import nearest
 
+NOTHING = 1e-9  # share of the first axis' variance
 THOROUGH = 2**28  # up to so many rows * axes * codes, e.g. 32,768 * 32 * 256, a fit is thorough,
 RESTARTS = 4  # with so many k-means runs a level; the best inertia stays
 SAMPLE = 256  # rows a code are enough to fit on (faiss's default too)
@@ -163,9 +164,14 @@ def _distinct(rows: np.ndarray, enough: int, decimals: int | None = None) -> int
 
 
 def _main_axes(vectors: np.ndarray, axes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [dim] and the main axes [at most `axes`, dim], float32."""
+    """Mean [dim] and the main axes [at most `axes`, dim], float32.
+
+    Axes along which nothing varies are left out: rounding alone would say where they point, and with it the
+    codebook's version would differ from machine to machine.
+    """
     fitted = PCA(min(axes, *vectors.shape), svd_solver="covariance_eigh").fit(vectors.astype(np.float64))
-    return fitted.mean_.astype(np.float32), fitted.components_.astype(np.float32)
+    varies = fitted.explained_variance_ > NOTHING * fitted.explained_variance_[0]
+    return fitted.mean_.astype(np.float32), fitted.components_[varies].astype(np.float32)
 
 
 def _fit_level(rest: np.ndarray, codes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

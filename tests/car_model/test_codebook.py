@@ -158,3 +158,14 @@ def test_default_codes_of_known_catalogues(items: int, codes: int) -> None:
 
 def test_zero_codes_follow_the_catalogue() -> None:
     assert fit(tiny_vectors(items=100), SPEC, "", CodebookConfig(levels=1)).codes == default_codes(100)
+
+
+def test_axes_that_only_rounding_could_point_are_left_out() -> None:
+    """As many items as axes: their differences span one dimension less."""
+    vectors = tiny_vectors(items=40, dim=100)
+    noise = np.random.default_rng(0).normal(scale=1e-13, size=vectors.shape)
+    books = [
+        fit(rows, SPEC, "", replace(CONFIG, text_axes=64))
+        for rows in (vectors, vectors.astype(np.float64) + noise)
+    ]
+    assert [len(book.axes) for book in books] == [39, 39]
