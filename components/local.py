@@ -27,6 +27,7 @@ from kfp import compiler, components, local
 from kfp.dsl.graph_component import GraphComponent
 
 from components.code import ROOT, code_digest
+from components.guard import RUN, guarded
 from components.progress import Progress
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -90,7 +91,12 @@ class LocalRun:
             StepError: at the first step that fails.
         """
         progress = Progress(count_steps(self.ir))
-        with self.log.open("a", encoding="utf-8") as log, _listening(log, progress):
+        with (
+            self.log.open("a", encoding="utf-8") as log,
+            _listening(log, progress),
+            _environment(self.folder),
+            guarded(self.folder),
+        ):
             local.init(
                 runner=runner or local.SubprocessRunner(use_venv=False),
                 pipeline_root=str(self.folder),
@@ -165,7 +171,7 @@ def _listening(log: TextIO, progress: Progress) -> Iterator[None]:
     root.addFilter(events)
     root.setLevel(logging.INFO)
     try:
-        with contextlib.redirect_stdout(screen), warnings.catch_warnings(), _environment():
+        with contextlib.redirect_stdout(screen), warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: screen.record(f"WARNING: {message}")
             yield
     finally:
@@ -175,11 +181,12 @@ def _listening(log: TextIO, progress: Progress) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _environment() -> Iterator[None]:
-    """Steps write at once and in order, their bars move at a pace that a log can bear, and they import the
-    very rooms whose digest names the cache, wherever those were installed from."""
+def _environment(folder: Path) -> Iterator[None]:
+    """Steps write at once and in order, their bars move at a pace that a log can bear, they import the very
+    rooms whose digest names the cache, wherever those were installed from, and they name their run."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     wanted = {"PYTHONUNBUFFERED": "1", "TQDM_MININTERVAL": "1", "PYTHONPATH": path, **QUIET_THREADS}
+    wanted[RUN] = str(folder)
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
