@@ -38,6 +38,8 @@ INDENT = " " * 4  # kfp.local's indentation of a child's lines
 PLAIN = ("ValueError", "RuntimeError", "SystemExit", "OSError")  # their message alone says what is wrong
 QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}  # idle threads of a step must not spin on a shared machine
 SILENT = "it ended without a message; the system may have killed it (out of memory?)."
+NO_ROOM = "No space left on device"  # as every library writes it that a step uses
+MAKE_ROOM = "Make room and run again: finished steps are kept."
 ENDED_WITHOUT = "Ended without a word: "  # a runner's own line on a step that could not say why it ended
 
 
@@ -159,7 +161,10 @@ class _Events(logging.Filter):
             self.progress.finished(step)
             return
         self.progress.failed(step)
-        raise StepError(step, last_error(self.screen.recent), Path(self.screen.log.name))
+        sentence = last_error(self.screen.recent)
+        if NO_ROOM in sentence:
+            sentence = f"{sentence.rstrip('.')}. {MAKE_ROOM}"
+        raise StepError(step, sentence, Path(self.screen.log.name))
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from components.cluster import ClusterError
 from components.image import ContainerError
 from components.local import StepError
 from components.submit import SubmitError
-from registry.errors import RegistryError
+from registry.errors import NO_ROOM, RegistryError, no_room
 from serving.archive import ArchiveError
 from serving.state import ServingError
 
@@ -30,8 +30,17 @@ def told() -> Iterator[None]:
     try:
         yield
     except TOLD as error:
-        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        _say(str(error))
+        raise typer.Exit(1) from error
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        _say(no_room(error.filename or "what this command writes", error))
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         typer.echo("Stopped; run again to go on after the last finished step.", err=True)
         raise typer.Exit(130) from None
+
+
+def _say(sentence: str) -> None:
+    Console(stderr=True).print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)

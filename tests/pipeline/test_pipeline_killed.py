@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,35 +17,18 @@ from components.guard import RUN
 from registry.channel import head, history
 from registry.store import open_store
 from serving.server import TorchServe
-from tests.pipeline.test_pipeline_run import PIPELINE, POLICY, steps
-from tests.pipeline.tiny_shop import write_shop
+from tests.pipeline.local_runs import prepare, start
+from tests.pipeline.test_pipeline_run import steps
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1000)]
 
 
 @pytest.fixture
 def workshop(tmp_path: Path) -> Iterator[Path]:
-    write_shop(tmp_path / "shop")
-    (tmp_path / "policy.yaml").write_text(POLICY.format(name="finds something", bound=0.0))
+    prepare(tmp_path)
     yield tmp_path
     for state in tmp_path.glob("serving-*"):
         TorchServe.stop(state)
-
-
-def start(workshop: Path, name: str) -> subprocess.Popen[str]:
-    """A run whose caches, registry and server are those of its name."""
-    (workshop / name).mkdir(exist_ok=True)
-    words = "--data custom --data-dir ../shop --codes 4 --levels 2 --epochs 2 --bootstrap"
-    words += f" --gate-policy ../policy.yaml --registry ../registry-{name} --serving ../serving-{name}"
-    recipe = ["--recipe", json.dumps({"width": 16, "layers": 1, "history": 10, "threads": 1})]
-    return subprocess.Popen(
-        [sys.executable, str(PIPELINE), "run", *shlex.split(words), *recipe],
-        cwd=workshop / name,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 def killed_in_one_of(process: subprocess.Popen[str], wanted: set[str]) -> str:
@@ -97,3 +77,26 @@ def test_killed_in_every_step_it_still_makes_the_same_release(workshop: Path) ->
     assert [one.release for one in history(store, "production")] == [expected.release]
     answer = TorchServe.attach(workshop / "serving-killed").predict({"history": ["t0", "t4"], "k": 3})
     assert answer["release"] == expected.release
+
+
+def test_a_step_that_the_system_kills_is_told_and_a_rerun_completes(workshop: Path) -> None:
+    """As the kernel does where memory runs out."""
+    run = start(workshop, "short")
+    killed = False
+    while not killed and run.poll() is None:
+        for child in psutil.Process(run.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                if "train" in (line := child.cmdline()) and "-m" in line:
+                    child.kill()
+                    killed = True
+        time.sleep(0.02)
+    output, _ = run.communicate()
+    assert run.returncode == 1
+    assert "The step train failed: " in output and "out of memory?" in output
+    assert "Traceback" not in output
+    assert head(open_store(workshop / "registry-short"), "production") is None
+
+    again = start(workshop, "short")
+    output, _ = again.communicate()
+    assert again.returncode == 0, output
+    assert steps(output)["tokenize"] == "cached"
