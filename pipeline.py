@@ -17,17 +17,20 @@ from rich.console import Console
 from components import asked
 from components.arguments import Request
 from components.base import IMAGE
+from components.choose_encoder import choose_encoder
 from components.cluster_cli import for_clusters
 from components.code import code_digest
 from components.conclude import conclude
 from components.contained import run_in_containers
 from components.delivery_cli import delivery
 from components.deploy import deploy
+from components.embed import embed
 from components.evaluate import evaluate
 from components.gate import gate
 from components.infra_validate import infra_validate
 from components.ingest import ingest
 from components.local import LocalRun
+from components.merge import merge
 from components.options import Options
 from components.package import package
 from components.release import release
@@ -63,7 +66,8 @@ class Outputs(NamedTuple):
 
 def build(options: Options | None = None) -> GraphComponent:
     """The pipeline for one set of compile-time options: the steps from a source to a served release."""
-    place = (options or Options()).place
+    chosen = options or Options()
+    place = chosen.place
 
     @dsl.pipeline(name=NAME, description=DESCRIPTION)
     def car_on_kubeflow(  # noqa: PLR0917 - KFP passes parameters by position
@@ -119,7 +123,10 @@ def build(options: Options | None = None) -> GraphComponent:
         checked = place(validate(dataset=dataset, policy=data_policy, **against))
         data = checked.outputs
         coding = {"encoder": encoder, "levels": levels, "codes": codes, "seed": seed, "mode": codebook_mode}
-        tokens = place(tokenize(dataset=dataset, cache=cache, **coding, **against)).after(checked).outputs
+        encoding = {"encoder": encoder, "mode": codebook_mode, **against}
+        vectors = _embed_in_shards(place, chosen.shards, dataset, checked, encoding, cache)
+        coded = tokenize(dataset=dataset, cache=cache, **vectors, **coding, **against)
+        tokens = place(coded).after(checked).outputs
         learning = {"recipe": recipe, "checkpoints": checkpoints}
         starting = {"training": training, "warm_start": warm_start, **against}
         car, sasrec = _train_both(place, dataset, tokens, learning, starting)
@@ -143,6 +150,19 @@ def build(options: Options | None = None) -> GraphComponent:
         return Outputs(dataset, data["data_docs"], bundle, evaluation, golden, decided["verdict"], page)
 
     return car_on_kubeflow
+
+
+def _embed_in_shards(  # noqa: PLR0917 - what the steps before have made
+    place: Place, shards: int, dataset: Any, checked: Any, encoding: Mapping[str, Any], cache: Any
+) -> dict[str, Any]:
+    """Vectors of the texts, embedded side by side; none where tokenize does it all."""
+    if shards == 1:
+        return {}
+    settled = place(choose_encoder(dataset=dataset, **encoding)).after(checked).output
+    with dsl.ParallelFor(list(range(shards)), name="shards") as shard:
+        one = embed(dataset=dataset, chosen=settled, shard=shard, shards=shards, cache=cache)
+        part = place(one).outputs["part"]
+    return {"vectors": place(merge(parts=dsl.Collected(part))).output}
 
 
 def _train_both(place: Place, dataset: Any, tokens: Any, learning: Any, starting: Any) -> tuple[Any, Any]:
@@ -227,6 +247,7 @@ def run(
     gate_policy: asked.Policy = "",
     containers: Annotated[bool, typer.Option("--containers", help="Every step in a container.")] = False,
     image: asked.Image = IMAGE,
+    shards: asked.Shards = 1,
 ) -> None:
     """Run the compiled pipeline on this machine; exit code 2 where the gate did not promote."""
     console = Console(highlight=False, width=None if Console().is_terminal else 120)
@@ -241,9 +262,10 @@ def run(
         )  # fmt: skip
         arguments = request.arguments()
         if containers:
-            outputs = run_in_containers(build, arguments, image, WORK)
+            outputs = run_in_containers(build, arguments, image, WORK, shards)
         else:
-            outputs = LocalRun.prepare(WORK, build(Options(always_cache=True))).run(arguments)
+            steps = build(Options(always_cache=True, shards=shards))
+            outputs = LocalRun.prepare(WORK, steps).run(arguments)
         summary = Summary(outputs, arguments["registry"], channel, arguments["serving"], console)
         raise typer.Exit(summary.print())
 

@@ -79,32 +79,50 @@ def tokenize(
             small for the codes.
     """
     limit_threads()
-    texts, words = dataset.texts(), template(dataset.text_columns)
-    taken = parent if mode != "fit" else None
-    loaded = _same_encoder(load(encoder), words, taken) if taken else settle_precision(load(encoder), texts)
-    vectors = embed(loaded, texts, cache)
+    loaded = encoder_for(dataset, encoder, parent if mode != "fit" else None)
+    vectors = embed(loaded, dataset.texts(), cache)
+    return encode(dataset, vectors, loaded.spec, config, mode=mode, parent=parent)
+
+
+def encoder_for(dataset: Dataset, encoder: EncoderSpec, taken: Parent | None) -> Encoder:
+    """The encoder of a dataset's texts: under the exact identity that a codebook taken over was made with.
+
+    Raises:
+        EncoderError, CodebookError: it can't be had, or is not the one of the codebook.
+    """
     if taken is None:
-        codebook = fit(vectors, loaded.spec, words, config)
+        return settle_precision(load(encoder), dataset.texts())
+    return _same_encoder(load(encoder), template(dataset.text_columns), taken)
+
+
+def encode(
+    dataset: Dataset,
+    vectors: np.ndarray,
+    encoder: EncoderSpec,
+    config: CodebookConfig,
+    *,
+    mode: Mode = "fit",
+    parent: Parent | None = None,
+) -> Tokenized:
+    """The same from the vectors [N, dim] that the encoder made of the texts, in row order."""
+    texts, taken = dataset.texts(), parent if mode != "fit" else None
+    if taken is None:
+        codebook = fit(vectors, encoder, template(dataset.text_columns), config)
     else:
         codebook = taken.codebook if mode == "reuse" else refresh(taken.codebook, vectors, config.seed)
+    ids, titles = (dataset.items[column].astype(str).tolist() for column in ("item_id", "title"))
     sids, residual = codebook.residuals(vectors)
-    items = dataset.items
-    catalogue = Catalogue(
-        items["item_id"].astype(str).tolist(),
-        items["title"].astype(str).tolist(),
-        sids,
-        text=codebook.coordinates(vectors),
-    )
+    catalogue = Catalogue(ids, titles, sids, text=codebook.coordinates(vectors))
     spread = codebook.spread(vectors)
     health = codebook_health(sids, residual, spread, codebook.codes)
     if parent:
-        new = np.array([item not in parent.catalogue.uids for item in catalogue.item_ids], dtype=bool)
+        new = np.array([item not in parent.catalogue.uids for item in ids], dtype=bool)
         health["unexplained_new"] = unexplained(residual[new], spread[new])
         catalogue = parent.catalogue.continued(catalogue, _handed_on(parent, codebook))
     health |= {"mode": mode if parent else "fit", **_lineage(parent, catalogue, mode)}
     health["cooccurrence"] = cooccurrence(dataset.histories(catalogue.uids).train, catalogue.sid_table)
     same = parent is not None and parent.codebook.version == codebook.version
-    found = label_codes(texts, sids, codebook.codes, items["item_id"].astype(str).tolist())
+    found = label_codes(texts, sids, codebook.codes, ids)
     labels = parent.labels.extended(found) if parent and same else found
     return Tokenized(codebook, labels, catalogue, health)
 

@@ -32,6 +32,9 @@ Ranker = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the codebook and of the training.")]
 Policy = Annotated[str, typer.Option(help="Gate policy (YAML file); default: the project's own.")]
+Shards = Annotated[
+    int, typer.Option(min=1, max=1000, help="Parts of the catalogue that are embedded side by side.")
+]
 Image = Annotated[str, typer.Option(help="Container image of the steps, best named by digest.")]
 Gpu = Annotated[int, typer.Option(min=0, help="Accelerators for the steps that train.")]
 GpuType = Annotated[str, typer.Option(help="Resource name of the accelerator.")]

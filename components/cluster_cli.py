@@ -42,10 +42,11 @@ def for_clusters(build: Callable[[Options], GraphComponent], name: str, download
         gpu_type: asked.GpuType = Options.gpu_type,
         cluster: asked.ClusterFile = None,
         platform: asked.PlatformName = "kubeflow",
+        shards: asked.Shards = 1,
     ) -> None:
         """Compile the pipeline to IR YAML."""
         with told():
-            options = Options(image, gpu, gpu_type, load_cluster(cluster), platform)
+            options = Options(image, gpu, gpu_type, load_cluster(cluster), platform, shards)
             output.parent.mkdir(parents=True, exist_ok=True)
             compiler.Compiler().compile(build(options), str(output))
             typer.echo(f"Wrote {output}.")
@@ -82,6 +83,7 @@ def for_clusters(build: Callable[[Options], GraphComponent], name: str, download
         gpu: asked.Gpu = 0,
         gpu_type: asked.GpuType = Options.gpu_type,
         cluster: asked.ClusterFile = None,
+        shards: asked.Shards = 1,
     ) -> None:
         """Hand the pipeline to Kubeflow Pipelines: for one run, or for a recurring run."""
         with told():
@@ -91,7 +93,7 @@ def for_clusters(build: Callable[[Options], GraphComponent], name: str, download
                 seed, gate_policy, bootstrap, codebook_mode=codebook, training=train, warm_start=warm_start,
                 cache=asks.kept(), checkpoints=asks.kept("checkpoints", code_digest()), ranker=ranker,
             )  # fmt: skip
-            pipeline = build(Options(image, gpu, gpu_type, asks))
+            pipeline = build(Options(image, gpu, gpu_type, asks, shards=shards))
             access = Access.of(auth, token, cookie, secret_file, ca)
             kubeflow = Kubeflow(host, namespace, access, service_account)
             arguments = request.arguments(remote=True)

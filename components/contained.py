@@ -18,7 +18,11 @@ from validation.gate import load_verdict
 
 
 def run_in_containers(
-    build: Callable[[Options], GraphComponent], arguments: Mapping[str, Any], image: str, work: Path
+    build: Callable[[Options], GraphComponent],
+    arguments: Mapping[str, Any],
+    image: str,
+    work: Path,
+    shards: int = 1,
 ) -> dict[str, Any]:
     """Run the pipeline with every step in a container of `image`; return its outputs.
 
@@ -32,7 +36,7 @@ def run_in_containers(
         ServingError, RegistryError: the run went well, but its release is not what the server serves now.
     """
     containers = Containers.prepare(image, work, arguments)
-    local = LocalRun.prepare(work, build(Options(containers.image)))
+    local = LocalRun.prepare(work, build(Options(containers.image, shards=shards)))
     with containers.watching():
         outputs = local.run({**arguments, "serving": ""}, containers.runner())
     if arguments["serving"] and load_verdict(Path(outputs["verdict"].path)).blessed:

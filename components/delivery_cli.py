@@ -55,6 +55,7 @@ def serve_command(
     metrics_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port of the metrics; none: no metrics.")
     ] = None,
+    threads: Annotated[int, typer.Option(min=1, envvar="CAR_TORCH_THREADS", help="Threads of torch.")] = 1,
 ) -> None:
     """Serve the release that a channel uses without TorchServe, as a container on a cluster does."""
     from components.pod import follow as follow_channel  # the other commands need neither torch
@@ -66,7 +67,7 @@ def serve_command(
         pod = Pod(require_keys(host, keys))
         arguments = (open_store(registry), channel, pod, follow, typer.echo)
         threading.Thread(target=follow_channel, args=arguments, daemon=True).start()
-        listen(pod, host, port, (metrics_host, metrics_port) if metrics_port else None)
+        listen(pod, host, port, (metrics_host, metrics_port) if metrics_port else None, threads)
 
 
 @delivery.command("infra-validate")

@@ -54,6 +54,9 @@ PLACEMENTS = {
     "resolve-source": Placement(SMALL, cached=False),
     "ingest": Placement(MEDIUM, HOURS, keeps=True),
     "validate": Placement(MEDIUM, HOURS),
+    "choose-encoder": Placement(MEDIUM),
+    "embed": Placement(LARGE, DAY, keeps=True),
+    "merge": Placement(MEDIUM),
     "tokenize": Placement(LARGE, DAY, keeps=True),
     "train": Placement(LARGE, DAY, accelerated=True, keeps=True),
     "train-baseline": Placement(LARGE, DAY, accelerated=True, keeps=True),
@@ -80,6 +83,7 @@ class Options:
         gpu_type: resource name of the accelerator; on Vertex AI its type, such as NVIDIA_L4.
         cluster: what the cluster asks of the steps.
         platform: vertex leaves out what only Kubernetes understands.
+        shards: into how many parts the catalogue's texts are divided, which are embedded side by side.
         always_cache: the cache is kept apart by code already, as a local run's is.
     """
 
@@ -88,6 +92,7 @@ class Options:
     gpu_type: str = "nvidia.com/gpu"
     cluster: Cluster = field(default_factory=Cluster)
     platform: Platform = "kubeflow"
+    shards: int = 1
     always_cache: bool = False
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ def tokenize(
     catalogue: Output[Dataset],
     health: Output[Artifact],
     summary: Output[Metrics],
+    vectors: Input[Artifact] = None,  # type: ignore[assignment] - how KFP writes an input that may be absent
 ) -> None:
     """Embed the items, fit a codebook on them or take over the champion's, and encode them.
 
@@ -31,6 +32,7 @@ def tokenize(
             where there is no champion, all three fit.
         champion: digest of the release in production, whose UIDs stay; "" where there is none.
         cache: folder that survives runs, for text vectors; "" keeps none.
+        vectors: what the shards have embedded, where there are shards; else all is embedded here.
     """
     import json
     from pathlib import Path
@@ -53,7 +55,7 @@ def tokenize(
         Ingested.load(Path(dataset.path)),
         EncoderSpec(**json.loads(encoder)),
         CodebookConfig(levels=levels, codes=codes, seed=seed),
-        Path(cache) / "vectors" if cache else None,
+        Path(vectors.path) if vectors else Path(cache) / "vectors" if cache else None,
         mode=check_mode(mode),
         parent=parent,
     )

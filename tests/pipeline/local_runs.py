@@ -27,11 +27,11 @@ def command(name: str) -> list[str]:
     return [sys.executable, str(PIPELINE), "run", *shlex.split(words), *recipe]
 
 
-def start(workshop: Path, name: str) -> subprocess.Popen[str]:
+def start(workshop: Path, name: str, *options: str) -> subprocess.Popen[str]:
     """Start a run whose caches, too, are those of its name."""
     (workshop / name).mkdir(exist_ok=True)
     return subprocess.Popen(
-        command(name),
+        [*command(name), *options],
         cwd=workshop / name,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
