@@ -50,7 +50,7 @@ class Likeness:
 
     def _near(self, texts: Tensor, history: np.ndarray) -> Tensor:
         """Cosines of texts [C, A] to the nearest one of a history: [C]."""
-        return (texts @ self.texts[torch.from_numpy(history[-self.history :])].T).amax(dim=1)
+        return (texts @ self.texts[torch.tensor(history[-self.history :])].T).amax(dim=1)
 
 
 def likeness_of(catalogue: Catalogue, history: int) -> Likeness | None:

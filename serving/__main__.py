@@ -108,11 +108,12 @@ def asgi(
     archive: Annotated[Path | None, typer.Option(help="A model archive; default: the deployed one.")] = None,
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8080,
     state: State = DEFAULT_STATE,
+    threads: Annotated[int, typer.Option(min=1, envvar="CAR_TORCH_THREADS", help="Threads of torch.")] = 1,
 ) -> None:
     """Serve the same answers without TorchServe, on loopback, until Ctrl-C."""
     from serving.asgi import serve  # noqa: PLC0415 - the other commands need no web server
 
-    serve(archive or deployed_archive(StateDir.at(state)), port)
+    serve(archive or deployed_archive(StateDir.at(state)), port, threads=threads)
 
 
 @app.command()

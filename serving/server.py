@@ -16,7 +16,7 @@ from car_model.digests import canonical_json
 from serving import process
 from serving.client import Client
 from serving.settings import Ports, ServerConfig, render
-from serving.state import ServingError, StateDir, read_json, write_private
+from serving.state import ServingError, StateDir, read_json, write_private, writing
 
 START_SECONDS = 60
 WORKER_SECONDS = 90
@@ -85,8 +85,9 @@ class TorchServe:
         """End the server of a folder with all its workers; returns how many processes ended (0: none ran)."""
         state = StateDir.at(state_dir)
         ended = process.end(state)
-        for path in (state.keys, state.header):
-            path.unlink(missing_ok=True)
+        with writing(state.root):
+            for path in (state.keys, state.header):
+                path.unlink(missing_ok=True)
         shutil.rmtree(state.scratch, ignore_errors=True)
         return ended
 
