@@ -21,7 +21,7 @@ def tokenize(
     catalogue: Output[Dataset],
     health: Output[Artifact],
     summary: Output[Metrics],
-    vectors: Input[Artifact] = None,  # type: ignore[assignment]  # KFP: it may be absent
+    vectors: Input[Artifact] = None,
 ) -> None:
     """Embed the items, fit a codebook on them or take over the champion's, and encode them.
 
