@@ -1,0 +1,125 @@
+"""What the pipeline's steps do, one stage a process, on made-up data of any size (`benchmarks.scale_data`).
+
+Every stage reads what the stages before have written into the folder, and is timed with that reading.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.growth import peak
+from car_model.bundle import Bundle, popularity_priors, tables
+from car_model.catalogue import Catalogue
+from car_model.codebook import Codebook
+from car_model.dataset import Dataset
+from car_model.encoder import EncoderSpec
+from car_model.labels import CodeLabels
+from car_model.model import CAR
+from car_model.quantise import CodebookConfig
+from car_model.recipe import Recipe
+from car_model.recommend import Recommender
+from car_model.sequences import Histories, batches
+from car_model.tokenization import encode
+from ingestion.config import DatasetConfig
+from ingestion.ingest import ingest as run_ingest
+from validation.data_policy import DataPolicy
+from validation.expectations import validate_dataset
+
+STEPS, BATCH, ANSWERS = 20, 128, 50
+Figures = dict[str, Any]
+
+
+def ingest(folder: Path, config: DatasetConfig) -> Figures:
+    """Sources to canonical tables: rules, k-core, split."""
+    report = run_ingest(config, folder / "dataset")
+    return {"interactions": report.kept.interactions, "users": report.users, "items": report.items}
+
+
+def validate(folder: Path, config: DatasetConfig) -> Figures:
+    """Great Expectations over all tables, Data Docs and the profile."""
+    validate_dataset(folder / "dataset", DataPolicy(), folder / "docs.html", None, folder / "profile.json")
+    return {}
+
+
+def tokenize(folder: Path, config: DatasetConfig) -> Figures:
+    """Vectors to semantic IDs: codebook, encoding, labels, health. Embedding is not part of it."""
+    dataset = Dataset.load(folder / "dataset")
+    known = {f"i{row:07d}": row for row in range(len(np.load(folder / "vectors.npy", mmap_mode="r")))}
+    rows = [known[item] for item in dataset.items["item_id"]]
+    vectors = np.load(folder / "vectors.npy", mmap_mode="r")[rows]
+    made = encode(dataset, vectors, EncoderSpec(), CodebookConfig())
+    made.save(folder / "codebook", folder / "catalogue.parquet")
+    return {"codes": made.codebook.codes, "collision_rate": made.health["collision_rate"]}
+
+
+def train(folder: Path, config: DatasetConfig) -> Figures:
+    """Reading the histories, and a fixed number of training steps over the whole catalogue."""
+    torch.set_num_threads(2)
+    data, model = _histories(folder), _model(folder).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    taken, targets = [], 0
+    for inputs, wanted in islice(batches(data.train, 50, BATCH, np.random.default_rng(0), False), STEPS):
+        started = time.perf_counter()
+        model.loss(inputs, wanted)["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        taken.append(time.perf_counter() - started)
+        targets += int((wanted > 0).sum())
+    every = int(sum(len(seq) - 1 for seq in data.train))
+    step = float(np.median(taken[1:]))
+    return {"step_s": step, "epoch_h": step * STEPS * every / targets / 3600}
+
+
+def answer(folder: Path, config: DatasetConfig) -> Figures:
+    """Loading a release and answering requests, ten items each, without reasons."""
+    torch.set_num_threads(1)
+    data, catalogue = _histories(folder), Catalogue.load(folder / "catalogue.parquet")
+    book, model = Codebook.load(folder / "codebook"), _model(folder).eval()
+    popular, share = popularity_priors(data.counts(catalogue.size), catalogue, book.codes)
+    labels = CodeLabels.load(folder / "codebook")
+    bundle = Bundle(book, labels, catalogue, model, popular, share, 0.1, "", 1.0)
+    recommender, taken = Recommender(bundle), []
+    for seq in data.train[:ANSWERS]:
+        history = [catalogue.item_ids[uid - 1] for uid in seq]
+        started = time.perf_counter()
+        recommender.answer({"history": history, "k": 10, "explain": False})
+        taken.append(time.perf_counter() - started)
+    return {"answer_ms": 1000 * float(np.median(taken))}
+
+
+STAGES: dict[str, Callable[[Path, DatasetConfig], Figures]] = {
+    "ingest": ingest,
+    "validate": validate,
+    "tokenize": tokenize,
+    "train": train,
+    "answer": answer,
+}
+
+
+def staged(name: str, folder: Path, config: DatasetConfig) -> Figures:
+    """Run a stage in this process: what it tells, its seconds, and the most memory the process held, MiB."""
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
+    started = time.perf_counter()
+    told = STAGES[name](folder, config)
+    return {**told, "seconds": time.perf_counter() - started, "memory": peak()}
+
+
+def _histories(folder: Path) -> Histories:
+    catalogue = Catalogue.load(folder / "catalogue.parquet")
+    return Dataset.load(folder / "dataset").histories(catalogue.uids)
+
+
+def _model(folder: Path) -> CAR:
+    catalogue, book = Catalogue.load(folder / "catalogue.parquet"), Codebook.load(folder / "codebook")
+    torch.manual_seed(0)
+    config = Recipe.model_validate({"text": 0}).car(catalogue.size, book.levels, book.codes)
+    return CAR(replace(config, text=0), *tables(catalogue))
