@@ -96,7 +96,9 @@ def sheets(found: dict[str, Any]) -> list[Sheet]:
         ]
         for stage, key, title, form in (
             ("train", "step_s", "a training step of 128 users, s", "{:.3f}"),
+            ("train", "sampled_step_s", "the same with 4,096 negatives, s", "{:.3f}"),
             ("train", "epoch_h", "an epoch of all users, hours", "{:.2f}"),
+            ("train", "sampled_epoch_h", "the same with 4,096 negatives, hours", "{:.2f}"),
             ("answer", "answer_ms", "an answer without reasons, ms", "{:.1f}"),
         )
     ]

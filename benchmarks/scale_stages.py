@@ -27,6 +27,7 @@ from car_model.model import CAR
 from car_model.quantise import CodebookConfig
 from car_model.recipe import Recipe
 from car_model.recommend import Recommender
+from car_model.sampled_softmax import Negatives
 from car_model.sequences import Histories, batches
 from car_model.tokenization import encode
 from ingestion.config import DatasetConfig
@@ -34,7 +35,7 @@ from ingestion.ingest import ingest as run_ingest
 from validation.data_policy import DataPolicy
 from validation.expectations import validate_dataset
 
-STEPS, BATCH, ANSWERS = 20, 128, 50
+STEPS, BATCH, ANSWERS, NEGATIVES = 20, 128, 50, 4096
 Figures = dict[str, Any]
 
 
@@ -62,9 +63,16 @@ def tokenize(folder: Path, config: DatasetConfig) -> Figures:
 
 
 def train(folder: Path, config: DatasetConfig) -> Figures:
-    """Reading the histories, and a fixed number of training steps over the whole catalogue."""
+    """Reading the histories, and training steps: over the whole catalogue, and over a sample of it."""
     torch.set_num_threads(2)
     data, model = _histories(folder), _model(folder).train()
+    full = _steps(model, data)
+    model.negatives = Negatives(torch.from_numpy(data.counts(model.config.items)), NEGATIVES)
+    return full | {f"sampled_{name}": value for name, value in _steps(model, data).items()}
+
+
+def _steps(model: CAR, data: Histories) -> Figures:
+    """Median seconds of a step, and the hours that an epoch would take."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     taken, targets = [], 0
     for inputs, wanted in islice(batches(data.train, 50, BATCH, np.random.default_rng(0), False), STEPS):

@@ -49,6 +49,7 @@ class Bundle:
         likeness_scale: weight of the nearest text's likeness in the score, chosen on validation.
         ranker: what ranks by action where a request asks for it; None where there are no actions.
         profile: what it answers to holdout histories; None where that was not measured.
+        shortlist: how many items an index is asked for that are then scored exactly; 0: all are scored.
     """
 
     codebook: Codebook
@@ -62,6 +63,7 @@ class Bundle:
     likeness_scale: float = 0.0
     ranker: Reranker | None = None
     profile: Profile | None = None
+    shortlist: int = 0
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the bundle, its header last; returns the header."""
@@ -89,6 +91,8 @@ class Bundle:
             save_model(self.ranker.model, folder / RANKER)
             header["ranker"] = files_digest(tree_files(folder / RANKER))
             header["action_weight"] = self.ranker.weight
+        if self.shortlist:
+            header["shortlist"] = self.shortlist
         if self.profile:
             self.profile.save(folder / PROFILE)
             header["profile"] = file_digest(folder / PROFILE)
@@ -123,6 +127,7 @@ class Bundle:
             likeness_scale=float(header.get("likeness_scale", 0.0)),
             ranker=_ranker(folder, header, catalogue),
             profile=Profile.load(folder / PROFILE) if "profile" in header else None,
+            shortlist=header.get("shortlist", 0),
         )
 
 
@@ -188,6 +193,8 @@ def _header(path: Path) -> dict[str, Any]:
         wrong += [] if isinstance(header["ranker"], str) else ["ranker"]
         scales["action_weight"] = header.get("action_weight")
     wrong += [] if isinstance(header.get("profile", ""), str) else ["profile"]
+    shortlist = header.get("shortlist", 0)
+    wrong += [] if isinstance(shortlist, int) and shortlist >= 0 else ["shortlist"]
     for name, scale in scales.items():
         if not isinstance(scale, int | float) or not 0 <= scale <= MAX_SCALE:
             wrong.append(name)

@@ -23,6 +23,7 @@ from car_model.likeness import Likeness, likeness_of
 from car_model.metrics import per_user
 from car_model.model import CAR
 from car_model.recipe import Recipe
+from car_model.sampled_softmax import Negatives
 from car_model.scoring import Scorer
 from car_model.sequences import Histories, pad
 from car_model.training import scored, train
@@ -65,10 +66,15 @@ def fit_car(
         aligned = codes_aligned(codebook, catalogue, parent)
         warm_start(model, catalogue, parent.model, parent.catalogue, aligned)
         start = weights_digest(model)
+    counts = data.counts(catalogue.size)
+    if recipe.negatives:
+        model.negatives = Negatives(torch.from_numpy(counts), recipe.negatives)
+        start += f" negatives {recipe.negatives}"
     curves = train(model, data, recipe.budget(), checkpoint, "CAR", start=start)
-    popular, share = popularity_priors(data.counts(catalogue.size), catalogue, codebook.codes)
+    popular, share = popularity_priors(counts, catalogue, codebook.codes)
     think, like = choose_scales(model, data, likeness_of(catalogue, model.config.history))
-    return Bundle(codebook, labels, catalogue, model, popular, share, think, dataset.digest, like), curves
+    made = Bundle(codebook, labels, catalogue, model, popular, share, think, dataset.digest, like)
+    return replace(made, shortlist=recipe.shortlist), curves
 
 
 def fit_sasrec(

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from car_model.code_sums import CodeSums
 from car_model.cross_entropy import linear_cross_entropy
 from car_model.packing import Packing
+from car_model.sampled_softmax import Negatives, sampled_cross_entropy
 from car_model.text_reader import TextReader
 from car_model.transformer import Transformer, TransformerConfig, initialise
 
@@ -87,6 +88,7 @@ class CAR(nn.Module):
     """
 
     sids: Tensor
+    negatives: Negatives | None = None  # set to train on a sample of the catalogue; no part of the weights
 
     def __init__(self, config: CARConfig, sids: Tensor, text: Tensor | None = None) -> None:
         super().__init__()
@@ -199,11 +201,22 @@ class CAR(nn.Module):
         keep = wanted != 0
         shown = self._shown()
         states, wanted = self.packed_hidden(inputs, packing, shown)[keep], wanted[keep]
-        act = linear_cross_entropy(states, *self.act_weights(shown), wanted)
+        act = self._act_loss(states, wanted, shown)
         if self.config.think_weight == 0:
             return {"loss": act, "act": act.detach(), "think": torch.zeros((), device=act.device)}
         think = F.cross_entropy(self.think_logits(states).flatten(0, 1), self.sids[wanted].flatten())
         return {"loss": act + self.config.think_weight * think, "act": act.detach(), "think": think.detach()}
+
+    def _act_loss(self, states: Tensor, wanted: Tensor, shown: Tensor | None) -> Tensor:
+        """UID cross-entropy of targets [N] after states [N, D]; in training perhaps over a sample."""
+        if self.negatives is None or not self.training:
+            return linear_cross_entropy(states, *self.act_weights(shown), wanted)
+        drawn = self.negatives.draw().to(wanted.device)
+        both, count = torch.cat([wanted, drawn]), len(wanted)  # [N + S]
+        rows = self.embed(both, shown)[:, -1] if self.config.tied else self.act_head.weight[both]
+        own = (states * rows[:count]).sum(dim=1) + self.act_bias[wanted]
+        others = states @ rows[count:].T + self.act_bias[drawn]
+        return sampled_cross_entropy(own, others, wanted, drawn, self.negatives.log_q.to(wanted.device))
 
     def _shown(self) -> Tensor | None:
         """Which items have their UID row in this step [I + 1, 1]; None: all, as ever outside training."""

@@ -21,7 +21,9 @@ BUDGET = (
 class Recipe(BaseModel):
     """One training recipe. CAR and the baseline share sizes and budget, so that both are tuned alike.
 
-    `baseline` holds what tuning changed for SASRec alone, by the same names.
+    `baseline` holds what tuning changed for SASRec alone, by the same names. `negatives` is how
+    many items a training step of CAR draws in place of the whole catalogue, `shortlist` how many items an
+    index is asked for when serving a large catalogue; 0 scores all.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -47,6 +49,8 @@ class Recipe(BaseModel):
     seed: int = 0
     threads: int = Field(0, ge=0)
     precision: Precision = "auto"
+    negatives: int = Field(0, ge=0)
+    shortlist: int = Field(0, ge=0)
     baseline: dict[str, float | int | str] = {}
 
     def car(self, items: int, levels: int, codes: int) -> CARConfig:

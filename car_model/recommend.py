@@ -21,6 +21,7 @@ from car_model.reading import Reader
 from car_model.request import Request, RequestError, parse
 from car_model.rerank import Reranker
 from car_model.scoring import Scorer
+from car_model.shortlist import Shortlist
 
 __all__ = ["Recommender", "RequestError"]
 
@@ -39,6 +40,7 @@ class Asked:
         scores: [N + 1] of every UID, without likeness.
         without: [R, D] after the history without each of its latest items; only where reasons are asked for.
         actions: [P, M] classes of what was done with the history's items; only where ranked by action.
+        near: UIDs [C] that may be among the best, in place of scores where there is a shortlist.
     """
 
     request: Request
@@ -47,6 +49,7 @@ class Asked:
     scores: Tensor | None = None
     without: Tensor | None = None
     actions: np.ndarray | None = None
+    near: Tensor | None = None
 
 
 class Recommender:
@@ -63,6 +66,7 @@ class Recommender:
         self._scorer = Scorer(self.model, bundle.think_scale, torch.float64)
         used = bundle.likeness_scale > 0
         self._likeness = likeness_of(bundle.catalogue, self.model.config.history) if used else None
+        self._shortlist = self._make_shortlist()
         self._explainer = Explainer(bundle, self._reader.chunks[:, -1])
 
     @classmethod
@@ -128,11 +132,25 @@ class Recommender:
         without = dict(
             zip(explained, self._reader.without([asked[at].history for at in explained]), strict=True)
         )
-        scores = self._scorer.scores(states, [self._depth(asked[at].request) for at in known])
-        found = list(asked)
-        for at, state, row in zip(known, states, scores, strict=True):
-            found[at] = replace(asked[at], state=state[None], scores=row, without=without.get(at))
+        found, ranked = list(asked), self._scored([asked[at] for at in known], states)
+        for at, state, one in zip(known, states, ranked, strict=True):
+            found[at] = replace(one, state=state[None], without=without.get(at))
         return found
+
+    def _scored(self, asked: list[Asked], states: Tensor) -> list[Asked]:
+        """What ranks the items after states [B, D]: a score of each, or the few that may be the best."""
+        if self._shortlist:
+            latest = self.model.config.history
+            near = self._shortlist.of(states, [one.history for one in asked], latest)
+            return [replace(one, near=uids) for one, uids in zip(asked, near, strict=True)]
+        scores = self._scorer.scores(states, [self._depth(one.request) for one in asked])
+        return [replace(one, scores=row) for one, row in zip(asked, scores, strict=True)]
+
+    def _make_shortlist(self) -> Shortlist | None:
+        if not self.bundle.shortlist:
+            return None
+        texts = None if self._likeness is None else self._likeness.texts
+        return Shortlist(self._scorer.rows, self._scorer.bias, texts, self.bundle.shortlist)
 
     def _answer(self, asked: Asked) -> dict[str, Any]:
         request = asked.request
@@ -163,8 +181,8 @@ class Recommender:
 
     def _ranked(self, asked: Asked) -> list[dict[str, Any]]:
         request, history = asked.request, asked.history
-        state, scores = cast(Tensor, asked.state), cast(Tensor, asked.scores)
-        chosen, liked = self._best(asked, scores)
+        state = cast(Tensor, asked.state)
+        chosen, liked = self._best(asked)
         items = [
             {**self._item(uid, score), **({"liked": round(liked[uid], DECIMALS)} if liked else {})}
             for score, uid in chosen
@@ -176,16 +194,16 @@ class Recommender:
         reasons = self._explainer.explain(state, asked.without, history, uids, score)
         return [{**item, **reason} for item, reason in zip(items, reasons, strict=True)]
 
-    def _best(self, asked: Asked, scores: Tensor) -> tuple[list[tuple[float, int]], dict[int, float]]:
-        """Rounded scores and UIDs of the k best, from scores [N + 1] without likeness; P(liked) if asked."""
+    def _best(self, asked: Asked) -> tuple[list[tuple[float, int]], dict[int, float]]:
+        """Rounded scores and UIDs of the k best; P(liked) by UID where ranked by action."""
         request, history = asked.request, asked.history
-        scores[torch.from_numpy(self._masked(request, history))] = -torch.inf
+        masked = torch.from_numpy(self._masked(request, history))
         liked: dict[int, float] = {}
         if asked.actions is None:
-            values, uids = self._top(scores, history, request.k + MARGIN)
+            values, uids = self._top(asked, masked, request.k + MARGIN)
         else:
             ranker = cast(Reranker, self.bundle.ranker)
-            values, uids = self._top(scores, history, ranker.candidates)
+            values, uids = self._top(asked, masked, ranker.candidates)
             values, liked = ranker.reordered(values, uids, history, asked.actions)
         found = [
             (round(score, DECIMALS), uid) for score, uid in zip(values.tolist(), uids.tolist(), strict=True)
@@ -193,15 +211,30 @@ class Recommender:
         found = sorted((pair for pair in found if pair[0] > -np.inf), key=lambda pair: (-pair[0], pair[1]))
         return found[: request.k], liked
 
-    def _top(self, scores: Tensor, history: np.ndarray, k: int) -> tuple[Tensor, Tensor]:
-        """The best of scores [N + 1] and the weighted likeness: values and UIDs."""
-        likeness, scale = self._likeness, self.bundle.likeness_scale
+    def _top(self, asked: Asked, masked: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The best of what is not masked [N + 1]: values, the weighted likeness within, and UIDs."""
+        if asked.near is not None:
+            near = asked.near[~masked[asked.near]]
+            if asked.request.candidates is None and len(near) >= k:
+                return self._top_of(asked, near, k)
+        history, likeness, scale = asked.history, self._likeness, self.bundle.likeness_scale
+        scores = asked.scores
+        if scores is None:  # the shortlist has too few, or candidates are given
+            scores = self._scorer.scores(cast(Tensor, asked.state), self._depth(asked.request))[0]
+        scores[masked] = -torch.inf
         if likeness is None:
             best = scores.topk(min(k, len(scores)))
             return best.values, best.indices
         return top_of_sum(
             scores, lambda uids: scale * likeness.some([history], uids)[0], scale * (1 + SLACK), k
         )
+
+    def _top_of(self, asked: Asked, uids: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The best of a shortlist [C]: scores are log-probabilities within it."""
+        depth = self._depth(asked.request)
+        scores = self._some(cast(Tensor, asked.state), [asked.history], uids, depth)[0].double()
+        best = (scores - scores.logsumexp(dim=0)).topk(min(k, len(uids)))
+        return best.values, uids[best.indices]
 
     def _popular(self, request: Request) -> list[dict[str, Any]]:
         masked = self._masked(request, np.zeros(0, dtype=np.int64))
