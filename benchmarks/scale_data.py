@@ -20,6 +20,7 @@ from ingestion.config import DatasetConfig, InteractionSource, ItemSource
 
 KINDS, DIM = 256, 384
 SKEW, FLOOR, SPREAD = 0.7, 5, 0.9
+FASHION = 0.01  # share of the items that come into fashion over all the time
 OF_KIND = 0.5  # share of a user's items that are of the user's kind
 START, SECONDS = 1_600_000_000, 3 * 365 * 86_400
 BLOCK = 65_536
@@ -85,17 +86,15 @@ def interactions(scale: Scale, rng: np.random.Generator) -> pa.Table:
 
 
 def drawn(scale: Scale, users: np.ndarray, times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """An item for each interaction: by popularity, half of them of the user's kind, shifted with time."""
+    """An item for each interaction: by popularity, which moves on, half of them of the user's kind."""
     chance = np.arange(1, scale.items + 1) ** -SKEW
     ranks = np.searchsorted(np.cumsum(chance / chance.sum()), rng.random(len(users))).clip(
         max=scale.items - 1
     )
-    drift = (times / SECONDS * 0.1 * scale.items).astype(np.int64)  # a tenth comes anew over all the time
-    items = (ranks * 7919 + drift) % scale.items if scale.items % 7919 else (ranks + drift) % scale.items
-    kind = users % KINDS
-    liked = rng.random(len(users)) < OF_KIND
-    alike = (items // KINDS) * KINDS + kind
-    return np.where(liked & (alike < scale.items), alike, items)
+    alike = ranks // KINDS * KINDS + users % KINDS  # about as popular, and of the user's kind
+    liked = (rng.random(len(users)) < OF_KIND) & (alike < scale.items)
+    moved = (times / SECONDS * FASHION * scale.items / KINDS).astype(np.int64) * KINDS
+    return (np.where(liked, alike, ranks) + moved) % scale.items
 
 
 def vectors(scale: Scale, path: Path, rng: np.random.Generator) -> None:

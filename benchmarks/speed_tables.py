@@ -18,7 +18,11 @@ from benchmarks import (
     rank_by,
     ranking_speed,
     rollover_tables,
+    sampled,
+    scale,
+    serving_costs,
     serving_speed,
+    shortlist,
     training_speed,
 )
 from benchmarks.sheets import Sheet
@@ -28,6 +32,11 @@ NOTES = Path("benchmarks/notes")
 SECTIONS: dict[str, tuple[str, str, Callable[[dict[str, Any]], list[Sheet]]]] = {
     "inference-toys": ("Inference", "python -m benchmarks.inference --data-dir PATH", inference.sheets),
     "serving": ("Serving", "python -m benchmarks.serving_speed --data PATH", serving_speed.sheets),
+    "serving_costs": (
+        "What an answer costs",
+        "python -m benchmarks.serving_costs --data PATH",
+        serving_costs.sheets,
+    ),
     "rollover": ("Rollovers under load", "python -m benchmarks.rollover", rollover_tables.sheets),
     "training": ("Training", "python -m benchmarks.training_speed --data-dir PATH", training_speed.sheets),
     "mfu": ("Training on a GPU", "python -m benchmarks.training_speed --fill --data-dir PATH", mfu.sheets),
@@ -37,6 +46,9 @@ SECTIONS: dict[str, tuple[str, str, Callable[[dict[str, Any]], list[Sheet]]]] = 
     "churn": ("Churn of codebooks", "python -m benchmarks.churn --data PATH ...", churn.sheets),
     "cold_items": ("Cold items", "python -m benchmarks.cold_items --data PATH", cold_items.sheets),
     "lineage": ("What a release hands on", "python -m benchmarks.lineage --data PATH", lineage.sheets),
+    "scale": ("Scale", "python -m benchmarks.scale", scale.sheets),
+    "sampled": ("Training on a sample", "python -m benchmarks.sampled --data PATH", sampled.sheets),
+    "shortlist": ("Answers from a shortlist", "python -m benchmarks.shortlist --data PATH", shortlist.sheets),
     "growth": ("Growth", "python -m benchmarks.growth", growth.sheets),
 }
 

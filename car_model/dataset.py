@@ -69,15 +69,12 @@ def histories(interactions: pd.DataFrame, uids: dict[str, int]) -> Histories:
         raise KeyError(
             f"item {frame['item_id'][uid.isna()].iloc[0]!r} has interactions but is not in the catalogue."
         )
-    frame = pd.DataFrame({"user": frame["user_id"], "uid": uid.astype("int64"), "split": frame["split"]})
-    users = frame["user"].drop_duplicates().tolist()
-    held = {split: frame[frame["split"] == split].set_index("user")["uid"] for split in ("valid", "test")}
-    kept = frame[frame["split"] == "train"].groupby("user", sort=False)["uid"]
-    train = {user: group.to_numpy() for user, group in kept}
-    nothing = np.zeros(0, dtype=np.int64)
-    return Histories(
-        users=users,
-        train=[train.get(user, nothing) for user in users],
-        valid=held["valid"].reindex(users, fill_value=PAD).to_numpy(),
-        test=held["test"].reindex(users, fill_value=PAD).to_numpy(),
-    )
+    codes, users = pd.factorize(frame["user_id"])  # ascending: a user's rows follow each other
+    every, split = uid.to_numpy(dtype=np.int64), frame["split"].to_numpy()
+    train = split == "train"
+    ends = np.bincount(codes[train], minlength=len(users)).cumsum()[:-1]
+    held = {}
+    for part in ("valid", "test"):
+        held[part] = np.full(len(users), PAD, dtype=np.int64)
+        held[part][codes[split == part]] = every[split == part]
+    return Histories(users.tolist(), np.split(every[train], ends), held["valid"], held["test"])
