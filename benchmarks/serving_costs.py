@@ -97,10 +97,10 @@ def parts(recommender: Recommender, bodies: list[bytes], rounds: int) -> dict[st
             with wrapped(owners, taken):
                 start = time.perf_counter()
                 respond(recommender, body)
-                spent["all"].append(time.perf_counter() - start)
-            for name, seconds in taken.items():
-                spent[name].append(seconds)
-    return {name: 1000 * median(seconds) for name, seconds in spent.items()}
+                whole = time.perf_counter() - start
+            for name, took in {**taken, "the rest": whole - sum(taken.values()), "all": whole}.items():
+                spent[name].append(took)
+    return {name: 1000 * median(took) for name, took in spent.items()}
 
 
 @contextmanager
@@ -224,9 +224,8 @@ def seconds(work: Callable[[], Any]) -> float:
 def sheets(found: dict[str, Any]) -> list[Sheet]:
     """Parts, parsing, thinking and weights."""
     told, name = found["parts"], f"{found['data']}, {found['items']:,} items"
-    rows = [[part, f"{told[part]:.2f}", f"{told[part] / told['all']:.0%}"] for part in PARTS]
-    rest = told["all"] - sum(told[part] for part in PARTS)
-    rows += [["the rest", f"{rest:.2f}", f"{rest / told['all']:.0%}"], ["all", f"{told['all']:.2f}", "100%"]]
+    lines = [*PARTS, "the rest", "all"]
+    rows = [[part, f"{told[part]:.2f}", f"{told[part] / told['all']:.0%}"] for part in lines]
     read = found["parsing"]
     ways = [[way, f"{read[way]:.0f}", f"{read[way] / 1000 / told['all']:.1%}"] for way in read]
     ratio = found["thinking"]["ratio"]
@@ -236,7 +235,11 @@ def sheets(found: dict[str, Any]) -> list[Sheet]:
         for way, one in found["weights"].items()
     ]
     return [
-        Sheet(f"Where the milliseconds of an answer with reasons go: {name}", ["part", "ms", "share"], rows),
+        Sheet(
+            f"Where the milliseconds of an answer with reasons go: {name}",
+            ["part", "ms (median)", "of all"],
+            rows,
+        ),
         Sheet("Reading a body", ["way", "microseconds", "of an answer with reasons"], ways),
         Sheet(f"Thinking 4 against 0, weight {THINK_SCALE}, no reasons", ["time", "range"], depth),
         Sheet("Weights of the act head", ["held in", "MiB", "time to score", "NDCG@10, act alone"], kinds),
