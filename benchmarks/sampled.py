@@ -2,8 +2,8 @@
 
     python -m benchmarks.sampled --data PATH/amazon2014/Beauty
 
-One recipe, one seed, a short budget; all items, then samples of them. Seconds are of the whole training,
-validation included. Written to benchmarks/results/speed/sampled.json.
+One recipe, one seed, a short budget; all items, then samples of them. What is saved shows on large catalogues
+(`benchmarks.scale`). Written to benchmarks/results/speed/sampled.json.
 """
 
 from __future__ import annotations
@@ -57,19 +57,18 @@ def main(
 
 
 def sheets(found: dict[str, Any]) -> list[Sheet]:
-    """Quality and time against the full softmax's."""
+    """Quality against the full softmax's."""
     full = found["runs"][0]
     rows = [
         [
             f"{one['negatives']:,}" if one["negatives"] else f"all {found['items']:,} items",
             f"{one['valid']:.4f}",
             "" if one is full else f"{one['valid'] / full['valid'] - 1:+.1%}",
-            "" if one is full else f"{one['seconds'] / full['seconds']:.2f} x",
         ]
         for one in found["runs"]
     ]
     title = f"{found['data']}, {found['epochs']} epochs, one seed: negatives a step"
-    return [Sheet(title, ["softmax over", "best validation NDCG@10", "against all", "time"], rows)]
+    return [Sheet(title, ["softmax over", "best validation NDCG@10", "against all"], rows)]
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 NEIGHBOURS = 50  # of each of the latest items' texts
-PROBED = 0.03  # share of the cells that are looked at
+PROBED = 0.1  # share of the cells that are looked at
 ROWS_A_CELL = 256  # that cells are fit on
 ROUNDS, SEED = 10, 0
 
@@ -45,6 +45,7 @@ class Index:
         index = faiss.IndexIVFFlat(flat, vectors.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
         index.own_fields, _ = True, flat.this.disown()
         index.cp.niter, index.cp.seed, index.cp.max_points_per_centroid = ROUNDS, SEED, ROWS_A_CELL
+        index.cp.min_points_per_centroid = 1  # small catalogues are no reason to warn
         index.nprobe = max(1, round(PROBED * cells))
         before = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(1)  # sums over threads come in any order
@@ -77,6 +78,11 @@ class Shortlist:
         self._act = Index.over(np.ascontiguousarray(act), uids)
         self._texts = texts
         self._near = None if texts is None else Index.over(np.ascontiguousarray(texts[1:].float()), uids)
+
+    @property
+    def indices(self) -> list[Index]:
+        """Of the act head's rows, and of the texts where they count."""
+        return [one for one in (self._act, self._near) if one is not None]
 
     def of(self, states: Tensor, histories: Sequence[np.ndarray], latest: int) -> list[Tensor]:
         """UIDs [C] that may be among the best after each of B histories; ascending, none twice.

@@ -62,7 +62,9 @@ def test_texts_bring_in_what_the_act_head_would_not() -> None:
 def test_a_shortlist_of_everything_ranks_as_all_scores_do(bundle: Bundle) -> None:
     exact = Recommender(bundle)
     short = Recommender(replace(bundle, shortlist=10**6))
-    short._shortlist._act.index.nprobe = 10**6  # type: ignore[union-attr] - look into every cell
+    assert short._shortlist
+    for one in short._shortlist.indices:
+        one.index.nprobe = one.index.nlist  # look into every cell
     for request in (HISTORY, {**HISTORY, "exclude": ["i2"]}, {**HISTORY, "thinking": 1}):
         one, two = exact.answer(request), short.answer(request)
         assert ids(one) == ids(two)
