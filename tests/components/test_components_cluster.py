@@ -22,6 +22,7 @@ FOLDER = Path(__file__).parent.parent.parent / "cluster"
 EXAMPLE, WITH_JOB = FOLDER / "cluster.yaml", FOLDER / "train-job.yaml"
 KEEPS = {"ingest", "tokenize", "train", "train-baseline", "train-ranker"}
 TRAINS = {"train", "train-baseline", "train-ranker"}
+SHARDED = {"choose-encoder", "embed", "merge"}  # only in a pipeline of shards
 Tree = dict[str, Any]
 
 
@@ -51,7 +52,16 @@ def test_it_is_a_sound_pipeline_with_settings_for_every_step(
 ) -> None:
     assert len(ir) == 2
     assert problems(parse(ir[0])) == []
-    assert settings.keys() == tasks_of(parse(ir[0])).keys() == PLACEMENTS.keys()
+    assert settings.keys() == tasks_of(parse(ir[0])).keys() == PLACEMENTS.keys() - SHARDED
+
+
+def test_the_steps_of_a_shard_have_settings_too(tmp_path: Path) -> None:
+    options = Options("registry.example/car@sha256:1", gpus=1, cluster=load_cluster(EXAMPLE), shards=2)
+    pipeline, platform = compiled(tmp_path, options)
+    found = settings_of(parse_platform(platform))
+    assert found.keys() == PLACEMENTS.keys()
+    assert steps_where(found, "pvc_mount") == KEEPS | {"embed"}
+    assert all(one.active_deadline_seconds > 0 for one in found.values())
 
 
 def test_settings_that_kfp_does_not_know_are_refused(ir: list[Tree]) -> None:
