@@ -107,9 +107,10 @@ def parts(recommender: Recommender, bodies: list[bytes], rounds: int) -> dict[st
 def wrapped(owners: dict[str, Any], taken: dict[str, float]) -> Iterator[None]:
     """Time the functions of PARTS while this lasts."""
     patches = []
+    busy: list[str] = []  # parts under way, the outermost first
     for part, (owner, name) in PARTS.items():
         target = owner or owners[name]
-        patches.append(patch.object(target, name, timing(getattr(target, name), part, taken)))
+        patches.append(patch.object(target, name, timing(getattr(target, name), part, taken, busy)))
     for one in patches:
         one.start()
     try:
@@ -119,15 +120,20 @@ def wrapped(owners: dict[str, Any], taken: dict[str, float]) -> Iterator[None]:
             one.stop()
 
 
-def timing(work: Callable[..., Any], part: str, taken: dict[str, float]) -> Callable[..., Any]:
-    """The same function, its seconds added up."""
+def timing(
+    work: Callable[..., Any], part: str, taken: dict[str, float], busy: list[str]
+) -> Callable[..., Any]:
+    """The same function, its seconds added up; within another part they are that part's."""
 
     def timed(*given: Any, **named: Any) -> Any:
+        busy.append(part)
         start = time.perf_counter()
         try:
             return work(*given, **named)
         finally:
-            taken[part] += time.perf_counter() - start
+            busy.pop()
+            if not busy:
+                taken[part] += time.perf_counter() - start
 
     return timed
 

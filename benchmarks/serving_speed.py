@@ -4,9 +4,10 @@
 
 The release is made of the data set, trained for two epochs (what the weights are changes no time) with texts
 in the act slot and in the score; it is kept under .cache/serving. Requests are real histories, k 10. The
-limit is this process calling `serving.answering.respond` in one thread. The servers run one model process
-with one thread and get their requests over loopback from clients in another process. Every round measures
-every case once, in an order drawn anew, and ratios are taken within a round.
+limit is this process calling `serving.answering.respond_all` in one thread, one request after the other; what
+as many clients as a server's would see of it is that many bodies at a time. The servers run one model
+process with one thread and get their requests over loopback from clients in another process. Every round
+measures every case once, in an order drawn anew, and ratios are taken within a round.
 
 Written to benchmarks/results/speed/serving.json.
 """
@@ -40,7 +41,7 @@ from benchmarks.machine import machine
 from benchmarks.serving_release import Release, made
 from benchmarks.sheets import Sheet
 from car_model.recommend import Recommender
-from serving.answering import respond
+from serving.answering import respond_all
 from serving.archive import build_archive
 from serving.openapi import PATH
 from serving.server import TorchServe
@@ -114,21 +115,23 @@ def all_cases(
     cases: dict[Case, Measure] = {}
     for asked, changes in ASKED.items():
         bodies = [json.dumps({"history": one, "k": 10, **changes}).encode() for one in release.histories]
-        cases[Case(LIMIT, asked, 1)] = partial(alone, recommender, bodies, seconds)
+        for clients in CLIENTS:
+            cases[Case(LIMIT, asked, clients)] = partial(alone, recommender, bodies, clients, seconds)
         for name, target in servers.items():
             for clients in CLIENTS:
                 cases[Case(name, asked, clients)] = partial(ask, target, bodies, clients)
     return cases
 
 
-def alone(recommender: Recommender, bodies: list[bytes], seconds: float) -> Measured:
-    """The Recommender without a server."""
+def alone(recommender: Recommender, bodies: list[bytes], clients: int, seconds: float) -> Measured:
+    """The Recommender without a server; what several clients ask is answered together."""
     taken: list[float] = []
     started = time.monotonic()
     while time.monotonic() - started < seconds:
+        waiting = [bodies[(len(taken) + at) % len(bodies)] for at in range(clients)]
         before = time.monotonic()
-        respond(recommender, bodies[len(taken) % len(bodies)])
-        taken.append(1000 * (time.monotonic() - before))
+        respond_all(recommender, waiting)
+        taken += [1000 * (time.monotonic() - before)] * clients
     return Measured.of(taken, time.monotonic() - started)
 
 
@@ -145,15 +148,17 @@ def in_turn(cases: dict[Case, Measure], rounds: int) -> dict[Case, list[Measured
 
 
 def summary(case: Case, runs: dict[Case, list[Measured]]) -> dict[str, Any]:
-    """Medians over the rounds; ratios to the limit of the same round."""
+    """Medians over the rounds; ratios to the limit of the same round, with one client and with as many."""
     mine, limit = runs[case], runs[Case(LIMIT, case.asked, 1)]
     pairs = list(zip(mine, limit, strict=True))
+    loaded = list(zip(mine, runs[Case(LIMIT, case.asked, case.clients)], strict=True))
     return {
         "per_second": round(median(one.per_second for one in mine), 1),
         "p50_ms": round(median(one.p50 for one in mine), 2),
         "p99_ms": round(median(one.p99 for one in mine), 2),
         "throughput_of_limit": round(median(one.per_second / best.per_second for one, best in pairs), 3),
         "p99_of_limit_p50": round(median(one.p99 / best.p50 for one, best in pairs), 2),
+        "p99_of_loaded_p50": round(median(one.p99 / best.p50 for one, best in loaded), 2),
         "failed": sum(one.failed for one in mine),
     }
 
@@ -210,6 +215,7 @@ def sheets(found: dict[str, Any]) -> list[Sheet]:
         "p50 ms",
         "p99 ms",
         "p99 / limit's p50",
+        "at as many clients",
         "failed",
     )
     tables = []
@@ -223,6 +229,7 @@ def sheets(found: dict[str, Any]) -> list[Sheet]:
                 f"{one['p50_ms']:.1f}",
                 f"{one['p99_ms']:.1f}",
                 f"{one['p99_of_limit_p50']:.1f}",
+                f"{one['p99_of_loaded_p50']:.1f}",
                 str(one["failed"]),
             )
             for one in found["cases"]

@@ -128,17 +128,19 @@ def workers(server: TorchServe) -> set[int]:
 
 @pytest.mark.timeout(600)
 def test_five_thousand_hostile_bodies_meet_no_5xx_and_kill_no_worker(
-    server: TorchServe, torchserve: Shell, recommender: Recommender, first: Release
+    server: TorchServe, torchserve: Shell, asgi: Shell, recommender: Recommender, first: Release
 ) -> None:
     """Over HTTP, in full batches: every reply is the byte-exact one of the recommender in this process."""
     before, sent = workers(server), list(bodies(HOSTILE, seed=1))
-    replies = in_parallel(torchserve.send, sent)
-    statuses = Counter(status for status, _, _ in replies)
+    expected = [(*respond(recommender, body), "application/json") for body in sent]
+    statuses = Counter(status for status, _, _ in expected)
     assert set(statuses) == {200, 400}
     assert min(statuses.values()) > HOSTILE // 10
     assert WorkerConfig().batch_size < CLIENTS
-    for body, (status, answer, kind) in zip(sent, replies, strict=True):
-        assert (status, answer, kind) == (*respond(recommender, body), "application/json"), body[:200]
+    for shell in (torchserve, asgi):
+        for body, reply, wanted in zip(sent, in_parallel(shell.send, sent), expected, strict=True):
+            assert reply == wanted, (shell.url, body[:200])
+    for body, (status, answer, _) in zip(sent, expected, strict=True):
         assert conforms(status, json.loads(answer)), (body[:200], answer[:300])
     assert workers(server) == before
     assert replay(server.client, Golden.read(first.golden), first.digest, samples=0).passed
