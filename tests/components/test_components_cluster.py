@@ -57,7 +57,7 @@ def test_it_is_a_sound_pipeline_with_settings_for_every_step(
 
 def test_the_steps_of_a_shard_have_settings_too(tmp_path: Path) -> None:
     options = Options("registry.example/car@sha256:1", gpus=1, cluster=load_cluster(EXAMPLE), shards=2)
-    pipeline, platform = compiled(tmp_path, options)
+    _, platform = compiled(tmp_path, options)
     found = settings_of(parse_platform(platform))
     assert found.keys() == PLACEMENTS.keys()
     assert steps_where(found, "pvc_mount") == KEEPS | {"embed"}
