@@ -211,12 +211,13 @@ class CAR(nn.Module):
         """UID cross-entropy of targets [N] after states [N, D]; in training perhaps over a sample."""
         if self.negatives is None or not self.training:
             return linear_cross_entropy(states, *self.act_weights(shown), wanted)
-        drawn = self.negatives.draw().to(wanted.device)
-        both, count = torch.cat([wanted, drawn]), len(wanted)  # [N + S]
-        rows = self.embed(both, shown)[:, -1] if self.config.tied else self.act_head.weight[both]
+        count, where = len(wanted), wanted.device
+        uids = torch.cat([wanted, self.negatives.draw().to(where)])  # [N + S]
+        rows = self.embed(uids, shown)[:, -1] if self.config.tied else self.act_head.weight[uids]
         own = (states * rows[:count]).sum(dim=1) + self.act_bias[wanted]
-        others = states @ rows[count:].T + self.act_bias[drawn]
-        return sampled_cross_entropy(own, others, wanted, drawn, self.negatives.log_q.to(wanted.device))
+        chosen = self.negatives.choose(count).to(where)  # [C]
+        others = states @ rows[chosen].T + self.act_bias[uids[chosen]]
+        return sampled_cross_entropy(own, others, wanted, uids[chosen], self.negatives.log_q(count).to(where))
 
     def _shown(self) -> Tensor | None:
         """Which items have their UID row in this step [I + 1, 1]; None: all, as ever outside training."""
