@@ -22,8 +22,8 @@ class Recipe(BaseModel):
     """One training recipe. CAR and the baseline share sizes and budget, so that both are tuned alike.
 
     `baseline` holds what tuning changed for SASRec alone, by the same names. `negatives` is how
-    many items a training step of CAR draws in place of the whole catalogue, `shortlist` how many items an
-    index is asked for when serving a large catalogue; 0 scores all.
+    many items a training step of CAR draws, beside as many of its targets, in place of the whole catalogue;
+    `shortlist` how many items an index is asked for when serving a large catalogue; 0 scores all.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
