@@ -49,7 +49,7 @@ COPY --from=build /opt/car /opt/car
 COPY --from=build --chown=10001 /opt/encoders /opt/encoders
 COPY --from=build /opt/project /opt/project
 # Login shells, which training containers start with, begin with a PATH of their own.
-RUN echo 'export PATH="/opt/car/bin:${PATH}"' > /etc/profile.d/car.sh
+RUN echo "export PATH=/opt/car/bin:\${PATH}" > /etc/profile.d/car.sh
 ENV PATH=/opt/car/bin:${PATH} PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HF_HUB_CACHE=/opt/encoders
 # What is in it: the commit, and the digest of the rooms' code, which a run in containers compares with its own.
 ARG COMMIT=unknown
