@@ -81,7 +81,7 @@ def ours(vectors: np.ndarray, seed: int, axes: int) -> tuple[Encode, Decode]:
 
     def decode(sids: np.ndarray) -> np.ndarray:
         picked = sum(book.centroids[level][sids[:, level]] for level in range(LEVELS))
-        return picked @ book.axes + book.mean
+        return picked @ book.axes[: picked.shape[1]] + book.mean  # the rest are for likeness
 
     return book.encode, decode
 
