@@ -40,7 +40,7 @@ class Index:
     def over(cls, vectors: np.ndarray, uids: np.ndarray) -> Index:
         """An index of vectors [N, D] float32, the rows of UIDs [N]."""
         faiss = _faiss()
-        cells = max(1, round(4 * len(vectors) ** 0.5))
+        cells = min(len(vectors), round(4 * len(vectors) ** 0.5))
         flat = faiss.IndexFlatIP(vectors.shape[1])
         index = faiss.IndexIVFFlat(flat, vectors.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
         index.own_fields, _ = True, flat.this.disown()

@@ -48,6 +48,15 @@ def test_an_index_is_the_same_every_time() -> None:
     assert np.array_equal(one, two)
 
 
+@pytest.mark.parametrize("rows", [1, 5, 17])
+def test_a_few_items_have_an_index_too(rows: int) -> None:
+    table = vectors(rows)
+    found = Index.over(table, np.arange(1, rows + 1)).found(table, rows + 3)
+    assert found.shape == (rows, rows + 3)
+    assert set(found.ravel().tolist()) <= set(range(rows + 1))
+    assert found.any(axis=1).all()
+
+
 def test_texts_bring_in_what_the_act_head_would_not() -> None:
     rows, texts = torch.zeros(501, 4, dtype=torch.float64), torch.randn(501, 8)
     rows[1:251, 0] = 1.0  # the act head likes the first half
