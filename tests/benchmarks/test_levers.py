@@ -22,7 +22,7 @@ def test_smoothed_targets_give_the_loss_that_torch_gives(sids: torch.Tensor) -> 
     model = Smoothed(CONFIG, sids).train()
     uids = torch.randint(1, 31, (4, 7))
     found = model.loss(uids[:, :-1], uids[:, 1:])["loss"]
-    logits = model.act_logits(model.hidden(uids[:, :-1]).flatten(0, 1))[:, 1:]
+    logits = model.act_logits(model.hidden(uids[:, :-1]).flatten(0, 1))[:, 1:].detach()
     wanted = uids[:, 1:].flatten() - 1
     assert float(found.detach()) == pytest.approx(
         float(F.cross_entropy(logits, wanted, label_smoothing=SMOOTHING)), abs=1e-5
