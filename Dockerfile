@@ -12,9 +12,12 @@ ENV UV_LINK_MODE=copy UV_NO_CACHE=1 UV_NO_PROGRESS=1 UV_COMPILE_BYTECODE=1 PYC_I
 RUN python -m pip install --no-cache-dir --disable-pip-version-check "uv==${UV_VERSION}" \
     && uv venv "${VIRTUAL_ENV}"
 # Wheels that no index has may lie in build/image/wheels; a torch among them is taken instead of PyTorch's own.
-COPY requirements/run.lock build/image/wheel[s] /wheels/
+COPY requirements/run.lock requirements/shortlist.lock requirements/spark.lock build/image/wheel[s] /wheels/
+# What not everybody needs: shortlist (faiss), spark, or both.
+ARG EXTRAS=
 RUN if [ "${TORCH}" != cpu ] || [ -z "$(find /wheels -name 'torch-*.whl')" ]; then export UV_TORCH_BACKEND="${TORCH}"; fi \
-    && uv pip install --find-links /wheels --requirements /wheels/run.lock
+    && for part in run ${EXTRAS}; do echo "-r ${part}.lock"; done > /wheels/all.txt \
+    && uv pip install --find-links /wheels --requirements /wheels/all.txt
 # What no step uses: tests, headers, static libraries, torch's own test programs, Arrow's remote procedure calls and
 # its client of another cloud; and byte code of what steps rarely import (it is made again in memory where one does).
 # And where the project's own code will lie.
@@ -32,7 +35,7 @@ RUN mkdir -p "${HF_HUB_CACHE}" \
     && if [ -n "${ENCODER}" ]; then "${VIRTUAL_ENV}/bin/hf" download "${ENCODER}" --revision "${ENCODER_REVISION}"; fi
 WORKDIR /build
 COPY pyproject.toml README.md pipeline.py ./
-COPY requirements/run.in requirements/run.in
+COPY requirements/run.in requirements/shortlist.in requirements/spark.in requirements/
 COPY car_model car_model
 COPY components components
 COPY ingestion ingestion

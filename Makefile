@@ -9,10 +9,12 @@ DATA ?= movielens
 DATA_DIR ?=
 RUN ?=
 
-# The image: its name, what it is built on, which torch (cpu, cu126, ...), an encoder of a model hub to bake in.
+# The image: its name, what it is built on, which torch (cpu, cu126, ...), extras of the project (spark shortlist), an
+# encoder of a model hub to bake in.
 IMAGE ?= car-on-kubeflow:0.1.0
 BASE ?= python:3.11-slim-bookworm
 TORCH ?= cpu
+EXTRAS ?=
 ENCODER ?=
 ENCODER_REVISION ?= main
 BUILD ?= --network host
@@ -55,11 +57,11 @@ stop: $(STAMP) ## stop the server that make run started
 compile: $(STAMP) ## the pipeline as IR YAML, for Kubeflow
 	@$(BIN)/python pipeline.py compile --output build/pipeline.yaml
 
-image: ## the image of all steps (IMAGE=, BASE=, TORCH=, ENCODER=), for Docker
+image: ## the image of all steps (IMAGE=, BASE=, TORCH=, EXTRAS=, ENCODER=), for Docker
 	@rm -rf build/image && mkdir -p build/image/wheels
 	@test ! -d "$(PIP_FIND_LINKS)" || cp "$(PIP_FIND_LINKS)"/*.whl build/image/wheels
 	docker build $(BUILD) --tag $(IMAGE) --build-arg BASE=$(BASE) --build-arg TORCH=$(TORCH) \
-		--build-arg ENCODER=$(ENCODER) --build-arg ENCODER_REVISION=$(ENCODER_REVISION) \
+		--build-arg EXTRAS="$(EXTRAS)" --build-arg ENCODER=$(ENCODER) --build-arg ENCODER_REVISION=$(ENCODER_REVISION) \
 		--build-arg COMMIT=$$(git describe --always --abbrev=40 --dirty --exclude='*' || echo unknown) \
 		--build-arg CODE=$$($(PYTHON) -m components.code) .
 

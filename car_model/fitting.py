@@ -26,6 +26,7 @@ from car_model.recipe import Recipe
 from car_model.sampled_softmax import Negatives
 from car_model.scoring import Scorer
 from car_model.sequences import Histories, pad
+from car_model.shortlist import require_faiss
 from car_model.training import scored, train
 from car_model.warm_start import codes_aligned, warm_start
 
@@ -54,7 +55,10 @@ def fit_car(
 
     Raises:
         WarmStartError: the parent's model has other sizes than the recipe.
+        ShortlistError: the recipe asks for a shortlist, and faiss is not installed.
     """
+    if recipe.shortlist:
+        require_faiss()  # hours of training must not end at an evaluation that lacks it
     codebook, labels = Codebook.load(codebook_folder), CodeLabels.load(codebook_folder)
     data = dataset.histories(catalogue.uids)
     torch.manual_seed(recipe.seed)

@@ -3,7 +3,7 @@
 Two inverted files (faiss, inner product): one over the act head's rows, asked with the state after the
 history, and, where likeness of texts counts, one over the texts, asked with those of the latest items. What
 they find is scored exactly, so that only an item that neither finds is missed: recall is measured by
-`recall_at`. Faiss is optional (`pip install 'car-on-kubeflow[shortlist]'`); without a shortlist nothing of it
+`recall_at`. Faiss is optional (the extra `shortlist`); without a shortlist nothing of it
 is loaded. An index is built when a release is loaded, on one thread from fixed seeds, in seconds.
 
 Shape letters: B histories, N items, D width, A axes of texts.
@@ -39,7 +39,7 @@ class Index:
     @classmethod
     def over(cls, vectors: np.ndarray, uids: np.ndarray) -> Index:
         """An index of vectors [N, D] float32, the rows of UIDs [N]."""
-        faiss = _faiss()
+        faiss = require_faiss()
         cells = min(len(vectors), round(4 * len(vectors) ** 0.5))
         flat = faiss.IndexFlatIP(vectors.shape[1])
         index = faiss.IndexIVFFlat(flat, vectors.shape[1], cells, faiss.METRIC_INNER_PRODUCT)
@@ -108,12 +108,17 @@ def recall_at(k: int, exact: Sequence[Sequence[int]], found: Sequence[Sequence[i
     return float(np.mean(hits)) if hits else 1.0
 
 
-def _faiss() -> Any:
+def require_faiss() -> Any:
+    """The library.
+
+    Raises:
+        ShortlistError: it is not installed.
+    """
     try:
         import faiss  # noqa: PLC0415 - optional
     except ImportError as error:
         raise ShortlistError(
-            "this release ranks by a shortlist, which needs faiss: pip install 'car-on-kubeflow[shortlist]', "
-            "or train it without (--recipe '{\"shortlist\": 0}')."
+            "a release that ranks by a shortlist needs faiss: pip install '.[shortlist]' in a checkout, "
+            "make image EXTRAS=shortlist for containers, or train it without (--recipe '{\"shortlist\": 0}')."
         ) from error
     return faiss

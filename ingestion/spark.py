@@ -32,7 +32,7 @@ RUNTIME = {  # what makes Spark read as DuckDB does, in this session only
     "spark.sql.ansi.enabled": "true",
     "spark.sql.legacy.parquet.nanosAsLong": "true",
 }
-INSTALL = "pip install 'car-on-kubeflow[spark]'"
+INSTALL = "pip install '.[spark]' in a checkout, or make image EXTRAS=spark for containers"
 
 
 class SparkEngine:

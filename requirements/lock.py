@@ -1,4 +1,4 @@
-"""Resolve run.in and dev.in into lock files with hashes (`make lock`).
+"""Resolve the .in files into lock files with hashes (`make lock`).
 
 torch alone carries no hash and no build tag: which build of the one pinned version is installed (CPU, a CUDA
 one, a local wheel) is the machine's choice. What only its CUDA builds need is left out, and comes with them.
@@ -17,16 +17,19 @@ CUDA = re.compile(r"^(?:nvidia-|cuda-|triton==)\S* \\\n(?:    --hash=\S+(?: \\)?
 
 
 def lock(name: str, *constraints: str) -> None:
-    """Write requirements/<name>.lock from requirements/<name>.in."""
+    """Write requirements/<name>.lock from requirements/<name>.in; an extra's holds what it adds and needs."""
     target = HERE / f"{name}.lock"
     subprocess.run(
         [UV, "pip", "compile", *OPTIONS, *constraints, HERE / f"{name}.in", "-o", target], check=True
     )
     text, found = TORCH.subn(r"\1\n", target.read_text())
-    if found != 1:
-        sys.exit(f"{target} holds {found} pins of torch, expected one.")
+    if found != (name in ("run", "dev")):
+        sys.exit(f"{target} holds {found} pins of torch.")
     target.write_text(CUDA.sub("", text))
 
 
+EXTRAS = ("shortlist", "spark")
 lock("run")
-lock("dev", "-c", str(HERE / "run.lock"))
+for extra in EXTRAS:
+    lock(extra, "-c", str(HERE / "run.lock"))
+lock("dev", *(part for name in ("run", *EXTRAS) for part in ("-c", str(HERE / f"{name}.lock"))))

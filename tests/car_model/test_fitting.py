@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from car_model.metrics import per_user, ranks_of
 from car_model.recipe import parse_recipe
 from car_model.recommend import Recommender
 from car_model.sequences import Histories
+from car_model.shortlist import ShortlistError
 from tests.car_model.builders import tiny_dataset
 from tests.fixtures import ITEMS, tiny_histories, tiny_vectors
 
@@ -115,6 +117,17 @@ def test_fitting_twice_gives_the_same_bundle(parts: Bundle, dataset: Dataset, tm
         headers.append(made.save(tmp_path / run))
         torch.rand(3)  # what else ran in the process must not matter
     assert headers[0] == headers[1]
+
+
+def test_what_could_not_be_served_here_is_not_trained(
+    parts: Bundle, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)  # as where it is not installed
+    parts.save(tmp_path / "parts")
+    book, kept = tmp_path / "parts" / "codebook", tmp_path / "kept"
+    with pytest.raises(ShortlistError, match="needs faiss"):
+        fit_car(dataset, book, parts.catalogue, RECIPE.model_copy(update={"shortlist": 5}), checkpoint=kept)
+    assert not kept.exists()
 
 
 def test_a_warm_start_does_not_resume_what_was_trained_cold_or_from_another_parent(
