@@ -141,10 +141,17 @@ def _check(vectors: np.ndarray, config: CodebookConfig, codes: int) -> None:
         )
     distinct = _distinct(vectors, codes)
     if distinct < codes:
-        raise CodebookError(
-            f"the catalogue has {distinct} distinct texts, fewer than {codes} codes a level; "
-            "set codes lower, or 0 to follow the catalogue's size."
-        )
+        raise CodebookError(_too_few(distinct, codes, config.codes == 0))
+
+
+def _too_few(distinct: int, codes: int, by_size: bool) -> str:
+    if distinct == 1:
+        return "all texts of the catalogue are equal; check that text_columns name what tells items apart."
+    instead = "" if by_size else ", or to 0 to follow the catalogue's size"
+    return (
+        f"the catalogue has {distinct} distinct texts, fewer than {codes} codes a level; "
+        f"set codes (--codes) to {distinct} or lower{instead}."
+    )
 
 
 def _sample(vectors: np.ndarray, rows: int, seed: int) -> np.ndarray:

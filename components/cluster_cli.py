@@ -47,6 +47,8 @@ def for_clusters(build: Callable[[Options], GraphComponent], name: str, download
         """Compile the pipeline to IR YAML."""
         with told():
             options = Options(image, gpu, gpu_type, load_cluster(cluster), platform, shards)
+            if output.suffix != ".yaml":
+                raise typer.BadParameter(f"{output} must end with .yaml.", param_hint="--output")
             output.parent.mkdir(parents=True, exist_ok=True)
             compiler.Compiler().compile(build(options), str(output))
             typer.echo(f"Wrote {output}.")

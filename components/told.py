@@ -33,9 +33,12 @@ def told() -> Iterator[None]:
         _say(str(error))
         raise typer.Exit(1) from error
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno in NO_ROOM:
+            _say(no_room(error.filename or "what this command writes", error))
+        elif error.filename:
+            _say(f"{error.filename} cannot be used: {error.strerror}.")
+        else:
             raise
-        _say(no_room(error.filename or "what this command writes", error))
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         typer.echo("Stopped; run again to go on after the last finished step.", err=True)

@@ -31,8 +31,11 @@ def main(  # noqa: PLR0917 - options
     try:
         config = resolve(name, data_dir, cache_dir)
         report = ingest(with_engine(config, engine, master), output, cache_dir)
-    except IngestError as error:
-        typer.secho(str(error), err=True, fg="red")
+    except (IngestError, OSError) as error:
+        sentence = str(error)
+        if isinstance(error, OSError):
+            sentence = f"{error.filename or output} cannot be used: {error.strerror or error}."
+        typer.secho(sentence, err=True, fg="red")
         raise typer.Exit(1) from error
     Console().print(summary(report))
 

@@ -268,3 +268,15 @@ def test_the_command_tells_what_is_wrong_with_the_dataset(tmp_path: Path) -> Non
     ended = CliRunner().invoke(app, ["submit", *options])
     assert ended.exit_code == 1
     assert ended.output == f"{tmp_path}/dataset.json does not exist; docs/data.md says what goes into it.\n"
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ended = CliRunner().invoke(app, ["compile", "--output", str(tmp_path / "file" / "x.yaml")])
+    assert (ended.exit_code, ended.output) == (1, f"{tmp_path}/file cannot be used: File exists.\n")
+
+
+def test_the_compiled_pipeline_is_yaml_by_name(tmp_path: Path) -> None:
+    ended = CliRunner().invoke(app, ["compile", "--output", str(tmp_path / "pipeline.txt")])
+    assert ended.exit_code == 2 and "must end with .yaml" in ended.output
+    assert not list(tmp_path.iterdir())

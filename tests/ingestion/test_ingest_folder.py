@@ -7,8 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from ingest_data import INTERACTIONS, ITEMS, dataset, histories, rows_of
+from typer.testing import CliRunner
 
 from car_model.digests import tree_files
+from ingestion.__main__ import app
 from ingestion.errors import IngestError
 from ingestion.ingest import ingest
 from ingestion.report import IngestReport
@@ -196,3 +198,13 @@ def test_report_carries_what_later_steps_read(tmp_path: Path) -> None:
     assert report["config"]["user_core"] == 2
     assert report["first_time"] == "2024-01-01T00:00:00Z"
     assert len(report["dataset_digest"]) == len(report["source_digest"]) == 64
+
+
+@pytest.mark.parametrize("option", ["--output", "--cache-dir"])
+def test_the_command_names_a_place_that_cannot_be_used(tmp_path: Path, option: str) -> None:
+    (tmp_path / "file").touch()
+    given = {"--output": "out", "--cache-dir": "cache"} | {option: "file/x"}
+    places = [part for name, place in given.items() for part in (name, str(tmp_path / place))]
+    ended = CliRunner().invoke(app, ["movielens", *places])
+    assert ended.exit_code == 1
+    assert f"{tmp_path}/file/x" in ended.output and "cannot be used: Not a directory." in ended.output
