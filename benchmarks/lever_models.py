@@ -125,9 +125,17 @@ def turned(x: Tensor) -> Tensor:
 
 def rotary(config: CARConfig, sids: Tensor, text: Tensor | None = None) -> CAR:
     """CAR with rotary instead of learned positions."""
-    model = CAR(config, sids, text)
+    return _turning(CAR(config, sids, text))
+
+
+def smoothed_rotary(config: CARConfig, sids: Tensor, text: Tensor | None = None) -> CAR:
+    """Both levers."""
+    return _turning(Smoothed(config, sids, text))
+
+
+def _turning(model: CAR) -> CAR:
     stack = model.transformer
-    blocks = nn.ModuleList(RotaryBlock(stack.config) for _ in range(config.layers))
+    blocks = nn.ModuleList(RotaryBlock(stack.config) for _ in stack.blocks)
     blocks.load_state_dict(stack.blocks.state_dict())  # starts where CAR starts
     stack.blocks = blocks
     stack.position.weight.requires_grad = False

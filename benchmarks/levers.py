@@ -1,13 +1,16 @@
 """Levers that CAR lacks, tried on validation: smoothing, starts from texts, fusions, rotary positions.
 
     python -m benchmarks.levers --data PATH/amazon2014/Beauty
+    python -m benchmarks.levers --data PATH/amazon2014/Sports_and_Outdoors --epochs 20 --seeds 9,10,11 \\
+        --lever "rotary positions" --lever "label smoothing 0.1"
 
-CAR's recipe with fewer epochs and a seed that is reported nowhere else; test items are never ranked. A lever
-that stays ahead here would go on to three seeds. Written to benchmarks/results/speed/levers.json.
+A set's recipe with seeds that are reported nowhere else; test items are never ranked. Runs are added to
+benchmarks/results/speed/levers.json, those that are there already are not run again.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import tempfile
 from collections.abc import Callable
@@ -17,68 +20,113 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks.data import CACHE, load_dataset
-from benchmarks.lever_models import Attending, CoarseFirst, Smoothed, Weighted, from_texts, rotary
+from benchmarks.data import load_dataset, tokens
+from benchmarks.lever_models import (
+    Attending,
+    CoarseFirst,
+    Smoothed,
+    Weighted,
+    from_texts,
+    rotary,
+    smoothed_rotary,
+)
 from benchmarks.machine import machine
 from benchmarks.rows import settings_of
 from benchmarks.sheets import Sheet
+from benchmarks.stats import spread
 from car_model.bundle import tables
-from car_model.encoder import EncoderSpec
+from car_model.dataset import Dataset
 from car_model.model import CAR
-from car_model.quantise import CodebookConfig
 from car_model.recipe import parse_recipe
-from car_model.tokenization import tokenize
 from car_model.training import train
 
 OUTPUT = Path("benchmarks/results/speed/levers.json")
-SEED = 9
+BASE = "CAR as it is"
+SEEDS = "9"  # no accuracy table has it
 
 app = typer.Typer(add_completion=False)
 
 
 LEVERS: dict[str, Callable[..., CAR]] = {
-    "CAR as it is": CAR,
+    BASE: CAR,
     "label smoothing 0.1": Smoothed,
     "UID rows start from texts": from_texts,
     "fusion by attention": Attending,
     "fusion with a learned weight a level": Weighted,
     "think loss halved from level to level": CoarseFirst,
     "rotary positions": rotary,
+    "rotary positions and label smoothing": smoothed_rotary,
 }
 
 
 @app.command()
 def main(
     data: Annotated[str, typer.Option(help="an Amazon 2014 set's folder")],
+    lever: Annotated[list[str] | None, typer.Option(help="beside CAR as it is; all by default")] = None,
+    seeds: Annotated[str, typer.Option(help="separated by commas")] = SEEDS,
     epochs: int = 12,
     output: Path = OUTPUT,
 ) -> None:
     """Train with every lever, print the table, write the figures."""
+    chosen = [BASE, *(lever or [title for title in LEVERS if title != BASE])]
+    if strangers := [title for title in chosen if title not in LEVERS]:
+        raise typer.BadParameter(f"there is no lever {strangers[0]!r}; there are: {', '.join(LEVERS)}.")
     dataset = load_dataset(data)
-    name = dataset.report["name"]
-    catalogue = tokenize(dataset, EncoderSpec(), CodebookConfig(), CACHE / "vectors").catalogue
-    histories = dataset.histories(catalogue.uids)
-    recipe = parse_recipe({**settings_of("car", name), "epochs": epochs, "seed": SEED})
-    runs = []
-    for title, made in LEVERS.items():
-        torch.manual_seed(SEED)
-        codes = int(catalogue.sids.max()) + 1
-        model = made(recipe.car(catalogue.size, catalogue.sids.shape[1], codes), *tables(catalogue))
-        with tempfile.TemporaryDirectory(prefix="car-") as folder:
-            curves = train(model, histories, recipe.budget(), Path(folder), title)
-        runs.append({"lever": title, "valid": max(curves["valid_ndcg@10"])})
-    found = {"machine": machine(), "data": name, "epochs": epochs, "runs": runs}
-    output.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
-    for sheet in sheets(found):
+    for seed in map(int, seeds.split(",")):
+        for title in chosen:
+            asked = {"data": dataset.report["name"], "epochs": epochs, "lever": title, "seed": seed}
+            if not any(asked.items() <= run.items() for run in known(output)):
+                add(output, {**asked, "valid": valid(dataset, title, seed, epochs), "machine": machine()})
+    for sheet in sheets({"runs": known(output)}):
         sheet.print()
 
 
+def known(output: Path) -> list[dict[str, Any]]:
+    """Runs that were written before."""
+    return json.loads(output.read_text())["runs"] if output.is_file() else []
+
+
+def add(output: Path, run: dict[str, Any]) -> None:
+    """Write one run to those that are known; processes beside this one may do the same."""
+    with (output.parent / f".{output.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        runs = sorted([*known(output), run], key=lambda one: [one[key] for key in ("data", "epochs", "seed")])
+        machines = "; ".join(sorted({one["machine"] for one in runs}))
+        output.write_text(json.dumps({"machine": machines, "runs": runs}, indent=1, sort_keys=True) + "\n")
+
+
+def valid(dataset: Dataset, title: str, seed: int, epochs: int) -> float:
+    """Best validation NDCG@10 of CAR with one lever."""
+    made = tokens(dataset)
+    catalogue = made.catalogue
+    recipe = parse_recipe(
+        {**settings_of("car", dataset.report["name"]), "epochs": epochs, "patience": epochs, "seed": seed}
+    )
+    torch.manual_seed(seed)
+    model = LEVERS[title](recipe.car(catalogue.size, catalogue.sids.shape[1], made.codes), *tables(catalogue))
+    with tempfile.TemporaryDirectory(prefix="car-") as folder:
+        curves = train(model, dataset.histories(catalogue.uids), recipe.budget(), Path(folder), title)
+    return float(max(curves["valid_ndcg@10"]))
+
+
 def sheets(found: dict[str, Any]) -> list[Sheet]:
-    """Quality against CAR as it is."""
-    base = found["runs"][0]["valid"]
-    rows = [[one["lever"], f"{one['valid']:.4f}", f"{one['valid'] / base - 1:+.1%}"] for one in found["runs"]]
-    title = f"{found['data']}, {found['epochs']} epochs, one seed"
-    return [Sheet(title, ["lever", "best validation NDCG@10", "against CAR"], rows)]
+    """Quality against CAR as it is, set by set; differences are of the same seeds."""
+    groups: dict[tuple[str, int], dict[str, dict[int, float]]] = {}
+    for run in found["runs"]:
+        group = groups.setdefault((run["data"], run["epochs"]), {title: {} for title in LEVERS})
+        group[run["lever"]][run["seed"]] = run["valid"]
+    return [_sheet(data, epochs, group) for (data, epochs), group in groups.items()]
+
+
+def _sheet(data: str, epochs: int, group: dict[str, dict[int, float]]) -> Sheet:
+    rows = []
+    for title, runs in group.items():
+        gains = [value / group[BASE][seed] - 1 for seed, value in runs.items() if seed in group[BASE]]
+        if runs:
+            each = ", ".join(f"{gain:+.1%}" for gain in gains)
+            rows.append([title, str(len(runs)), spread(list(runs.values())), each])
+    columns = ["lever", "seeds", "best validation NDCG@10", "against CAR as it is, seed by seed"]
+    return Sheet(f"{data}, {epochs} epochs", columns, rows)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from benchmarks.stats import METRICS, best_valid, compared, spread
 PAGE = Path("docs/results.md")
 RANKINGS = ranking_tables.RESULTS
 NOTES = Path("benchmarks/notes")
-BASELINES = ("popularity", "sasrec", "tiger", "ar")
+BASELINES = ("popularity", "sasrec", "tiger", "ar", "tiger-wide", "ar-wide")
 COMPARED = ("car", "car-text-likeness")  # with every other row
 Runs = dict[str, list[dict[str, Any]]]
 

@@ -45,11 +45,18 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "amazon2014-Toys_and_Games": AMAZON,
 }
 
+WIDE: dict[str, Any] = {
+    **{"width": 256, "layers": 4, "heads": 4, "dropout": 0.3, "learning_rate": 1e-3},
+    **{"epochs": 100, "patience": 100, "batch_size": 256},
+}
+
 ROWS: dict[str, Row] = {
     "popularity": Row("popularity", "popularity"),
     "sasrec": Row("sasrec", "SASRec, full cross-entropy", recipe="sasrec"),
     "tiger": Row("tiger", "TIGER-style: SIDs only, autoregressive", recipe="ar"),
     "ar": Row("ar", "AR: SIDs and UID, autoregressive", recipe="ar"),
+    "tiger-wide": Row("tiger", "TIGER-style, width 256, 4 layers", WIDE, recipe="ar"),
+    "ar-wide": Row("ar", "AR, width 256, 4 layers", WIDE, recipe="ar"),
     "car": Row("car", "CAR"),
     "sasrec-likeness": Row("sasrec", "SASRec and the nearest text", recipe="sasrec", likeness=True),
     "car-likeness": Row("car", "CAR and the nearest text", likeness=True),
@@ -66,6 +73,25 @@ ROWS: dict[str, Row] = {
     "car-full-no-fusion": Row("car", "CAR, full chunk, without fusion", {"layout": "full", "fusion": "none"}),
     "car-gated": Row("car", "CAR, gated fusion", {"fusion": "gated"}),
     "car-untied": Row("car", "CAR, heads not tied", {"tied": False}),
+    "car-untied-no-think": Row(
+        "car", "CAR, heads not tied, without think loss", {"tied": False, "think_weight": 0.0}
+    ),
+    "car-untied-think-1": Row(
+        "car", "CAR, heads not tied, think weight 1", {"tied": False, "think_weight": 1.0}
+    ),
+    "car-untied-1-level": Row("car", "CAR, heads not tied, 1 SID level", {"tied": False, "levels": 1}),
+    "car-untied-2-levels": Row("car", "CAR, heads not tied, 2 SID levels", {"tied": False, "levels": 2}),
+    "car-full-untied": Row("car", "CAR, full chunk, heads not tied", {"layout": "full", "tied": False}),
+    "car-full-untied-no-think": Row(
+        "car",
+        "CAR, full chunk, heads not tied, without think loss",
+        {"layout": "full", "tied": False, "think_weight": 0.0},
+    ),
+    "car-full-untied-think-1": Row(
+        "car",
+        "CAR, full chunk, heads not tied, think weight 1",
+        {"layout": "full", "tied": False, "think_weight": 1.0},
+    ),
     "car-think-1": Row("car", "CAR, think weight 1", {"think_weight": 1.0}),
 }
 
