@@ -34,6 +34,9 @@ from car_model.recipe import Recipe, parse_recipe
 
 SIDS = ("levels", "codes", "method")
 COMPUTED = ("precision", "threads")  # how a run is computed
+LATER: dict[str, Any] = {  # settings that older runs had no name for, and what they ran with
+    **{"negatives": 0, "shortlist": 0, "positions": "learned", "label_smoothing": 0.0}
+}
 RESULTS = Path("benchmarks/results/accuracy")
 app = typer.Typer(add_completion=False)
 
@@ -133,7 +136,8 @@ def run_key(dataset: str, name: str, recipe: dict[str, Any], sids: dict[str, Any
 
     Precision and threads, and vectors that differ in their last digits, change a result as a seed does.
     """
-    asked = {key: value for key, value in recipe.items() if key not in COMPUTED}
+    plain = {*COMPUTED, *(key for key, value in LATER.items() if recipe.get(key) == value)}
+    asked = {key: value for key, value in recipe.items() if key not in plain}
     return json_digest([dataset, name, asked, sids])[:16]
 
 

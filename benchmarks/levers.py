@@ -1,8 +1,7 @@
-"""Levers that CAR lacks, tried on validation: smoothing, starts from texts, fusions, rotary positions.
+"""Levers that CAR lacks, tried on validation: a start from texts, other fusions, think loss by level.
 
     python -m benchmarks.levers --data PATH/amazon2014/Beauty
-    python -m benchmarks.levers --data PATH/amazon2014/Sports_and_Outdoors --epochs 20 --seeds 9,10,11 \\
-        --lever "rotary positions" --lever "label smoothing 0.1"
+    python -m benchmarks.levers --data PATH/amazon2014/Beauty --seeds 9,10,11 --lever "fusion by attention"
 
 A set's recipe with seeds that are reported nowhere else; test items are never ranked. Runs are added to
 benchmarks/results/speed/levers.json, those that are there already are not run again.
@@ -24,11 +23,8 @@ from benchmarks.data import load_dataset, tokens
 from benchmarks.lever_models import (
     Attending,
     CoarseFirst,
-    Smoothed,
     Weighted,
     from_texts,
-    rotary,
-    smoothed_rotary,
 )
 from benchmarks.machine import machine
 from benchmarks.rows import settings_of
@@ -49,13 +45,10 @@ app = typer.Typer(add_completion=False)
 
 LEVERS: dict[str, Callable[..., CAR]] = {
     BASE: CAR,
-    "label smoothing 0.1": Smoothed,
     "UID rows start from texts": from_texts,
     "fusion by attention": Attending,
     "fusion with a learned weight a level": Weighted,
     "think loss halved from level to level": CoarseFirst,
-    "rotary positions": rotary,
-    "rotary positions and label smoothing": smoothed_rotary,
 }
 
 

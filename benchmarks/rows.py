@@ -50,6 +50,8 @@ WIDE: dict[str, Any] = {
     **{"epochs": 100, "patience": 100, "batch_size": 256},
 }
 
+TURNED: dict[str, Any] = {"positions": "rotary", "label_smoothing": 0.1}
+
 ROWS: dict[str, Row] = {
     "popularity": Row("popularity", "popularity"),
     "sasrec": Row("sasrec", "SASRec, full cross-entropy", recipe="sasrec"),
@@ -60,6 +62,11 @@ ROWS: dict[str, Row] = {
     "car": Row("car", "CAR"),
     "sasrec-likeness": Row("sasrec", "SASRec and the nearest text", recipe="sasrec", likeness=True),
     "car-likeness": Row("car", "CAR and the nearest text", likeness=True),
+    "sasrec-rotary": Row("sasrec", "SASRec, rotary positions, labels smoothed", TURNED, recipe="sasrec"),
+    "car-rotary": Row("car", "CAR, rotary positions, labels smoothed", TURNED),
+    "car-text-rotary": Row(
+        "car", "CAR, text fused, rotary positions, labels smoothed", {**TURNED, "text": 64}
+    ),
     "car-text": Row("car", "CAR, text fused", {"text": 64}),
     "car-text-likeness": Row("car", "CAR, text fused, and the nearest text", {"text": 64}, likeness=True),
     "car-no-fusion": Row("car", "CAR without fusion", {"fusion": "none"}, recipe="sasrec"),

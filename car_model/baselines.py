@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from car_model.cross_entropy import linear_cross_entropy
+from car_model.cross_entropy import linear_cross_entropy, smoothing
 from car_model.packing import Packing
-from car_model.transformer import Transformer, TransformerConfig, initialise
+from car_model.transformer import Positions, Transformer, TransformerConfig, initialise
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,14 @@ class SASRecConfig:
     heads: int = 2
     history: int = 50
     dropout: float = 0.2
+    positions: Positions = "learned"
+    label_smoothing: float = 0.0
 
     def backbone(self) -> TransformerConfig:
         """Sizes of the transformer."""
-        return TransformerConfig(self.width, self.layers, self.heads, self.history, self.dropout)
+        return TransformerConfig(
+            self.width, self.layers, self.heads, self.history, self.dropout, self.positions
+        )
 
 
 class SASRec(nn.Module):
@@ -60,8 +64,11 @@ class SASRec(nn.Module):
         wanted = packing.pack(targets)  # [N]
         keep = wanted != 0
         states = self.transformer.packed(self.uid(packing.pack(inputs)), packing)[keep]
-        act = linear_cross_entropy(states, self.uid.weight, self._bias(), wanted[keep])
-        return {"loss": act, "act": act.detach()}
+        head = (self.uid.weight, self._bias())
+        act = linear_cross_entropy(states, *head, wanted[keep])
+        share = self.config.label_smoothing
+        loss = act + smoothing(states, *head, wanted[keep], share) if share else act
+        return {"loss": loss, "act": act.detach()}
 
     def score(self, uids: Tensor) -> Tensor:
         """Log-probabilities of every UID after each history: [B, T] right-padded -> [B, I + 1]."""

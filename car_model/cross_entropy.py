@@ -120,3 +120,19 @@ def linear_cross_entropy(states: Tensor, weight: Tensor, bias: Tensor, targets: 
         a scalar; gradients flow to states, weight and bias.
     """
     return _LinearCrossEntropy.apply(states, weight, bias, targets)
+
+
+def smoothing(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, share: float) -> Tensor:
+    """What label smoothing adds to the mean cross-entropy, without any logits but the targets'.
+
+    A share of every target is spread evenly over all real classes (Szegedy et al. 2016, arXiv 1512.00567,
+    section 7): share * (the target's logit - the mean logit). Class 0, padding, is none of them.
+
+    Args:
+        states: [N, D]; weight: [C, D]; bias: [C]; targets: [N] classes; share: 0 to 1.
+    """
+    with torch.autocast(states.device.type, enabled=False):  # few products, so exact ones
+        states = states.to(weight.dtype)
+        own = torch.linalg.vecdot(states, weight[targets]) + bias[targets]  # [N]
+        usual = states @ weight[1:].mean(dim=0) + bias[1:].mean()  # [N]
+        return share * (own - usual).mean()

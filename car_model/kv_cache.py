@@ -35,9 +35,10 @@ class KVCache:
         hidden = torch.arange(length, device=x.device) >= known[:, None]
         self.mask = torch.zeros(hidden.shape, device=x.device).masked_fill_(hidden, -torch.inf)[:, None, None]
         self.history: list[tuple[Tensor, Tensor]] = []  # a layer's keys [B, H, E, P], values [B, H, P, E]
-        x = x + transformer.position.weight[:length]
+        at = torch.arange(length, device=x.device)
+        x = transformer.placed(x, at)
         for block in self.blocks:
-            q, k, v = (part.transpose(1, 2) for part in project(block, x))  # [B, H, P, E]
+            q, k, v = (part.transpose(1, 2) for part in project(block, x, at))  # [B, H, P, E]
             self.history.append((k.transpose(2, 3).contiguous(), v.contiguous()))
             if block is not self.blocks[-1]:  # the last block's outputs are read by nobody
                 mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -48,9 +49,10 @@ class KVCache:
     def step(self, x: Tensor) -> Tensor:
         """Append one embedded token to every beam: [B, W, D] -> its state [B, W, D]."""
         at = self.known + self.own[0][0].shape[2]
-        x = x + self.transformer.position(at).unsqueeze(1)
+        at = at.unsqueeze(1).expand(x.shape[:2])  # [B, W]
+        x = self.transformer.placed(x, at)
         for layer, block in enumerate(self.blocks):
-            q, k, v = project(block, x)  # [B, W, H, E]
+            q, k, v = project(block, x, at)  # [B, W, H, E]
             keys, values = (
                 torch.cat([old, new.unsqueeze(2)], dim=2)
                 for old, new in zip(self.own[layer], (k, v), strict=True)
@@ -78,9 +80,9 @@ class KVCache:
         return (mixed + (own * values).sum(dim=2)).flatten(2)
 
 
-def project(block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys, values of x [B, N, D], each [B, N, H, E]."""
-    q, k, v = block.qkv(block.norm_attention(x)).unflatten(-1, (3, block.heads, -1)).unbind(dim=2)
+def project(block: Block, x: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys, values of x [B, N, D] at positions [N] or [B, N], each [B, N, H, E]."""
+    q, k, v = block.placed(block.qkv(block.norm_attention(x)), at).unbind(dim=2)
     return q, k, v
 
 

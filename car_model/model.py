@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from car_model.code_sums import CodeSums
-from car_model.cross_entropy import linear_cross_entropy
+from car_model.cross_entropy import linear_cross_entropy, smoothing
 from car_model.packing import Packing
 from car_model.sampled_softmax import Negatives, sampled_cross_entropy
 from car_model.text_reader import TextReader
-from car_model.transformer import Transformer, TransformerConfig, initialise
+from car_model.transformer import Positions, Transformer, TransformerConfig, initialise
 
 Layout = Literal["collapsed", "full"]
 Fusion = Literal["sum", "gated", "none"]
@@ -54,6 +54,8 @@ class CARConfig:
     tied: bool = True  # heads share the embeddings; the act head sees the fused item vectors
     text: int = 0  # coordinates of its text that an item's act slot reads
     uid_dropout: float = 0.0  # share of items without their UID row in a training step
+    positions: Positions = "learned"
+    label_smoothing: float = 0.0  # share of a target UID that is spread over all items
 
     @property
     def slots(self) -> int:
@@ -62,7 +64,8 @@ class CARConfig:
 
     def backbone(self) -> TransformerConfig:
         """Sizes of the transformer that reads these chunks."""
-        return TransformerConfig(self.width, self.layers, self.heads, self.history * self.slots, self.dropout)
+        reach = self.history * self.slots
+        return TransformerConfig(self.width, self.layers, self.heads, reach, self.dropout, self.positions)
 
 
 def check_sids(sids: Tensor, items: int, levels: int, codes: int) -> None:
@@ -193,31 +196,38 @@ class CAR(nn.Module):
             targets: [B, T] the next UIDs, 0 where there is nothing to predict.
 
         Returns:
-            `loss` = act + think_weight * think, and its parts `act` (UID cross-entropy) and `think`
-            (mean SID cross-entropy over the levels).
+            `loss` = act + think_weight * think, smoothed where the configuration says so, and its parts `act`
+            (UID cross-entropy) and `think` (mean SID cross-entropy over the levels).
         """
         packing = Packing.of(inputs != 0)
         wanted = packing.pack(targets)  # [N]
         keep = wanted != 0
         shown = self._shown()
         states, wanted = self.packed_hidden(inputs, packing, shown)[keep], wanted[keep]
-        act = self._act_loss(states, wanted, shown)
+        act, loss = self._act_loss(states, wanted, shown)
         if self.config.think_weight == 0:
-            return {"loss": act, "act": act.detach(), "think": torch.zeros((), device=act.device)}
+            return {"loss": loss, "act": act.detach(), "think": torch.zeros((), device=act.device)}
         think = F.cross_entropy(self.think_logits(states).flatten(0, 1), self.sids[wanted].flatten())
-        return {"loss": act + self.config.think_weight * think, "act": act.detach(), "think": think.detach()}
+        return {"loss": loss + self.config.think_weight * think, "act": act.detach(), "think": think.detach()}
 
-    def _act_loss(self, states: Tensor, wanted: Tensor, shown: Tensor | None) -> Tensor:
-        """UID cross-entropy of targets [N] after states [N, D]; in training perhaps over a sample."""
+    def _act_loss(self, states: Tensor, wanted: Tensor, shown: Tensor | None) -> tuple[Tensor, Tensor]:
+        """UID cross-entropy of targets [N] after states [N, D], plain and smoothed.
+
+        In training it is perhaps over a sample, and then never smoothed (`car_model.recipe`).
+        """
         if self.negatives is None or not self.training:
-            return linear_cross_entropy(states, *self.act_weights(shown), wanted)
+            head, share = self.act_weights(shown), self.config.label_smoothing
+            act = linear_cross_entropy(states, *head, wanted)
+            return act, act + smoothing(states, *head, wanted, share) if share else act
         count, where = len(wanted), wanted.device
         uids = torch.cat([wanted, self.negatives.draw().to(where)])  # [N + S]
         rows = self.embed(uids, shown)[:, -1] if self.config.tied else self.act_head.weight[uids]
         own = (states * rows[:count]).sum(dim=1) + self.act_bias[wanted]
         chosen = self.negatives.choose(count).to(where)  # [C]
         others = states @ rows[chosen].T + self.act_bias[uids[chosen]]
-        return sampled_cross_entropy(own, others, wanted, uids[chosen], self.negatives.log_q(count).to(where))
+        log_q = self.negatives.log_q(count).to(where)
+        act = sampled_cross_entropy(own, others, wanted, uids[chosen], log_q)
+        return act, act
 
     def _shown(self) -> Tensor | None:
         """Which items have their UID row in this step [I + 1, 1]; None: all, as ever outside training."""

@@ -87,9 +87,10 @@ def _read_on(transformer: Transformer, before: Tensor, rest: Tensor) -> Tensor:
     length, more = before.shape[1], rest.shape[1]
     cache = KVCache(transformer, before, torch.tensor([length]))
     seen = torch.ones(more, length + more, dtype=torch.bool).tril(length)
-    x = rest + transformer.position.weight[length : length + more]
+    at = torch.arange(length, length + more)
+    x = transformer.placed(rest, at)
     for block, (keys, values) in zip(cache.blocks, cache.history, strict=True):
-        q, k, v = (part.transpose(1, 2) for part in project(block, x))  # [R, H, S, E]
+        q, k, v = (part.transpose(1, 2) for part in project(block, x, at))  # [R, H, S, E]
         k = torch.cat([keys.transpose(2, 3).expand(len(k), -1, -1, -1), k], dim=2)
         v = torch.cat([values.expand(len(v), -1, -1, -1), v], dim=2)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)

@@ -9,8 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from car_model.baselines import SASRecConfig
 from car_model.model import CARConfig, Fusion, Layout
 from car_model.training import Batching, Precision, TrainConfig
+from car_model.transformer import Positions
 
 SIZES = ("width", "layers", "heads", "history", "dropout")
+REGULAR = ("positions", "label_smoothing")
 CHUNK = ("layout", "fusion", "think_weight", "tied", "text", "uid_dropout")
 BUDGET = (
     *("epochs", "batch_size", "batching", "learning_rate", "weight_decay", "warmup"),
@@ -39,6 +41,8 @@ class Recipe(BaseModel):
     tied: bool = True
     text: int = Field(0, ge=0)
     uid_dropout: float = Field(0.0, ge=0, lt=1)
+    positions: Positions = "learned"
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
     epochs: int = Field(20, ge=1)
     batch_size: int = Field(64, ge=1)
     batching: Batching = "length"
@@ -55,12 +59,12 @@ class Recipe(BaseModel):
 
     def car(self, items: int, levels: int, codes: int) -> CARConfig:
         """CAR's configuration for a catalogue."""
-        own = self.model_dump(include={*SIZES, *CHUNK})
+        own = self.model_dump(include={*SIZES, *REGULAR, *CHUNK})
         return CARConfig(items=items, levels=levels, codes=codes, **own)
 
     def sasrec(self, items: int) -> SASRecConfig:
         """The baseline's configuration."""
-        return SASRecConfig(items=items, **self.rival().model_dump(include=set(SIZES)))
+        return SASRecConfig(items=items, **self.rival().model_dump(include={*SIZES, *REGULAR}))
 
     def budget(self, baseline: bool = False) -> TrainConfig:
         """Optimiser and budget of CAR, or of the baseline."""
@@ -78,7 +82,7 @@ def parse_recipe(values: dict[str, Any]) -> Recipe:
     Raises:
         ValueError: a setting is unknown or wrong; the sentence names it and what there is.
     """
-    known = (*SIZES, *BUDGET)
+    known = (*SIZES, *REGULAR, *BUDGET)
     own = values.get("baseline") if isinstance(values, dict) else None
     strangers = [name for name in own if name not in known] if isinstance(own, dict) else []
     if strangers:
@@ -88,7 +92,6 @@ def parse_recipe(values: dict[str, Any]) -> Recipe:
     try:
         recipe = Recipe.model_validate(values)
         recipe.rival()  # its settings are held to the same bounds
-        return recipe
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
@@ -97,3 +100,9 @@ def parse_recipe(values: dict[str, Any]) -> Recipe:
                 f"there is no training setting {name!r}; there are: {', '.join(Recipe.model_fields)}."
             ) from None
         raise ValueError(f"the training setting {name!r} is {first['input']!r}: {first['msg']}.") from None
+    if recipe.negatives and recipe.label_smoothing:
+        raise ValueError(
+            "label_smoothing spreads a target over all items and negatives trains on a sample of them; "
+            "set one of the two to 0."
+        )
+    return recipe

@@ -1,4 +1,4 @@
-"""GPT-2-style causal transformer: pre-norm blocks, learned positions, one fused attention kernel.
+"""GPT-2-style causal transformer: pre-norm blocks, learned or rotary positions, one fused attention kernel.
 
 It reads packed tokens (`car_model.packing`): one row of all histories' tokens, no padding.
 
@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from car_model.packing import Packing
+from car_model.rotary import turned
+
+Positions = Literal["learned", "rotary"]
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,15 @@ class TransformerConfig:
     heads: int = 2
     positions: int = 50
     dropout: float = 0.2
+    kind: Positions = "learned"
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}.")
+        if self.kind == "rotary" and self.width // self.heads % 2:
+            raise ValueError(
+                f"rotary positions turn pairs of features: width {self.width} a head of {self.heads} is odd."
+            )
 
 
 class Dropout(nn.Dropout):
@@ -49,6 +58,7 @@ class Block(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.heads = config.heads
+        self.rotary = config.kind == "rotary"
         self.norm_attention = nn.LayerNorm(config.width)
         self.qkv = nn.Linear(config.width, 3 * config.width)
         self.attention_out = nn.Linear(config.width, config.width)
@@ -63,9 +73,24 @@ class Block(nn.Module):
 
     def _attend(self, x: Tensor, packing: Packing) -> Tensor:
         pieces = packing.pieces(self.qkv(x))  # [R, P, 3 * D] each
-        return packing.joined(
-            [attention(piece.unflatten(-1, (3, self.heads, -1))).flatten(2) for piece in pieces]
-        )
+        return packing.joined([attention(self.placed(piece)).flatten(2) for piece in pieces])
+
+    def placed(self, qkv: Tensor, at: Tensor | None = None) -> Tensor:
+        """Queries, keys and values by head, turned by position where positions are rotary.
+
+        Args:
+            qkv: [..., P, 3 * D].
+            at: positions [..., P]; from 0 on by default.
+
+        Returns:
+            [..., P, 3, H, D/H]
+        """
+        parts = qkv.unflatten(-1, (3, self.heads, -1))
+        if not self.rotary:
+            return parts
+        at = torch.arange(qkv.shape[-2], device=qkv.device) if at is None else at
+        q, k, v = parts.unbind(dim=-3)
+        return torch.stack([turned(q, at), turned(k, at), v], dim=-3)
 
 
 def attention(qkv: Tensor) -> Tensor:
@@ -87,7 +112,7 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.position = nn.Embedding(config.positions, config.width)
+        self.position = nn.Embedding(config.positions, config.width) if config.kind == "learned" else None
         self.drop = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
@@ -106,6 +131,10 @@ class Transformer(nn.Module):
             0, (batch, length)
         )
 
+    def placed(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Embeddings [..., D] told their positions [...], where these are learned."""
+        return x if self.position is None else x + self.position(positions)
+
     def packed(self, x: Tensor, packing: Packing) -> Tensor:
         """Contextualise packed embeddings: x [N, D] -> [N, D].
 
@@ -115,7 +144,7 @@ class Transformer(nn.Module):
         longest = max(length for _, length in packing.runs)
         if longest > self.config.positions:
             raise ValueError(f"sequence of {longest} positions exceeds the model's {self.config.positions}.")
-        x = self.drop(x + self.position(packing.positions))
+        x = self.drop(self.placed(x, packing.positions))
         for block in self.blocks:
             x = block(x, packing)
         return self.norm(x)

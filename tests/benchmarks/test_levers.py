@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from benchmarks.lever_models import (
-    SMOOTHING,
-    Attending,
-    CoarseFirst,
-    Smoothed,
-    Weighted,
-    from_texts,
-    rotary,
-    turned,
-)
+from benchmarks.lever_models import Attending, CoarseFirst, Weighted, from_texts
+from benchmarks.levers import BASE, add, known, sheets
 from car_model.model import CAR, CARConfig
 
 CONFIG = CARConfig(30, 3, 4, width=8, heads=2, dropout=0.0, think_weight=0.0)
@@ -27,19 +20,6 @@ CONFIG = CARConfig(30, 3, 4, width=8, heads=2, dropout=0.0, think_weight=0.0)
 def sids() -> torch.Tensor:
     torch.manual_seed(0)
     return torch.randint(0, 4, (31, 3))
-
-
-def test_smoothed_targets_give_the_loss_that_torch_gives(sids: torch.Tensor) -> None:
-    model = Smoothed(CONFIG, sids).train()
-    uids = torch.randint(1, 31, (4, 7))
-    found = model.loss(uids[:, :-1], uids[:, 1:])["loss"]
-    logits = model.act_logits(model.hidden(uids[:, :-1]).flatten(0, 1))[:, 1:].detach()
-    wanted = uids[:, 1:].flatten() - 1
-    assert float(found.detach()) == pytest.approx(
-        float(F.cross_entropy(logits, wanted, label_smoothing=SMOOTHING)), abs=1e-5
-    )
-    judged = model.eval().loss(uids[:, :-1], uids[:, 1:])["loss"]
-    assert float(judged.detach()) == pytest.approx(float(F.cross_entropy(logits, wanted)), abs=1e-5)
 
 
 def test_attention_that_asks_nothing_is_the_sum(sids: torch.Tensor) -> None:
@@ -96,25 +76,14 @@ def test_think_losses_halve_by_level(sids: torch.Tensor) -> None:
     )
 
 
-def test_turned_products_depend_on_the_distance_alone() -> None:
-    torch.manual_seed(0)
-    a, b = torch.randn(2, 1, 1, 1, 8)
-    at = turned(a.expand(1, 9, 1, 8))[0, :, 0], turned(b.expand(1, 9, 1, 8))[0, :, 0]
-    products = at[0] @ at[1].T  # [9, 9]
-    for distance in range(-4, 5):
-        line = products.diagonal(distance)
-        assert torch.allclose(line, line[0].expand_as(line), atol=1e-5)
-    assert float((products[0] - products[0, 0]).abs()[1:].min()) > 1e-4
-
-
-def test_rotary_positions_tell_orders_apart_and_stay_causal(sids: torch.Tensor) -> None:
-    model = rotary(replace(CONFIG, layers=1), sids).eval()
-    with torch.no_grad():
-        for block in model.transformer.blocks:
-            block.qkv.weight.mul_(40)
-            block.attention_out.weight.mul_(40)
-        one, other = (model.hidden(torch.tensor([uids])) for uids in ([3, 7, 9], [7, 3, 9]))
-        longer = model.hidden(torch.tensor([[3, 7, 9, 11]]))
-    assert not torch.allclose(one[0, 2], other[0, 2], atol=1e-4)
-    assert torch.allclose(longer[0, :3], one[0], atol=1e-6)
-    assert float(model.transformer.position.weight.abs().sum()) == 0
+def test_runs_are_added_once_and_compared_seed_by_seed(tmp_path: Path) -> None:
+    output = tmp_path / "levers.json"
+    for title, seed, valid in ((BASE, 9, 0.05), ("fusion by attention", 9, 0.06), (BASE, 10, 0.04)):
+        add(output, {"data": "x", "epochs": 2, "lever": title, "seed": seed, "valid": valid, "machine": "m"})
+    assert len(known(output)) == 3
+    (sheet,) = sheets({"runs": known(output)})
+    assert sheet.title == "x, 2 epochs"
+    assert [(row[0], row[1], row[3]) for row in sheet.rows] == [
+        (BASE, "2", "+0.0%, +0.0%"),
+        ("fusion by attention", "1", "+20.0%"),
+    ]

@@ -24,7 +24,7 @@ FUSIONS = ("sum", "gated", "none")
 SHAPES: list[dict[str, Any]] = [  # every CAR there is
     {"layout": layout, "fusion": fusion, "tied": tied}
     for layout, fusion, tied in itertools.product(LAYOUTS, FUSIONS, (True, False))
-]
+] + [{"layout": layout, "positions": "rotary"} for layout in LAYOUTS]
 
 
 def tiny_sids(items: int = ITEMS, levels: int = 3, codes: int = 4, seed: int = 0) -> torch.Tensor:

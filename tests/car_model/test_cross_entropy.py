@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from car_model import cross_entropy
 from car_model.cross_entropy import linear_cross_entropy
+from tests.car_model.builders import tiny_car, tiny_sasrec
 
 
 def problem(rows: int, classes: int, width: int, barred: bool, scale: float) -> list[torch.Tensor]:
@@ -122,3 +126,20 @@ def test_all_logits_never_exist_at_once(monkeypatch: pytest.MonkeyPatch) -> None
         linear_cross_entropy(states, weight, torch.zeros(classes), torch.zeros(600, dtype=torch.long))
     assert max(seen) * 4 <= cross_entropy.BLOCK_BYTES
     assert sum(seen) == 600 * (2 * 30_000 + 20_000)
+
+
+@pytest.mark.parametrize("build", [tiny_car, tiny_sasrec])
+@given(share=st.floats(0.01, 0.99))
+@settings(max_examples=20, deadline=None)
+def test_smoothed_targets_give_the_loss_that_torch_gives(build: Callable[..., Any], share: float) -> None:
+    model = build(label_smoothing=share, **({"think_weight": 0.0} if build is tiny_car else {}))
+    uids = torch.randint(1, 49, (4, 7))
+    found = model.loss(uids[:, :-1], uids[:, 1:])
+    states = [model.score(uids[:, : end + 1])[:, 1:] for end in range(6)]  # log-probabilities of real items
+    logits, wanted = torch.stack(states, dim=1).flatten(0, 1), uids[:, 1:].flatten() - 1
+    expected = F.cross_entropy(logits, wanted, label_smoothing=share)
+    torch.testing.assert_close(found["loss"], expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found["act"], F.cross_entropy(logits, wanted), atol=1e-4, rtol=0)
+    (slope,) = torch.autograd.grad(found["loss"], model.act_bias)
+    (other,) = torch.autograd.grad(expected, model.act_bias)
+    torch.testing.assert_close(slope, other, atol=1e-5, rtol=0)

@@ -21,8 +21,10 @@ def test_defaults_are_the_librarys() -> None:
 
 
 def test_settings_reach_both_models() -> None:
-    recipe = parse_recipe({"width": 32, "dropout": 0.1, "epochs": 3, "layout": "full", "think_weight": 0})
-    assert recipe.car(5, 2, 4).width == recipe.sasrec(5).width == 32
+    given = {"width": 32, "positions": "rotary", "label_smoothing": 0.1}
+    recipe = parse_recipe({**given, "epochs": 3, "layout": "full", "think_weight": 0})
+    assert given.items() <= vars(recipe.car(5, 2, 4)).items()
+    assert given.items() <= vars(recipe.sasrec(5)).items()
     assert recipe.car(5, 2, 4).layout == "full"
     assert recipe.car(5, 2, 4).think_weight == 0
     assert recipe.budget().epochs == recipe.budget(baseline=True).epochs == 3
@@ -58,6 +60,9 @@ def test_the_baselines_numbers_are_of_the_right_kind() -> None:
         ({"learning_rate": 0}, "'learning_rate' is 0"),
         ({"learning_rate": float("nan")}, "'learning_rate' is nan"),
         ({"warmup": 1.1}, "'warmup' is 1.1"),
+        ({"positions": "sinus"}, "'positions' is 'sinus': Input should be 'learned' or 'rotary'"),
+        ({"label_smoothing": 1}, "'label_smoothing' is 1: Input should be less than 1"),
+        ({"label_smoothing": 0.1, "negatives": 9}, "set one of the two to 0"),
         ({"layout": "flat"}, "'layout' is 'flat': Input should be 'collapsed' or 'full'"),
         ({"fusion": None}, "'fusion' is None"),
         ({"baseline": None}, "'baseline' is None"),
