@@ -87,7 +87,6 @@ ROWS: dict[str, Row] = {
         "car", "CAR, heads not tied, think weight 1", {"tied": False, "think_weight": 1.0}
     ),
     "car-untied-1-level": Row("car", "CAR, heads not tied, 1 SID level", {"tied": False, "levels": 1}),
-    "car-untied-2-levels": Row("car", "CAR, heads not tied, 2 SID levels", {"tied": False, "levels": 2}),
     "car-full-untied": Row("car", "CAR, full chunk, heads not tied", {"layout": "full", "tied": False}),
     "car-full-untied-no-think": Row(
         "car",
