@@ -23,8 +23,8 @@ from benchmarks.stats import METRICS, best_valid, compared, spread
 PAGE = Path("docs/results.md")
 RANKINGS = ranking_tables.RESULTS
 NOTES = Path("benchmarks/notes")
-BASELINES = ("popularity", "sasrec", "tiger", "ar", "tiger-wide", "ar-wide")
-COMPARED = ("car", "car-text-likeness")  # with every other row
+BASELINES = ("popularity", "sasrec", "sasrec-rotary", "tiger", "ar", "tiger-wide", "ar-wide")
+COMPARED = ("car", "car-rotary", "car-text-likeness")  # with every other row
 Runs = dict[str, list[dict[str, Any]]]
 
 

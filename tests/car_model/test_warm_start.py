@@ -141,6 +141,7 @@ def test_codes_are_aligned_where_the_codebook_is_the_parents_or_refreshed_from_i
         ({"history": 5}, "history is 5"),
         ({"fusion": "none"}, "fusion is 'none'"),
         ({"tied": False}, "tied is False"),
+        ({"positions": "rotary"}, "positions is 'rotary', the parent's is 'learned'"),
     ],
 )
 def test_a_parent_of_other_sizes_is_refused_by_name(changes: dict[str, Any], said: str) -> None:
@@ -150,6 +151,12 @@ def test_a_parent_of_other_sizes_is_refused_by_name(changes: dict[str, Any], sai
     with pytest.raises(WarmStartError, match=said):
         warm_start(child, items, model(OLD), OLD, aligned=True)
     assert all(torch.equal(weight, before[name]) for name, weight in child.state_dict().items())
+
+
+def test_what_shapes_only_the_loss_may_differ() -> None:
+    items = same_codes()
+    child = model(items, seed=1, label_smoothing=0.1, think_weight=0.5, dropout=0.4)
+    assert warm_start(child, items, model(OLD), OLD, aligned=True).items == 20
 
 
 def test_aligned_codes_of_another_number_are_refused() -> None:
