@@ -26,7 +26,8 @@ from car_model.model import CAR
 ROWS = {"uid.weight", "act_bias", "act_head.weight"}  # one row a UID
 CODES = {"code.weight", "think_bias", "think_head.weight"}  # one row a code
 MOST = 0.5  # of the items may have another first code where codes are aligned
-FREE = {"items", "dropout", "think_weight", "uid_dropout", "label_smoothing"}  # what may differ between parent and child
+# What may differ between parent and child:
+FREE = {"items", "dropout", "think_weight", "uid_dropout", "label_smoothing"}
 
 
 class WarmStartError(ValueError):
