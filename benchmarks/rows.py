@@ -64,9 +64,6 @@ ROWS: dict[str, Row] = {
     "car-likeness": Row("car", "CAR and the nearest text", likeness=True),
     "sasrec-rotary": Row("sasrec", "SASRec, rotary positions, labels smoothed", TURNED, recipe="sasrec"),
     "car-rotary": Row("car", "CAR, rotary positions, labels smoothed", TURNED),
-    "car-text-rotary": Row(
-        "car", "CAR, text fused, rotary positions, labels smoothed", {**TURNED, "text": 64}
-    ),
     "car-text": Row("car", "CAR, text fused", {"text": 64}),
     "car-text-likeness": Row("car", "CAR, text fused, and the nearest text", {"text": 64}, likeness=True),
     "car-no-fusion": Row("car", "CAR without fusion", {"fusion": "none"}, recipe="sasrec"),
