@@ -34,9 +34,8 @@ from car_model.recipe import Recipe, parse_recipe
 
 SIDS = ("levels", "codes", "method")
 COMPUTED = ("precision", "threads")  # how a run is computed
-LATER: dict[str, Any] = {  # settings that older runs had no name for, and what they ran with
-    **{"negatives": 0, "shortlist": 0, "positions": "learned", "label_smoothing": 0.0}
-}
+# Settings that older runs had no name for, and what they ran with:
+LATER = {"negatives": 0, "shortlist": 0, "positions": "learned", "label_smoothing": 0.0}
 RESULTS = Path("benchmarks/results/accuracy")
 app = typer.Typer(add_completion=False)
 

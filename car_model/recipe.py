@@ -12,7 +12,7 @@ from car_model.training import Batching, Precision, TrainConfig
 from car_model.transformer import Positions
 
 SIZES = ("width", "layers", "heads", "history", "dropout")
-REGULAR = ("positions", "label_smoothing")
+REGULAR = ("positions", "label_smoothing")  # as SIZES, but not AR's
 CHUNK = ("layout", "fusion", "think_weight", "tied", "text", "uid_dropout")
 BUDGET = (
     *("epochs", "batch_size", "batching", "learning_rate", "weight_decay", "warmup"),
@@ -91,7 +91,8 @@ def parse_recipe(values: dict[str, Any]) -> Recipe:
         )
     try:
         recipe = Recipe.model_validate(values)
-        recipe.rival()  # its settings are held to the same bounds
+        recipe.car(1, 1, 1).backbone()
+        recipe.sasrec(1).backbone()  # the baseline's own settings are held to the same bounds
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))

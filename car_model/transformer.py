@@ -32,7 +32,7 @@ class TransformerConfig:
     heads: int = 2
     positions: int = 50
     dropout: float = 0.2
-    kind: Positions = "learned"
+    kind: Positions = "learned"  # of positions
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -89,8 +89,8 @@ class Block(nn.Module):
         if not self.rotary:
             return parts
         at = torch.arange(qkv.shape[-2], device=qkv.device) if at is None else at
-        q, k, v = parts.unbind(dim=-3)
-        return torch.stack([turned(q, at), turned(k, at), v], dim=-3)
+        both = parts[..., :2, :, :].flatten(-3, -2)  # [..., P, 2 * H, D/H] queries and keys
+        return torch.cat([turned(both, at).unflatten(-2, (2, -1)), parts[..., 2:, :, :]], dim=-3)
 
 
 def attention(qkv: Tensor) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -45,7 +48,7 @@ def test_different_distances_give_different_products_and_position_0_turns_nothin
 
 
 @pytest.mark.parametrize("build", [tiny_car, tiny_sasrec])
-def test_orders_are_told_apart_and_nothing_is_learned_of_positions(build) -> None:  # type: ignore[no-untyped-def]
+def test_orders_are_told_apart_and_nothing_is_learned_of_positions(build: Callable[..., Any]) -> None:
     model = build(positions="rotary", layers=1).eval()
     teach(model)
     with torch.no_grad():
