@@ -37,8 +37,10 @@ WORKDIR /build
 COPY pyproject.toml README.md pipeline.py ./
 COPY requirements/run.in requirements/shortlist.in requirements/spark.in requirements/
 COPY car_model car_model
+COPY common common
 COPY components components
 COPY ingestion ingestion
+COPY orchestration orchestration
 COPY registry registry
 COPY serving serving
 COPY validation validation

@@ -63,11 +63,11 @@ image: ## the image of all steps (IMAGE=, BASE=, TORCH=, EXTRAS=, ENCODER=), for
 	docker build $(BUILD) --tag $(IMAGE) --build-arg BASE=$(BASE) --build-arg TORCH=$(TORCH) \
 		--build-arg EXTRAS="$(EXTRAS)" --build-arg ENCODER=$(ENCODER) --build-arg ENCODER_REVISION=$(ENCODER_REVISION) \
 		--build-arg COMMIT=$$(git describe --always --abbrev=40 --dirty --exclude='*' || echo unknown) \
-		--build-arg CODE=$$($(PYTHON) -m components.code) .
+		--build-arg CODE=$$($(PYTHON) -m common.code_digest) .
 
 image-size: ## what fills the image
 	@docker history --format '{{.Size}}\t{{.CreatedBy}}' $(IMAGE) | grep -v '^0B' | cut -c1-100
-	@docker run --rm --network none $(IMAGE) python -m components.image_size
+	@docker run --rm --network none $(IMAGE) python -m scripts.image_size
 
 run-containers: $(STAMP) ## make run with every step in a container of IMAGE (make image first)
 	@$(MAKE) --no-print-directory run RUN="--containers --image $(IMAGE) $(RUN)"
@@ -75,9 +75,9 @@ run-containers: $(STAMP) ## make run with every step in a container of IMAGE (ma
 ci-containers: ## what must pass where there is Docker: build the image, run the tests that need it
 	@.ci/containers
 
-manifests: $(STAMP) ## what the overlays of serving/kserve come to, in build/manifests
+manifests: $(STAMP) ## what the overlays of deploy/kserve come to, in build/manifests
 	@mkdir -p build/manifests
-	@for overlay in serving/kserve/overlays/*; do $(BIN)/kubectl kustomize $$overlay > build/manifests/$$(basename $$overlay).yaml || exit 1; done
+	@for overlay in deploy/kserve/overlays/*; do $(BIN)/kubectl kustomize $$overlay > build/manifests/$$(basename $$overlay).yaml || exit 1; done
 	@ls build/manifests/*.yaml
 
 test: $(STAMP) ## everything: unit, property, integration (TorchServe, GCS server, KFP local)

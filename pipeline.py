@@ -14,36 +14,34 @@ from kfp import dsl
 from kfp.dsl.graph_component import GraphComponent
 from rich.console import Console
 
-from components import asked
-from components.arguments import Request
-from components.base import IMAGE
-from components.choose_encoder import choose_encoder
-from components.cluster_cli import for_clusters
-from components.code import code_digest
+from common.cli import report_errors
+from common.code_digest import code_digest
 from components.conclude import conclude
-from components.contained import run_in_containers
-from components.delivery_cli import delivery
 from components.deploy import deploy
-from components.embed import embed
+from components.embed import choose_encoder, embed, merge
 from components.evaluate import evaluate
 from components.gate import gate
 from components.infra_validate import infra_validate
 from components.ingest import ingest
-from components.local import LocalRun
-from components.merge import merge
-from components.options import Options
 from components.package import package
 from components.release import release
 from components.report import report
 from components.resolve_champion import resolve_champion
 from components.resolve_source import resolve_source
-from components.summary import Summary
 from components.tokenize import tokenize
-from components.told import told
 from components.train import train
 from components.train_baseline import train_baseline
 from components.train_ranker import train_ranker
 from components.validate import validate
+from orchestration import cli_options as asked
+from orchestration.cli import for_clusters
+from orchestration.local.docker import run_in_containers
+from orchestration.local.runner import LocalRun
+from orchestration.local.summary import Summary
+from orchestration.resources import Options
+from orchestration.run_request import Request
+from orchestration.step import IMAGE
+from serving.deployment.cli import delivery
 
 NAME = "car-on-kubeflow"
 DESCRIPTION = "Interactions and a catalogue in, a gated release served out."
@@ -179,9 +177,7 @@ def _evaluate(place: Place, dataset: Any, bundle: Any, sasrec: Any, beside: Any)
     return place(evaluate(dataset=dataset, bundle=bundle, sasrec=sasrec, **beside)).outputs
 
 
-def _deliver(  # noqa: PLR0917 - what the steps before have made
-    place: Place, bundle: Any, golden: Any, papers: Any, moving: Any, serving: Any
-) -> None:
+def _deliver(place: Place, bundle: Any, golden: Any, papers: Any, moving: Any, serving: Any) -> None:
     """Only of a blessed bundle: archive, proof that it serves, release, rollover."""
     packed = place(package(bundle=bundle)).outputs
     archive, digest = packed["archive"], packed["Output"]
@@ -253,7 +249,7 @@ def run(
     console = Console(highlight=False, width=None if Console().is_terminal else 120)
     home = WORK if data == "movielens" else WORK / Path(data_dir or data).resolve().name
     registry, serving = registry or str(home / "registry"), serving or str(home / "serving")
-    with told():
+    with report_errors():
         request = Request(
             data, data_dir, DOWNLOADS, registry, channel, encoder, levels, codes, epochs, recipe, seed,
             gate_policy, bootstrap, serving, cache=str(DOWNLOADS),

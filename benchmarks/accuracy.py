@@ -26,11 +26,11 @@ from benchmarks.machine import machine
 from benchmarks.models import fit_model
 from benchmarks.rows import ROWS, settings_of
 from benchmarks.stats import METRICS, best_valid, rank_string, spread
-from car_model.dataset import Dataset
-from car_model.digests import json_digest
-from car_model.evaluation import Holdout, holdout_ranks
-from car_model.metrics import per_user
-from car_model.recipe import Recipe, parse_recipe
+from car_model.data.dataset import Dataset
+from car_model.evaluation.evaluate import Holdout, holdout_ranks
+from car_model.metrics.ranking import per_user
+from car_model.training.recipe import Recipe, parse_recipe
+from common.digests import json_digest
 
 SIDS = ("levels", "codes", "method")
 COMPUTED = ("precision", "threads")  # how a run is computed

@@ -8,19 +8,19 @@ import numpy as np
 import torch
 
 from car_model.bundle import Bundle, popularity_priors, tables
-from car_model.catalogue import Catalogue
-from car_model.codebook import Codebook
-from car_model.dataset import Dataset
-from car_model.encoder import EncoderSpec
-from car_model.fitting import choose_scales
-from car_model.labels import CodeLabels
-from car_model.likeness import likeness_of
-from car_model.model import CAR
-from car_model.quantise import CodebookConfig, fit, refresh
-from car_model.recipe import Recipe
-from car_model.sequences import Histories
-from car_model.training import train, valid_ndcg
-from car_model.warm_start import codes_aligned, warm_start
+from car_model.codebook.codebook import Codebook
+from car_model.codebook.labels import CodeLabels
+from car_model.codebook.residual_kmeans import CodebookConfig, fit, refresh
+from car_model.data.catalogue import Catalogue
+from car_model.data.dataset import Dataset
+from car_model.data.histories import Histories
+from car_model.encoding.encoder import EncoderSpec
+from car_model.models.car import CAR
+from car_model.recommender.text_similarity import likeness_of
+from car_model.training.recipe import Recipe
+from car_model.training.train_car import choose_scales
+from car_model.training.trainer import train, valid_ndcg
+from car_model.training.warm_start import codes_aligned, warm_start
 
 
 def fitted(

@@ -23,12 +23,12 @@ from benchmarks.data import load_dataset, text_vectors
 from benchmarks.machine import machine
 from benchmarks.sheets import Sheet
 from benchmarks.timeline import as_of, moment_of
-from car_model.catalogue import Catalogue
-from car_model.churn import churn
-from car_model.codebook import Codebook
-from car_model.dataset import Dataset
-from car_model.encoder import EncoderSpec
-from car_model.quantise import CodebookConfig, fit, refresh
+from car_model.codebook.codebook import Codebook
+from car_model.codebook.residual_kmeans import CodebookConfig, fit, refresh
+from car_model.data.catalogue import Catalogue
+from car_model.data.dataset import Dataset
+from car_model.encoding.encoder import EncoderSpec
+from car_model.metrics.codebook import churn
 
 RESULT = Path("benchmarks/results/speed/churn.json")
 STEPS = ((0.8, 0.9), (0.6, 0.8), (0.5, 1.0))  # shares of all interactions before the two moments

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serving.settings import LOOPBACK
+from serving.torchserve.config import LOOPBACK
 
 OK = 200
 TIMEOUT = 60.0

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.data import CACHE, load_dataset
-from car_model.encoder import EncoderSpec
-from car_model.quantise import CodebookConfig, default_codes
-from car_model.tokenization import tokenize
+from car_model.codebook.residual_kmeans import CodebookConfig, default_codes
+from car_model.codebook.tokenize import tokenize
+from car_model.encoding.encoder import EncoderSpec
 
 ALL_AXES = 10_000
 app = typer.Typer(add_completion=False)

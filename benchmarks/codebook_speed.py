@@ -30,8 +30,8 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.machine import machine
 from benchmarks.sheets import Sheet
-from car_model.encoder import EncoderSpec
-from car_model.quantise import CodebookConfig, fit
+from car_model.codebook.residual_kmeans import CodebookConfig, fit
+from car_model.encoding.encoder import EncoderSpec
 
 DIM, LEVELS, CODES, TOPICS, FALL = 768, 4, 256, 400, 0.8
 ALL_AXES = 10_000

@@ -28,11 +28,11 @@ from benchmarks.sheets import Sheet
 from benchmarks.stats import spread
 from benchmarks.timeline import as_of, cold_holdout, moment_of
 from car_model.bundle import Bundle
-from car_model.evaluation import Holdout
-from car_model.metrics import ranks_of
-from car_model.onboarding import onboard
-from car_model.recipe import parse_recipe
-from car_model.recommend import Recommender
+from car_model.evaluation.evaluate import Holdout
+from car_model.metrics.ranking import ranks_of
+from car_model.recommender.recommender import Recommender
+from car_model.training.onboard import onboard
+from car_model.training.recipe import parse_recipe
 
 RESULT = Path("benchmarks/results/speed/cold_items.json")
 MOMENT = 0.6  # share of all interactions before the model's training

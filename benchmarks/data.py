@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.quantisers import lsh_sids, rqvae_sids
-from car_model.catalogue import Catalogue
-from car_model.dataset import Dataset
-from car_model.digests import json_digest
-from car_model.encoder import EncoderSpec, embed, load, settle_precision
-from car_model.quantise import CodebookConfig, default_codes, fit
+from car_model.codebook.residual_kmeans import CodebookConfig, default_codes, fit
+from car_model.data.catalogue import Catalogue
+from car_model.data.dataset import Dataset
+from car_model.encoding.encoder import EncoderSpec, embed, load, settle_precision
+from common.digests import json_digest
 from ingestion.ingest import ingest
 from ingestion.sources import resolve
 

@@ -24,12 +24,12 @@ from benchmarks.machine import machine
 from benchmarks.serving_release import made
 from benchmarks.sheets import Sheet
 from car_model.bundle import Bundle
-from car_model.profiling import measure
-from car_model.recommend import Recommender
-from car_model.sequences import Histories
-from serving.metrics import Metrics
-from serving.metrics_drift import Drift
-from serving.metrics_watched import Watched
+from car_model.data.histories import Histories
+from car_model.evaluation.answer_profile import measure
+from car_model.recommender.recommender import Recommender
+from serving.metrics.counters import Metrics
+from serving.metrics.drift_window import Drift
+from serving.metrics.observer import Watched
 
 OUTPUT = Path("benchmarks/results/speed/drift.json")
 ANSWERS, TOGETHER = 1200, 8

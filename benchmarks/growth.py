@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from benchmarks.machine import machine
 from benchmarks.sheets import Sheet
-from car_model.model import CAR, CARConfig
+from car_model.models.car import CAR, CARConfig
 
 OUTPUT = Path("benchmarks/results/speed/growth.json")
 ITEMS = (10_000, 100_000, 1_000_000)

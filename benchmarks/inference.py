@@ -30,11 +30,10 @@ from tqdm import tqdm
 from benchmarks.data import load_dataset, tokens
 from benchmarks.machine import machine
 from benchmarks.sheets import Sheet
-from car_model.autoregressive import ARConfig, AutoRegressive
-from car_model.beam import beam_search
-from car_model.dataset import Dataset
-from car_model.model import CAR, CARConfig
-from car_model.sequences import pad
+from car_model.data.dataset import Dataset
+from car_model.data.histories import pad
+from car_model.models.ablations.autoregressive import ARConfig, AutoRegressive, beam_search
+from car_model.models.car import CAR, CARConfig
 
 OUTPUT = Path("benchmarks/results/speed/inference-toys.json")
 SIZES: dict[str, Any] = {"width": 64, "layers": 2, "heads": 2, "history": 50}

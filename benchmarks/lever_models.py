@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from car_model.model import CAR, CARConfig
-from car_model.packing import Packing
+from car_model.models.car import CAR, CARConfig
+from car_model.models.packing import Packing
 
 
 def from_texts(config: CARConfig, sids: Tensor, text: Tensor) -> CAR:

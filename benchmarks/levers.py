@@ -25,10 +25,10 @@ from benchmarks.rows import settings_of
 from benchmarks.sheets import Sheet
 from benchmarks.stats import spread
 from car_model.bundle import tables
-from car_model.dataset import Dataset
-from car_model.model import CAR
-from car_model.recipe import parse_recipe
-from car_model.training import train
+from car_model.data.dataset import Dataset
+from car_model.models.car import CAR
+from car_model.training.recipe import parse_recipe
+from car_model.training.trainer import train
 
 OUTPUT = Path("benchmarks/results/speed/levers.json")
 BASE = "CAR as it is"

@@ -23,8 +23,8 @@ from benchmarks.machine import machine
 from benchmarks.rows import settings_of
 from benchmarks.sheets import Sheet
 from benchmarks.timeline import as_of, moment_of
-from car_model.dataset import Dataset
-from car_model.recipe import parse_recipe
+from car_model.data.dataset import Dataset
+from car_model.training.recipe import parse_recipe
 
 RESULT = Path("benchmarks/results/speed/lineage.json")
 MOMENTS = (0.6, 0.8)  # shares of all interactions before the parent's and the child's training

@@ -27,12 +27,12 @@ import serving
 from benchmarks.drift import profiled_release
 from benchmarks.machine import machine
 from car_model.bundle import Bundle
-from car_model.recommend import Recommender
-from serving.answering import respond_all
-from serving.metrics import Metrics
-from serving.metrics_asgi import AsgiMetrics
-from serving.metrics_torchserve import FrontEnd
-from serving.metrics_watched import Watched
+from car_model.recommender.recommender import Recommender
+from serving.answering.answer import respond_all
+from serving.asgi.metrics_exporter import AsgiMetrics
+from serving.metrics.counters import Metrics
+from serving.metrics.observer import Watched
+from serving.torchserve.metrics_exporter import FrontEnd
 
 OUTPUT = Path("benchmarks/results/speed/metrics_cost.json")
 ROUNDS, REQUESTS = 41, 200

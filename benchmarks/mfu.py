@@ -17,8 +17,8 @@ from torch import Tensor
 
 from benchmarks.machine import machine
 from benchmarks.sheets import Sheet
-from car_model.model import CAR, CARConfig
-from car_model.training import autocast, device
+from car_model.models.car import CAR, CARConfig
+from car_model.training.trainer import autocast, device
 
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bfloat16 FLOP/s by NVIDIA's data sheets
 

@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 from benchmarks.data import Tokens
-from car_model.autoregressive import ARConfig, AutoRegressive
-from car_model.baselines import Popularity, SASRec
 from car_model.bundle import tables
-from car_model.catalogue import Catalogue
-from car_model.distributed import device
-from car_model.evaluation import Baseline, Ranker
-from car_model.fitting import best_scales, choose_scales
-from car_model.likeness import Likeness, likeness_of
-from car_model.model import CAR
-from car_model.recipe import SIZES, Recipe
-from car_model.scoring import Scorer
-from car_model.sequences import Histories, pad
-from car_model.training import train
+from car_model.data.catalogue import Catalogue
+from car_model.data.histories import Histories, pad
+from car_model.evaluation.evaluate import Baseline, Ranker
+from car_model.models.ablations.autoregressive import ARConfig, AutoRegressive
+from car_model.models.baselines import Popularity, SASRec
+from car_model.models.car import CAR
+from car_model.recommender.scorer import Scorer
+from car_model.recommender.text_similarity import Likeness, likeness_of
+from car_model.training.distributed import device
+from car_model.training.recipe import SIZES, Recipe
+from car_model.training.train_car import best_scales, choose_scales
+from car_model.training.trainer import train
 
 VALID_USERS = 2000  # a beam search over every user after every epoch would take longer than the training
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2Model
 
-from car_model.model import CAR
-from car_model.transformer import Transformer
+from car_model.models.car import CAR
+from car_model.models.transformer import Transformer
 
 Padding = Literal["history", "longest"]
 NOTHING = 0  # the target where there is nothing to predict

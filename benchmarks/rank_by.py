@@ -20,12 +20,11 @@ from benchmarks.bundles import fitted
 from benchmarks.data import load_dataset, text_vectors
 from benchmarks.machine import machine
 from benchmarks.sheets import Sheet
-from car_model.action_evaluation import action_evidence
-from car_model.dataset import Dataset
-from car_model.ranking_fitting import fit_ranker
-from car_model.ranking_recipe import RankerRecipe
-from car_model.recipe import Recipe
-from car_model.recommend import Recommender
+from car_model.data.dataset import Dataset
+from car_model.evaluation.actions import action_evidence
+from car_model.recommender.recommender import Recommender
+from car_model.training.recipe import RankerRecipe, Recipe
+from car_model.training.train_ranker import fit_ranker
 
 OUTPUT = Path("benchmarks/results/speed/rank_by.json")
 METRIC = "ndcg@10"

@@ -24,13 +24,13 @@ import typer
 from benchmarks.data import CACHE, Tokens, load_dataset, tokens
 from benchmarks.machine import machine
 from benchmarks.ranking_tables import RESULTS, best_trial, sheets, valid_loss
-from car_model.action_metrics import action_metrics, log_losses
-from car_model.dataset import Dataset
-from car_model.digests import json_digest
-from car_model.ranking import ARCHITECTURES, ActionRanker, Architecture, RankerConfig, Task
-from car_model.ranking_data import ActionHistories, action_histories
-from car_model.ranking_training import Predictions, predict, train_ranker
-from car_model.training import TrainConfig
+from car_model.action_ranker.data import ActionHistories, action_histories
+from car_model.action_ranker.model import ARCHITECTURES, ActionRanker, Architecture, RankerConfig, Task
+from car_model.data.dataset import Dataset
+from car_model.metrics.actions import action_metrics, log_losses
+from car_model.training.train_ranker import Predictions, predict, train_ranker
+from car_model.training.trainer import TrainConfig
+from common.digests import json_digest
 
 TRIAL_SEED = 100  # not among those reported
 GRID: dict[str, tuple[float, ...]] = {"learning_rate": (1e-3, 3e-3), "dropout": (0.2, 0.4)}

@@ -30,10 +30,10 @@ from benchmarks.inference import spread
 from benchmarks.machine import machine
 from benchmarks.ranking_tables import TITLES
 from benchmarks.sheets import Sheet
-from car_model.distributed import device
-from car_model.ranking import ARCHITECTURES, ActionRanker, Architecture, RankerConfig, Task
-from car_model.ranking_data import ActionHistories, action_histories, training_batches
-from car_model.training import autocast
+from car_model.action_ranker.data import ActionHistories, action_histories, training_batches
+from car_model.action_ranker.model import ARCHITECTURES, ActionRanker, Architecture, RankerConfig, Task
+from car_model.training.distributed import device
+from car_model.training.trainer import autocast
 
 OUTPUT = Path("benchmarks/results/speed/ranking.json")
 HISTORIES = (50, 200, 800)

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import t
 
 from benchmarks.sheets import Sheet
-from car_model.ranking import ARCHITECTURES
+from car_model.action_ranker.model import ARCHITECTURES
 
 RESULTS = Path("benchmarks/results/ranking")
 BASELINE = "interleaved"

@@ -31,9 +31,9 @@ from benchmarks.machine import machine
 from benchmarks.rollover_load import Asked, Right, load_apart, right_answers
 from benchmarks.rollover_releases import WHO, WHY, asked_for, released
 from benchmarks.rollover_tables import sheets
-from registry.channel import promote, rollback
-from registry.store import ObjectStore
-from serving.server import TorchServe
+from registry.channels.channel import promote, rollback
+from registry.store.base import ObjectStore
+from serving.torchserve.server import TorchServe
 
 RESULT = Path("benchmarks/results/speed/rollover.json")
 CHANNEL = "production"

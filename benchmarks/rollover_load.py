@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 
-from car_model.recommend import Recommender
-from serving.answering import respond
-from serving.archive import MODEL_NAME
-from serving.settings import LOOPBACK
-from serving.state import StateDir, read_json
+from car_model.recommender.recommender import Recommender
+from serving.answering.answer import respond
+from serving.archive.build import MODEL_NAME
+from serving.torchserve.config import LOOPBACK
+from serving.torchserve.state_dir import StateDir, read_json
 
 OK = 200
 PATH = f"/predictions/{MODEL_NAME}"

@@ -10,17 +10,18 @@ import numpy as np
 import torch
 
 from car_model.bundle import Bundle, popularity_priors, tables
-from car_model.catalogue import Catalogue
-from car_model.encoder import EncoderSpec
-from car_model.labels import CodeLabels
-from car_model.model import CAR
-from car_model.quantise import CodebookConfig, fit
-from car_model.recipe import parse_recipe
-from car_model.recommend import Recommender
-from components.delivery import validate_release
-from registry.channel import stage
-from registry.release import write_release
-from registry.store import ObjectStore, open_store
+from car_model.codebook.labels import CodeLabels
+from car_model.codebook.residual_kmeans import CodebookConfig, fit
+from car_model.data.catalogue import Catalogue
+from car_model.encoding.encoder import EncoderSpec
+from car_model.models.car import CAR
+from car_model.recommender.recommender import Recommender
+from car_model.training.recipe import parse_recipe
+from registry.channels.channel import stage
+from registry.releases.release import write_release
+from registry.store.base import ObjectStore
+from registry.store.open import open_store
+from serving.deployment.deploy_channel import validate_release
 
 WHO, WHY = "benchmark", "rollover"
 DIMENSIONS = 64

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from car_model.hardware import native_bf16
+from car_model.compute import native_bf16
 
 Kind = Literal["popularity", "sasrec", "car", "ar", "tiger"]
 
@@ -20,7 +20,7 @@ class Row:
 
     Attributes:
         title: what the table says.
-        settings: changes to the recipe (`car_model.recipe`), and `levels`, `codes`, `method` of the SIDs.
+        settings: changes to the recipe (`car_model.training.recipe`), and `levels`, `codes`, `method` of the SIDs.
         recipe: whose tuned recipe it starts from.
         likeness: whether the likeness of texts joins its ranking.
     """

@@ -18,11 +18,11 @@ import typer
 from benchmarks.data import CACHE, load_dataset
 from benchmarks.machine import machine
 from benchmarks.sheets import Sheet
-from car_model.encoder import EncoderSpec
-from car_model.fitting import fit_car
-from car_model.quantise import CodebookConfig
-from car_model.recipe import parse_recipe
-from car_model.tokenization import tokenize
+from car_model.codebook.residual_kmeans import CodebookConfig
+from car_model.codebook.tokenize import tokenize
+from car_model.encoding.encoder import EncoderSpec
+from car_model.training.recipe import parse_recipe
+from car_model.training.train_car import fit_car
 
 OUTPUT = Path("benchmarks/results/speed/sampled.json")
 NEGATIVES = (0, 512, 2048)

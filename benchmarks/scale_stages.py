@@ -18,22 +18,22 @@ import torch
 
 from benchmarks.growth import peak
 from car_model.bundle import Bundle, popularity_priors, tables
-from car_model.catalogue import Catalogue
-from car_model.codebook import Codebook
-from car_model.dataset import Dataset
-from car_model.encoder import EncoderSpec
-from car_model.labels import CodeLabels
-from car_model.model import CAR
-from car_model.quantise import CodebookConfig
-from car_model.recipe import Recipe
-from car_model.recommend import Recommender
-from car_model.sampled_softmax import Negatives
-from car_model.sequences import Histories, batches
-from car_model.tokenization import encode
+from car_model.codebook.codebook import Codebook
+from car_model.codebook.labels import CodeLabels
+from car_model.codebook.residual_kmeans import CodebookConfig
+from car_model.codebook.tokenize import encode
+from car_model.data.catalogue import Catalogue
+from car_model.data.dataset import Dataset
+from car_model.data.histories import Histories, batches
+from car_model.encoding.encoder import EncoderSpec
+from car_model.models.car import CAR
+from car_model.models.losses import Negatives
+from car_model.recommender.recommender import Recommender
+from car_model.training.recipe import Recipe
 from ingestion.config import DatasetConfig
 from ingestion.ingest import ingest as run_ingest
-from validation.data_policy import DataPolicy
-from validation.expectations import validate_dataset
+from validation.data.policy import DataPolicy
+from validation.data.validate import validate_dataset
 
 STEPS, BATCH, ANSWERS, NEGATIVES = 20, 128, 50, 4096
 Figures = dict[str, Any]

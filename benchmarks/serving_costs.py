@@ -35,13 +35,12 @@ from benchmarks.machine import machine
 from benchmarks.serving_release import made
 from benchmarks.sheets import Sheet
 from car_model.bundle import Bundle
-from car_model.full_ranking import mask_histories
-from car_model.metrics import per_user, ranks_of
-from car_model.recommend import Recommender
-from car_model.scoring import Scorer
-from car_model.sequences import Histories
-from serving import answering
-from serving.answering import respond
+from car_model.data.histories import Histories
+from car_model.metrics.ranking import mask_histories, per_user, ranks_of
+from car_model.recommender.recommender import Recommender
+from car_model.recommender.scorer import Scorer
+from serving.answering import answer as answering
+from serving.answering.answer import respond
 
 OUTPUT = Path("benchmarks/results/speed/serving_costs.json")
 THINK_SCALE = 0.1  # validation chooses 0 on some sets, where thinking costs nothing at all

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from benchmarks.data import CACHE, load_dataset
 from car_model.bundle import Bundle
-from car_model.digests import json_digest
-from car_model.encoder import EncoderSpec
-from car_model.fitting import fit_car
-from car_model.quantise import CodebookConfig
-from car_model.recipe import parse_recipe
-from car_model.tokenization import tokenize
+from car_model.codebook.residual_kmeans import CodebookConfig
+from car_model.codebook.tokenize import tokenize
+from car_model.encoding.encoder import EncoderSpec
+from car_model.training.recipe import parse_recipe
+from car_model.training.train_car import fit_car
+from common.digests import json_digest
 
 RECIPE = {"epochs": 2, "text": 64, "batch_size": 128}
 ASKED = 500  # users whose histories are asked with

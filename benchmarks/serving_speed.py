@@ -4,7 +4,7 @@
 
 The release is made of the data set, trained for two epochs (what the weights are changes no time) with texts
 in the act slot and in the score; it is kept under .cache/serving. Requests are real histories, k 10. The
-limit is this process calling `serving.answering.respond_all` in one thread, one request after the other; what
+limit is this process calling `serving.answering.answer.respond_all` in one thread, one request after the other; what
 as many clients as a server's would see of it is that many bodies at a time. The servers run one model
 process with one thread and get their requests over loopback from clients in another process. Every round
 measures every case once, in an order drawn anew, and ratios are taken within a round.
@@ -40,13 +40,13 @@ from benchmarks.clients import Measured, Target, measure, process_apart
 from benchmarks.machine import machine
 from benchmarks.serving_release import Release, made
 from benchmarks.sheets import Sheet
-from car_model.recommend import Recommender
-from serving.answering import respond_all
-from serving.archive import build_archive
-from serving.openapi import PATH
-from serving.server import TorchServe
-from serving.settings import LOOPBACK
-from serving.versions import bring_up
+from car_model.recommender.recommender import Recommender
+from serving.answering.answer import respond_all
+from serving.answering.openapi import PATH
+from serving.archive.build import build_archive
+from serving.torchserve.config import LOOPBACK
+from serving.torchserve.server import TorchServe
+from serving.torchserve.versions import bring_up
 
 OUTPUT = Path("benchmarks/results/speed/serving.json")
 CLIENTS = (1, 8, 32)

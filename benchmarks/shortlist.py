@@ -25,14 +25,14 @@ from benchmarks.machine import machine
 from benchmarks.serving_release import made
 from benchmarks.sheets import Sheet
 from car_model.bundle import Bundle, popularity_priors, tables
-from car_model.catalogue import Catalogue
-from car_model.codebook import Codebook
-from car_model.encoder import EncoderSpec
-from car_model.labels import CodeLabels
-from car_model.model import CAR
-from car_model.recipe import Recipe
-from car_model.recommend import Recommender
-from car_model.shortlist import recall_at
+from car_model.codebook.codebook import Codebook
+from car_model.codebook.labels import CodeLabels
+from car_model.data.catalogue import Catalogue
+from car_model.encoding.encoder import EncoderSpec
+from car_model.models.car import CAR
+from car_model.recommender.candidate_index import recall_at
+from car_model.recommender.recommender import Recommender
+from car_model.training.recipe import Recipe
 
 OUTPUT = Path("benchmarks/results/speed/shortlist.json")
 PROBED, ITEMS = (0.03, 0.1, 0.3), (12_000, 100_000, 500_000)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from car_model.metrics import interval, per_user
+from car_model.metrics.ranking import interval, per_user
 
 METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
 CUTOFF = 10

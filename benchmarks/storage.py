@@ -34,13 +34,14 @@ import typer
 from tqdm import tqdm
 
 from benchmarks.sheets import Sheet
-from car_model.digests import tree_digest
-from registry.fetch import fetch_release
-from registry.layout import BLOBS
-from registry.release import write_release
-from registry.store import ObjectStore, open_store
-from registry.transfers import WORKERS
-from serving.archive import build_archive
+from common.digests import tree_digest
+from registry.releases.fetch import fetch_release
+from registry.releases.layout import BLOBS
+from registry.releases.release import write_release
+from registry.store.base import ObjectStore
+from registry.store.open import open_store
+from registry.store.parallel import WORKERS
+from serving.archive.build import build_archive
 
 ENCODER = {"name": "random"}
 CASES = ("first release", "another model", "other evidence only", "fetch")

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pandas as pd
 
-from car_model.dataset import Dataset
-from car_model.digests import json_digest
-from car_model.evaluation import Holdout
-from car_model.request import MAX_HISTORY
+from car_model.data.dataset import Dataset
+from car_model.data.histories import MAX_HISTORY
+from car_model.evaluation.evaluate import Holdout
+from common.digests import json_digest
 
 LEAST = 3  # interactions of a user to have a test item, a validation item and something before them
 

@@ -34,9 +34,9 @@ from benchmarks.machine import machine
 from benchmarks.mfu import fill
 from benchmarks.peers import HuggingFaceCAR
 from benchmarks.sheets import Sheet
-from car_model.model import CAR, CARConfig, Layout
-from car_model.sequences import batches
-from car_model.training import Precision, autocast, device
+from car_model.data.histories import batches
+from car_model.models.car import CAR, CARConfig, Layout
+from car_model.training.trainer import Precision, autocast, device
 
 OUTPUT = Path("benchmarks/results/speed/training.json")
 FILL_OUTPUT = Path("benchmarks/results/speed/mfu.json")

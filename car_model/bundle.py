@@ -11,16 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from car_model.catalogue import Catalogue
-from car_model.checkpoint import load_car, load_ranker, save_model
-from car_model.codebook import Codebook
-from car_model.digests import file_digest, files_digest, tree_files
-from car_model.labels import FILE as LABELS
-from car_model.labels import CodeLabels
-from car_model.model import CAR
-from car_model.profile import FILE as PROFILE
-from car_model.profile import Profile
-from car_model.rerank import Reranker
+from car_model.action_ranker.rerank import Reranker
+from car_model.codebook.codebook import Codebook
+from car_model.codebook.labels import FILE as LABELS
+from car_model.codebook.labels import CodeLabels
+from car_model.data.catalogue import Catalogue
+from car_model.metrics.drift import FILE as PROFILE
+from car_model.metrics.drift import Profile
+from car_model.models.car import CAR
+from car_model.weights import load_car, load_ranker, save_model
+from common.digests import file_digest, files_digest, tree_files
+from common.errors import UserError
 
 FORMAT = 1
 HEADER = "bundle.json"
@@ -33,7 +34,7 @@ POPULAR_ITEMS = 200
 MAX_SCALE = 100.0  # of a weight in the score: beyond any sense, far from overflow
 
 
-class BundleError(ValueError):
+class BundleError(UserError, ValueError):
     """The parts of a bundle are missing or do not belong together; the message names them."""
 
 

@@ -2,7 +2,7 @@
 
 from kfp.dsl import Artifact, Output, PipelineTaskFinalStatus
 
-from components.base import step
+from orchestration.step import step
 
 
 @step
@@ -23,7 +23,7 @@ def conclude(
     import os
     from pathlib import Path
 
-    from components.ending import conclusion, notify
+    from orchestration.kubeflow.notify import conclusion, notify
 
     told = conclusion(
         status.state,

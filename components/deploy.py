@@ -2,7 +2,7 @@
 
 from kfp.dsl import Artifact, Input, Output
 
-from components.base import step
+from orchestration.step import step
 
 
 @step
@@ -27,7 +27,7 @@ def deploy(
     import json
     from pathlib import Path
 
-    from serving.deploy import deploy as roll_over
+    from serving.torchserve.rollover import deploy as roll_over
 
     deployment.path = f"{deployment.path}.json"
     state: dict = {"release": release}

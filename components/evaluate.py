@@ -2,7 +2,7 @@
 
 from kfp.dsl import Artifact, Dataset, Input, Model, Output
 
-from components.base import step
+from orchestration.step import step
 
 
 @step
@@ -30,17 +30,16 @@ def evaluate(
     import json
     from pathlib import Path
 
-    from car_model.action_evaluation import action_evidence
-    from car_model.checkpoint import load_sasrec
-    from car_model.cold_start import cold_recall
-    from car_model.dataset import Dataset as Ingested
-    from car_model.digests import file_digest
-    from car_model.evaluation import Holdout
-    from car_model.evaluation import evaluate as score
-    from car_model.golden import golden as answers
-    from car_model.recommend import Recommender
-    from registry.fetch import fetch_release
-    from registry.store import open_store
+    from car_model.data.dataset import Dataset as Ingested
+    from car_model.evaluation.actions import action_evidence
+    from car_model.evaluation.evaluate import Holdout, cold_recall
+    from car_model.evaluation.evaluate import evaluate as score
+    from car_model.evaluation.golden import golden as answers
+    from car_model.recommender.recommender import Recommender
+    from car_model.weights import load_sasrec
+    from common.digests import file_digest
+    from registry.releases.fetch import fetch_release
+    from registry.store.open import open_store
 
     evaluation.path, golden.path = f"{evaluation.path}.json", f"{golden.path}.json"
     data = Ingested.load(Path(dataset.path))

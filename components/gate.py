@@ -2,7 +2,7 @@
 
 from kfp.dsl import Artifact, Input, Output
 
-from components.base import step
+from orchestration.step import step
 
 
 @step
@@ -18,8 +18,8 @@ def gate(
     """
     from pathlib import Path
 
-    from car_model.digests import file_digest
-    from validation.gate import evaluate_gate, load_evaluation, load_policy, parse_policy, write_verdict
+    from common.digests import file_digest
+    from validation.gate.gate import evaluate_gate, load_evaluation, load_policy, parse_policy, write_verdict
 
     verdict.path = f"{verdict.path}.json"
     rules = parse_policy(policy) if policy else load_policy()

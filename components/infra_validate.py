@@ -2,7 +2,7 @@
 
 from kfp.dsl import Artifact, Input, Output
 
-from components.base import step
+from orchestration.step import step
 
 
 @step
@@ -13,8 +13,8 @@ def infra_validate(
     import json
     from pathlib import Path
 
-    from car_model.digests import file_digest
-    from serving.infra import infra_validate as serve
+    from common.digests import file_digest
+    from serving.torchserve.infra_validation import infra_validate as serve
 
     server = Path(infra.path)  # the throw-away server's files, its logs among them
     infra.path = f"{infra.path}.json"

@@ -2,7 +2,7 @@
 
 from kfp.dsl import Dataset, Output
 
-from components.base import step
+from orchestration.step import step
 
 
 @step
@@ -14,8 +14,7 @@ def ingest(source: str, source_digest: str, cache: str, dataset: Output[Dataset]
     """
     from pathlib import Path
 
-    from ingestion.config import parse_config
-    from ingestion.errors import IngestError
+    from ingestion.config import IngestError, parse_config
     from ingestion.ingest import ingest as read
 
     report = read(parse_config(source), Path(dataset.path), Path(cache) / "sources" if cache else None)

@@ -2,7 +2,7 @@
 
 from kfp.dsl import Artifact, Input, Model, Output
 
-from components.base import step
+from orchestration.step import step
 
 
 @step
@@ -10,9 +10,9 @@ def package(bundle: Input[Model], archive: Output[Artifact]) -> str:
     """Package a bundle under the digest that its release has; returns the digest."""
     from pathlib import Path
 
-    from car_model.digests import file_digest
-    from registry.bundle import release_digest
-    from serving.archive import build_archive
+    from common.digests import file_digest
+    from registry.releases.bundle_files import release_digest
+    from serving.archive.build import build_archive
 
     release = release_digest(Path(bundle.path))
     archive.path = str(build_archive(Path(bundle.path), Path(archive.path), release))

@@ -2,7 +2,7 @@
 
 from kfp.dsl import HTML, Artifact, Input, Model, Output
 
-from components.base import step
+from orchestration.step import step
 
 
 @step
@@ -36,10 +36,10 @@ def release(
     import json
     from pathlib import Path
 
-    from components.delivery import keep_report
-    from registry.channel import promote, stage
-    from registry.release import write_release
-    from registry.store import open_store
+    from registry.channels.channel import promote, stage
+    from registry.releases.release import write_release
+    from registry.store.open import open_store
+    from serving.deployment.deploy_channel import keep_report
 
     evidence = {
         "evaluation.json": evaluation, "verdict.json": verdict, "golden.json": golden, "infra.json": infra,

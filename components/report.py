@@ -2,7 +2,7 @@
 
 from kfp.dsl import HTML, Artifact, Dataset, Input, Model, Output
 
-from components.base import step
+from orchestration.step import step
 
 
 @step
@@ -19,8 +19,8 @@ def report(
     import json
     from pathlib import Path
 
-    from car_model.digests import file_digest
-    from validation.report import ReportInputs, render_report
+    from common.digests import file_digest
+    from validation.report.report import ReportInputs, render_report
 
     def read(path: Path) -> dict:
         return json.loads(path.read_text())

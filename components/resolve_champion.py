@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from components.base import step
+from orchestration.step import step
 
 
 @step
@@ -15,9 +15,8 @@ def resolve_champion(registry: str, channel: str) -> NamedTuple(  # type: ignore
 
     Never cached: it asks about the world. What follows is cached by its answer.
     """
-    from registry.channel import head
-    from registry.forced import forced_promotions
-    from registry.store import open_store
+    from registry.channels.channel import forced_promotions, head
+    from registry.store.open import open_store
 
     store = open_store(registry)
     entry = head(store, channel)

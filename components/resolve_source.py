@@ -1,6 +1,6 @@
 """Step: which data there is now."""
 
-from components.base import step
+from orchestration.step import step
 
 
 @step

@@ -2,7 +2,7 @@
 
 from kfp.dsl import Artifact, Dataset, Input, Metrics, Output
 
-from components.base import step
+from orchestration.step import step
 
 
 @step
@@ -37,14 +37,14 @@ def tokenize(
     import json
     from pathlib import Path
 
-    from car_model.codebook_mode import check_mode
-    from car_model.dataset import Dataset as Ingested
-    from car_model.encoder import EncoderSpec
-    from car_model.quantise import CodebookConfig
-    from car_model.tokenization import Parent
-    from car_model.tokenization import tokenize as make
-    from registry.fetch import fetch_release
-    from registry.store import open_store
+    from car_model.codebook.mode import check_mode
+    from car_model.codebook.residual_kmeans import CodebookConfig
+    from car_model.codebook.tokenize import Parent
+    from car_model.codebook.tokenize import tokenize as make
+    from car_model.data.dataset import Dataset as Ingested
+    from car_model.encoding.encoder import EncoderSpec
+    from registry.releases.fetch import fetch_release
+    from registry.store.open import open_store
 
     parent, folder = None, Path(f"{codebook.path}.champion")
     if champion:

@@ -2,7 +2,7 @@
 
 from kfp.dsl import Artifact, Dataset, Input, Model, Output
 
-from components.base import step
+from orchestration.step import step
 
 
 @step
@@ -22,7 +22,7 @@ def train(
 ) -> None:
     """Train CAR by `recipe` (settings as JSON, such as {"epochs": 5}; the rest keeps its default).
 
-    With an order in CAR_TRAIN_JOB (`components.train_order`) a Kubeflow TrainJob trains instead of this step.
+    With an order in CAR_TRAIN_JOB (`orchestration.train_job.spec`) a Kubeflow TrainJob trains instead of this step.
 
     Args:
         champion: digest of the release in production; "" where there is none, and training starts cold.
@@ -34,17 +34,17 @@ def train(
     from pathlib import Path
 
     from car_model.bundle import Bundle
-    from car_model.catalogue import Catalogue
-    from car_model.dataset import Dataset as Ingested
-    from car_model.fit_job import Inputs
-    from car_model.fitting import fit_car
-    from car_model.onboarding import carry_on
-    from car_model.profiling import profiled
-    from car_model.recipe import parse_recipe
-    from components.train_job import hand_over
-    from components.train_order import ordered
-    from registry.fetch import fetch_release
-    from registry.store import open_store
+    from car_model.data.catalogue import Catalogue
+    from car_model.data.dataset import Dataset as Ingested
+    from car_model.evaluation.answer_profile import profiled
+    from car_model.training.onboard import carry_on
+    from car_model.training.recipe import parse_recipe
+    from car_model.training.torchrun_job import Inputs
+    from car_model.training.train_car import fit_car
+    from orchestration.train_job.launch import hand_over
+    from orchestration.train_job.spec import ordered
+    from registry.releases.fetch import fetch_release
+    from registry.store.open import open_store
 
     curves.path, parent = f"{curves.path}.json", None
     folder = Path(f"{curves.path}.champion")

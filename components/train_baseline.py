@@ -2,7 +2,7 @@
 
 from kfp.dsl import Artifact, Dataset, Input, Model, Output
 
-from components.base import step
+from orchestration.step import step
 
 
 @step
@@ -23,11 +23,11 @@ def train_baseline(
     import json
     from pathlib import Path
 
-    from car_model.catalogue import Catalogue
-    from car_model.dataset import Dataset as Ingested
-    from car_model.digests import tree_digest
-    from car_model.fitting import fit_sasrec
-    from car_model.recipe import parse_recipe
+    from car_model.data.catalogue import Catalogue
+    from car_model.data.dataset import Dataset as Ingested
+    from car_model.training.recipe import parse_recipe
+    from car_model.training.train_car import fit_sasrec
+    from common.digests import tree_digest
 
     curves.path = f"{curves.path}.json"
     losses = fit_sasrec(

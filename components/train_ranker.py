@@ -2,7 +2,7 @@
 
 from kfp.dsl import Artifact, Dataset, Input, Model, Output
 
-from components.base import step
+from orchestration.step import step
 
 
 @step
@@ -29,9 +29,9 @@ def train_ranker(
     from pathlib import Path
 
     from car_model.bundle import Bundle
-    from car_model.dataset import Dataset as Ingested
-    from car_model.ranking_fitting import fit_ranker
-    from car_model.ranking_recipe import parse_ranker
+    from car_model.data.dataset import Dataset as Ingested
+    from car_model.training.recipe import parse_ranker
+    from car_model.training.train_ranker import fit_ranker
 
     told.path = f"{told.path}.json"
     given, recipe = Bundle.load(Path(bundle.path)), parse_ranker(ranker)

@@ -2,7 +2,7 @@
 
 from kfp.dsl import HTML, Artifact, Dataset, Input, Output
 
-from components.base import step
+from orchestration.step import step
 
 
 @step
@@ -24,11 +24,11 @@ def validate(
     import logging
     from pathlib import Path
 
-    from car_model.digests import file_digest
-    from registry.lineage import fetch_data_evidence
-    from registry.store import open_store
-    from validation.data_policy import DataPolicy
-    from validation.expectations import validate_dataset
+    from common.digests import file_digest
+    from registry.releases.fetch import fetch_data_evidence
+    from registry.store.open import open_store
+    from validation.data.policy import DataPolicy
+    from validation.data.validate import validate_dataset
 
     logging.getLogger("great_expectations").setLevel(logging.WARNING)  # a thousand lines of no use
     data_docs.path, profile.path = f"{data_docs.path}.html", f"{profile.path}.json"

@@ -9,8 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ingestion.config import DatasetConfig
-from ingestion.errors import IngestError
+from ingestion.config import DatasetConfig, IngestError
 from ingestion.ingest import ingest
 from ingestion.report import IngestReport
 from ingestion.sources import NAMES, resolve

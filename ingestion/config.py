@@ -9,7 +9,12 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ingestion.errors import IngestError
+from common.errors import UserError
+
+
+class IngestError(UserError, ValueError):
+    """Data or configuration that cannot be ingested; the message is a sentence for the data's owner."""
+
 
 Format = Literal["csv", "tsv", "jsonl", "parquet"]
 TimestampUnit = Literal["iso", "epoch_s", "epoch_ms"]

@@ -11,14 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from common.files import whole_file, write_whole
 from ingestion import transform
-from ingestion.config import DatasetConfig
-from ingestion.engine import Engine, open_engine
-from ingestion.errors import IngestError
-from ingestion.files import whole_file, write_whole
-from ingestion.locate import local_file, source_digest
+from ingestion.config import DatasetConfig, IngestError
+from ingestion.engines.base import Engine, open_engine
 from ingestion.read import read_source, require_readable
 from ingestion.report import Counts, Dropped, IngestReport, content_digest, time_range
+from ingestion.sources.locate import local_file, source_digest
 
 REPORT = "report.json"
 ROW_GROUP = 1 << 18  # rows

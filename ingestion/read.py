@@ -8,9 +8,8 @@ from pathlib import Path
 import ibis.expr.types as ir
 
 from ingestion import transform
-from ingestion.config import Source
-from ingestion.engine import Engine
-from ingestion.errors import IngestError
+from ingestion.config import IngestError, Source
+from ingestion.engines.base import Engine
 
 
 def read_source(engine: Engine, source: Source, path: Path) -> ir.Table:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
-from car_model.digests import files_digest, json_digest
+from common.digests import files_digest, json_digest
 from ingestion.config import DatasetConfig
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from registry.cli import app
+from orchestration.cli import onboarding
+from registry.cli.commands import app
 from registry.errors import RegistryError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits."""
+    app.add_typer(onboarding)  # without a name: its command stands beside these
     try:
         app(args=arguments, prog_name="python -m registry")
     except RegistryError as error:

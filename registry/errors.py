@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-from pathlib import Path
-
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+from common.errors import UserError
 
 
-class RegistryError(Exception):
+class RegistryError(UserError):
     """Base of every error this room raises on purpose; `str(error)` is one clear sentence."""
 
 
@@ -50,8 +47,3 @@ class ChannelError(RegistryError):
 
 class ConflictError(ChannelError):
     """Somebody else moved the channel first."""
-
-
-def no_room(place: Path | str, error: OSError) -> str:
-    """The sentence for a disk or a quota that is full (`error.errno` in NO_ROOM)."""
-    return f"There is no room for {place} ({error.strerror}): free some and run again."

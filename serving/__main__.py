@@ -10,13 +10,13 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from serving.archive import ArchiveError
-from serving.deploy import curl_line, restore
-from serving.deployed import Deployed
-from serving.openapi import as_yaml
-from serving.process import ours
-from serving.server import TorchServe
-from serving.state import ServingError, StateDir
+from serving.answering.openapi import as_yaml
+from serving.archive.build import ArchiveError
+from serving.errors import ServingError
+from serving.torchserve.process import ours
+from serving.torchserve.rollover import curl_line, restore
+from serving.torchserve.server import TorchServe
+from serving.torchserve.state_dir import Deployed, StateDir
 
 app = typer.Typer(help="Look after the TorchServe of this machine.", no_args_is_help=True)
 console = Console()
@@ -111,7 +111,7 @@ def asgi(
     threads: Annotated[int, typer.Option(min=1, envvar="CAR_TORCH_THREADS", help="Threads of torch.")] = 1,
 ) -> None:
     """Serve the same answers without TorchServe, on loopback, until Ctrl-C."""
-    from serving.asgi import serve  # noqa: PLC0415 - the other commands need no web server
+    from serving.asgi.app import serve
 
     serve(archive or deployed_archive(StateDir.at(state)), port, threads=threads)
 

@@ -12,9 +12,9 @@ from typing import NoReturn
 import pytest
 from docker import DockerClient
 
-from components.base import IMAGE
-from components.containers import engine
-from components.image import ContainerError, find_image
+from orchestration.local.docker import engine
+from orchestration.local.image import ContainerError, find_image
+from orchestration.step import IMAGE
 
 docker = pytest.mark.docker
 

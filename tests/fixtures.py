@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from car_model.bundle import Bundle, popularity_priors
-from car_model.catalogue import Catalogue
-from car_model.encoder import EncoderSpec
-from car_model.labelling import label_codes
-from car_model.model import CAR, CARConfig
-from car_model.quantise import CodebookConfig, fit
-from car_model.sequences import Histories
-from car_model.training import TrainConfig, train
+from car_model.codebook.label_codes import label_codes
+from car_model.codebook.residual_kmeans import CodebookConfig, fit
+from car_model.data.catalogue import Catalogue
+from car_model.data.histories import Histories
+from car_model.encoding.encoder import EncoderSpec
+from car_model.models.car import CAR, CARConfig
+from car_model.training.trainer import TrainConfig, train
 
 GENRES = ("crime drama", "space opera", "family comedy", "western adventure")
 ITEMS = 48

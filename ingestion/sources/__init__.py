@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ingestion.config import DatasetConfig
-from ingestion.errors import IngestError
-from ingestion.locate import source_digest
+from ingestion.config import DatasetConfig, IngestError
 from ingestion.sources import amazon2014, custom, movielens
+from ingestion.sources.locate import source_digest
 
 NAMES = ("movielens", "amazon2014", "custom")
 

@@ -13,10 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 
-from car_model.digests import file_digest
-from ingestion.config import DatasetConfig, InteractionSource, ItemSource
-from ingestion.errors import IngestError
-from ingestion.files import write_whole
+from common.digests import file_digest
+from common.files import write_whole
+from ingestion.config import DatasetConfig, IngestError, InteractionSource, ItemSource
 
 INTERACTIONS = "interactions.tsv"
 ITEMS = "items.jsonl"

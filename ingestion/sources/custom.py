@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ingestion.config import DatasetConfig, Source, parse_config
-from ingestion.errors import IngestError
-from ingestion.gcs import is_gcs
+from ingestion.config import DatasetConfig, IngestError, Source, parse_config
+from ingestion.sources.gcs import is_gcs
 
 CONFIG = "dataset.json"
 

@@ -15,10 +15,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from car_model.digests import file_digest
-from ingestion.config import DatasetConfig, InteractionSource, ItemSource
-from ingestion.errors import IngestError
-from ingestion.files import write_whole
+from common.digests import file_digest
+from common.files import write_whole
+from ingestion.config import DatasetConfig, IngestError, InteractionSource, ItemSource
 
 REQUIREMENT = "recbole==1.2.1"
 WHEEL = "recbole-1.2.1-py3-none-any.whl"

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from benchmarks import accuracy, data, rows
 from benchmarks.accuracy import app, parse_change
 from benchmarks.rows import ROWS, settings_of
-from car_model.recipe import parse_recipe
+from car_model.training.recipe import parse_recipe
 
 USERS, ITEMS = 40, 60
 TINY = {"width": 8, "epochs": 1, "layers": 1, "patience": 1}

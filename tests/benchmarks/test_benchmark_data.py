@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from benchmarks.data import load_dataset, shuffle_ties
 from benchmarks.stats import CUTOFF, compared, parse_ranks, rank_string
-from car_model.metrics import per_user
+from car_model.metrics.ranking import per_user
 from tests.benchmarks.test_accuracy import write_set
 
 RANKS = st.one_of(st.integers(2, 60).map(lambda half: half / 2), st.just(np.inf))

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import cold_items
 from benchmarks.cold_items import measured, recalls, rivals, sheets
 from car_model.bundle import Bundle
-from car_model.evaluation import Holdout
+from car_model.evaluation.evaluate import Holdout
 from tests.fixtures import tiny_parts, tiny_vectors
 
 

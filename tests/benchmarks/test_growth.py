@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import growth
 from benchmarks.growth import Size, exponents, measured, sheets, sizes
-from car_model.model import CAR, CARConfig
+from car_model.models.car import CAR, CARConfig
 from tests.car_model.builders import tiny_car
 
 

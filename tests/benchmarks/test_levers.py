@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from benchmarks.lever_models import Attending, CoarseFirst, Weighted, from_texts
 from benchmarks.levers import BASE, add, known, sheets
-from car_model.model import CAR, CARConfig
+from car_model.models.car import CAR, CARConfig
 
 CONFIG = CARConfig(30, 3, 4, width=8, heads=2, dropout=0.0, think_weight=0.0)
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import storage
 from benchmarks.storage import Cost, make_days, measured, sheets, total
-from registry.store import open_store
+from registry.store.open import open_store
 
 
 def test_a_daily_release_costs_its_model_and_evidence_and_other_evidence_nothing(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from car_model.baselines import SASRec, SASRecConfig
-from car_model.codebook import Codebook
-from car_model.dataset import Dataset
-from car_model.encoder import EncoderSpec
-from car_model.model import CAR, CARConfig
-from car_model.sequences import Histories
+from car_model.codebook.codebook import Codebook
+from car_model.data.dataset import Dataset
+from car_model.data.histories import Histories
+from car_model.encoding.encoder import EncoderSpec
+from car_model.models.baselines import SASRec, SASRecConfig
+from car_model.models.car import CAR, CARConfig
 from tests.fixtures import ITEMS, tiny_histories, tiny_texts
 
 SPEC = EncoderSpec(name="tiny")

@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from car_model import evaluation
 from car_model.bundle import Bundle
-from car_model.dataset import Dataset
-from car_model.evaluation import Holdout
-from car_model.recommend import Recommender
+from car_model.data.dataset import Dataset
+from car_model.evaluation import evaluate as evaluation
+from car_model.evaluation.evaluate import Holdout
+from car_model.recommender.recommender import Recommender
 from tests.car_model.builders import tiny_dataset
 from tests.fixtures import tiny_parts
 

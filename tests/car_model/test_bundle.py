@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from car_model.bundle import HEADER, Bundle, BundleError, popularity_priors
-from car_model.catalogue import Catalogue, CatalogueError
-from car_model.checkpoint import CheckpointError
-from car_model.codebook import CodebookError
-from car_model.digests import tree_digest
+from car_model.codebook.codebook import CodebookError
+from car_model.data.catalogue import Catalogue, CatalogueError
+from car_model.weights import CheckpointError
+from common.digests import tree_digest
 from tests.fixtures import tiny_bundle
 
 ERRORS = (BundleError, CodebookError, CatalogueError, CheckpointError)

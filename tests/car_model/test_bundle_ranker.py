@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from car_model.bundle import HEADER, Bundle, BundleError
-from car_model.checkpoint import CheckpointError
-from car_model.digests import tree_digest
-from tests.car_model.liking import liking
+from car_model.weights import CheckpointError
+from common.digests import tree_digest
+from tests.car_model.action_ranker.liking import liking
 
 NAMES = ("ranker/model.safetensors", "ranker/config.json")
 

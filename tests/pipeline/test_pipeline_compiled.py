@@ -15,7 +15,7 @@ import yaml
 from google.protobuf import json_format
 from kfp import compiler
 
-from components.options import Options
+from orchestration.resources import Options
 from pipeline import build, build_for_cluster
 from tests.pipeline.pipeline_graph import parse, problems, tasks_of
 

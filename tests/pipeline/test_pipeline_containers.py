@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 
-from components.containers import DRIVER
-from registry.channel import head
-from registry.fetch import fetch_release
-from registry.store import open_store
-from serving.server import TorchServe
+from orchestration.local.docker import DRIVER
+from registry.channels.channel import head
+from registry.releases.fetch import fetch_release
+from registry.store.open import open_store
+from serving.torchserve.server import TorchServe
 from tests.docker_engine import client, docker, image
 from tests.pipeline.test_pipeline_run import PIPELINE, POLICY, steps
 from tests.pipeline.tiny_shop import write_shop

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.channel import head
-from registry.store import open_store
-from serving.server import TorchServe
+from registry.channels.channel import head
+from registry.store.open import open_store
+from serving.torchserve.server import TorchServe
 from tests.pipeline.local_runs import command, prepare
 from tests.pipeline.test_pipeline_run import steps
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from components.guard import RUN
-from registry.channel import head, history
-from registry.store import open_store
-from serving.server import TorchServe
+from orchestration.local.watchdog import RUN
+from registry.channels.channel import head, history
+from registry.store.open import open_store
+from serving.torchserve.server import TorchServe
 from tests.pipeline.local_runs import prepare, start
 from tests.pipeline.test_pipeline_run import steps
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from registry.channel import head, history
-from registry.release import list_releases
-from registry.store import open_store
-from serving.server import TorchServe
+from registry.channels.channel import head, history
+from registry.releases.release import list_releases
+from registry.store.open import open_store
+from serving.torchserve.server import TorchServe
 from tests.pipeline.tiny_shop import write_shop
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1000)]

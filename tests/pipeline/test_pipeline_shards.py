@@ -9,11 +9,11 @@ import pytest
 import yaml
 from kfp import compiler
 
-from components.options import Options
+from orchestration.resources import Options
 from pipeline import build
-from registry.channel import head
-from registry.store import open_store
-from serving.server import TorchServe
+from registry.channels.channel import head
+from registry.store.open import open_store
+from serving.torchserve.server import TorchServe
 from tests.pipeline.local_runs import prepare, start
 
 

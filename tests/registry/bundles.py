@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from car_model.catalogue import Catalogue
-from car_model.digests import tree_digest
-from registry.manifest import Manifest
-from registry.release import write_release
-from registry.store import ObjectStore
+from car_model.data.catalogue import Catalogue
+from common.digests import tree_digest
+from registry.releases.manifest import Manifest
+from registry.releases.release import write_release
+from registry.store.base import ObjectStore
 
 ENCODER = {"name": "tiny", "revision": "1", "dim": 2}
 

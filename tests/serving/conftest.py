@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from benchmarks.rollover_load import Right, right_answers
-from car_model.recommend import Recommender
-from registry.bundle import release_digest
-from serving.answering import respond
-from serving.archive import build_archive
-from serving.process import ours
-from serving.server import TorchServe
-from serving.state import StateDir
-from serving.versions import bring_up
+from car_model.recommender.recommender import Recommender
+from registry.releases.bundle_files import release_digest
+from serving.answering.answer import respond
+from serving.archive.build import build_archive
+from serving.torchserve.process import ours
+from serving.torchserve.server import TorchServe
+from serving.torchserve.state_dir import StateDir
+from serving.torchserve.versions import bring_up
 from tests.fixtures import tiny_bundle, tiny_parts
 
 REQUESTS = [

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from car_model.request import MAX_BATCH, MAX_ID
-from serving.parsing import MAX_BODY_BYTES
+from car_model.recommender.request import MAX_BATCH, MAX_ID
+from serving.answering.request_body import MAX_BODY_BYTES
 
 ITEMS = [f"i{at}" for at in range(1, 49)]
 KNOWN_OR_NOT = [*ITEMS, "none such"]

@@ -16,11 +16,11 @@ from typing import Any
 
 import requests
 
-from car_model.digests import file_digest
-from registry.channel import promote, stage
-from registry.release import write_release
-from registry.store import ObjectStore
-from serving.settings import Ports
+from common.digests import file_digest
+from registry.channels.channel import promote, stage
+from registry.releases.release import write_release
+from registry.store.base import ObjectStore
+from serving.torchserve.config import Ports
 from tests.registry.bundles import make_evidence
 from tests.serving.conftest import Release
 

@@ -17,17 +17,18 @@ import requests
 import torch
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from car_model.recommend import Recommender
-from serving import process
-from serving.answering import respond
-from serving.archive import WorkerConfig
-from serving.golden import Golden, replay
-from serving.infra import BAD_REQUESTS
-from serving.openapi import document
-from serving.parsing import MAX_BODY_BYTES
-from serving.server import TorchServe
-from serving.settings import Ports
-from tests.serving.conformity import conforms
+from car_model.recommender.recommender import Recommender
+from serving.answering.answer import respond
+from serving.answering.golden import Golden
+from serving.answering.openapi import document
+from serving.answering.request_body import MAX_BODY_BYTES
+from serving.archive.build import WorkerConfig
+from serving.torchserve import process
+from serving.torchserve.config import Ports
+from serving.torchserve.infra_validation import BAD_REQUESTS
+from serving.torchserve.replay import replay
+from serving.torchserve.server import TorchServe
+from tests.serving.answering.conformity import conforms
 from tests.serving.conftest import REQUESTS, Release
 from tests.serving.hostile import bodies, good, seeded
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from validation.data_profile import DataProfile
-from validation.drift_figures import measure_drift
+from validation.data.drift import measure_drift
+from validation.data.profile import DataProfile
 
 PROFILE = {
     "format": 2,

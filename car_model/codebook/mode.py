@@ -1,0 +1,21 @@
+"""How a run gets its codebook: fit a new one, reuse the champion's, or refresh it."""
+
+from __future__ import annotations
+
+from typing import Literal, cast, get_args
+
+from common.errors import UserError
+
+Mode = Literal["fit", "reuse", "refresh"]
+MODES: tuple[str, ...] = get_args(Mode)
+
+
+class ModeError(UserError, ValueError):
+    """There is no such mode."""
+
+
+def check_mode(mode: str) -> Mode:
+    """The mode of this name. Raises ModeError."""
+    if mode not in MODES:
+        raise ModeError(f"there is no codebook mode {mode!r}; there are: {', '.join(MODES)}.")
+    return cast(Mode, mode)

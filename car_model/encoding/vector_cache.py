@@ -1,0 +1,61 @@
+"""A cache of text vectors on disk: one folder an encoder, one Parquet file a batch of new texts."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from common.digests import json_digest
+
+
+def text_key(text: str) -> str:
+    """What a text is cached under."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class VectorCache:
+    """Append-only: files are written whole under a content name, so writers never disturb readers."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def load(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """The vectors this cache holds among the given texts; damaged files count as missing."""
+        if self.folder is None or not self.folder.is_dir():
+            return {}
+        wanted = {text_key(text): text for text in texts}
+        found: dict[str, np.ndarray] = {}
+        for path in sorted(self.folder.glob("*.parquet")):
+            for key, vector in _read(path):
+                if key in wanted:
+                    found[wanted[key]] = vector
+        return found
+
+    def add(self, vectors: Mapping[str, np.ndarray]) -> None:
+        """Keep the vectors of texts; atomic, and a no-op without a folder."""
+        if self.folder is None or not vectors:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        keys = [text_key(text) for text in vectors]
+        matrix = np.stack(list(vectors.values())).astype(np.float32)
+        column = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
+        target = self.folder / f"{json_digest(keys)[:32]}.parquet"
+        partial = target.with_suffix(f".{os.getpid()}.partial")
+        pq.write_table(pa.table({"key": keys, "vector": column}), partial, write_page_checksum=True)
+        partial.replace(target)
+
+
+def _read(path: Path) -> list[tuple[str, np.ndarray]]:
+    try:
+        table = pq.read_table(path, page_checksum_verification=True)
+        column = table["vector"].combine_chunks()
+        matrix = column.values.to_numpy(zero_copy_only=False).reshape(len(table), -1)
+        return list(zip(table["key"].to_pylist(), matrix, strict=True))
+    except (pa.ArrowException, OSError, KeyError, ValueError, AttributeError):  # damaged somehow
+        return []

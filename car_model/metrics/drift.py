@@ -1,0 +1,152 @@
+"""How far counts have moved from what is expected: the population stability index, less what chance gives.
+
+PSI = sum over bins of (p - q) ln(p / q), the symmetric Kullback-Leibler divergence of two distributions. Its
+usual reading: below 0.1 nothing moved, above 0.25 much did (Siddiqi, Credit Risk Scorecards, 2006). Small
+samples of many bins look moved where nothing is, so the expected value of that is taken off.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import UserError
+
+FORMAT = 1
+FILE = "profile.json"
+TOP = 10  # items of an answer that count
+
+
+class ProfileError(UserError, ValueError):
+    """The profile is damaged or of another format; the message says how."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Counts over the answers to a number of requests, each asked with every value of thinking.
+
+    Attributes:
+        requests: number of histories that were asked about.
+        edges: float64 [T, S - 1], ascending; score s lies in bin `searchsorted(edges, s, "right")`.
+        scores: int64 [T, S] best items in each bin.
+        codes: int64 [T, C] recommended items that carry each first-level code, `TOP` of every answer.
+        code_spread: PSI of the codes between two samples of n and m answers is about spread * (1/n + 1/m) by
+            chance alone; measured between halves, since an answer's items are not independent.
+    """
+
+    requests: int
+    edges: np.ndarray
+    scores: np.ndarray
+    codes: np.ndarray
+    code_spread: float
+
+    def save(self, path: Path) -> None:
+        """Write JSON; equal profiles give equal bytes."""
+        value = {
+            "format": FORMAT,
+            "requests": self.requests,
+            "scores": {"edges": self.edges.tolist(), "counts": self.scores.tolist()},
+            "codes": self.codes.tolist(),
+            "code_spread": self.code_spread,
+        }
+        path.write_text(json.dumps(value, allow_nan=False) + "\n", "utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Profile:
+        """Read what `save` wrote.
+
+        Raises:
+            ProfileError: unreadable, of another format, or its tables do not fit each other.
+        """
+        try:
+            found = json.loads(path.read_text("utf-8"))
+            profile = cls._of(found)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ProfileError(f"the golden profile {path} can't be read: {error!r}.") from error
+        if problem := profile._problem():
+            raise ProfileError(f"the golden profile {path} is damaged: {problem}.")
+        return profile
+
+    @classmethod
+    def _of(cls, found: dict[str, Any]) -> Profile:
+        if found["format"] != FORMAT:
+            raise ValueError(f"format {found['format']!r}, this code reads {FORMAT}")
+        return cls(
+            int(found["requests"]),
+            np.array(found["scores"]["edges"], dtype=np.float64),
+            np.array(found["scores"]["counts"], dtype=np.int64),
+            np.array(found["codes"], dtype=np.int64),
+            float(found["code_spread"]),
+        )
+
+    def _problem(self) -> str:
+        tables = (self.edges, self.scores, self.codes)
+        if any(table.ndim != 2 or not table.size for table in tables):
+            return "its tables are not [thinking, ...]"
+        if len({len(table) for table in tables}) > 1 or self.edges.shape[1] + 1 != self.scores.shape[1]:
+            return "its tables differ in size"
+        if not np.isfinite(self.edges).all() or (np.diff(self.edges, axis=1) < 0).any():
+            return "its score edges do not ascend"
+        if (self.scores < 0).any() or (self.codes < 0).any() or self.requests < 1:
+            return "it counts less than nothing"
+        return "" if np.isfinite(self.code_spread) and self.code_spread >= 0 else "its spread is no number"
+
+
+PSEUDO = 0.5  # counts added to every bin (Jeffreys), so that an empty one is rare instead of impossible
+
+
+def shares(counts: np.ndarray) -> np.ndarray:
+    """Smoothed shares of counts [..., bins]; each row sums to 1."""
+    smooth = counts + PSEUDO
+    return np.asarray(smooth / smooth.sum(axis=-1, keepdims=True))
+
+
+def psi(found: np.ndarray, expected: np.ndarray) -> float:
+    """The index between two distributions [bins] without zeros."""
+    return float(((found - expected) * np.log(found / expected)).sum())
+
+
+def beyond_chance(index: float, spread: float, answers: int, reference: int) -> float:
+    """An index less its expectation where nothing moved, but at least 0.
+
+    Args:
+        spread: expected index times 1 / (1/n + 1/m) between samples of n and m answers.
+        answers, reference: n and m.
+    """
+    return max(0.0, index - spread * (1 / answers + 1 / reference))
+
+
+def mixed(expected: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The distribution to expect of traffic that thinks as deeply as this one does.
+
+    Args:
+        expected: counts [T, bins] by thinking.
+        weights: how much of the traffic used each value of thinking, [T].
+    """
+    return np.asarray(weights / weights.sum() @ shares(expected))
+
+
+def score_drift(profile: Profile, found: np.ndarray) -> float:
+    """Drift of the best items' scores.
+
+    Args:
+        found: best items by thinking and bin, [T, S], at least one.
+    """
+    answers = int(found.sum())
+    index = psi(shares(found.sum(axis=0)), mixed(profile.scores, found.sum(axis=1)))
+    return beyond_chance(index, found.shape[1] - 1, answers, profile.requests)
+
+
+def code_drift(profile: Profile, found: np.ndarray, answers: int) -> float:
+    """Drift of the first-level codes of what is recommended.
+
+    Args:
+        found: recommended items by thinking and code, [T, C], at least one.
+        answers: that they come from.
+    """
+    index = psi(shares(found.sum(axis=0)), mixed(profile.codes, found.sum(axis=1)))
+    return beyond_chance(index, profile.code_spread, answers, profile.requests)

@@ -1,0 +1,258 @@
+"""What CAR's parallel prediction is measured against: the same chunks, written one token at a time.
+
+With the UID token this is CAR's autoregressive ablation (arXiv 2506.23643): a chunk is `(S1 .. SL, UID)`.
+Without it, a TIGER-style model (arXiv 2305.05065): an item is its SID alone, and items that share one tie.
+TIGER itself reads the history with an encoder and ends colliding SIDs with a suffix; here both models are
+decoder-only on CAR's backbone, so that only the way of predicting differs.
+
+Shape letters: B batch, T chunks, L levels, K codes, D width, N predicted chunks, I items; a chunk takes
+`slots` positions, L + 1 with the UID token and L without.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from car_model.models.ablations.trie import Trie
+from car_model.models.car import check_sids
+from car_model.models.kv_cache import KVCache
+from car_model.models.losses import linear_cross_entropy
+from car_model.models.packing import Packing
+from car_model.models.transformer import Transformer, TransformerConfig, initialise
+
+BLOCK_BYTES = 3 << 20  # of a block's logits: they stay in cache
+
+
+@torch.no_grad()
+def beam_search(
+    model: AutoRegressive, uids: Tensor, width: int, exclude: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The likeliest next items.
+
+    Args:
+        uids: [B, T] histories, right-padded with 0, none empty.
+        width: prefixes kept after each token.
+        exclude: [B, X] UIDs that must not be found (0 for none), barred where items are reached.
+
+    Returns:
+        UIDs and log-probabilities [B, W'], best first; where fewer than W' were found, UID 0 with -inf.
+        With a UID token W' is at most `width`; without, every item of a found SID is there and ties.
+
+    Raises:
+        ValueError: the width is not positive, or a history is longer than the model's.
+    """
+    if width < 1:
+        raise ValueError(f"the beam's width is {width}; it must be at least 1.")
+    trie, last = model.trie, model.config.slots - 1
+    cache, x = _read(model, uids)
+    nodes = torch.zeros(len(uids), 1, dtype=torch.long, device=uids.device)
+    scores = torch.zeros(len(uids), 1, device=uids.device)
+    for depth in range(model.config.slots):
+        states = cache.step(x)  # [B, W, D]
+        tokens, below, real = trie.below(depth, nodes)  # [B, W, M]
+        gains = log_probabilities(states.flatten(0, 1), *model.head(depth), tokens.flatten(0, 1))
+        if model.config.uid and depth == last:
+            real = real & ~_barred(tokens, exclude, model.config.items)
+        total = (scores.unsqueeze(-1) + gains.view(real.shape)).masked_fill(~real, -torch.inf).flatten(1)
+        scores, at = total.topk(min(width, total.shape[1], trie.sizes[depth + 1]))
+        tokens, nodes = tokens.flatten(1).gather(1, at), below.flatten(1).gather(1, at)
+        if depth < last:
+            cache.reorder(at // real.shape[2])
+            x = model.embed_token(depth, tokens)
+    if model.config.uid:
+        return tokens.masked_fill(scores.isneginf(), 0), scores
+    return _items(model, nodes, scores, exclude)
+
+
+def _read(model: AutoRegressive, uids: Tensor) -> tuple[KVCache, Tensor]:
+    """Histories but for their last token in a cache, and that token's embedding [B, 1, D]."""
+    if uids.shape[1] > model.config.history:
+        raise ValueError(
+            f"a history of {uids.shape[1]} items exceeds the {model.config.history} the model reads."
+        )
+    x = model.embed(uids).flatten(1, 2)  # [B, T * slots, D]
+    last = (uids != 0).sum(dim=1) * model.config.slots - 1
+    return KVCache(model.transformer, x, last), x[torch.arange(len(x), device=x.device), last].unsqueeze(1)
+
+
+def _items(
+    model: AutoRegressive, nodes: Tensor, scores: Tensor, exclude: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """All items of whole SIDs: nodes, scores [B, W] -> UIDs, scores [B, W'], ties in the order of UIDs."""
+    found, _, real = model.trie.below(model.config.levels, nodes)
+    real = real & ~_barred(found, exclude, model.config.items)
+    total = scores.unsqueeze(-1).masked_fill(~real, -torch.inf).flatten(1)  # [B, W * M]
+    total, at = total.sort(dim=1, descending=True, stable=True)
+    found = found.flatten(1).gather(1, at).masked_fill(total.isneginf(), 0)
+    return found[:, : model.config.items], total[:, : model.config.items]
+
+
+def _barred(uids: Tensor, exclude: Tensor | None, items: int) -> Tensor:
+    """Which of uids [B, ...] a row excludes."""
+    table = torch.zeros(len(uids), items + 1, dtype=torch.bool, device=uids.device)
+    if exclude is not None:
+        table.scatter_(1, exclude, True)
+    return table.gather(1, uids.flatten(1)).view(uids.shape)
+
+
+@torch.no_grad()
+def log_probabilities(states: Tensor, weight: Tensor, bias: Tensor, wanted: Tensor) -> Tensor:
+    """Log-softmax of a linear head at some classes, in blocks of rows.
+
+    Args:
+        states: [N, D]; weight: [C, D]; bias: [C]; wanted: [N, M] classes.
+
+    Returns:
+        [N, M]
+    """
+    size = max(1, BLOCK_BYTES // (4 * len(weight)))
+    parts = []
+    for rows, classes in zip(states.split(size), wanted.split(size), strict=True):
+        logits = F.linear(rows, weight, bias).float()  # [b, C]
+        logits = logits.sub_(logits.amax(dim=1, keepdim=True))
+        picked = logits.gather(1, classes)
+        parts.append(picked - logits.exp_().sum(dim=1, keepdim=True).log())
+    return torch.cat(parts)
+
+
+SCORE_ROWS = 64  # histories searched at once
+
+
+@dataclass(frozen=True)
+class ARConfig:
+    """Everything that shapes the weights; the same names as CAR's so that all are tuned alike."""
+
+    items: int  # UIDs are 1..items; 0 pads
+    levels: int
+    codes: int
+    width: int = 64
+    layers: int = 2
+    heads: int = 2
+    history: int = 50  # chunks read
+    dropout: float = 0.2
+    uid: bool = True  # False: TIGER-style
+    beam: int = 20  # prefixes `score` keeps
+
+    @property
+    def slots(self) -> int:
+        """Tokens of a chunk."""
+        return self.levels + self.uid
+
+    def backbone(self) -> TransformerConfig:
+        """Sizes of the transformer: the history and the chunk after it."""
+        positions = (self.history + 1) * self.slots
+        return TransformerConfig(self.width, self.layers, self.heads, positions, self.dropout)
+
+
+class AutoRegressive(nn.Module):
+    """Next-token prediction over the tokens of chunks; heads are tied to the token embeddings.
+
+    The SID table comes with the constructor and is no part of the weights, so that the trie made of it
+    can't be another table's.
+
+    Args:
+        config: sizes.
+        sids: [I + 1, L] codes by UID, row 0 is padding and is never read as an item.
+
+    Raises:
+        ValueError: the SID table is of another size or holds codes out of range.
+    """
+
+    sids: Tensor
+
+    def __init__(self, config: ARConfig, sids: Tensor) -> None:
+        super().__init__()
+        check_sids(sids, config.items, config.levels, config.codes)
+        self.config = config
+        self.register_buffer("sids", sids.long(), persistent=False)
+        self.trie = Trie(sids.long())
+        self.code = nn.Embedding(config.levels * config.codes, config.width)  # level l, code c at l*K + c
+        self.think_bias = nn.Parameter(torch.zeros(config.levels * config.codes))
+        self.transformer = Transformer(config.backbone())
+        initialise(self.code)
+        if config.uid:
+            self.uid = nn.Embedding(config.items + 1, config.width, padding_idx=0)
+            self.act_bias = nn.Parameter(torch.zeros(config.items + 1))
+            initialise(self.uid)
+            with torch.no_grad():
+                self.uid.weight[0].zero_()
+
+    def embed(self, uids: Tensor) -> Tensor:
+        """Token embeddings of chunks: uids [...] -> [..., slots, D]."""
+        offsets = torch.arange(self.config.levels, device=uids.device) * self.config.codes
+        codes = self.code(self.sids[uids] + offsets)
+        return torch.cat([codes, self.uid(uids).unsqueeze(-2)], dim=-2) if self.config.uid else codes
+
+    def embed_token(self, slot: int, tokens: Tensor) -> Tensor:
+        """Embeddings of the tokens of one slot: codes of a level, or UIDs at slot L: [...] -> [..., D]."""
+        table, offset = (self.code, slot * self.config.codes) if slot < self.config.levels else (self.uid, 0)
+        return F.embedding(tokens + offset, table.weight)
+
+    def head(self, slot: int) -> tuple[Tensor, Tensor]:
+        """Rows [C, D] and bias [C] that predict a slot's token: K codes of a level, or I + 1 UIDs."""
+        if slot == self.config.levels:
+            nothing = torch.zeros(1, dtype=torch.long, device=self.sids.device)
+            return self.uid.weight, self.act_bias.index_fill(0, nothing, -torch.inf)
+        level = slice(slot * self.config.codes, (slot + 1) * self.config.codes)
+        return self.code.weight[level], self.think_bias[level]
+
+    def states(self, uids: Tensor) -> tuple[Tensor, Tensor]:
+        """What predicts the tokens of every chunk but each history's first.
+
+        Args:
+            uids: [B, T + 1], right-padded with 0.
+
+        Returns:
+            states [N, slots, D] and the UIDs [N] they predict; entry [n, k] has read all chunks before the
+            predicted one and its first k tokens.
+        """
+        packing, slots = Packing.of(uids != 0), self.config.slots
+        read = packing.pack(uids)  # [M]
+        states = self.transformer.packed(self.embed(read).flatten(0, 1), packing.widened(slots))
+        later = packing.positions.repeat_interleave(slots) > 0  # tokens of any but a first chunk
+        before = later.nonzero()[:, 0] - 1  # each is predicted where the token before it was read
+        return states[before].unflatten(0, (-1, slots)), read[packing.positions > 0]
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Training loss over the tokens of the next chunks.
+
+        Args:
+            inputs: [B, T] UIDs, 0 padded on the right.
+            targets: [B, T] the next UIDs (the inputs shifted by one), 0 where there is nothing to predict.
+
+        Returns:
+            `loss`, the mean cross-entropy of a token, and its parts: `act` of the UID and `think`, the mean
+            over the levels; without a UID token `act` is the loss itself.
+        """
+        states, wanted = self.states(torch.cat([inputs[:, :1], targets], dim=1))  # [N, slots, D], [N]
+        think = self._think(states, wanted)
+        if not self.config.uid:
+            return {"loss": think, "act": think.detach()}
+        act = linear_cross_entropy(states[:, -1], *self.head(self.config.levels), wanted)
+        whole = (self.config.levels * think + act) / self.config.slots
+        return {"loss": whole, "act": act.detach(), "think": think.detach()}
+
+    def _think(self, states: Tensor, wanted: Tensor) -> Tensor:
+        """Mean cross-entropy of the codes of `wanted` [N] given states [N, slots, D]."""
+        levels, codes = self.config.levels, self.config.codes
+        rows = self.code.weight.view(levels, codes, -1).transpose(1, 2)  # [L, D, K]
+        logits = states[:, :levels].transpose(0, 1) @ rows + self.think_bias.view(levels, 1, codes)
+        return F.cross_entropy(logits.flatten(0, 1), self.sids[wanted].T.flatten())
+
+    def score(self, uids: Tensor, width: int | None = None) -> Tensor:
+        """Log-probabilities of the items a beam search finds: [B, T] -> [B, I + 1], -inf for all others.
+
+        Histories are right-padded and none is empty. Their own items are left out, so that each beam is
+        spent on an item that may be recommended. No dropout, even in training mode.
+        """
+        every = torch.full((len(uids), self.config.items + 1), -torch.inf, device=uids.device)
+        lengths = (uids != 0).sum(dim=1)
+        for rows in lengths.argsort().split(SCORE_ROWS):  # histories of like length, so little padding
+            part = uids[rows, : int(lengths[rows].max())]
+            found, scores = beam_search(self, part, width or self.config.beam, exclude=part)
+            every[rows] = every[rows].scatter_(1, found, scores)
+        return every

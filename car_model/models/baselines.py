@@ -1,0 +1,89 @@
+"""What CAR must beat: popularity, and SASRec trained with full-softmax cross-entropy.
+
+Source of SASRec: Kang and McAuley 2018 (arXiv 1808.09781); of the loss: Klenitskiy and Vasilev 2023
+(arXiv 2309.07602), who show that cross-entropy over all items is what makes SASRec a strong baseline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from car_model.models.losses import linear_cross_entropy, smoothing
+from car_model.models.packing import Packing
+from car_model.models.transformer import Positions, Transformer, TransformerConfig, initialise
+
+
+@dataclass(frozen=True)
+class SASRecConfig:
+    """Sizes of the baseline; the same names as CAR's so that both are tuned alike."""
+
+    items: int
+    width: int = 64
+    layers: int = 2
+    heads: int = 2
+    history: int = 50
+    dropout: float = 0.2
+    positions: Positions = "learned"
+    label_smoothing: float = 0.0
+
+    def backbone(self) -> TransformerConfig:
+        """Sizes of the transformer."""
+        return TransformerConfig(
+            self.width, self.layers, self.heads, self.history, self.dropout, self.positions
+        )
+
+
+class SASRec(nn.Module):
+    """Self-attention over item embeddings, tied output, softmax over the whole catalogue."""
+
+    def __init__(self, config: SASRecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.uid = nn.Embedding(config.items + 1, config.width, padding_idx=0)
+        self.transformer = Transformer(config.backbone())
+        self.act_bias = nn.Parameter(torch.zeros(config.items + 1))
+        initialise(self.uid)
+        with torch.no_grad():
+            self.uid.weight[0].zero_()
+
+    def act_logits(self, states: Tensor) -> Tensor:
+        """Item logits for states [N, D] -> [N, I + 1]; column 0 (padding) is -inf."""
+        return states @ self.uid.weight.T + self._bias()
+
+    def _bias(self) -> Tensor:
+        nothing = torch.zeros(1, dtype=torch.long, device=self.act_bias.device)
+        return self.act_bias.index_fill(0, nothing, -torch.inf)
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy of the next item: inputs, targets [B, T], 0 is padding."""
+        packing = Packing.of(inputs != 0)
+        wanted = packing.pack(targets)  # [N]
+        keep = wanted != 0
+        states = self.transformer.packed(self.uid(packing.pack(inputs)), packing)[keep]
+        head = (self.uid.weight, self._bias())
+        act = linear_cross_entropy(states, *head, wanted[keep])
+        share = self.config.label_smoothing
+        loss = act + smoothing(states, *head, wanted[keep], share) if share else act
+        return {"loss": loss, "act": act.detach()}
+
+    def score(self, uids: Tensor) -> Tensor:
+        """Log-probabilities of every UID after each history: [B, T] right-padded -> [B, I + 1]."""
+        last = (uids != 0).sum(dim=1) - 1
+        states = self.transformer(self.uid(uids))[torch.arange(len(uids), device=uids.device), last]
+        return self.act_logits(states).log_softmax(dim=-1)
+
+
+class Popularity:
+    """Scores every item by how often the training interactions hold it."""
+
+    def __init__(self, counts: np.ndarray) -> None:
+        self.counts = torch.as_tensor(counts, dtype=torch.float32)  # [I + 1]
+        self.counts[0] = -1.0
+
+    def score(self, uids: Tensor) -> Tensor:
+        """The same counts for every history: [B, T] -> [B, I + 1]."""
+        return self.counts.expand(len(uids), -1)

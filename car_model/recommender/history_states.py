@@ -1,0 +1,98 @@
+"""Histories read many at once, in double precision, so that what is read of one never depends on the others.
+
+A sum in single precision comes out differently, in its last digits, by how many rows are computed together:
+one answer in some tens would differ in a printed digit by who else asked at that moment. In double precision
+the difference is a million times smaller than what is kept. So a server may read together what asks together,
+in a fraction of the time, and each answer is still the one that is given alone.
+
+Shape letters: B histories, R items taken out in turn, S those of them that stay, P items before them, N
+tokens, D width.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from car_model.data.histories import pad
+from car_model.models.car import CAR
+from car_model.models.kv_cache import KVCache, finish, project
+from car_model.models.packing import Packing
+from car_model.models.transformer import Transformer
+
+RECENT = 10  # how many of the latest items are taken out in turn
+SHORT = 14  # items up to which reading all that is left anew costs less than reading what comes first once
+
+
+class Reader:
+    """States after histories by a model whose weights no longer change.
+
+    Args:
+        model: in evaluation mode; later changes of its weights are not seen.
+
+    Attributes:
+        chunks: [N + 1, slots, D] fused chunks by UID.
+    """
+
+    def __init__(self, model: CAR) -> None:
+        self.config = model.config
+        self.transformer = copy.deepcopy(model.transformer).double()
+        with torch.inference_mode():
+            self.chunks = model.embed(torch.arange(model.config.items + 1))
+
+    def states(self, histories: Sequence[np.ndarray]) -> Tensor:
+        """State after each of B histories of UIDs, oldest first, none empty: [B, D] float64."""
+        uids = pad(histories, self.config.history)  # [B, T]
+        packing = Packing.of(uids != 0)
+        slots = packing.widened(self.config.slots)
+        read = self.transformer.packed(self._chunks(packing.pack(uids)), slots)  # [N * slots, D]
+        return slots.last(read)
+
+    def without(self, histories: Sequence[np.ndarray], recent: int = RECENT) -> list[Tensor]:
+        """For each history the states after `without` of it, [R, D] float64; R is 0 where it has one item."""
+        apart = max(SHORT, recent) if 1 < recent <= self.config.history else np.inf
+        long = {at for at, one in enumerate(histories) if len(one) > apart}
+        left = [[] if at in long else without(one, recent) for at, one in enumerate(histories)]
+        some = [one for short in left for one in short]
+        states = self.states(some) if some else torch.zeros(0, self.config.width, dtype=torch.float64)
+        read = states.split([len(one) for one in left])
+        return [self._long(histories[at], recent) if at in long else one for at, one in enumerate(read)]
+
+    def _long(self, history: np.ndarray, recent: int) -> Tensor:
+        """`without` for one history, [R, D]: what precedes the latest items is read once."""
+        before = history[:-recent][-(self.config.history - recent + 1) :]  # no item sees those after it
+        shortened = without(history, recent)
+        read = self._chunks(torch.from_numpy(before)[None])  # [1, P, D]
+        rest = torch.from_numpy(np.stack([one[len(history) - recent :] for one in shortened]))  # [R, S]
+        return _read_on(self.transformer, read, self._chunks(rest))
+
+    def _chunks(self, uids: Tensor) -> Tensor:
+        """Chunks of UIDs, slot after slot: [..., T] -> [..., T * slots, D] float64."""
+        return self.chunks[uids].double().flatten(-3, -2)
+
+
+def without(history: np.ndarray, recent: int = RECENT) -> list[np.ndarray]:
+    """The history without one of its latest items, for each of them, the latest first; none of one."""
+    places = range(len(history) - 1, max(len(history) - recent, 0) - 1, -1)
+    return [np.delete(history, at) for at in places] if len(history) > 1 else []
+
+
+def _read_on(transformer: Transformer, before: Tensor, rest: Tensor) -> Tensor:
+    """State after the end of R sequences that begin alike: before [1, P, D], rest [R, S, D] -> [R, D]."""
+    length, more = before.shape[1], rest.shape[1]
+    cache = KVCache(transformer, before, torch.tensor([length]))
+    seen = torch.ones(more, length + more, dtype=torch.bool).tril(length)
+    at = torch.arange(length, length + more)
+    x = transformer.placed(rest, at)
+    for block, (keys, values) in zip(cache.blocks, cache.history, strict=True):
+        q, k, v = (part.transpose(1, 2) for part in project(block, x, at))  # [R, H, S, E]
+        k = torch.cat([keys.transpose(2, 3).expand(len(k), -1, -1, -1), k], dim=2)
+        v = torch.cat([values.expand(len(v), -1, -1, -1), v], dim=2)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        x = finish(block, x, mixed.transpose(1, 2).flatten(2))
+    return transformer.norm(x[:, -1])

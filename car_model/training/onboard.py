@@ -1,0 +1,74 @@
+"""Items without retraining: a bundle that can also recommend what its model has never seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from car_model.action_ranker.model import grown
+from car_model.bundle import Bundle, popularity_priors, tables
+from car_model.codebook.codebook import Codebook
+from car_model.data.catalogue import Catalogue, CatalogueError
+from car_model.data.dataset import Dataset
+from car_model.models.car import CAR
+from car_model.training.warm_start import warm_start
+from common.errors import UserError
+
+
+class OnboardingError(UserError, ValueError):
+    """A release can't be carried on without training; the message says why."""
+
+
+def onboard(bundle: Bundle, item_ids: Sequence[str], titles: Sequence[str], vectors: np.ndarray) -> Bundle:
+    """Append new items to a bundle: encoded with its codebook, scored through their SIDs.
+
+    Every other item keeps its UID, its SID and, but for rounding, its score before normalisation.
+
+    Args:
+        item_ids, titles: [n] of items that the catalogue does not hold.
+        vectors: [n, dim] of their texts, by the codebook's encoder and template.
+
+    Raises:
+        CatalogueError: an item is there already, or twice.
+        CodebookError: the vectors are another encoder's.
+    """
+    known = [item for item in item_ids if item in bundle.catalogue.uids]
+    if known:
+        raise CatalogueError(f"item {known[0]!r} is in the catalogue already ({len(known)} such).")
+    text = None if bundle.catalogue.text is None else bundle.codebook.coordinates(vectors)
+    sids = bundle.codebook.encode(vectors)
+    return _carried(bundle, bundle.catalogue.appended(item_ids, titles, sids, text))
+
+
+def carry_on(bundle: Bundle, dataset: Dataset, codebook_folder: Path, catalogue: Catalogue) -> Bundle:
+    """The bundle with today's catalogue and popularity, its weights as they were.
+
+    Args:
+        dataset, codebook_folder, catalogue: what `tokenize` made with mode `reuse`.
+
+    Raises:
+        OnboardingError: the codebook is another one, which the weights know nothing of.
+    """
+    found = Codebook.load(codebook_folder)
+    if found.version != bundle.codebook.version:
+        raise OnboardingError(
+            f"without training the codebook must be the parent's ({bundle.codebook.version[:12]}), not "
+            f"{found.version[:12]}: reuse it (codebook mode reuse), or train."
+        )
+    counts = dataset.histories(catalogue.uids).counts(catalogue.size)
+    popular, share = popularity_priors(counts, catalogue, found.codes)
+    carried = _carried(bundle, catalogue)
+    return replace(carried, popular=popular, code_share=share, data=dataset.digest)
+
+
+def _carried(bundle: Bundle, catalogue: Catalogue) -> Bundle:
+    config = replace(bundle.model.config, items=catalogue.size)
+    model = CAR(config, *tables(catalogue))
+    warm_start(model, catalogue, bundle.model, bundle.catalogue, aligned=True)
+    ranker = bundle.ranker
+    if ranker:
+        ranker = replace(ranker, model=grown(ranker.model, tables(catalogue)[0]))
+    return replace(bundle, catalogue=catalogue, model=model.eval(), ranker=ranker)

@@ -1,0 +1,169 @@
+"""One training as a folder: what processes on other machines are given, and what they give back.
+
+    inputs/    dataset/, codebook/, catalogue.parquet, and parent/, a bundle, where training starts warm
+    job.json   the recipe and where the resumable state lies, from here; written last
+    failed/    a file for every process that failed
+    made/      bundle/ and curves.json, renamed to here when they are complete
+
+`torchrun -m car_model.training.torchrun_job` is every process of it (car_model/training/distributed.py), with the folder in
+CAR_FIT_JOB. Whoever orders it must see the folder too; who starts the processes is not known here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import psutil
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from car_model.bundle import Bundle
+from car_model.data.catalogue import Catalogue
+from car_model.data.dataset import Dataset
+from car_model.training.distributed import join
+from car_model.training.recipe import parse_recipe
+from car_model.training.train_car import Curves, fit_car
+from common.digests import file_digest, json_digest, tree_digest
+
+FOLDER = "CAR_FIT_JOB"
+PARENT = "CAR_FIT_PARENT"  # id of a process of this machine without which nobody waits for the result
+BROKEN = re.compile(r"connection|gloo|nccl|socket|broken pipe|timed? ?out", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where the parts of a training lie: folders of a dataset and a codebook, a catalogue's file, and the
+    folder of the bundle to start from, if any."""
+
+    dataset: Path
+    codebook: Path
+    catalogue: Path
+    parent: Path | None = None
+
+    def digest(self, recipe: Mapping[str, Any]) -> str:
+        """SHA-256 (hex) of their content and of the recipe."""
+        folders = [self.dataset, self.codebook, *([self.parent] if self.parent else [])]
+        return json_digest([*map(tree_digest, folders), file_digest(self.catalogue), dict(recipe)])
+
+    def copy(self, folder: Path) -> None:
+        """Copy all of them to where `FitJob` looks for them."""
+        shutil.copytree(self.dataset, folder / "dataset")
+        shutil.copytree(self.codebook, folder / "codebook")
+        shutil.copyfile(self.catalogue, folder / "catalogue.parquet")
+        if self.parent:
+            shutil.copytree(self.parent, folder / "parent")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a process failed of; `broken` where it only lost the others."""
+
+    sentence: str
+    broken: bool
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """The folder of one training."""
+
+    folder: Path
+
+    def write(self, inputs: Inputs, recipe: Mapping[str, Any], state: Path | None) -> None:
+        """Make the folder anew. `state` keeps its place relative to the folder on every machine."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        (self.folder / "failed").mkdir(parents=True)
+        inputs.copy(self.folder / "inputs")
+        where = os.path.relpath(state, self.folder) if state else None
+        (self.folder / "job.json").write_text(json.dumps({"recipe": dict(recipe), "state": where}))
+
+    def run(self) -> None:
+        """Train with the other processes; the first one leaves the bundle and the curves."""
+        order, inputs = json.loads((self.folder / "job.json").read_text()), self.folder / "inputs"
+        parent = Bundle.load(inputs / "parent") if (inputs / "parent").is_dir() else None
+        data, items = Dataset.load(inputs / "dataset"), Catalogue.load(inputs / "catalogue.parquet")
+        state = self.folder / order["state"] if order["state"] else None
+        recipe = parse_recipe(order["recipe"])
+        made, curves = fit_car(data, inputs / "codebook", items, recipe, checkpoint=state, parent=parent)
+        if join().first:
+            partial = self.folder / "made.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            made.save(partial / "bundle")
+            (partial / "curves.json").write_text(json.dumps(curves))
+            partial.rename(self.folder / "made")
+
+    def result(self) -> tuple[Bundle, Curves]:
+        """What was made.
+
+        Raises:
+            FileNotFoundError: nothing was.
+        """
+        curves = json.loads((self.folder / "made" / "curves.json").read_text())
+        return Bundle.load(self.folder / "made" / "bundle"), curves
+
+    def fail(self, rank: int, error: BaseException) -> None:
+        """Leave what a process failed of."""
+        sentence = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        lost = isinstance(error, dist.DistError) or (
+            isinstance(error, RuntimeError) and bool(BROKEN.search(sentence))
+        )
+        told = json.dumps({"sentence": " ".join(sentence.split()), "broken": lost})
+        (self.folder / "failed" / f"{rank}.json").write_text(told)
+
+    def failures(self) -> dict[int, Failure]:
+        """What processes failed of, by rank; those that were killed could not say."""
+        files = sorted((self.folder / "failed").glob("*.json"))
+        return {int(file.stem): Failure(**json.loads(file.read_text())) for file in files}
+
+
+class _Lines(io.TextIOBase):
+    """A bar that moves in place becomes lines, which logs of other machines are made of."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        self.stream.write(text.replace("\r", "\n"))
+        self.stream.flush()
+        return len(text)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when another one of the machine has ended, however that came about."""
+
+    def watch() -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while psutil.Process(parent).status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@record  # lets torchrun name the failure in its own report
+def main() -> None:
+    """One process of the training in the folder that CAR_FIT_JOB names."""
+    job = FitJob(Path(os.environ[FOLDER]))
+    if parent := os.environ.get(PARENT):
+        _end_with(int(parent))
+    with contextlib.redirect_stderr(_Lines(sys.stderr)):
+        try:
+            job.run()
+        except Exception as error:
+            job.fail(int(os.environ.get("RANK", "0")), error)
+            raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Train on a dataset: CAR into a bundle, SASRec into a folder of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from car_model.bundle import Bundle, popularity_priors, tables
+from car_model.codebook.codebook import Codebook
+from car_model.codebook.labels import CodeLabels
+from car_model.data.catalogue import Catalogue
+from car_model.data.dataset import Dataset
+from car_model.data.histories import Histories, pad
+from car_model.metrics.ranking import device_ranks, mask_histories, per_user
+from car_model.models.baselines import SASRec
+from car_model.models.car import CAR
+from car_model.models.losses import Negatives
+from car_model.recommender.candidate_index import require_faiss
+from car_model.recommender.scorer import Scorer
+from car_model.recommender.text_similarity import Likeness, likeness_of
+from car_model.training.recipe import Recipe
+from car_model.training.trainer import scored, train
+from car_model.training.warm_start import codes_aligned, warm_start
+from car_model.weights import save_model, weights_digest
+
+THINK_SCALES = (0.0, 0.05, 0.1, 0.2, 0.4)
+LIKENESS_SCALES = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
+SCALE_USERS = 5000  # users the scales are chosen on
+ROWS = 256
+
+Curves = dict[str, list]
+
+
+def fit_car(
+    dataset: Dataset,
+    codebook_folder: Path,
+    catalogue: Catalogue,
+    recipe: Recipe,
+    *,
+    checkpoint: Path | None = None,
+    parent: Bundle | None = None,
+) -> tuple[Bundle, Curves]:
+    """Train CAR and put together all that serving needs; returns the bundle and the loss curves.
+
+    Args:
+        checkpoint: folder of the resumable state.
+        parent: the release to start from; None starts cold.
+
+    Raises:
+        WarmStartError: the parent's model has other sizes than the recipe.
+        ShortlistError: the recipe asks for a shortlist, and faiss is not installed.
+    """
+    if recipe.shortlist:
+        require_faiss()  # hours of training must not end at an evaluation that lacks it
+    codebook, labels = Codebook.load(codebook_folder), CodeLabels.load(codebook_folder)
+    data = dataset.histories(catalogue.uids)
+    torch.manual_seed(recipe.seed)
+    config = recipe.car(catalogue.size, codebook.levels, codebook.codes)
+    axes = 0 if catalogue.text is None else catalogue.text.shape[1]
+    model = CAR(replace(config, text=min(config.text, axes)), *tables(catalogue))
+    start = ""
+    if parent:
+        aligned = codes_aligned(codebook, catalogue, parent)
+        warm_start(model, catalogue, parent.model, parent.catalogue, aligned)
+        start = weights_digest(model)
+    counts = data.counts(catalogue.size)
+    if recipe.negatives:
+        model.negatives = Negatives(torch.from_numpy(counts), recipe.negatives)
+        start += f" negatives {recipe.negatives}"
+    curves = train(model, data, recipe.budget(), checkpoint, "CAR", start=start)
+    popular, share = popularity_priors(counts, catalogue, codebook.codes)
+    think, like = choose_scales(model, data, likeness_of(catalogue, model.config.history))
+    made = Bundle(codebook, labels, catalogue, model, popular, share, think, dataset.digest, like)
+    return replace(made, shortlist=recipe.shortlist), curves
+
+
+def fit_sasrec(
+    dataset: Dataset, catalogue: Catalogue, recipe: Recipe, output: Path, checkpoint: Path | None = None
+) -> Curves:
+    """Train the baseline on the same histories and write its weights to `output`."""
+    torch.manual_seed(recipe.seed)
+    model = SASRec(recipe.sasrec(catalogue.size))
+    curves = train(
+        model, dataset.histories(catalogue.uids), recipe.budget(baseline=True), checkpoint, "SASRec"
+    )
+    save_model(model, output)
+    return curves
+
+
+def choose_scales(model: CAR, data: Histories, likeness: Likeness | None) -> tuple[float, float]:
+    """Weights of the SID levels and of likeness that rank validation items best (NDCG@10, full ranking).
+
+    Test items are never looked at. Heads that were not trained get no weight.
+    """
+    thinks = THINK_SCALES if model.config.think_weight else (0.0,)
+    scorer, where = Scorer(model, 1.0), next(model.parameters()).device
+
+    def score(prompts: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode():
+            states = model.last_state(pad(prompts, model.config.history).to(where))
+            act, full = (scorer.scores(states, thinking) for thinking in (0, model.config.levels))
+        return act, full - act  # padding: -inf minus -inf
+
+    return best_scales(score, data, thinks, likeness)
+
+
+def best_scales(
+    score: Callable[[list[np.ndarray]], tuple[Tensor, Tensor]],
+    data: Histories,
+    thinks: Sequence[float],
+    likeness: Likeness | None,
+) -> tuple[float, float]:
+    """The pair of weights that ranks validation items best; ties go to the smaller ones.
+
+    Args:
+        score: scores [B, N + 1] of prompts, and what a weight of 1 on thinking adds to them; both are its
+            caller's to write to.
+        thinks: weights of thinking to choose from.
+    """
+    chosen = scored(data)[:SCALE_USERS]
+    grid = list(product(thinks, LIKENESS_SCALES if likeness else (0.0,)))
+    gains = dict.fromkeys(grid, 0.0)
+    for start in range(0, len(chosen), ROWS):
+        group = chosen[start : start + ROWS]
+        prompts = [data.train[at] for at in group]
+        with torch.inference_mode():
+            base, more = score(prompts)
+            base[:, 0], more[:, 0] = -torch.inf, 0.0  # padding
+            mask_histories(base, prompts)  # stays so, whatever is added
+            near = likeness.of(prompts) if likeness else torch.zeros_like(base)
+            for think, like in grid:
+                ranks = device_ranks(base + think * more + like * near, data.valid[group])
+                gains[think, like] += float(per_user(ranks)["ndcg@10"].sum())
+    return max(grid, key=lambda pair: (round(gains[pair], 9), -pair[0], -pair[1]))

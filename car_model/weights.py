@@ -1,0 +1,87 @@
+"""Weights as safetensors beside a JSON of what they need; nothing here unpickles or runs code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save, save_file
+from torch import Tensor, nn
+
+from car_model.action_ranker.model import ActionRanker, RankerConfig, Task
+from car_model.models.baselines import SASRec, SASRecConfig
+from car_model.models.car import CAR, CARConfig
+from common.errors import UserError
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+STATE = "state.json"
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class CheckpointError(UserError, ValueError):
+    """Weights are missing, damaged or of other sizes; the message names the file."""
+
+
+def save_model(model: CAR | SASRec | ActionRanker, folder: Path) -> None:
+    """Write model.safetensors and config.json. What is the catalogue's is not repeated here."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+        if name != "sids"
+    }
+    save_file(weights, folder / WEIGHTS)
+    config = {"kind": type(model).__name__, **asdict(model.config)}
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 (hex) of a model's weights: names, shapes and bytes."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    return hashlib.sha256(save(tensors)).hexdigest()
+
+
+def load_car(folder: Path, sids: Tensor, text: Tensor | None = None) -> CAR:
+    """CAR from a folder, over a SID table [I + 1, L] and coordinates of texts [I + 1, A]."""
+    config = _config(folder, "CAR")
+    return _filled(CAR(CARConfig(**config), sids, text), folder, {"sids": sids.long()})
+
+
+def load_sasrec(folder: Path) -> SASRec:
+    """The baseline from a folder."""
+    return _filled(SASRec(SASRecConfig(**_config(folder, "SASRec"))), folder, {})
+
+
+def load_ranker(folder: Path, sids: Tensor) -> ActionRanker:
+    """The ranker by action from a folder, over a SID table [I + 1, L]."""
+    config = _config(folder, "ActionRanker")
+    try:
+        tasks = tuple(Task(**{**task, "bounds": tuple(task["bounds"])}) for task in config.pop("tasks"))
+        model = ActionRanker(RankerConfig(**config, tasks=tasks), sids)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / CONFIG} describes no ranker of this catalogue: {error}") from error
+    return _filled(model, folder, {"sids": sids.long()})
+
+
+def _config(folder: Path, kind: str) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / CONFIG} can't be read: {error}") from error
+    if config.pop("kind", None) != kind:
+        raise CheckpointError(f"{folder / CONFIG} does not describe a {kind}.")
+    return config
+
+
+def _filled(model: Model, folder: Path, extra: dict[str, Tensor]) -> Model:
+    try:
+        weights = load_file(folder / WEIGHTS)
+        model.load_state_dict({**weights, **extra})
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{folder / WEIGHTS} does not fit its config.json: {error}") from error
+    return model.eval()

@@ -1,0 +1,93 @@
+"""gs:// sources: one object, checked, kept in a folder under a name that its content decides."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+from google.api_core import exceptions as api
+from google.auth import exceptions as auth
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import storage
+from google.cloud.storage.exceptions import DataCorruption
+from google.cloud.storage.retry import DEFAULT_RETRY
+
+from common.files import whole_file
+from ingestion.config import IngestError
+
+RETRY = DEFAULT_RETRY.with_timeout(30.0)  # seconds; the default of two minutes hides a wrong address
+SCHEME = "gs://"
+
+
+def is_gcs(location: str) -> bool:
+    """Whether a location is an object in Google Cloud Storage (or in what STORAGE_EMULATOR_HOST names)."""
+    return location.startswith(SCHEME)
+
+
+def identity(location: str) -> str:
+    """Name an object's content without downloading it: its MD5, or CRC32C and generation where it has none.
+
+    Raises:
+        IngestError: the object, or the right to read it, is missing.
+    """
+    with _explained(location):
+        return _identity(_blob(location))
+
+
+def download(location: str, folder: Path) -> Path:
+    """Fetch an object into `folder`, unless this very content is there already; checksums are verified.
+
+    Raises:
+        IngestError: the object, or the right to read it, is missing, or what arrived is not what was sent.
+    """
+    with _explained(location):
+        blob = _blob(location)
+        target = folder / _identity(blob).replace("/", "_").replace(":", "-") / Path(blob.name).name
+        if not target.is_file():
+            with whole_file(target) as temporary:
+                blob.download_to_filename(
+                    str(temporary), checksum="crc32c", if_generation_match=blob.generation, retry=RETRY
+                )
+        return target
+
+
+def _client() -> storage.Client:
+    if os.environ.get("STORAGE_EMULATOR_HOST"):
+        return storage.Client(project="emulator", credentials=AnonymousCredentials())
+    return storage.Client()
+
+
+def _blob(location: str) -> storage.Blob:
+    bucket, _, name = location.removeprefix(SCHEME).partition("/")
+    if not bucket or not name:
+        raise IngestError(f"{location} names no object; write gs://bucket/path/to/file.")
+    blob = _client().bucket(bucket).get_blob(name, retry=RETRY)
+    if blob is None:
+        raise IngestError(f"{location} does not exist; check the bucket and the path.")
+    return blob
+
+
+def _identity(blob: storage.Blob) -> str:
+    if blob.md5_hash:
+        return f"md5:{blob.md5_hash}"
+    return f"crc32c:{blob.crc32c}:{blob.generation}"
+
+
+@contextmanager
+def _explained(location: str) -> Iterator[None]:
+    try:
+        yield
+    except auth.DefaultCredentialsError as error:
+        raise IngestError(
+            f"{location} needs Google credentials: run 'gcloud auth application-default login', "
+            "or set GOOGLE_APPLICATION_CREDENTIALS."
+        ) from error
+    except (api.Forbidden, api.Unauthorized) as error:
+        raise IngestError(f"{location} may not be read with these credentials: {error.message}") from error
+    except DataCorruption as error:
+        raise IngestError(f"{location} arrived damaged (checksum differs); run again.") from error
+    except (api.GoogleAPIError, auth.GoogleAuthError, requests.RequestException) as error:
+        raise IngestError(f"{location} cannot be fetched: {error}") from error

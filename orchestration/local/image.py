@@ -1,0 +1,40 @@
+"""The image of all steps on this machine: which one a name means, and whether it holds this very code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from common.code_digest import image_digest
+from common.errors import UserError
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+CODE_LABEL = "car-on-kubeflow.code"
+
+
+class ContainerError(UserError, RuntimeError):
+    """Steps cannot run in containers here; the message is one sentence that says what to do."""
+
+
+def find_image(client: DockerClient, name: str) -> str:
+    """The id (sha256:...) of the image that a name means, so that a run and its cache keep to one image.
+
+    Raises:
+        ContainerError: there is none, or it was built from other code than this checkout's.
+    """
+    import docker
+
+    try:
+        image = client.images.get(name)
+    except docker.errors.ImageNotFound as error:
+        raise ContainerError(
+            f"There is no image {name} here: build it with 'make image IMAGE={name}'."
+        ) from error
+    made_of, wanted = (image.labels or {}).get(CODE_LABEL, "unknown"), image_digest()
+    if made_of != wanted:
+        raise ContainerError(
+            f"The image {name} was built from other code ({made_of}) than this checkout's ({wanted}): build "
+            "it again with 'make image'."
+        )
+    return str(image.id)

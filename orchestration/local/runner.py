@@ -1,0 +1,232 @@
+"""Runs a compiled pipeline on this machine by kfp.local: readable progress, a full log, one clear failure.
+
+kfp.local reports through the root logger and prints what its child processes print. Both are caught here:
+everything goes to the run's log, steps and progress bars to the screen. kfp.local would retry a failed step
+and go on with steps that do not need it; on one machine the first failure is the answer, so it ends the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import re
+import tempfile
+import threading
+import warnings
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+from kfp import compiler, components, local
+from kfp.dsl.graph_component import GraphComponent
+
+from common.code_digest import ROOT, code_digest
+from common.errors import UserError
+from orchestration.local.progress import Progress
+from orchestration.local.watchdog import RUN, guarded
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+RUNNING = re.compile(r"Executing task '(.+)'$")
+CACHED = re.compile(r"Task (\S+) cache hit")
+ENDED = re.compile(r"Task '(.+)' finished with status (SUCCESS|FAILURE)")
+INDENT = " " * 4  # kfp.local's indentation of a child's lines
+PLAIN = ("ValueError", "RuntimeError", "SystemExit", "OSError")  # their message alone says what is wrong
+QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}  # idle threads of a step must not spin on a shared machine
+SILENT = "it ended without a message; the system may have killed it (out of memory?)."
+NO_ROOM = "No space left on device"  # as every library writes it that a step uses
+MAKE_ROOM = "Make room and run again: finished steps are kept."
+ENDED_WITHOUT = "Ended without a word: "  # a runner's own line on a step that could not say why it ended
+
+
+class StepError(UserError):
+    """A step ended badly; the message names it, what it said, and where to look: its pages and its log."""
+
+    def __init__(self, step: str, sentence: str, log: Path) -> None:
+        pages = sorted(log.parent.glob(f"*/{step}/*.html"))
+        lines = [f"The step {step} failed: {sentence}", *(f"Its page: {page}" for page in pages)]
+        super().__init__("\n".join([*lines, f"Everything it wrote: {log}"]))
+        self.step, self.sentence, self.log = step, sentence, log
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """Where a local run keeps what it needs.
+
+    Attributes:
+        ir: the compiled pipeline (IR YAML) to run.
+        folder: the run's artifacts and `run.log`.
+        cache: outputs of earlier steps, found again by their inputs.
+    """
+
+    ir: Path
+    folder: Path
+    cache: Path
+
+    @classmethod
+    def prepare(cls, work: Path, pipeline: GraphComponent) -> LocalRun:
+        """Make a run's folder below `work` and compile the pipeline into it."""
+        runs = work.resolve() / "runs"
+        runs.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-", dir=runs))
+        (folder / "workspace").mkdir()
+        ir = folder / "pipeline.yaml"
+        compiler.Compiler().compile(pipeline, str(ir))
+        return cls(ir, folder, work.resolve() / "cache" / code_digest())
+
+    @property
+    def log(self) -> Path:
+        """Everything that kfp.local and the steps wrote."""
+        return self.folder / "run.log"
+
+    def run(self, arguments: Mapping[str, Any], runner: object | None = None) -> dict[str, Any]:
+        """Run the pipeline and return its outputs: artifacts (with `.path`) and values, by name.
+
+        Args:
+            runner: of kfp.local; by default every step is a process.
+
+        Raises:
+            StepError: at the first step that fails.
+        """
+        progress = Progress(count_steps(self.ir))
+        with (
+            self.log.open("a", encoding="utf-8") as log,
+            _listening(log, progress),
+            _environment(self.folder),
+            guarded(self.folder),
+        ):
+            local.init(
+                runner=runner or local.SubprocessRunner(use_venv=False),
+                pipeline_root=str(self.folder),
+                workspace_root=str(self.folder / "workspace"),
+                enable_caching=True,
+                cache_root=str(self.cache),
+            )
+            pipeline = components.load_component_from_file(str(self.ir))
+            return dict(pipeline(**arguments).outputs)
+
+
+class _Screen(io.TextIOBase):
+    """Stands in for standard output: whole lines to the log, progress bars to the screen."""
+
+    def __init__(self, log: TextIO, progress: Progress) -> None:
+        self.log, self.progress = log, progress
+        self.recent: deque[str] = deque(maxlen=400)
+        self._rest = ""
+        self._lock = threading.Lock()
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            *lines, self._rest = (self._rest + text).split("\n")
+            for line in lines:
+                self._take(line.removeprefix(INDENT))
+        return len(text)
+
+    def record(self, line: str) -> None:
+        """Write a line to the log (not with print: kfp.local replaces it while a step runs)."""
+        self.log.write(line + "\n")
+        self.log.flush()
+
+    def _take(self, line: str) -> None:
+        self.record(line)
+        self.recent.append(line)
+        self.progress.line(line)
+
+
+class _Events(logging.Filter):
+    """Sees every record kfp.local logs, turns it into progress, and keeps it off the screen."""
+
+    def __init__(self, screen: _Screen) -> None:
+        super().__init__()
+        self.screen, self.progress = screen, screen.progress
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = COLOUR.sub("", record.getMessage())
+        self.screen.record(f"{record.levelname}: {text}")
+        if match := RUNNING.search(text):
+            self.screen.recent.clear()
+            self.progress.started(match[1])
+        elif match := CACHED.search(text):
+            self.progress.cached(match[1])
+        elif match := ENDED.search(text):
+            self._ended(match[1], match[2] == "SUCCESS")
+        return False
+
+    def _ended(self, step: str, well: bool) -> None:
+        if well:
+            self.progress.finished(step)
+            return
+        self.progress.failed(step)
+        sentence = last_error(self.screen.recent)
+        if NO_ROOM in sentence:
+            sentence = f"{sentence.rstrip('.')}. {MAKE_ROOM}"
+        raise StepError(step, sentence, Path(self.screen.log.name))
+
+
+@contextlib.contextmanager
+def _listening(log: TextIO, progress: Progress) -> Iterator[None]:
+    """Catch kfp.local's output for the time of a run."""
+    screen = _Screen(log, progress)
+    events, root = _Events(screen), logging.getLogger()
+    level = root.level
+    root.addFilter(events)
+    root.setLevel(logging.INFO)
+    try:
+        with contextlib.redirect_stdout(screen), warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: screen.record(f"WARNING: {message}")
+            yield
+    finally:
+        root.removeFilter(events)
+        root.setLevel(level)
+        progress.close()
+
+
+@contextlib.contextmanager
+def _environment(folder: Path) -> Iterator[None]:
+    """Steps write at once and in order, their bars move at a pace that a log can bear, they import the very
+    rooms whose digest names the cache, wherever those were installed from, and they name their run."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    wanted = {"PYTHONUNBUFFERED": "1", "TQDM_MININTERVAL": "1", "PYTHONPATH": path, **QUIET_THREADS}
+    wanted[RUN] = str(folder)
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def count_steps(ir: Path) -> int:
+    """Steps of a compiled pipeline, those behind its conditions included."""
+    spec = next(yaml.safe_load_all(ir.read_text()))
+    graphs = [spec["root"], *spec["components"].values()]
+    tasks = [task for graph in graphs for task in graph.get("dag", {}).get("tasks", {}).values()]
+    return sum("executorLabel" in spec["components"][task["componentRef"]["name"]] for task in tasks)
+
+
+def last_error(lines: deque[str] | list[str]) -> str:
+    """The sentence in the last traceback of a step's output.
+
+    An exception of this project's speaks for itself; for Python's own, the kind is part of the message.
+    """
+    known = [line.removeprefix(ENDED_WITHOUT) for line in lines if line.startswith(ENDED_WITHOUT)]
+    written = [line for line in lines if not line.startswith(ENDED_WITHOUT)]
+    starts = [number for number, line in enumerate(written) if line.startswith("Traceback (most recent call")]
+    if not starts:
+        return known[-1] if known else SILENT
+    after = written[starts[-1] + 1 :]
+    first = next((number for number, line in enumerate(after) if line and not line.startswith(" ")), None)
+    if first is None:
+        return SILENT
+    message = " ".join(line.strip() for line in after[first:] if line.strip())
+    kind, _, sentence = message.partition(": ")
+    return sentence if sentence and ("." in kind or kind in PLAIN) else message

@@ -1,0 +1,49 @@
+"""Ends the steps of a local run whose own process was killed: none goes on behind a run that is tried again.
+
+`python -m orchestration.local.watchdog FOLDER SESSION` waits until its standard input ends, which it does however the
+run's process ended, and kills what is left of the run. A server that the deploy step started has a session of
+its own, and stays.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+RUN = "CAR_LOCAL_RUN"  # a run's folder, in the environment of its steps
+
+
+@contextmanager
+def guarded(folder: Path) -> Iterator[None]:
+    """While this lasts, steps (processes with `RUN` in their environment) end with this process."""
+    command = [sys.executable, "-m", "orchestration.local.watchdog", str(folder), str(os.getsid(0))]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, start_new_session=True):
+        yield  # leaving closes its input, and waits for it
+
+
+def end_steps(folder: str, session: int) -> int:
+    """Kill the processes of a run in a session; returns how many there were."""
+    ended = 0
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, ProcessLookupError):
+            if process.environ().get(RUN) == folder and os.getsid(process.pid) == session:
+                process.kill()
+                ended += 1
+    return ended
+
+
+def main() -> None:
+    """Wait for the run's process to end, then end its steps."""
+    sys.stdin.read()
+    end_steps(sys.argv[1], int(sys.argv[2]))
+
+
+if __name__ == "__main__":
+    main()

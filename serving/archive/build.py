@@ -1,0 +1,211 @@
+"""Build the .mar that TorchServe loads: our handler, the bundle, and the name of its release.
+
+The TorchServe model version is taken from digests, not from a counter: the archive that was validated is
+byte for byte the one that is deployed, a rollback finds its old archive unchanged, a changed handler is
+another version, and a version listed by the server says which release it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from common.digests import file_digest, json_digest, tree_files
+from common.errors import UserError
+
+MODEL_NAME = "car"
+HANDLER = Path(__file__).parents[1] / "torchserve" / "handler.py"
+MANIFEST = "MAR-INF/MANIFEST.json"
+SETTINGS = "model-config.yaml"
+BUNDLE = "bundle"
+HEADER = "release.json"  # the release, and `packed_digest` for those who load it: `unpacked.load`
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip can hold
+
+
+class ArchiveError(UserError, RuntimeError):
+    """The archive cannot be built or read; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """How TorchServe runs one model version (model-config.yaml inside the archive)."""
+
+    workers: int = 1
+    batch_size: int = 8
+    max_batch_delay_ms: int = 1
+    response_timeout_s: int = 30
+    torch_threads: int = 1
+
+    def to_yaml(self) -> str:
+        """Render in TorchServe's vocabulary."""
+        return yaml.safe_dump(
+            {
+                "minWorkers": self.workers,
+                "maxWorkers": self.workers,
+                "batchSize": self.batch_size,
+                "maxBatchDelay": self.max_batch_delay_ms,
+                "responseTimeout": self.response_timeout_s,
+                "handler": {"torchThreads": self.torch_threads},
+            }
+        )
+
+    @classmethod
+    def from_yaml(cls, text: str) -> WorkerConfig:
+        """Read what `to_yaml` wrote. Raises ValueError, KeyError or TypeError."""
+        found = yaml.safe_load(text)
+        return cls(
+            workers=int(found["minWorkers"]),
+            batch_size=int(found["batchSize"]),
+            max_batch_delay_ms=int(found["maxBatchDelay"]),
+            response_timeout_s=int(found["responseTimeout"]),
+            torch_threads=int(found["handler"]["torchThreads"]),
+        )
+
+
+@dataclass(frozen=True)
+class Maker:
+    """What an archive's bytes follow from, beside the bundle and its release.
+
+    Attributes:
+        handler: SHA-256 of handler.py.
+        workers: model-config.yaml.
+        archiver: version of torch-model-archiver.
+    """
+
+    handler: str
+    workers: str
+    archiver: str
+
+    @classmethod
+    def read(cls, found: Mapping[str, Any]) -> Maker:
+        """Read the JSON form. Raises KeyError."""
+        return cls(**{field.name: str(found[field.name]) for field in fields(cls)})
+
+    def changes(self, now: Maker) -> str:
+        """What is different now, in words; "" where nothing is."""
+        parts = {
+            "handler": "its handler changed",
+            "workers": "its worker settings changed",
+            "archiver": f"torch-model-archiver is {now.archiver} instead of {self.archiver}",
+        }
+        return " and ".join(text for name, text in parts.items() if getattr(self, name) != getattr(now, name))
+
+
+@dataclass(frozen=True)
+class ArchiveInfo:
+    """What an archive says about itself."""
+
+    name: str
+    version: str
+    release: str
+    maker: Maker
+
+
+def model_version(release: str, workers: WorkerConfig) -> str:
+    """Name a release within TorchServe: 12 characters of its digest, 6 of the handler's and settings'.
+
+    Raises:
+        ArchiveError: for a release that could not stand in a URL path.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", release):
+        raise ArchiveError(f"{release!r} cannot name a model version: use letters, digits, '-' and '_'.")
+    shell = json_digest([file_digest(HANDLER), workers.to_yaml()])
+    return f"{release[:12]}-{shell[:6]}"
+
+
+def build_archive(
+    bundle: Path, output_dir: Path, release: str, name: str = MODEL_NAME, workers: WorkerConfig | None = None
+) -> Path:
+    """Package a bundle folder as `<output_dir>/<name>.mar`; equal input gives equal bytes.
+
+    Args:
+        bundle: folder that `Recommender.load` reads.
+        output_dir: created where missing; an archive of the same name is replaced.
+        release: digest that the answers will name.
+        name: TorchServe model name.
+        workers: TorchServe's worker and batching settings.
+
+    Raises:
+        ArchiveError: where the bundle is incomplete or torch-model-archiver fails.
+    """
+    if not (bundle / "bundle.json").is_file():
+        raise ArchiveError(f"{bundle} is not a bundle: it has no bundle.json.")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="car-archive-") as work:
+        raw = _run_archiver(bundle, Path(work), release, name, workers or WorkerConfig())
+        target = output_dir / f"{name}.mar"
+        partial = output_dir / f".{name}.mar.partial"
+        _normalise(raw, partial)
+        partial.replace(target)
+    return target
+
+
+def read_archive(archive: Path) -> ArchiveInfo:
+    """Read name, version, release and what made it out of an archive.
+
+    Raises:
+        ArchiveError: where the file is not one of our archives.
+    """
+    try:
+        with zipfile.ZipFile(archive) as source:
+            manifest = json.loads(source.read(MANIFEST))
+            release = json.loads(source.read(HEADER))["release"]
+            handler = hashlib.sha256(source.read(HANDLER.name)).hexdigest()
+            maker = Maker(handler, source.read(SETTINGS).decode(), manifest["archiverVersion"])
+        return ArchiveInfo(manifest["model"]["modelName"], manifest["model"]["modelVersion"], release, maker)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ArchiveError(f"{archive} is not a CAR model archive: {error}.") from error
+
+
+def packed_digest(bundle: Path, release: str) -> str:
+    """SHA-256 (hex) of a bundle's files and the name of its release."""
+    return json_digest([release, tree_files(bundle)])
+
+
+def _run_archiver(bundle: Path, work: Path, release: str, name: str, workers: WorkerConfig) -> Path:
+    extra = work / "extra"
+    extra.mkdir()
+    (extra / BUNDLE).symlink_to(bundle.resolve(), target_is_directory=True)
+    header = {"release": release, "digest": packed_digest(bundle, release)}
+    (extra / HEADER).write_text(json.dumps(header), "utf-8")
+    (work / SETTINGS).write_text(workers.to_yaml(), "utf-8")
+    command = [sys.executable, "-m", "model_archiver.model_packaging"]
+    command += ["--model-name", name, "--version", model_version(release, workers), "--handler", str(HANDLER)]
+    command += ["--extra-files", str(extra), "--config-file", str(work / SETTINGS)]
+    command += ["--archive-format", "zip-store", "--export-path", str(work)]
+    # The archiver builds in <temporary folder>/<name> and deletes what it finds there: give it its own.
+    (work / "tmp").mkdir()
+    environment = os.environ | {"TMPDIR": str(work / "tmp")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise ArchiveError(f"torch-model-archiver could not package {bundle}: {last}")
+    return work / f"{name}.mar"
+
+
+def _normalise(raw: Path, target: Path) -> None:
+    """Rewrite an archive without the moments at which its files and its manifest were made."""
+    with zipfile.ZipFile(raw) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as sink:
+        for name in sorted(source.namelist()):
+            entry = zipfile.ZipInfo(name, date_time=EPOCH)
+            entry.external_attr = 0o644 << 16
+            if name == MANIFEST:
+                manifest = json.loads(source.read(name)) | {"createdOn": "01/01/1980 00:00:00"}
+                sink.writestr(entry, json.dumps(manifest, indent=2, sort_keys=True))
+                continue
+            entry.file_size = source.getinfo(name).file_size
+            with source.open(name) as reader, sink.open(entry, "w") as writer:
+                shutil.copyfileobj(reader, writer)

@@ -1,0 +1,252 @@
+"""TorchServe's HTTP APIs: predictions and the management of model versions, with tokens kept fresh."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import requests
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_result,
+    stop_after_delay,
+    wait_exponential_jitter,
+    wait_fixed,
+)
+
+from serving.archive.build import MODEL_NAME
+from serving.errors import ServingError
+from serving.torchserve.config import LOOPBACK, Ports
+from serving.torchserve.state_dir import StateDir, read_json, write_private
+
+logger = logging.getLogger(__name__)
+CONNECT_SECONDS = 5
+ANSWER_SECONDS = 30  # TorchServe can lose a request that it holds at the instant its worker dies
+MANAGEMENT_SECONDS = 120
+RENEW_BEFORE = timedelta(minutes=1)
+POLL_SECONDS = 0.1
+REFUSED = 400
+BUSY = 503
+LOST = (500, 507)
+BACK_OFF = wait_exponential_jitter(multiplier=0.1, max=2, jitter=0.1)
+BUSY_SECONDS = 15  # how long a request that a full queue refuses, or a worker took with it, is asked again
+WORKER_DIED = "Worker died."  # TorchServe's words, under status 500 or 507
+WITHOUT_ROOM = "The server had no room in its queue, or no worker,"
+
+
+class RequestRefusedError(ServingError):
+    """The server answered with an error; `status` is the HTTP status, the message its sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """One registered version of the model; `workers` are process ids."""
+
+    version: str
+    archive: str
+    ready_workers: int
+    pending: int
+    workers: tuple[int, ...] = ()
+
+
+class Client:
+    """Talks to one server on loopback; the keys come from its state folder and go nowhere else."""
+
+    def __init__(self, state: StateDir, ports: Ports) -> None:
+        self.state = state
+        self.ports = ports
+        self._session = requests.Session()
+        self._session.trust_env = False  # neither a proxy nor ~/.netrc has a part in loopback traffic
+
+    @property
+    def prediction_url(self) -> str:
+        """Where the default version answers."""
+        return f"http://{LOOPBACK}:{self.ports.inference}/predictions/{MODEL_NAME}"
+
+    def predict(self, request: Mapping[str, Any], version: str | None = None) -> dict[str, Any]:
+        """Ask for recommendations; where the server is busy or its worker died, ask again a little later.
+
+        Raises:
+            RequestRefusedError: where the server answers with anything but 200, or stays busy.
+            ServingError: where it cannot be reached or its token cannot be had.
+        """
+        reply = _patiently()(self.send, json.dumps(request).encode(), version)
+        if reply.status_code == BUSY:
+            raise RequestRefusedError(BUSY, f"{WITHOUT_ROOM} for {BUSY_SECONDS} s: {_sentence(reply)}")
+        if reply.status_code != requests.codes.ok:
+            raise RequestRefusedError(reply.status_code, _sentence(reply))
+        answer: dict[str, Any] = reply.json()
+        return answer
+
+    def send(self, body: bytes, version: str | None = None) -> requests.Response:
+        """Post a raw body to the default version, or to a named one, and return whatever comes back."""
+        url = self.prediction_url if version is None else f"{self.prediction_url}/{version}"
+        headers = {"Content-Type": "application/json"}
+        return self._call("POST", url, "inference", ANSWER_SECONDS, data=body, headers=headers)
+
+    def ping(self) -> bool:
+        """Whether the front end answers; says nothing about the model."""
+        url = f"http://{LOOPBACK}:{self.ports.inference}/ping"
+        return self._call("GET", url, "inference", CONNECT_SECONDS).status_code == requests.codes.ok
+
+    def register(self, archive_name: str) -> None:
+        """Register an archive of the model store; the workers that its settings ask for start meanwhile.
+
+        Not `synchronous`, its default: TorchServe would wait in a thread that half of its connections share.
+        """
+        self._manage("POST", "", {"url": archive_name, "model_name": MODEL_NAME, "synchronous": "false"})
+
+    def scale(self, version: str, workers: int) -> None:
+        """Run this number of workers for a version, and wait until they are there.
+
+        Raises:
+            tenacity.RetryError: where they are not, in good time.
+        """
+        self._manage("PUT", f"/{MODEL_NAME}/{version}", {"min_worker": workers, "max_worker": workers})
+        Retrying(
+            retry=retry_if_result(lambda status: status.ready_workers != workers),
+            wait=wait_fixed(POLL_SECONDS),
+            stop=stop_after_delay(MANAGEMENT_SECONDS),
+        )(lambda: self.versions()[version])
+
+    def versions(self) -> dict[str, ModelStatus]:
+        """All registered versions by name; empty where there is none."""
+        try:
+            rows = self._manage("GET", f"/{MODEL_NAME}/all")
+        except RequestRefusedError as refusal:
+            if refusal.status == requests.codes.not_found:
+                return {}
+            raise
+        return {row["modelVersion"]: _status(row) for row in rows}
+
+    def default_version(self) -> str | None:
+        """The version that answers requests that name none."""
+        try:
+            return str(self._manage("GET", f"/{MODEL_NAME}")[0]["modelVersion"])
+        except RequestRefusedError as refusal:
+            if refusal.status == requests.codes.not_found:
+                return None
+            raise
+
+    def set_default(self, version: str) -> None:
+        """Let this version answer from now on."""
+        self._manage("PUT", f"/{MODEL_NAME}/{version}/set-default")
+
+    def unregister(self, version: str) -> None:
+        """Remove a version and end its workers."""
+        self._manage("DELETE", f"/{MODEL_NAME}/{version}")
+
+    def refresh_header(self) -> None:
+        """Write the header file that people's curl reads, renewing the key where it is about to end."""
+        if self._expires("inference") - datetime.now(UTC) < RENEW_BEFORE:
+            self._renew("inference")
+        self._write_header()
+
+    def _manage(self, verb: str, path: str, params: Mapping[str, Any] | None = None) -> Any:
+        url = f"http://{LOOPBACK}:{self.ports.management}/models{path}"
+        reply = self._call(verb, url, "management", MANAGEMENT_SECONDS, params=params)
+        if not reply.ok:
+            raise RequestRefusedError(reply.status_code, f"{verb} /models{path}: {_sentence(reply)}")
+        return reply.json()
+
+    def _call(self, verb: str, url: str, key: str, seconds: int, **arguments: Any) -> requests.Response:
+        """Send a request with its key; where the key is refused, renew it and try once more."""
+        reply = self._once(verb, url, key, seconds, **arguments)
+        if _token_refused(reply):
+            if self._expires(key) - datetime.now(UTC) < RENEW_BEFORE:
+                self._renew(key)
+            reply = self._once(verb, url, key, seconds, **arguments)
+        if _token_refused(reply):
+            raise ServingError(
+                f"TorchServe refuses the {key} token in {self.state.keys}; stop and start the server."
+            )
+        return reply
+
+    def _once(self, verb: str, url: str, key: str, seconds: int, **arguments: Any) -> requests.Response:
+        headers = arguments.pop("headers", {}) | {"Authorization": f"Bearer {self._key(key)}"}
+        try:
+            return self._session.request(
+                verb, url, headers=headers, timeout=(CONNECT_SECONDS, seconds), **arguments
+            )
+        except requests.Timeout as error:
+            raise ServingError(f"TorchServe did not answer {verb} {url} within {seconds} s.") from error
+        except requests.ConnectionError as error:
+            raise ServingError(f"TorchServe does not listen on {url}: it is down or starting.") from error
+
+    def _renew(self, key: str) -> None:
+        url = f"http://{LOOPBACK}:{self.ports.management}/token"
+        reply = self._once("GET", url, "API", CONNECT_SECONDS, params={"type": key})
+        if not reply.ok:
+            raise ServingError(f"The expired {key} token could not be renewed: {_sentence(reply)}")
+        if key == "inference":
+            try:
+                self._write_header()
+            except ServingError as error:  # the key is good all the same, and whoever asks now has it
+                logger.warning("The header file holds an old key: %s", error)
+
+    def _write_header(self) -> None:
+        write_private(self.state.header, f"Authorization: Bearer {self._key('inference')}\n")
+
+    def _key(self, kind: str) -> str:
+        return self._of_key(kind, "key")
+
+    def _expires(self, kind: str) -> datetime:
+        return datetime.fromisoformat(self._of_key(kind, "expiration time"))
+
+    def _of_key(self, kind: str, what: str) -> str:
+        keys = read_json(self.state.keys)
+        if keys is None:
+            raise ServingError(f"There are no keys in {self.state.keys}: the server is not running.")
+        try:
+            return str(keys[kind][what])
+        except (KeyError, TypeError) as error:
+            raise ServingError(f"{self.state.keys} is damaged; stop and start the server.") from error
+
+
+def _patiently() -> Retrying:
+    """Repeat what is refused with 503, or lost with a worker: as Retry-After says, else backing off."""
+    return Retrying(
+        retry=retry_if_result(lambda reply: reply.status_code == BUSY or _worker_died(reply)),
+        wait=_pause,
+        stop=stop_after_delay(BUSY_SECONDS),
+        retry_error_callback=lambda call: call.outcome.result() if call.outcome else None,
+    )
+
+
+def _pause(call: RetryCallState) -> float:
+    asked = call.outcome.result().headers.get("Retry-After", "") if call.outcome else ""
+    return float(asked) if asked.isdecimal() else BACK_OFF(call)
+
+
+def _worker_died(reply: requests.Response) -> bool:
+    """Whether the worker died with the request in hand: a defect of ours has other words."""
+    return reply.status_code in LOST and _sentence(reply) == WORKER_DIED
+
+
+def _token_refused(reply: requests.Response) -> bool:
+    return reply.status_code == REFUSED and "InvalidKeyException" in reply.text
+
+
+def _sentence(reply: requests.Response) -> str:
+    """The server's own words, from our handler's `error` or TorchServe's `message`."""
+    try:
+        body = reply.json()
+        return str(body.get("error") or body.get("message") or body)
+    except (ValueError, AttributeError):
+        return reply.text.strip()[:200] or f"HTTP {reply.status_code}"
+
+
+def _status(row: Mapping[str, Any]) -> ModelStatus:
+    ready = sum(worker["status"] == "READY" for worker in row["workers"])
+    pending = int(row.get("jobQueueStatus", {}).get("pendingRequests", 0))
+    workers = tuple(worker["pid"] for worker in row["workers"])
+    return ModelStatus(row["modelVersion"], row["modelUrl"], ready, pending, workers)

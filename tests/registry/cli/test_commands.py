@@ -1,0 +1,136 @@
+"""The command line: what people read, what machines read, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from registry.channels.channel import stage
+from registry.cli.options import this_user
+from registry.store.open import open_store
+from tests.registry.bundles import make_release
+from tests.registry.conftest import Run
+
+
+@pytest.fixture
+def made(url: str, tmp_path: Path) -> list[str]:
+    """Digests of three releases: two were staged, the last one is not blessed."""
+    store = open_store(url)
+    made = [make_release(store, tmp_path, seed, blessed=seed < 2).release for seed in range(3)]
+    for release in made[:2]:
+        stage(store, release, who="ann", why="to be looked at")
+    return made
+
+
+def test_an_empty_registry_says_so(run: Run, url: str) -> None:
+    assert run("list") == (0, f"No releases in {url}.\n", "")
+    assert run("list", "--json") == (0, "[]\n", "")
+    assert run("history") == (0, f"The channel production in {url} is empty.\n", "")
+    assert run("show", "abcd1234") == (1, "", f"error: There is no release abcd1234 in {url}.\n")
+    assert run("show", "production")[0] == 1
+
+
+def test_promote_list_show_history_rollback(run: Run, made: list[str]) -> None:
+    short = [release[:12] for release in made]
+    assert run("promote", short[0], "--why", "first") == (
+        0,
+        f"production now uses {short[0]} (entry 1, promote).\n",
+        "",
+    )
+    run("promote", made[1], "--why", "nightly", "--who", "ci@pipeline", "--expected", "1")
+    assert run("promote", short[1], "--why", "twice")[1].startswith(
+        f"production already uses {short[1]} (entry 2)"
+    )
+    run("promote", short[0], "--why", "try it", "--channel", "staging")
+    code, out, _ = run("rollback", "--why", "answers got slow")
+    assert (code, out) == (0, f"production now uses {short[0]} (entry 3, rollback, after {short[1]}).\n")
+
+    listed = run("list")[1].splitlines()
+    assert len(listed) == 5
+    assert next(line for line in listed if short[0] in line).rstrip().endswith("production, staging")
+    assert "FORCED" in next(line for line in listed if short[2] in line)
+    rows = run("history")[1].splitlines()[2:]
+    assert [row.split()[0] for row in rows] == ["3", "2", "1"]
+    assert "rollback" in rows[0]
+    assert ("ci@pipeline" in rows[1], this_user() in rows[2]) == (True, True)
+    shown = run("show", "staging")[1]
+    for fact in (made[0], "blessed", "production, staging", "recall@10   0.1310", "model/model.safetensors"):
+        assert fact in shown
+
+
+def test_machines_get_json(run: Run, made: list[str]) -> None:
+    entry = json.loads(run("promote", made[0], "--why", "first", "--json")[1])
+    assert (entry["number"], entry["release"], entry["who"]) == (1, made[0], this_user())
+    assert json.loads(run("history", "--json")[1]) == [entry]
+    listed = {one["release"]: one for one in json.loads(run("list", "--json")[1])}
+    assert listed.keys() == set(made)
+    assert listed[made[0]]["channels"] == ["production"]
+    shown = json.loads(run("show", "production", "--json")[1])
+    assert shown == listed[made[0]] | {"validations": []}
+    back = json.loads(run("rollback", "--to", made[0][:8], "--why", "x", "--json")[1])
+    assert back == entry
+
+
+def test_force_needs_the_flag_and_stands_out(run: Run, made: list[str]) -> None:
+    code, out, error = run("promote", made[2][:8], "--why", "fire")
+    assert (code, out) == (1, "")
+    assert error.startswith(f"error: The gate did not bless release {made[2][:12]}")
+    assert error.count("\n") == 1
+    assert run("promote", made[2][:8], "--reason", "shop [red]down", "--force")[0] == 0
+    assert "FORCE " in run("history")[1]
+    assert "shop [red]down" in run("history")[1]
+    assert "FORCED: a test of the fire drill; failing: beats popularity" in run("show", "production")[1]
+
+
+def test_mistakes_are_one_sentence(run: Run, made: list[str]) -> None:
+    run("promote", made[0], "--why", "first", "--who", "ann")
+    mistakes = {
+        ("promote", made[1], "--why", "x", "--expected", "0"): "moved since entry 0: ann put release",
+        ("promote", "abc", "--why", "x"): "too short",
+        ("promote", "0" * 64, "--why", "x"): "There is no release",
+        ("promote", made[1], "--why", " "): "needs a name and a reason",
+        ("promote", made[2], "--why", " ", "--force"): "Forcing a release into production needs a reason",
+        ("rollback", "--why", "x"): "no release before",
+        ("rollback", "--why", "x", "--to", made[1]): "never had release",
+        ("history", "--channel", "No"): "cannot name a channel",
+        ("list", "--registry", "s3://bucket"): "neither a folder nor gs://",
+    }
+    for arguments, sentence in mistakes.items():
+        code, out, error = run(*arguments)
+        assert (code, out, error.count("\n")) == (1, "", 1), arguments
+        assert error.startswith("error: ")
+        assert sentence in error
+
+
+def test_why_is_required(run: Run, made: list[str]) -> None:
+    for arguments in (("promote", made[0]), ("rollback",)):
+        code, _, error = run(*arguments)
+        assert code == 2
+        assert "--why" in error
+
+
+@pytest.mark.integration
+def test_the_module_runs_piped_in_80_columns_and_loads_no_model_code(tmp_path: Path) -> None:
+    release = make_release(open_store(tmp_path / "registry"), tmp_path).release
+    # Importing torch, numpy or the cloud library would make every command slow.
+    code = (
+        "import sys; sys.argv = ['registry', 'list']; import registry.__main__ as m\n"
+        "try: m.main()\n"
+        "finally: assert not {'torch', 'numpy', 'google.cloud.storage'} & set(sys.modules)"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+    environment["CAR_REGISTRY"] = str(tmp_path / "registry")
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert release[:12] in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+    wrong = [sys.executable, "-m", "registry", "show", "ffffffff"]
+    failed = subprocess.run(wrong, env=environment, capture_output=True, text=True, check=False)
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert failed.stderr == f"error: There is no release ffffffff in {tmp_path / 'registry'}.\n"

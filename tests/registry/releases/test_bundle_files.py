@@ -1,0 +1,228 @@
+"""What may become a release, and what its identity depends on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.digests import tree_digest
+from registry.errors import BundleError
+from registry.releases.bundle_files import REQUIRED, hash_folder, read_bundle, release_digest
+from registry.releases.manifest import FileRecord, Gate, Manifest, Versions, identity
+from tests.registry.bundles import make_bundle, write_json
+
+NAMES = st.text(
+    st.characters(codec="utf-8", exclude_characters="/\\\x7f", min_codepoint=32), min_size=1, max_size=8
+)
+PATHS = st.lists(NAMES.filter(lambda n: n not in (".", "..")), min_size=1, max_size=3).map("/".join)
+SAFE_PATHS = PATHS.filter(lambda path: not path.startswith("."))
+DIGESTS = st.binary(min_size=32, max_size=32).map(bytes.hex)
+RECORDS = st.builds(FileRecord, sha256=DIGESTS, size=st.integers(0, 2**60))
+FILES = st.dictionaries(SAFE_PATHS, RECORDS, min_size=1, max_size=5)
+WORDS = st.text(st.characters(codec="utf-8"), min_size=1)
+JSON = st.recursive(st.none() | st.booleans() | st.integers(-(2**53), 2**53) | WORDS, st.lists, max_leaves=4)
+VERSIONS = st.builds(
+    Versions,
+    codebook=WORDS,
+    catalogue=WORDS,
+    model=WORDS,
+    data=WORDS,
+    encoder=st.dictionaries(WORDS, JSON, min_size=1, max_size=3),
+    format=st.just(1),
+)
+GATES = st.builds(Gate, failing=st.lists(WORDS, max_size=3).map(tuple), forced=st.none() | WORDS)
+
+
+@st.composite
+def manifests(draw: st.DrawFn) -> Manifest:
+    """Any manifest that names itself rightly."""
+    files, versions = draw(FILES), draw(VERSIONS)
+    return Manifest(
+        release=identity(files, versions),
+        files=files,
+        evidence=draw(st.dictionaries(SAFE_PATHS, RECORDS, max_size=3)),
+        versions=versions,
+        parent=draw(st.none() | DIGESTS),
+        metrics=draw(st.dictionaries(WORDS, st.floats(allow_nan=False, allow_infinity=False), max_size=3)),
+        gate=draw(GATES),
+        git_commit=draw(st.none() | WORDS),
+        run_id=draw(st.none() | WORDS),
+        created=draw(st.datetimes(datetime(1970, 1, 1), timezones=st.timezones())),
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(manifests())
+def test_a_manifest_survives_serialising(manifest: Manifest) -> None:
+    data = manifest.to_bytes()
+    back = Manifest.from_bytes(data, "manifest.json", BundleError)
+    assert back == manifest
+    assert back.to_bytes() == data
+
+
+@settings(deadline=None)
+@given(FILES, VERSIONS, st.randoms())
+def test_identity_ignores_order(files: dict[str, FileRecord], versions: Versions, random: object) -> None:
+    order = list(files.items())
+    random.shuffle(order)
+    assert identity(dict(order), versions) == identity(files, versions)
+
+
+@settings(deadline=None)
+@given(FILES, VERSIONS, st.data())
+def test_identity_follows_every_name_and_version(
+    files: dict[str, FileRecord], versions: Versions, data: st.DataObject
+) -> None:
+    before = identity(files, versions)
+    old = data.draw(st.sampled_from(sorted(files)))
+    new = data.draw(SAFE_PATHS.filter(lambda path: path not in files))
+    renamed = {new if path == old else path: record for path, record in files.items()}
+    part = data.draw(st.sampled_from(["codebook", "catalogue", "model", "data"]))
+    other = versions.model_copy(update={part: getattr(versions, part) + "x"})
+    assert len({before, identity(renamed, versions), identity(files, other)}) == 3
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("bundles") / "bundle")
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    order=st.permutations(REQUIRED),
+    times=st.lists(st.integers(0, 2**31), min_size=len(REQUIRED), max_size=len(REQUIRED)),
+)
+def test_the_digest_ignores_order_of_creation_and_times(
+    bundle: Path, order: list[str], times: list[int]
+) -> None:
+    copy = bundle.parent / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    for path, when in zip(order, times, strict=True):
+        (copy / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bundle / path, copy / path)
+        os.utime(copy / path, (when, when))
+    assert release_digest(copy) == release_digest(bundle)
+
+
+@settings(max_examples=40, deadline=None)
+@given(path=st.sampled_from(REQUIRED), place=st.integers(0, 10**6), bit=st.integers(0, 7))
+def test_the_digest_follows_every_bit(bundle: Path, path: str, place: int, bit: int) -> None:
+    versions = read_bundle(bundle).versions
+    before = identity(hash_folder(bundle), versions)
+    original = (bundle / path).read_bytes()
+    changed = bytearray(original)
+    changed[place % len(changed)] ^= 1 << bit
+    (bundle / path).write_bytes(changed)
+    try:
+        assert identity(hash_folder(bundle), versions) != before
+    finally:
+        (bundle / path).write_bytes(original)
+
+
+@pytest.mark.parametrize("missing", REQUIRED)
+def test_every_required_file_is_missed(tmp_path: Path, missing: str) -> None:
+    folder = make_bundle(tmp_path / "bundle")
+    (folder / missing).unlink()
+    with pytest.raises(BundleError, match=f"has no {missing}; assemble it again"):
+        read_bundle(folder)
+
+
+def edit(path: str, **changes: object) -> Callable[[Path], None]:
+    """A change to a JSON file of a bundle; None removes a key."""
+
+    def apply(folder: Path) -> None:
+        value = json.loads((folder / path).read_text()) | changes
+        write_json(folder / path, {key: one for key, one in value.items() if one is not None})
+
+    return apply
+
+
+def put(path: str, data: bytes) -> Callable[[Path], None]:
+    """A file of a bundle with these bytes."""
+    return lambda folder: (folder / path).write_bytes(data) and None
+
+
+def pickled_centroids(folder: Path) -> None:
+    """An array that only a pickle can read."""
+    np.save(folder / "codebook/centroids.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+
+
+BROKEN = [
+    (edit("bundle.json", codebook="f" * 64), "names codebook ffffffffffff: the bundle mixes two codebooks"),
+    (edit("codebook/codebook.json", version=None), "has version none, but bundle.json names codebook"),
+    (edit("codebook/codebook.json", encoder={"name": "other"}), "made with another encoder"),
+    (edit("bundle.json", model="0" * 64), "names model 000000000000: the bundle mixes two models"),
+    (put("model/config.json", b'{"width": 16}'), "the bundle mixes two models, or a file is damaged"),
+    (edit("bundle.json", data=None), "bundle.json is damaged or of another format at data: Field required"),
+    (edit("bundle.json", catalogue=""), "at catalogue"),
+    (edit("bundle.json", encoder={}), "at encoder"),
+    (edit("bundle.json", format=2), "at format"),
+    (put("bundle.json", b"not json"), "bundle.json is not JSON"),
+    (put("bundle.json", b"[]"), "bundle.json is not a JSON object"),
+    (put("codebook/codebook.json", b"\xff"), "codebook.json is not JSON"),
+    (put("model/weights.pkl", b"x"), "weights.pkl may not be in a release: only .json, .npy"),
+    (put("model/pytorch_model.bin", b"x"), "may not be in a release"),
+    (put("README", b"x"), "may not be in a release"),
+    (pickled_centroids, "without pickled objects"),
+    (put("codebook/centroids.npy", b""), "without pickled objects"),
+    (lambda folder: (folder / "link.json").symlink_to("/etc/hostname"), "link.json is not a plain file"),
+    (lambda folder: os.mkfifo(folder / "pipe.json"), "pipe.json is not a plain file"),
+]
+
+
+@pytest.mark.parametrize(("damage", "sentence"), BROKEN)
+def test_broken_bundles_are_refused_by_name(
+    tmp_path: Path, damage: Callable[[Path], None], sentence: str
+) -> None:
+    folder = make_bundle(tmp_path / "bundle")
+    damage(folder)
+    with pytest.raises(BundleError, match=sentence):
+        read_bundle(folder)
+
+
+def with_ranker(folder: Path) -> Path:
+    """A bundle with a ranker by action."""
+    make_bundle(folder)
+    (folder / "ranker").mkdir()
+    (folder / "ranker/model.safetensors").write_bytes(bytes(range(99)))
+    write_json(folder / "ranker/config.json", {"width": 8})
+    header = json.loads((folder / "bundle.json").read_text())
+    write_json(folder / "bundle.json", header | {"ranker": tree_digest(folder / "ranker")})
+    return folder
+
+
+def test_a_ranker_counts_in_the_release(tmp_path: Path) -> None:
+    plain, ranked = release_digest(make_bundle(tmp_path / "plain")), with_ranker(tmp_path / "ranked")
+    assert plain != release_digest(ranked) == release_digest(with_ranker(tmp_path / "again"))
+    assert "ranker/model.safetensors" in read_bundle(ranked).files
+
+
+def lost(folder: Path) -> None:
+    shutil.rmtree(folder / "ranker")
+
+
+def changed(folder: Path) -> None:
+    (folder / "ranker/model.safetensors").write_bytes(b"another")
+
+
+def unnamed(folder: Path) -> None:
+    header = json.loads((folder / "bundle.json").read_text())
+    header.pop("ranker")
+    write_json(folder / "bundle.json", header)
+
+
+@pytest.mark.parametrize("damage", [lost, changed, unnamed])
+def test_a_ranker_and_its_header_belong_together(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    folder = with_ranker(tmp_path / "bundle")
+    damage(folder)
+    with pytest.raises(BundleError, match=r"ranker has digest .*, but bundle.json names ranker"):
+        read_bundle(folder)

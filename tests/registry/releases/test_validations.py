@@ -1,0 +1,93 @@
+"""Validations that a release gets after it was written: kept, found, checked, and gone with their release."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from registry.channels.channel import promote
+from registry.errors import ReleaseError
+from registry.maintenance.garbage_collect import collect
+from registry.maintenance.verify import verify_all
+from registry.releases.fetch import fetch_release
+from registry.releases.layout import manifest_name
+from registry.releases.release import list_releases, release_digests
+from registry.releases.validations import add_validation, read_validations
+from registry.store.base import ObjectStore
+from tests.registry.bundles import make_release
+from tests.registry.conftest import Run
+from tests.registry.damage import Change
+
+ANN = {"who": "ann@shop", "why": "a reason"}
+NOW = timedelta(0)
+
+
+def test_they_lie_beside_the_release_and_change_nothing_of_it(store: ObjectStore, tmp_path: Path) -> None:
+    release = make_release(store, tmp_path).release
+    before = store.read(manifest_name(release))
+    assert read_validations(store, release) == []
+    for number in range(3):
+        made = add_validation(store, release, {"archive_sha256": f"{number}"}, "ann@shop")
+        assert (made.release, made.who) == (release, "ann@shop")
+    assert [one.report["archive_sha256"] for one in read_validations(store, release)] == ["2", "1", "0"]
+    assert store.read(manifest_name(release)) == before
+    assert release_digests(store) == [release]
+    assert len(list_releases(store)) == 1
+    assert fetch_release(store, release, tmp_path / "out").release == release
+    assert verify_all(store).damage == []
+
+
+def test_a_release_that_is_not_there_gets_none(store: ObjectStore) -> None:
+    with pytest.raises(ReleaseError, match="There is no release aaaaaaaaaaaa"):
+        add_validation(store, "a" * 64, {}, "ann@shop")
+    assert store.list("releases/") == []
+
+
+@pytest.mark.parametrize(
+    ("report", "who"), [({"p99": float("nan")}, "ann"), ({"a": {1, 2}}, "ann"), ({}, "")]
+)
+def test_what_json_cannot_hold_is_refused(
+    store: ObjectStore, tmp_path: Path, report: dict[str, object], who: str
+) -> None:
+    release = make_release(store, tmp_path).release
+    with pytest.raises(ReleaseError, match="cannot be stored"):
+        add_validation(store, release, report, who)
+    assert read_validations(store, release) == []
+
+
+def test_a_damaged_one_is_named(store: ObjectStore, url: str, tmp_path: Path, flip: Change) -> None:
+    release = make_release(store, tmp_path).release
+    add_validation(store, release, {"archive_sha256": "a" * 64}, "ann@shop")
+    (name,) = [one for one in store.list("releases/") if "validations" in one]
+    flip(url, name)
+    with pytest.raises(ReleaseError, match=f"{name} is damaged"):
+        read_validations(store, release)
+    (damage,) = verify_all(store).damage
+    assert damage.object == name
+    assert f"{name} is damaged" in damage.what
+
+
+def test_they_go_with_their_release_and_stay_with_it(store: ObjectStore, tmp_path: Path) -> None:
+    made = [make_release(store, tmp_path, seed).release for seed in range(2)]
+    for release in made:
+        promote(store, "staging", release, **ANN)
+        add_validation(store, release, {}, "ann@shop")
+    assert collect(store, keep=2, grace=NOW).blobs == ()
+    done = collect(store, keep=1, grace=NOW)
+    assert len([one for one in done.blobs if "validations" in one.name]) == 1
+    assert release_digests(store) == [made[1]]
+    assert not [name for name in store.list("releases/") if made[0] in name]
+    assert len(read_validations(store, made[1])) == 1
+
+
+def test_the_command_line_shows_them(run: Run, store: ObjectStore, tmp_path: Path) -> None:
+    release = make_release(store, tmp_path).release
+    assert json.loads(run("show", release[:8], "--json")[1])["validations"] == []
+    add_validation(store, release, {"archive_sha256": "a" * 64}, "ann@shop")
+    (shown,) = json.loads(run("show", release[:8], "--json")[1])["validations"]
+    assert shown["report"] == {"archive_sha256": "a" * 64}
+    assert re.search(r"validated +\d{4}-\d\d-\d\d \d\d:\d\d UTC by ann@shop", run("show", release[:8])[1])

@@ -1,0 +1,159 @@
+"""Bytes that are stored once, marks that keep them, and transfers of many at a time."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from registry.errors import ObjectExists, ObjectMissing
+from registry.maintenance.verify import verify_all
+from registry.releases.fetch import fetch_evidence, fetch_release
+from registry.releases.layout import BLOBS, blob_name
+from registry.releases.release import write_release
+from registry.store.base import ObjectStore
+from registry.store.open import open_store
+from registry.store.parallel import in_parallel
+from tests.registry.bundles import make_bundle, make_evidence, make_release, reseal_model
+from tests.registry.damage import Change
+
+DAILY = {"bundle.json", "model/model.safetensors"}  # what a new model changes
+
+
+def test_a_daily_release_stores_only_what_changed(store: ObjectStore, tmp_path: Path) -> None:
+    bundle, evidence = make_bundle(tmp_path / "bundle"), make_evidence(tmp_path / "evidence")
+    first = write_release(store, bundle, evidence)
+    before = set(store.list(BLOBS))
+    (bundle / "model/model.safetensors").write_bytes(b"another day's weights")
+    second = write_release(store, reseal_model(bundle), evidence)
+
+    changed = {path for path, one in second.files.items() if one != first.files[path]}
+    assert changed == DAILY
+    assert set(store.list(BLOBS)) - before == {blob_name(second.files[path].sha256) for path in DAILY}
+    fetch_release(store, first.release, tmp_path / "first")
+    fetch_release(store, second.release, tmp_path / "second")
+    assert store.list("releases/") == sorted(
+        f"releases/{one.release}/manifest.json" for one in (first, second)
+    )
+
+
+def test_every_blob_is_named_by_its_content(store: ObjectStore, tmp_path: Path) -> None:
+    release = make_release(store, tmp_path)
+    blobs = store.list(BLOBS)
+    assert blobs == [f"blobs/{store.sha256(name)[:2]}/{store.sha256(name)}" for name in blobs]
+    assert {blob_name(one.sha256) for one in (*release.files.values(), *release.evidence.values())} == set(
+        blobs
+    )
+
+
+def test_equal_files_of_one_bundle_are_one_blob(store: ObjectStore, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    (bundle / "codebook/copy.json").write_bytes((bundle / "codebook/labels.json").read_bytes())
+    release = write_release(store, bundle, make_evidence(tmp_path / "evidence"))
+    fetch_release(store, release.release, tmp_path / "out")
+    assert (tmp_path / "out/codebook/copy.json").read_bytes() == (bundle / "codebook/copy.json").read_bytes()
+
+
+def test_evidence_may_have_the_name_of_a_file_of_the_bundle(store: ObjectStore, tmp_path: Path) -> None:
+    evidence = make_evidence(tmp_path / "evidence")
+    release = write_release(
+        store, make_bundle(tmp_path / "bundle"), evidence | {"popular.json": evidence["report.html"]}
+    )
+    fetch_release(store, release.release, tmp_path / "out")
+    fetched = fetch_evidence(store, release, "popular.json", tmp_path / "fetched")
+    assert fetched.read_bytes() == evidence["report.html"].read_bytes()
+    assert verify_all(store).damage == []
+
+
+def test_releasing_again_puts_back_what_went_missing(
+    store: ObjectStore, url: str, tmp_path: Path, remove: Change
+) -> None:
+    release = make_release(store, tmp_path)
+    for path in ("model/model.safetensors", "codebook/axes.npy"):
+        remove(url, blob_name(release.files[path].sha256))
+    assert len(verify_all(store).damage) == 2
+    assert make_release(store, tmp_path) == release
+    assert verify_all(store).damage == []
+
+
+def test_a_scan_tells_sizes_and_a_mark_makes_things_young(store: ObjectStore, tmp_path: Path) -> None:
+    began = datetime.now(UTC) - timedelta(seconds=5)
+    store.create("a/1", b"one")
+    store.create("a/b/2", b"")
+    one, two = store.scan("a/")
+    assert [(one.name, one.size), (two.name, two.size)] == [("a/1", 3), ("a/b/2", 0)]
+    assert began < one.used < datetime.now(UTC) + timedelta(seconds=5)
+    assert store.touch("a/1")
+    again, _ = store.scan("a/")
+    assert again.used > one.used
+    assert again.version != one.version
+    assert store.read("a/1") == b"one"
+    assert not store.touch("a/none")
+    assert store.scan("none/") == []
+
+
+def test_what_was_marked_or_written_since_it_was_seen_is_not_deleted(strict_url: str, tmp_path: Path) -> None:
+    store = open_store(strict_url)
+    (tmp_path / "file").write_bytes(b"bytes")
+    store.create("a/1", b"bytes")
+    for use in (lambda: store.touch("a/1"), lambda: store.upload_many({"a/1": tmp_path / "file"})):
+        (seen,) = store.scan("a/")
+        use()
+        assert not store.delete(seen)
+        assert store.read("a/1") == b"bytes"
+    (seen,) = store.scan("a/")
+    assert store.delete(seen)
+    assert store.list("a/") == []
+    assert store.delete(seen)  # gone already, as wanted
+    assert not store.touch("a/1")
+    store.upload_many({"a/1": tmp_path / "file"})
+    assert not store.delete(seen)  # of the same bytes, but another object
+    assert store.exists("a/1")
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_many_files_go_and_come_whatever_the_number_of_workers(
+    url: str, tmp_path: Path, workers: int
+) -> None:
+    store = open_store(url, workers)
+    for number in range(20):
+        (tmp_path / f"{number}").write_bytes(bytes([number]) * number)
+    store.upload_many({f"x/{number}": tmp_path / f"{number}" for number in range(20)})
+    store.upload_many({f"x/{number}": tmp_path / f"{number}" for number in range(20)})
+    store.upload_many({})
+    store.download_many([(f"x/{number}", tmp_path / f"copy-{number}") for number in range(20)])
+    assert [(tmp_path / f"copy-{number}").read_bytes() for number in range(20)] == [
+        bytes([number]) * number for number in range(20)
+    ]
+
+
+def test_one_bad_object_among_many_is_named(store: ObjectStore, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"bytes")
+    store.create("x/5", b"other")
+    with pytest.raises(ObjectExists, match="x/5 already exists with other content") as taken:
+        store.upload_many({f"x/{number}": tmp_path / "file" for number in range(9)})
+    assert taken.value.name == "x/5"
+    store.create("y/1", b"")
+    with pytest.raises(ObjectMissing, match="There is no y/2") as missing:
+        store.download_many([("y/1", tmp_path / "one"), ("y/2", tmp_path / "two")])
+    assert missing.value.name == "y/2"
+
+
+def test_after_a_failure_no_further_job_begins() -> None:
+    begun: list[int] = []
+    failed = threading.Event()
+
+    def job(number: int) -> int:
+        begun.append(number)
+        if number == 0:
+            failed.set()
+            raise ValueError("the first")
+        failed.wait(10)
+        return number
+
+    with pytest.raises(ValueError, match="the first"):
+        in_parallel(job, [(number,) for number in range(1000)], workers=2)
+    assert len(begun) <= 2
+    assert in_parallel(job, [(2,), (1,)]) == [2, 1]

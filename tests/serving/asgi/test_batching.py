@@ -1,0 +1,95 @@
+"""What waits while others are answered goes next, together."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from serving.asgi.batching import Batcher, FullError
+
+
+class Slow:
+    """Answers with ten times the number, each batch only once `go` is set; remembers the batches."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.begun = threading.Event()
+        self.batches: list[list[int]] = []
+
+    def __call__(self, asked: Sequence[int]) -> list[int]:
+        self.batches.append(list(asked))
+        self.begun.set()
+        assert self.go.wait(30)
+        return [10 * one for one in asked]
+
+
+async def begun(batcher: Batcher[int, int], slow: Slow, first: int = 0) -> asyncio.Task[int]:
+    """The first one asked, under way."""
+    task = asyncio.create_task(batcher.ask(first))
+    await asyncio.to_thread(slow.begun.wait, 30)
+    return task
+
+
+def test_those_who_wait_are_answered_together_and_each_gets_its_own() -> None:
+    async def run() -> None:
+        slow = Slow()
+        batcher = Batcher(slow, most=3, queue=100)
+        first = await begun(batcher, slow)
+        rest = [asyncio.create_task(batcher.ask(one)) for one in range(1, 6)]
+        await asyncio.sleep(0)
+        slow.go.set()
+        assert await asyncio.gather(first, *rest) == [0, 10, 20, 30, 40, 50]
+        assert slow.batches == [[0], [1, 2, 3], [4, 5]]
+        assert await batcher.ask(7) == 70
+
+    asyncio.run(run())
+
+
+def test_a_full_queue_refuses_all_but_those_who_always_may() -> None:
+    async def run() -> None:
+        slow = Slow()
+        batcher = Batcher(slow, most=8, queue=2)
+        first = await begun(batcher, slow)
+        rest = [asyncio.create_task(batcher.ask(one)) for one in (1, 2)]
+        await asyncio.sleep(0)
+        with pytest.raises(FullError, match="2 requests wait already"):
+            await batcher.ask(3)
+        beat = asyncio.create_task(batcher.ask(4, always=True))
+        await asyncio.sleep(0)
+        slow.go.set()
+        assert await asyncio.gather(first, *rest, beat) == [0, 10, 20, 40]
+        assert await batcher.ask(5) == 50
+
+    asyncio.run(run())
+
+
+def test_one_who_goes_away_costs_the_others_nothing() -> None:
+    async def run() -> None:
+        slow = Slow()
+        batcher = Batcher(slow, most=8, queue=100)
+        first = await begun(batcher, slow)
+        gone, stays = (asyncio.create_task(batcher.ask(one)) for one in (1, 2))
+        await asyncio.sleep(0)
+        gone.cancel()
+        slow.go.set()
+        assert await asyncio.gather(first, stays) == [0, 20]
+
+    asyncio.run(run())
+
+
+def test_a_batch_that_fails_leaves_nobody_waiting() -> None:
+    def broken(asked: Sequence[int]) -> list[int]:
+        if 1 in asked:
+            raise ZeroDivisionError
+        return list(asked)
+
+    async def run() -> None:
+        batcher = Batcher(broken, most=8, queue=100)
+        found = await asyncio.gather(batcher.ask(1), batcher.ask(2), return_exceptions=True)
+        assert [type(one) for one in found] == [RuntimeError, RuntimeError]
+        assert await batcher.ask(3) == 3
+
+    asyncio.run(run())

@@ -1,0 +1,327 @@
+"""From the registry onto a real TorchServe: archives made again, onboarded items, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kfp import dsl
+from typer.testing import CliRunner
+
+from car_model.recommender.recommender import Recommender
+from common.digests import file_digest
+from components.deploy import deploy
+from components.infra_validate import infra_validate
+from components.package import package
+from components.release import release
+from orchestration.onboard import onboard_items
+from registry.channels.channel import promote, rollback, stage
+from registry.errors import ReleaseError
+from registry.releases.bundle_files import release_digest
+from registry.releases.layout import blob_name
+from registry.releases.release import read_manifest, write_release
+from registry.releases.validations import read_validations
+from registry.store.base import ObjectStore
+from registry.store.open import open_store
+from serving.archive.build import WorkerConfig, build_archive, read_archive
+from serving.deployment.cli import delivery
+from serving.deployment.deploy_channel import deploy_channel, keep_report, read_proofs, validate_release
+from serving.torchserve.infra_validation import InfraValidationError
+from serving.torchserve.process import ours
+from serving.torchserve.rollover import DeployError
+from serving.torchserve.server import TorchServe
+from serving.torchserve.state_dir import StateDir, read_json
+from tests.fixtures import tiny_bundle
+from tests.registry.bundles import make_evidence
+from tests.registry.trained import NEW, trained_release
+
+pytestmark = pytest.mark.integration
+ANN = {"who": "ann@shop", "why": "a reason"}
+REQUESTS: list[dict[str, Any]] = [{"history": ["i1", "i5"], "k": 5}, {"history": [], "k": 3}]
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for one server; whatever runs in it at the end is stopped."""
+    folder = tmp_path_factory.mktemp("serving")
+    yield folder
+    TorchServe.stop(folder)
+    assert ours(StateDir.at(folder)) == []
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle(tmp_path_factory.mktemp("tiny") / "bundle", seed=1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return open_store(tmp_path / "registry")
+
+
+def evidence(folder: Path, bundle: Path, **files: Path) -> dict[str, Path]:
+    """A blessed verdict and the bundle's golden answers."""
+    found = make_evidence(folder)
+    recommender = Recommender.load(bundle)
+    answers = [recommender.answer(request) for request in REQUESTS]
+    (folder / "golden.json").write_text(json.dumps({"requests": REQUESTS, "answers": answers}))
+    return found | {"golden.json": folder / "golden.json"} | files
+
+
+def reported(folder: Path, archive: Path, **changes: Any) -> Path:
+    """An infra report of an archive, as releases had them before they said what made it; or with changes."""
+    path = folder / "infra.json"
+    path.write_text(json.dumps({"archive_sha256": file_digest(archive), **changes}))
+    return path
+
+
+def in_production(store: ObjectStore, release: str) -> None:
+    stage(store, release, **ANN)
+    promote(store, "production", release, **ANN)
+
+
+def asked(serving: Path, request: dict[str, Any]) -> dict[str, Any]:
+    return TorchServe.attach(serving).predict(request)
+
+
+def items(answer: dict[str, Any]) -> set[str]:
+    return {one["item_id"] for one in answer["items"]}
+
+
+def test_onboarded_items_are_served_and_a_rollback_takes_them_back(serving: Path, tmp_path: Path) -> None:
+    store, parent = trained_release(tmp_path)
+    in_production(store, parent)
+    assert deploy_channel(store, "production", serving, "ann@shop").changed
+    everything = {"history": ["i1", "n1"], "k": 50, "explain": True}
+    before = asked(serving, everything)
+    assert (before["release"], before["skipped"]) == (parent, ["n1"])
+
+    NEW.to_csv(tmp_path / "items.csv", index=False)
+    child = onboard_items(store, parent, tmp_path / "items.csv", tmp_path / "vectors").manifest.release
+    assert read_proofs(store, read_manifest(store, child)) == []
+    in_production(store, child)
+    assert deploy_channel(store, "production", serving, "ann@shop").changed
+    after = asked(serving, everything)
+    assert (after["release"], after["skipped"]) == (child, [])
+    assert items(after) - items(before) == {"n2"}  # n1 was seen
+    assert [one.report["release"] for one in read_validations(store, child)] == [child]
+
+    rollback(store, "production", **ANN)
+    assert deploy_channel(store, "production", serving, "ann@shop").release == parent
+    assert asked(serving, everything) == before
+    assert len(read_validations(store, parent)) == 1  # what was validated once counts
+
+
+def test_what_the_server_has_is_not_fetched_again(
+    serving: Path, store: ObjectStore, bundle: Path, tmp_path: Path
+) -> None:
+    made = write_release(store, bundle, evidence(tmp_path, bundle))
+    in_production(store, made.release)
+    assert deploy_channel(store, "production", serving, "ann").changed
+    blob = tmp_path / "registry" / blob_name(made.files["model/model.safetensors"].sha256)
+    weights = blob.read_bytes()
+    blob.unlink()
+    assert not deploy_channel(store, "production", serving, "ann").changed
+    TorchServe.stop(serving)
+    assert deploy_channel(store, "production", serving, "ann").release == made.release
+    TorchServe.stop(serving)
+    for kept in StateDir.at(serving).store.iterdir():
+        kept.unlink()
+    with pytest.raises(ReleaseError, match=r"model/model\.safetensors of release .* is missing"):
+        deploy_channel(store, "production", serving, "ann")
+    blob.write_bytes(weights)
+    assert deploy_channel(store, "production", serving, "ann").changed
+
+
+def test_what_was_validated_by_other_code_waits_for_a_validation_by_this(
+    serving: Path, store: ObjectStore, bundle: Path, tmp_path: Path
+) -> None:
+    release = release_digest(bundle)
+    archive = build_archive(bundle, tmp_path, release)
+    made_by = vars(read_archive(archive).maker) | {"handler": "0" * 64, "archiver": "0.11.1"}
+    report = reported(tmp_path, archive, archive_sha256="f" * 64, made_by=made_by)
+    write_release(store, bundle, evidence(tmp_path, bundle, **{"infra.json": report}))
+    in_production(store, release)
+    said = (
+        rf"Release {release[:12]} was not deployed: It was validated as archive ffffffffffff, but this "
+        rf"machine's serving code makes {file_digest(archive)[:12]} of it \(its handler changed and "
+        rf"torch-model-archiver is 0\.12\.0 instead of 0\.11\.1\)\. Validate it with this code \(python "
+        rf"pipeline\.py infra-validate {release[:12]} --registry {store.url}\), or deploy"
+    )
+    with pytest.raises(DeployError, match=said):
+        deploy_channel(store, "production", serving, "ann")
+
+    options = [release[:8], "--registry", store.url, "--who", "ann@shop"]
+    done = CliRunner().invoke(delivery, ["infra-validate", *options], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "all 2 golden requests gave the expected answer" in done.output
+    (validation,) = read_validations(store, release)
+    assert validation.report["archive_sha256"] == file_digest(archive)
+    options = ["--registry", store.url, "--serving", str(serving)]
+    done = CliRunner().invoke(delivery, ["deploy", *options], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert f"production, release {release[:12]}: all 2 golden" in done.output
+    assert asked(serving, REQUESTS[0])["release"] == release
+
+
+@pytest.mark.parametrize("workers", [WorkerConfig(), WorkerConfig(batch_size=3)])
+def test_a_release_that_holds_its_archive_is_served_from_it_where_need_be(
+    serving: Path, store: ObjectStore, bundle: Path, tmp_path: Path, workers: WorkerConfig
+) -> None:
+    release = release_digest(bundle)
+    archive = build_archive(bundle, tmp_path, release, workers=workers)
+    files = {"infra.json": reported(tmp_path, archive), "car.mar": archive}
+    write_release(store, bundle, evidence(tmp_path, bundle, **files))
+    in_production(store, release)
+    deployed = deploy_channel(store, "production", serving, "ann")
+    assert deployed.version == read_archive(archive).version
+    assert (read_json(StateDir.at(serving).deployed) or {})["sha256"] == file_digest(archive)
+    # Validated by this code, it is served as this code makes it, although the server has the other one.
+    report = validate_release(store, release, "ann")
+    assert deploy_channel(store, "production", serving, "ann").version == report.version
+
+
+def test_settings_that_were_validated_are_those_that_are_served(
+    serving: Path, store: ObjectStore, bundle: Path, tmp_path: Path
+) -> None:
+    release = release_digest(bundle)
+    archive = build_archive(bundle, tmp_path, release, workers=WorkerConfig(batch_size=5))
+    report = reported(tmp_path, archive, made_by=vars(read_archive(archive).maker))
+    write_release(store, bundle, evidence(tmp_path, bundle, **{"infra.json": report}))
+    in_production(store, release)
+    assert deploy_channel(store, "production", serving, "ann").version == read_archive(archive).version
+
+
+def test_a_release_that_answers_otherwise_is_neither_noted_nor_served(
+    serving: Path, store: ObjectStore, bundle: Path, tmp_path: Path
+) -> None:
+    other = tiny_bundle(tmp_path / "other", seed=2)
+    right = evidence(tmp_path / "right", other)
+    in_production(store, write_release(store, other, right).release)
+    deploy_channel(store, "production", serving, "ann")
+    made = write_release(store, bundle, right).release
+    in_production(store, made)
+    before = asked(serving, REQUESTS[0])
+    held = sorted(path.name for path in StateDir.at(serving).store.iterdir())
+    with pytest.raises(InfraValidationError, match="does not answer as evaluated"):
+        deploy_channel(store, "production", serving, "ann")
+    assert read_validations(store, made) == []
+    assert asked(serving, REQUESTS[0]) == before
+    assert sorted(path.name for path in StateDir.at(serving).store.iterdir()) == held
+
+
+def test_releasing_again_with_other_code_notes_its_validation(
+    store: ObjectStore, bundle: Path, tmp_path: Path
+) -> None:
+    release = release_digest(bundle)
+    old, new = (
+        reported(folder, build_archive(bundle, folder, release, workers=WorkerConfig(batch_size=size)))
+        for size, folder in ((3, tmp_path / "old"), (4, tmp_path / "new"))
+        if folder.mkdir() is None
+    )
+    manifest = write_release(store, bundle, evidence(tmp_path, bundle, **{"infra.json": old}))
+    for report, noted in ((old, 0), (new, 1), (new, 1)):
+        keep_report(store, manifest, report, "pipeline run 2")
+        assert len(read_validations(store, release)) == noted
+    first, second = (json.loads(path.read_text())["archive_sha256"] for path in (new, old))
+    assert [proof.archive_sha256 for proof in read_proofs(store, manifest)] == [first, second]
+
+
+def test_bad_reports_and_empty_channels_are_sentences(
+    serving: Path, store: ObjectStore, bundle: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ReleaseError, match=r"The channel production in .* is empty: promote a release"):
+        deploy_channel(store, "production", serving, "ann")
+    (tmp_path / "infra.json").write_text("[]")
+    files = evidence(tmp_path, bundle, **{"infra.json": tmp_path / "infra.json"})
+    in_production(store, write_release(store, bundle, files).release)
+    command = ["deploy", "--registry", store.url, "--serving", str(serving)]
+    done = CliRunner().invoke(delivery, command)
+    assert done.exit_code == 1
+    assert "An infra report has no archive_sha256" in done.stderr
+
+
+def test_following_a_channel(tmp_path: Path, bundle: Path, store: ObjectStore) -> None:
+    first, second = (
+        write_release(store, folder, evidence(tmp_path / name, folder)).release
+        for name, folder in (("a", bundle), ("b", tiny_bundle(tmp_path / "second", seed=2)))
+    )
+    in_production(store, first)
+    place = tmp_path / "served"
+    command = [sys.executable, "pipeline.py", "deploy", "--follow", "0.2"]
+    command += ["--registry", store.url, "--serving", str(place)]
+    with (tmp_path / "log").open("w") as log:
+        follower = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        wait_for(lambda: asked(place, REQUESTS[0])["release"] == first)
+        in_production(store, second)
+        wait_for(lambda: asked(place, REQUESTS[0])["release"] == second)
+        TorchServe.stop(place)
+        wait_for(lambda: asked(place, REQUESTS[0])["release"] == second)
+        follower.terminate()
+        assert follower.wait(timeout=30) == -signal.SIGTERM
+        assert asked(place, REQUESTS[0])["release"] == second  # servers outlive whoever started them
+    finally:
+        follower.kill()
+        follower.wait()
+        TorchServe.stop(place)
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def wait_for(holds: Any, seconds: float = 120) -> None:
+    """Wait until something holds, whatever goes wrong before."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            if holds():
+                return
+        except Exception:
+            if time.monotonic() > until:
+                raise
+        assert time.monotonic() < until
+        time.sleep(0.2)
+
+
+def test_what_the_pipeline_released_is_deployed_again_from_the_registry(
+    serving: Path, store: ObjectStore, bundle: Path, tmp_path: Path
+) -> None:
+    def artifact(name: str, path: Path | None = None, **metadata: Any) -> dsl.Artifact:
+        return dsl.Artifact(uri=str(path or tmp_path / name), metadata=metadata)
+
+    found = evidence(tmp_path / "evidence", bundle)
+    golden = artifact("golden", found["golden.json"], digest="d")
+    archive, infra, deployment = artifact("archive"), artifact("infra"), artifact("deployment")
+    digest = package.python_func(bundle=artifact("bundle", bundle), archive=archive)
+    infra_validate.python_func(archive=archive, golden=golden, release=digest, infra=infra)
+    made = release.python_func(
+        bundle=artifact("bundle", bundle), evaluation=artifact("", found["evaluation.json"]),
+        verdict=artifact("", found["verdict.json"], summary="Promoted."), golden=golden, infra=infra,
+        report=artifact("", found["report.html"]), data_docs=artifact("", found["report.html"]),
+        profile=artifact("", found["verdict.json"]), registry=store.url, channel="production", champion="",
+        entry=0, run_id="run-1", git_commit="", promotion=artifact("promotion"),
+    )  # fmt: skip
+    assert made == digest
+    deploy.python_func(
+        archive=archive, infra=infra, golden=golden, release=made, serving=str(serving), deployment=deployment
+    )
+    assert "car.mar" not in read_manifest(store, made).evidence
+    assert read_validations(store, made) == []
+    first = read_json(StateDir.at(serving).deployed)
+    TorchServe.stop(serving)
+    for kept in StateDir.at(serving).store.iterdir():
+        kept.unlink()
+    assert deploy_channel(store, "production", serving, "ann").release == made
+    assert read_json(StateDir.at(serving).deployed) == first
+    Path(archive.path).write_bytes(Path(archive.path).read_bytes() + b"x")
+    with pytest.raises(DeployError, match="but the archive that was validated has"):
+        deploy.python_func(
+            archive=archive, infra=infra, golden=golden, release=made, serving=str(serving),
+            deployment=artifact("again"),
+        )  # fmt: skip

@@ -1,0 +1,251 @@
+"""What is counted, against an account of the same traffic kept by the test; and that counting never hurts."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from car_model.recommender.request import batch_of
+from serving.answering.answer import respond_all
+from serving.answering.request_body import BadBodyError, parse_body
+from serving.asgi.app import HEALTH
+from serving.asgi.metrics_exporter import AsgiMetrics
+from serving.metrics.counters import KINDS, STATUSES, Metrics
+from serving.metrics.drift_window import FEWEST, LATEST, DriftWindow
+from serving.metrics.observer import Watched
+from tests.serving.hostile import bodies, good, seeded
+from tests.serving.metrics.metered import RELEASE, key, profiled_parts, recommender, shown
+
+SHORT = RELEASE[:12]
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def watched(metrics: Metrics) -> Watched:
+    return Watched(recommender(), metrics, probe=HEALTH)
+
+
+def body(**request: Any) -> bytes:
+    return json.dumps(request).encode()
+
+
+def requests_of(raw: bytes) -> list[Any]:
+    try:
+        value = parse_body(raw)
+        return batch_of(value) or [value]
+    except (BadBodyError, ValueError):
+        return []
+
+
+def test_every_series_is_there_before_the_first_request(watched: Watched, metrics: Metrics) -> None:
+    """A rate from a series that appears with its first error would miss that error."""
+    found = shown(metrics.registry)
+    for status in STATUSES:
+        assert found[key("car_requests_total", status=str(status), release=SHORT)] == 0
+    for kind in KINDS:
+        assert found[key("car_histories_total", kind=kind)] == 0
+    for thinking in range(4):
+        assert found[key("car_request_duration_seconds_count", thinking=str(thinking))] == 0
+    for code in range(4):
+        assert found[key("car_recommended_items_total", code=str(code))] == 0
+
+
+def test_there_are_as_many_series_as_the_docs_say() -> None:
+    metrics, asgi = Metrics(), AsgiMetrics()
+    for one in (metrics, asgi):
+        Watched(recommender(), one)
+    thinking, codes = 4, 4
+    assert len(shown(metrics.registry)) <= 20 + 19 * thinking + 2 * codes
+    assert len(shown(asgi.registry)) <= 50 + 19 * thinking + 2 * codes
+
+
+def test_the_release_is_named(watched: Watched, metrics: Metrics) -> None:
+    codebook = profiled_parts().codebook.version
+    found = shown(metrics.registry)
+    assert found[key("car_release_info", release=SHORT, digest=RELEASE, codebook=codebook)] == 1
+    expected = [found[key("car_expected_code_share", code=str(code))] for code in range(4)]
+    assert sum(expected) == pytest.approx(1, abs=1e-5)
+    Watched(recommender(seed=1, release="b" * 64), metrics)
+    names = {
+        dict(labels)["release"] for name, labels in shown(metrics.registry) if name == "car_release_info"
+    }
+    assert names == {"b" * 12}
+
+
+def test_hostile_traffic_is_answered_as_ever_and_every_body_counted(
+    watched: Watched, metrics: Metrics
+) -> None:
+    sent = list(bodies(600, seed=3))
+    replies = [reply for start in range(0, 600, 8) for reply in watched(sent[start : start + 8])]
+    assert replies == respond_all(recommender(), sent)
+    found = shown(metrics.registry)
+    for status, count in Counter(status for status, _ in replies).items():
+        assert found[key("car_requests_total", status=str(status), release=SHORT)] == count
+    answered = [answer for raw, reply in zip(sent, replies, strict=True) for answer in told(raw, reply)]
+    refused = [answer for _, answer in answered if "error" in answer]
+    assert found[key("car_invalid_requests_total")] == len(refused) > 100
+    good_ones = [(asked, answer) for asked, answer in answered if "items" in answer]
+    items = sum(len(asked["history"]) for asked, _ in good_ones)
+    unknown = sum(len(answer["skipped"]) for _, answer in good_ones)
+    assert found[key("car_history_items_total")] == items > unknown
+    assert found[key("car_unknown_items_total")] == unknown > 0
+    kinds = Counter(kind_of(asked, answer) for asked, answer in good_ones)
+    assert {kind: found[key("car_histories_total", kind=kind)] for kind in kinds} == kinds
+    depths = Counter(str(depth_of(asked)) for asked, _ in good_ones)
+    for depth, count in depths.items():
+        assert found[key("car_request_duration_seconds_count", thinking=depth)] == count
+    assert set(depths) == {"0", "1", "2", "3"}
+
+
+def told(raw: bytes, reply: tuple[int, bytes]) -> list[tuple[Any, dict[str, Any]]]:
+    asked, said = requests_of(raw), json.loads(reply[1])
+    return list(zip(asked, said["answers"] if "answers" in said else [said] * len(asked), strict=True))
+
+
+def kind_of(asked: dict[str, Any], answer: dict[str, Any]) -> str:
+    if not asked["history"]:
+        return "empty"
+    return "unknown" if answer["fallback"] else "known"
+
+
+def depth_of(asked: dict[str, Any]) -> int:
+    return 3 if asked.get("thinking") is None else int(asked["thinking"])
+
+
+def test_probes_are_answered_and_not_counted(watched: Watched, metrics: Metrics) -> None:
+    before = shown(metrics.registry)
+    assert watched([HEALTH, HEALTH]) == respond_all(recommender(), [HEALTH, HEALTH])
+    assert shown(metrics.registry) == before
+    sent = [HEALTH, body(history=[]), HEALTH, b"{", body(history=["i1"])]
+    assert watched(sent) == respond_all(recommender(), sent)
+    found = shown(metrics.registry)
+    assert [found[key("car_requests_total", status=str(s), release=SHORT)] for s in STATUSES] == [2, 1, 0]
+    assert found[key("car_histories_total", kind="empty")] == 1
+
+
+def test_all_of_a_batch_waited_as_long_as_the_batch_took(watched: Watched, metrics: Metrics) -> None:
+    watched([body(history=["i1"], thinking=at % 4) for at in range(8)])
+    found = shown(metrics.registry)
+    sums = {found[key("car_request_duration_seconds_sum", thinking=str(at))] for at in range(4)}
+    assert len(sums) == 1
+    assert sums.pop() > 0
+
+
+def test_codes_of_the_top_ten_are_counted(watched: Watched, metrics: Metrics) -> None:
+    [(_, answer)] = watched([body(history=["i1"], k=40)])
+    items = json.loads(answer)["items"]
+    assert len(items) == 40
+    catalogue = profiled_parts().catalogue
+    codes = Counter(str(catalogue.sids[catalogue.uids[item["item_id"]] - 1, 0]) for item in items[:10])
+    found = shown(metrics.registry)
+    assert {c: found[key("car_recommended_items_total", code=c)] for c in codes} == codes
+
+
+def test_a_defect_of_the_recommender_is_a_500(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = recommender()
+    monkeypatch.setattr(broken, "answers", lambda requests: 1 / 0)
+    assert [status for status, _ in Watched(broken, metrics)([body(history=["i1"])])] == [500]
+    assert shown(metrics.registry)[key("car_requests_total", status="500", release=SHORT)] == 1
+    assert shown(metrics.registry)[key("car_histories_total", kind="known")] == 0
+
+
+def test_where_counting_fails_answering_goes_on(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(watched, "_durations", [])
+    sent = [body(history=["i1"])]
+    for _ in range(3):
+        assert watched(sent) == respond_all(recommender(), sent)
+    assert caplog.text.count("can't be counted") == 1
+    assert "i1" not in caplog.text.replace("test_metrics", "")
+
+
+def test_threads_lose_no_count(watched: Watched, metrics: Metrics) -> None:
+    rng = seeded(4)
+    sent = [[json.dumps(good(rng)).encode() for _ in range(4)] for _ in range(50)]
+    with ThreadPoolExecutor(8) as pool:
+        replies = [reply for group in pool.map(watched, sent) for reply in group]
+    found = shown(metrics.registry)
+    assert {status for status, _ in replies} == {200}
+    assert found[key("car_requests_total", status="200", release=SHORT)] == 200
+
+
+def test_drift_is_of_comparable_answers_only(watched: Watched, metrics: Metrics) -> None:
+    """Popular items and candidates of the caller's choice say nothing of the model."""
+    others = [body(history=[]), body(history=["x"]), body(history=["i1"], candidates=["i2", "i3"]), b"{"]
+    watched(others)
+    assert shown(metrics.registry)[key("car_drift_window_answers")] == 0
+    watched([body(history=["i1"]), body(history=["i1"], k=100, exclude=["i2"])])
+    assert shown(metrics.registry)[key("car_drift_window_answers")] == 2
+
+
+def test_holdout_traffic_does_not_drift_and_another_model_does(metrics: Metrics) -> None:
+    """The profile of one training, the answers of another."""
+    from dataclasses import replace
+
+    from car_model.recommender.recommender import Recommender
+    from tests.fixtures import tiny_histories
+
+    ids = profiled_parts().catalogue.item_ids
+    histories = [[ids[uid - 1] for uid in history] for history in tiny_histories().train]
+    sent = [body(history=history, thinking=at % 4) for at in range(8) for history in histories]
+    Watched(recommender(), metrics)(sent)
+    same = shown(metrics.registry)
+    assert same[key("car_drift_window_answers")] == len(sent) >= FEWEST
+    assert same[key("car_score_drift_psi")] < 0.1
+    assert same[key("car_code_drift_psi")] < 0.1
+    other = Recommender(replace(profiled_parts(seed=5), profile=profiled_parts().profile))
+    Watched(other, metrics)(sent)
+    assert shown(metrics.registry)[key("car_score_drift_psi")] > 0.25
+
+
+def test_a_release_without_a_profile_has_no_drift(metrics: Metrics) -> None:
+    from car_model.recommender.recommender import Recommender
+    from tests.fixtures import tiny_parts
+
+    watched = Watched(Recommender(tiny_parts(epochs=1), RELEASE), metrics)
+    watched([body(history=["i1"])] * 300)
+    found = shown(metrics.registry)
+    assert found[key("car_drift_window_answers")] == 0
+    assert found[key("car_code_drift_psi")] == 0
+    assert key("car_expected_code_share", code="0") not in found
+
+
+def test_the_window_forgets_exactly_what_left_it() -> None:
+    profile = profiled_parts().profile
+    assert profile
+    rng = np.random.default_rng(0)
+    entries = [
+        (int(rng.integers(4)), float(rng.normal()), rng.integers(4, size=int(rng.integers(1, 11))).tolist())
+        for _ in range(1000)
+    ]
+    long, short = DriftWindow(profile, latest=300, fewest=1), DriftWindow(profile, latest=300, fewest=1)
+    for entry in entries:
+        long.add(*entry)
+    for entry in entries[-300:]:
+        short.add(*entry)
+    assert long.read() == short.read()
+    assert long.read().answers == 300
+
+
+def test_few_answers_say_nothing() -> None:
+    profile = profiled_parts().profile
+    assert profile
+    window = DriftWindow(profile)
+    for _ in range(FEWEST - 1):
+        window.add(0, -1000.0, [0])
+    assert (window.read().score, window.read().code) == (0, 0)
+    window.add(0, -1000.0, [0])
+    assert window.read().score > 1
+    assert FEWEST < LATEST

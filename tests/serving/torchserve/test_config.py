@@ -1,0 +1,83 @@
+import socket
+from pathlib import Path
+
+import pytest
+
+from serving.errors import ServingError
+from serving.torchserve.config import LOOPBACK, Ports, ServerConfig, render
+from serving.torchserve.state_dir import StateDir, read_json, write_private
+
+
+def properties(text: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in text.splitlines())
+
+
+@pytest.fixture
+def rendered(tmp_path: Path) -> dict[str, str]:
+    return properties(render(ServerConfig(), Ports(1, 2, 3, 4, 5), StateDir.at(tmp_path), load="car-x.mar"))
+
+
+def test_every_listener_is_on_loopback(rendered: dict[str, str]) -> None:
+    addresses = {key: value for key, value in rendered.items() if key.endswith("_address")}
+    assert len(addresses) == 5
+    for value in addresses.values():
+        assert value.removeprefix("http://").split(":")[0] == LOOPBACK
+
+
+def test_what_security_rests_on(rendered: dict[str, str]) -> None:
+    assert rendered["disable_token_authorization"] == "false"
+    assert rendered["install_py_dep_per_model"] == "false"
+    assert rendered["enable_envvars_config"] == "false"
+    assert rendered["allowed_urls"] == "file://none/.*"
+    assert rendered["load_models"] == "car-x.mar"
+
+
+def test_free_ports_are_all_different() -> None:
+    assert len(set(Ports.choose().as_dict().values())) == 5
+
+
+def test_a_preferred_port_is_kept_while_it_is_free() -> None:
+    first = Ports.choose()
+    assert Ports.choose(first.as_dict()) == first
+    with socket.socket() as other:
+        other.bind((LOOPBACK, first.inference))
+        other.listen()
+        second = Ports.choose(first.as_dict())
+    assert second.inference != first.inference
+    assert second.management == first.management
+
+
+def test_a_taken_port_is_named() -> None:
+    ports = Ports.choose()
+    ports.require_free()
+    with socket.socket() as other:
+        other.bind((LOOPBACK, ports.management))
+        other.listen()
+        with pytest.raises(ServingError, match=rf"Port {ports.management} .*\(management\) is taken"):
+            ports.require_free()
+
+
+def test_a_long_path_moves_the_sockets_elsewhere(tmp_path: Path) -> None:
+    short = StateDir(Path("/srv/car"))
+    assert short.scratch == Path("/srv/car/tmp")
+    deep = StateDir.at(tmp_path / ("d" * 120))
+    assert not deep.scratch.is_relative_to(deep.root)
+    assert deep.scratch == StateDir.at(deep.root).scratch != StateDir.at(tmp_path / ("e" * 120)).scratch
+
+
+def test_private_files_are_for_their_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    for text in ("one", "two"):
+        write_private(path, text)
+        assert path.read_text() == text
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == ["secret"]
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_broken_record_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "server.json"
+    assert read_json(path) is None
+    path.write_text(content)
+    with pytest.raises(ServingError, match=r"server\.json .*deploy again, or stop and start"):
+        read_json(path)

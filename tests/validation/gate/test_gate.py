@@ -1,0 +1,322 @@
+import json
+
+import pytest
+
+from tests.validation.gate_evidence import good_evaluation, paths, put, remove
+from validation.gate.gate import (
+    CHAMPION,
+    GateError,
+    evaluate_gate,
+    load_evaluation,
+    load_policy,
+    load_verdict,
+    parse_policy,
+    write_verdict,
+)
+
+POLICY = load_policy()
+
+
+def result(verdict, name):
+    return next(one for one in verdict.conditions if one.name == name)
+
+
+def test_a_good_challenger_passes_every_condition():
+    verdict = evaluate_gate(good_evaluation(), POLICY)
+    assert verdict.blessed
+    assert {one.verdict for one in verdict.conditions} == {"pass"}
+    assert len(verdict.conditions) == len(POLICY.conditions) + 1
+    assert verdict.champion == "c" * 64
+    assert verdict.policy == POLICY.digest
+    assert verdict.summary() == "Passed the gate: no blocking condition failed."
+
+
+def test_a_challenger_equal_to_the_champion_passes():
+    evaluation = good_evaluation()
+    zero = {"difference": 0.0, "low": 0.0, "high": 0.0, "relative": 0.0, "relative_low": 0.0}
+    evaluation["paired"]["champion"]["ndcg@10"] = zero
+    assert evaluate_gate(evaluation, POLICY).blessed
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value"),
+    [
+        ("beats popularity", ("paired", "popularity", "ndcg@10", "low"), 0.0),
+        ("beats popularity", ("paired", "popularity", "ndcg@10", "low"), -0.001),
+        ("not worse than the champion", ("paired", "champion", "ndcg@10", "high"), -1e-6),
+        ("loss against the champion is bounded", ("paired", "champion", "ndcg@10", "relative_low"), -0.21),
+        ("semantic IDs tell items apart", ("codebook", "collision_rate"), 0.51),
+        ("codes are in use", ("codebook", "usage_min"), 0.49),
+        ("codes are used evenly", ("codebook", "perplexity_min_share"), 0.1),
+        ("semantic IDs stay", ("codebook", "churn", "unasked"), 0.51),
+        ("cold items are found", ("cold", "shortfall"), 0.001),
+        ("semantic IDs say what items are", ("codebook", "unexplained"), 0.91),
+        ("most users are compared", ("champion", "users_share"), 0.49),
+        ("the number of interactions is plausible", ("drift", "interactions", "ratio"), 0.49),
+        ("the number of interactions is plausible", ("drift", "interactions", "ratio"), 10.1),
+        ("the number of users is plausible", ("drift", "users", "ratio"), 0.49),
+        ("the number of items is plausible", ("drift", "items", "ratio"), 0.49),
+        ("users have histories as long as before", ("drift", "median_interactions", "ratio"), 0.3),
+        ("actions mean what they did", ("drift", "action", "shift"), 1.01),
+        ("data is not older than production's", ("drift", "newest", "days_back"), 31),
+        ("users are as active as before", ("drift", "activity", "distance"), 0.51),
+        ("popular items stay popular", ("drift", "popularity", "ratio"), 0.24),
+        ("no flood on a few items", ("drift", "popularity", "distance"), 0.51),
+        ("likes are predicted", ("action", "normalised_entropy", "high"), 1.0),
+    ],
+)
+def test_the_default_policy_blocks(name, path, value):
+    evaluation = good_evaluation()
+    put(evaluation, path, value)
+    verdict = evaluate_gate(evaluation, POLICY)
+    assert not verdict.blessed
+    assert result(verdict, name) in verdict.blockers
+    assert repr(name) in verdict.summary()
+    assert "must be" in result(verdict, name).detail
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value"),
+    [
+        ("keeps up with SASRec", ("paired", "sasrec", "ndcg@10", "relative"), -0.06),
+        ("loss against the champion is small", ("paired", "champion", "ndcg@10", "relative_low"), -0.06),
+        ("answers in time", ("latency", "p99_ms"), 101),
+        (
+            "ranking by action finds what is liked",
+            ("action", "ndcg", "liked", "paired", "ndcg@10", "high"),
+            -0.001,
+        ),
+        ("the codebook fits the new items", ("codebook", "unexplained_new"), 1.01),
+        ("users' activity moved little", ("drift", "activity", "distance"), 0.21),
+        ("popularity moved little", ("drift", "popularity", "distance"), 0.21),
+    ],
+)
+def test_the_default_policy_warns_without_blocking(name, path, value):
+    evaluation = good_evaluation()
+    put(evaluation, path, value)
+    verdict = evaluate_gate(evaluation, POLICY)
+    assert verdict.blessed
+    assert [one.name for one in verdict.warnings] == [name]
+    assert name in verdict.summary()
+
+
+def test_a_release_without_a_ranker_passes_what_judges_rankers():
+    evaluation = good_evaluation()
+    evaluation["action"] = {"ranker": False, "why": "the interactions have no actions."}
+    verdict = evaluate_gate(evaluation, POLICY)
+    assert verdict.blessed
+    found = result(verdict, "likes are predicted")
+    assert (found.verdict, found.value) == ("pass", None)
+    assert found.detail == "The release has no ranker by action."
+
+
+@pytest.mark.parametrize("action", [None, {}, {"ranker": True}, {"ranker": None}, {"ranker": 0}])
+def test_evidence_that_does_not_speak_of_a_ranker_does_not_pass(action):
+    evaluation = good_evaluation()
+    evaluation["action"] = action
+    verdict = evaluate_gate(evaluation, POLICY)
+    assert [one.name for one in verdict.blockers] == ["likes are predicted"]
+    remove(evaluation, ("action",))
+    assert not evaluate_gate(evaluation, POLICY).blessed
+
+
+DRIFT = [path for path in paths(good_evaluation()) if path[0] == "drift" and path[-1] in
+         ("drift", "ratio", "shift", "days_back", "distance")]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", DRIFT)
+def test_missing_drift_blocks_where_there_is_a_champion(path):
+    evaluation = good_evaluation()
+    remove(evaluation, path)
+    assert not evaluate_gate(evaluation, POLICY).blessed
+    assert not evaluate_gate(evaluation, POLICY, bootstrap=True).blessed
+
+
+def test_a_production_without_distributions_does_not_pass_unseen():
+    evaluation = good_evaluation()
+    for name in ("activity", "popularity"):
+        put(evaluation, ("drift", name, "distance"), None)
+    put(evaluation, ("drift", "popularity", "ratio"), None)
+    verdict = evaluate_gate(evaluation, POLICY)
+    missing = {"users are as active as before", "popular items stay popular", "no flood on a few items"}
+    assert {one.name for one in verdict.blockers} == missing
+
+
+FORCED = {"number": 3, "release": "c" * 64, "who": "ann", "when": "2020-02-02T03:31:00+00:00",
+          "why": "urgent", "in_use": True, "failing": ["beats popularity"]}  # fmt: skip
+
+
+def test_a_promotion_by_force_is_told_and_decides_nothing(tmp_path):
+    earlier = FORCED | {"number": 2, "in_use": False}
+    verdict = evaluate_gate(good_evaluation(), POLICY, forced=[FORCED, earlier])
+    plain = evaluate_gate(good_evaluation(), POLICY)
+    assert (verdict.blessed, verdict.conditions) == (plain.blessed, plain.conditions)
+    assert verdict.summary() == f"{plain.summary()} The champion is in use by force (ann, entry 3)."
+    write_verdict(verdict, tmp_path / "verdict.json")
+    assert load_verdict(tmp_path / "verdict.json") == verdict
+    told = json.loads((tmp_path / "verdict.json").read_text())["forced"]
+    assert [(one["who"], one["why"], one["number"]) for one in told] == [
+        ("ann", "urgent", 3),
+        ("ann", "urgent", 2),
+    ]
+
+
+def test_a_verdict_from_before_promotions_by_force_were_told_is_read(tmp_path):
+    raw = evaluate_gate(good_evaluation(), POLICY).to_json()
+    del raw["forced"]
+    (tmp_path / "verdict.json").write_text(json.dumps(raw))
+    assert load_verdict(tmp_path / "verdict.json").forced == ()
+
+
+@pytest.mark.parametrize("forced", [None, "x", [3], [FORCED | {"who": ""}], [{**FORCED, "extra": 1}]])
+def test_promotions_that_cannot_be_read_are_an_error(forced):
+    with pytest.raises(GateError, match="forced promotions of production cannot be read"):
+        evaluate_gate(good_evaluation(), POLICY, forced=forced)
+
+
+@pytest.mark.parametrize(
+    ("value", "flaw"),
+    [
+        (None, "is null"),
+        (True, "is a bool"),
+        ("0.5", "is a str"),
+        ([0.5], "is a list"),
+        ({"mean": 0.5}, "is a dict"),
+        (float("nan"), "not a finite number"),
+        (float("inf"), "not a finite number"),
+        (10**400, "not a finite number"),
+    ],
+)
+def test_what_is_not_a_finite_number_fails(value, flaw):
+    evaluation = good_evaluation()
+    put(evaluation, ("paired", "popularity", "ndcg@10", "low"), value)
+    verdict = evaluate_gate(evaluation, POLICY)
+    assert not verdict.blessed
+    assert flaw in result(verdict, "beats popularity").detail
+    assert result(verdict, "beats popularity").value is None
+    json.dumps(verdict.to_json(), allow_nan=False)
+
+
+def test_a_first_release_is_blocked_until_bootstrap_is_asked_for():
+    evaluation = good_evaluation(champion=None)
+    blocked = evaluate_gate(evaluation, POLICY)
+    assert not blocked.blessed
+    assert "pass bootstrap for the first release" in result(blocked, CHAMPION).detail
+
+    blessed = evaluate_gate(evaluation, POLICY, bootstrap=True)
+    assert blessed.blessed and blessed.champion is None
+    waived = {one.name for one in blessed.conditions if one.verdict == "waived"}
+    assert waived == {CHAMPION} | {one.name for one in POLICY.conditions if one.when == "champion"}
+
+
+def test_bootstrap_waives_nothing_that_does_not_concern_the_champion():
+    evaluation = good_evaluation(champion=None)
+    put(evaluation, ("paired", "popularity", "ndcg@10", "low"), -0.01)
+    assert not evaluate_gate(evaluation, POLICY, bootstrap=True).blessed
+
+
+def test_bootstrap_waives_nothing_where_a_champion_exists():
+    evaluation = good_evaluation()
+    put(evaluation, ("paired", "champion", "ndcg@10", "high"), -0.01)
+    verdict = evaluate_gate(evaluation, POLICY, bootstrap=True)
+    assert not verdict.blessed
+    assert "waived" not in {one.verdict for one in verdict.conditions}
+
+
+@pytest.mark.parametrize("champion", ["", "  ", 0, False, [], {}])
+def test_only_an_explicit_null_means_no_champion(champion):
+    evaluation = good_evaluation(champion=None)
+    evaluation["champion"]["release"] = champion
+    assert not evaluate_gate(evaluation, POLICY, bootstrap=True).blessed
+
+
+def test_a_champion_left_out_of_the_evidence_is_not_waived():
+    evaluation = good_evaluation(champion=None)
+    remove(evaluation, ("champion",))
+    verdict = evaluate_gate(evaluation, POLICY, bootstrap=True)
+    assert not verdict.blessed
+    assert "does not say" in result(verdict, CHAMPION).detail
+
+
+def test_a_policy_without_champion_conditions_still_asks_for_bootstrap():
+    policy = parse_policy(
+        "conditions: [{name: users, metric: holdout.users, above: 0, why: there must be users}]"
+    )
+    assert not evaluate_gate(good_evaluation(champion=None), policy).blessed
+    assert evaluate_gate(good_evaluation(champion=None), policy, bootstrap=True).blessed
+
+
+@pytest.mark.parametrize("bootstrap", ["true", 1, "false"])
+def test_bootstrap_must_be_true_itself(bootstrap):
+    assert not evaluate_gate(good_evaluation(champion=None), POLICY, bootstrap=bootstrap).blessed
+
+
+@pytest.mark.parametrize(
+    ("bound", "holds", "breaks"),
+    [
+        ("above: 1", 1.001, 1),
+        ("at_least: 1", 1, 0.999),
+        ("below: 1", 0.999, 1),
+        ("at_most: 1", 1, 1.001),
+        ("between: [1, 3]", 1, 0.999),
+        ("between: [1, 3]", 3, 3.001),
+    ],
+)
+def test_each_bound_at_its_edge(bound, holds, breaks):
+    policy = parse_policy(f"conditions: [{{name: a, metric: [x, a.b c], {bound}, why: w}}]")
+    for value, expected in ((holds, "pass"), (breaks, "fail")):
+        evidence = {"x": {"a.b c": value}, "champion": {"release": "r"}}
+        assert evaluate_gate(evidence, policy).conditions[1].verdict == expected
+
+
+@pytest.mark.parametrize("evidence", [None, [], "x", 3])
+def test_evidence_that_is_no_mapping_is_an_error(evidence):
+    with pytest.raises(GateError, match="must be a mapping"):
+        evaluate_gate(evidence, POLICY)
+
+
+def test_a_verdict_survives_its_file(tmp_path):
+    verdict = evaluate_gate(good_evaluation(champion=None), POLICY, bootstrap=True)
+    write_verdict(verdict, tmp_path / "deep" / "verdict.json")
+    assert load_verdict(tmp_path / "deep" / "verdict.json") == verdict
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["verdict.json"]
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        lambda raw: raw.update(blessed=True),
+        lambda raw: raw.update(conditions=[]),
+        lambda raw: raw.pop("conditions"),
+        lambda raw: raw.pop("blessed"),
+        lambda raw: raw.update(blessed="true"),
+        lambda raw: raw.update(extra=1),
+        lambda raw: [one.update(verdict="waived") for one in raw["conditions"]],
+    ],
+)
+def test_a_tampered_verdict_is_refused(tmp_path, tamper):
+    evaluation = good_evaluation()
+    put(evaluation, ("paired", "popularity", "ndcg@10", "low"), -1)
+    raw = evaluate_gate(evaluation, POLICY).to_json()
+    tamper(raw)
+    path = tmp_path / "verdict.json"
+    path.write_text(json.dumps(raw))
+    with pytest.raises(GateError, match=r"verdict\.json"):
+        load_verdict(path)
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "null", "\xff", "[" * 100_000])
+def test_unreadable_evidence_is_an_error(tmp_path, content):
+    path = tmp_path / "evaluation.json"
+    if content is not None:
+        path.write_text(content, encoding="latin-1")
+    with pytest.raises(GateError, match=r"evaluation\.json .*run the evaluate step again"):
+        load_evaluation(path)
+
+
+def test_nan_in_the_evaluation_file_fails_its_condition(tmp_path):
+    evaluation = good_evaluation()
+    put(evaluation, ("codebook", "collision_rate"), float("nan"))
+    path = tmp_path / "evaluation.json"
+    path.write_text(json.dumps(evaluation))
+    assert not evaluate_gate(load_evaluation(path), POLICY).blessed

@@ -1,0 +1,307 @@
+import base64
+import copy
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.validation.gate_evidence import GARBAGE, good_evaluation, paths, put
+from validation.gate.gate import evaluate_gate, load_policy, parse_policy
+from validation.report.report import ReportInputs, render_report
+
+HOSTILE = "\x07\"'>]]>--><script>alert(1)</script><img src=x onerror=alert(2)>$\\frac{1}$"
+SHOWN = (
+    """
+CAR (challenger)|0.0700|0.0600 to 0.0800|Champion|SASRec|Popularity|+40.0 %|≥ -0.05
+3 levels of 32|12.0 % of the items
+Star Wars (1977)|expected 'space' (0.41)|After Alien (1979) → Contact (1997)|172
+1,000 of 1,200 rows kept|k-core 5/5|200|2020-01-01 to 2020-02-01
+encoder name|minilm|1234abcd|bbbbbbbbbbbb
+""".strip()
+    .replace("\n", "|")
+    .split("|")
+)
+DATASET = {
+    "name": "films",
+    "read": {"interactions": 1200, "items": 90},
+    "dropped": {"interactions": {"missing id": 0, "k-core 5/5": 200}, "items": {"no kept interaction": 7}},
+    "kept": {"interactions": 1000, "items": 83},
+    "users": 40,
+    "items": 83,
+    "density": 0.3,
+    "first_time": "2020-01-01T00:00:00Z",
+    "last_time": "2020-02-01T00:00:00Z",
+}
+EPOCHS = [1, 2, 3]
+ANSWER = {
+    "items": [
+        {"item_id": "50", "title": "Star Wars (1977)", "score": 3.25, "reasons": ["expected 'space' (0.41)"]},
+        {"item_id": "172", "title": None, "score": None, "reasons": []},
+    ],
+    "fallback": None,
+}
+
+
+def full_inputs(champion="c" * 64, bootstrap=False):
+    """Everything the pipeline can hand over."""
+    evaluation = good_evaluation(champion)
+    evaluation["codebook"]["usage_counts"] = [[9, 5, 1], [8, 7, 0], [6, 5, 4]]
+    curves = {"train_loss": [5.0, 4.0, 3.5], "think_loss": [2.0, 1.5, 1.2], "act_loss": [4.0, 3.4, 3.0]}
+    evaluation["training"] = {
+        "challenger": {"curves": {"epoch": EPOCHS, **curves, "valid_ndcg@10": [0.01, 0.04, 0.06]}},
+        "sasrec": {"epoch": EPOCHS, "train_loss": [5.1, 4.3, 4.0], "valid_ndcg@10": [0.02, 0.03, 0.05]},
+    }
+    return ReportInputs(
+        evaluation=evaluation,
+        verdict=evaluate_gate(evaluation, load_policy(), bootstrap).to_json(),
+        dataset=DATASET,
+        bundle={"codebook": "b" * 64, "encoder": {"name": "minilm", "revision": None}, "format": 1},
+        samples=[{"history": ["Alien (1979)", "Contact (1997)"], "answer": ANSWER}],
+        run={"git commit": "1234abcd"},
+    )
+
+
+def rendered(inputs, folder):
+    path = folder / "report.html"
+    render_report(inputs, path)
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    return rendered(full_inputs(), tmp_path_factory.mktemp("report"))
+
+
+class Tags(HTMLParser):
+    """All tags of a page with their attributes, and its text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def pictures(page):
+    sources = [attributes["src"] for tag, attributes in Tags(page).tags if tag == "img"]
+    prefix = "data:image/svg+xml;base64,"
+    assert all(source.startswith(prefix) for source in sources)
+    return [base64.b64decode(source.removeprefix(prefix)).decode() for source in sources]
+
+
+def test_the_report_shows_the_verdict_and_all_evidence(page):
+    text = " ".join(Tags(page).text.split())
+    assert text.index("Passed the gate") < text.index("Models on the same holdout")
+    for part in SHOWN:
+        assert part in text, part
+    for condition in load_policy().conditions:
+        assert condition.name in text and condition.why in text
+    assert len(pictures(page)) == 5
+
+
+def test_the_report_is_one_file_that_fetches_nothing(page):
+    tags = Tags(page).tags
+    assert not {"script", "link", "iframe", "object", "base", "form"} & {tag for tag, _ in tags}
+    assert not [
+        value for tag, one in tags for key, value in one.items() if key in ("href", "srcset", "action")
+    ]
+    assert not re.search(r"@import|url\(", page)
+    policy = next(one["content"] for tag, one in tags if one.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+
+
+def test_pictures_are_well_formed_and_without_references(page):
+    for picture in pictures(page):
+        root = ElementTree.fromstring(picture)  # noqa: S314 (our own output)
+        assert not [one for one in root.iter() if one.tag.endswith(("script", "foreignObject", "image"))]
+
+
+def test_equal_inputs_give_equal_bytes(page, tmp_path):
+    assert rendered(full_inputs(), tmp_path) == page
+
+
+def test_a_blocked_release_says_so_first(tmp_path):
+    inputs = full_inputs()
+    put(inputs.evaluation, ("paired", "popularity", "ndcg@10", "low"), -0.01)
+    put(inputs.evaluation, ("latency", "p99_ms"), 250)
+    verdict = evaluate_gate(inputs.evaluation, load_policy()).to_json()
+    text = Tags(rendered(ReportInputs(inputs.evaluation, verdict), tmp_path)).text
+    top = text[: text.index("What the policy asks for")]
+    assert "Not promoted" in top and "Passed the gate" not in top
+    assert "paired.popularity.ndcg@10.low is -0.01, but must be > 0." in top
+    assert top.index("beats popularity") < top.index("answers in time"), "what blocks comes before what warns"
+
+
+def test_a_first_release_shows_what_was_waived(tmp_path):
+    text = Tags(rendered(full_inputs(None, bootstrap=True), tmp_path)).text
+    assert "19 waived because this is a first release" in text
+    assert "asked for" in text
+
+
+def words(page):
+    return " ".join(Tags(page).text.split())
+
+
+def test_the_items_that_the_comparison_is_over_are_stated(page, tmp_path):
+    assert (
+        "different catalogues (the challenger offers 1,349, the champion 1,345). They are compared over the "
+        "1,340 items that both offer, on the 930 of 943 users (99 %) whose test item is among them."
+    ) in words(page)
+    inputs = full_inputs()
+    same = {"items": 1349, "items_champion": 1349, "users": 943, "users_share": 1.0}
+    champion = inputs.evaluation["champion"] | same
+    parts = {key: inputs.evaluation[key] for key in ("models", "holdout")}
+    told = words(rendered(ReportInputs({**parts, "champion": champion}, inputs.verdict), tmp_path))
+    assert "Champion and challenger offer the same 1,349 items: all 943 users are compared." in told
+    assert "different catalogues" not in told
+
+
+def test_the_report_shows_how_far_the_data_moved(page, tmp_path):
+    told = words(page)
+    for row in (
+        "Interactions 99,000 101,000 1.02 times",
+        "Users 943 943 1.00 times",
+        "Interactions of the median user 64 64 1.00 times",
+        "Mean action 3.53 ± 1.13 3.53 0.00 standard deviations",
+        "Newest interaction 2020-02-01 2020-02-08 7.0 days newer",
+        "Share of production's 3 most popular items 1.6 % 1.6 % 1.00 times, distance 0.0",
+    ):
+        assert row in told, row
+    assert "Drift of the data" not in words(
+        rendered(ReportInputs({"drift": {"release": None}}, {}), tmp_path)
+    )
+
+
+FORCED = {
+    "number": 3,
+    "release": "c" * 64,
+    "who": "ann@shop",
+    "when": "2020-02-02T03:31:00+00:00",
+    "why": "withdrawn items must go now",
+    "in_use": True,
+    "failing": ["cold items are found"],
+}
+
+
+def with_forced(*forced):
+    verdict = evaluate_gate(good_evaluation(), load_policy(), forced=forced).to_json()
+    return ReportInputs({}, verdict)
+
+
+def test_items_that_became_popular_are_told(tmp_path):
+    risen = {"items": 3, "now": 0.0786, "before_at_most": 0.0041}
+    drift = {
+        "popularity": {
+            "items": 100,
+            "before": 0.4,
+            "now": 0.35,
+            "ratio": 0.875,
+            "risen": risen,
+            "distance": 0.25,
+        }
+    }
+    told = words(rendered(ReportInputs({"drift": drift}, {}), tmp_path))
+    assert "most popular items 40.0 % 35.0 % 0.88 times, distance 0.250" in told
+    assert "Share of 3 items that have become as popular as these at most 0.4 % 7.9 %" in told
+
+
+def test_a_champion_in_use_by_force_stands_out(page, tmp_path):
+    told = words(rendered(with_forced(FORCED), tmp_path))
+    top = told[: told.index("What the policy asks for")]
+    assert (
+        "Forced champion: The champion, cccccccccccc, was put in use by force (entry 3) by ann@shop on "
+        "2020-02-02 03:31 UTC, because: withdrawn items must go now. "
+        "The gate had failed it on: cold items are found."
+    ) in top
+    assert "by force" not in words(page)
+
+
+def test_an_earlier_promotion_by_force_is_told_after_the_one_in_use(tmp_path):
+    earlier = FORCED | {"number": 2, "release": "a" * 64, "in_use": False, "failing": [], "who": HOSTILE}
+    page = rendered(with_forced(earlier, FORCED), tmp_path)
+    told = words(page)
+    assert told.index("Forced champion") < told.index("Forced before: An earlier release, aaaaaaaaaaaa")
+    assert "script" not in {tag for tag, _ in Tags(page).tags}
+
+
+@pytest.mark.parametrize("forced", [None, "x", 3, [3], [{}], [{"who": "ann"}]])
+def test_a_verdict_whose_promotions_cannot_be_read_still_gives_a_report(forced, tmp_path):
+    verdict = with_forced().verdict
+    assert "Passed the gate" in rendered(ReportInputs({}, {**verdict, "forced": forced}), tmp_path)
+
+
+def test_only_evaluation_and_verdict_are_needed(tmp_path):
+    verdict = evaluate_gate({}, load_policy()).to_json()
+    page = rendered(ReportInputs({}, verdict), tmp_path)
+    assert "Not promoted" in page and not pictures(page)
+
+
+def test_samples_of_the_evaluation_are_used_where_none_are_given(tmp_path):
+    evaluation = {"samples": [{"history": [], "answer": {"items": ANSWER["items"], "fallback": "popular"}}]}
+    text = Tags(rendered(ReportInputs(evaluation, evaluate_gate({}, load_policy()).to_json()), tmp_path)).text
+    assert "Without a history" in text and "Fallback: popular." in text and "Star Wars" in text
+
+
+def test_hostile_text_is_shown_and_never_markup(tmp_path):
+    inputs = full_inputs()
+    evaluation = inputs.evaluation
+    for part in ("models", "paired", "training"):
+        evaluation[part][HOSTILE] = evaluation[part]["sasrec"]
+    evaluation["slices"][HOSTILE] = {"users": 3, "models": {HOSTILE: {"ndcg@10": 0.1}}}
+    evaluation["champion"]["release"] = HOSTILE
+    policy = parse_policy("conditions: [{name: '</td><script>', metric: x, above: 0, why: '<img src=y>'}]")
+    item = {"item_id": "1", "title": HOSTILE, "score": 1.0, "reasons": [HOSTILE]}
+    hostile = ReportInputs(
+        evaluation,
+        evaluate_gate(evaluation, policy).to_json(),
+        {**inputs.dataset, "name": HOSTILE, "dropped": {"interactions": {HOSTILE: 3}}},
+        {HOSTILE: HOSTILE},
+        [{"history": [HOSTILE], "answer": {"items": [item], "fallback": HOSTILE}}],
+    )
+    page = rendered(hostile, tmp_path)
+    tags = Tags(page)
+    assert "script" not in {tag for tag, _ in tags.tags}
+    assert not [key for _, attributes in tags.tags for key in attributes if key.startswith("on")]
+    assert tags.text.count("<script>alert(1)</script>") >= 8
+    for picture in pictures(page):
+        ElementTree.fromstring(picture)  # noqa: S314 (our own output)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.data(), GARBAGE)
+def test_malformed_evidence_still_gives_a_report(tmp_path_factory, data, garbage):
+    evaluation = full_inputs().evaluation
+    path = data.draw(st.sampled_from(paths(evaluation)))
+    part = {path[0]: copy.deepcopy(evaluation[path[0]])}
+    put(part, path, garbage)
+    verdict = evaluate_gate(part, load_policy()).to_json()
+    assert "Not promoted" in rendered(ReportInputs(part, verdict), tmp_path_factory.mktemp("spoiled"))
+
+
+def test_ranking_by_action_is_told_with_and_without_it(tmp_path):
+    inputs = full_inputs()
+    text = " ".join(Tags(rendered(inputs, tmp_path)).text.split())
+    assert "Ranking by action" in text
+    for shown in (
+        "normalised entropy",
+        "users who liked their test item",
+        "By relevance",
+        "users who did not",
+    ):
+        assert shown in text
+
+
+def test_without_a_ranker_the_report_says_why(tmp_path):
+    inputs = full_inputs()
+    inputs.evaluation["action"] = {"ranker": False, "why": "the interactions have no actions."}
+    text = " ".join(Tags(rendered(inputs, tmp_path)).text.split())
+    assert "There is no ranker by action: the interactions have no actions." in text
+    assert "By relevance" not in text

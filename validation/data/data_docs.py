@@ -1,0 +1,39 @@
+"""Data Docs: the findings as one self-contained HTML page.
+
+Great Expectations' own page loads its styles and scripts from five content networks, which a cluster or a
+saved artifact cannot reach; this page shows the same validation results with everything inline.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from validation.data.findings import ValidationReport
+from validation.data.policy import DataPolicy
+from validation.data.profile import QUANTILES
+from validation.report.html import render_page
+
+ABOUT = {
+    "source_interactions": "Interactions as mapped from the source, before anything is dropped.",
+    "source_items": "The catalogue as mapped from the source, before anything is dropped.",
+    "interactions": "Interactions as ingest kept them; the model is trained and tested on these.",
+    "items": "The items that survived; these get semantic IDs.",
+    "": "This dataset against the one that production was trained on.",
+}
+
+
+def render_docs(report: ValidationReport, policy: DataPolicy) -> str:
+    """The Data Docs page as HTML text."""
+    groups = [
+        (table or "Drift", about, found)
+        for table, about in ABOUT.items()
+        if (found := [one for one in report.findings if one.table == table])
+    ]
+    return render_page(
+        "data_docs.html",
+        report=report,
+        groups=groups,
+        quantiles=QUANTILES,
+        policy=policy.model_dump_json(indent=2),
+        version=version("great_expectations"),
+    )

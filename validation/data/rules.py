@@ -1,0 +1,234 @@
+"""The expectations over each table: a rule says what holds, how a breach reads, and what to do about it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import great_expectations.expectations as gxe
+import pandas as pd
+from great_expectations.expectations.expectation import Expectation
+
+from validation.data.policy import DataPolicy
+
+REPAIR = "repair or drop these rows in the source"
+INGEST = "the ingest step broke its contract, so run it again and report the fault if it stays"
+REQUIRED = {
+    "source_interactions": ["user_id", "item_id"],
+    "source_items": ["item_id"],
+    "interactions": ["user_id", "item_id", "position", "timestamp", "action", "split"],
+    "items": ["item_id", "title"],
+}
+LARGEST = sys.float_info.max
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One expectation in the words of the person who has to act on it."""
+
+    expects: str  # "item_id is never null."
+    broken: str  # "is null"; completed with counts and examples
+    remedy: str
+    expectation: Expectation
+    column: str = ""
+
+
+def table_rules(
+    name: str, frame: pd.DataFrame, policy: DataPolicy, wrong: Collection[str] = ()
+) -> list[Rule]:
+    """The rules for a table as loaded. A table without rows or needed columns is asked only for those.
+
+    Args:
+        wrong: columns left out of the frame because their type is wrong, which is told already.
+    """
+    needed = [column for column in REQUIRED[name] if column not in wrong]
+    shape = [_columns_rule(name, needed), _rows_rule(name, policy)]
+    if frame.empty or not set(REQUIRED[name]) <= set(frame):
+        return shape
+    rules = {
+        "source_interactions": _source_interactions,
+        "source_items": _source_items,
+        "interactions": _interactions,
+        "items": _items,
+    }[name]
+    return [*shape, *rules(frame, policy)]
+
+
+def order_column(frame: pd.DataFrame) -> str:
+    """What orders a user's history: the position where the source maps one, otherwise the timestamp."""
+    return "position" if "position" in frame else "timestamp"
+
+
+def _columns_rule(name: str, columns: list[str]) -> Rule:
+    return Rule(
+        f"The columns {', '.join(columns)} are there.",
+        "columns are missing",
+        "correct the column mapping of ingest" if name.startswith("source_") else INGEST,
+        gxe.ExpectTableColumnsToMatchSet(column_set=columns, exact_match=False),
+    )
+
+
+def _rows_rule(name: str, policy: DataPolicy) -> Rule:
+    smallest = {"interactions": policy.min_interactions, "items": policy.min_items}.get(name, 1)
+    source = name.startswith("source_")
+    return Rule(
+        f"There are at least {smallest:,} rows." if smallest > 1 else "There is at least one row.",
+        f"at least {smallest:,} rows are needed" if smallest > 1 else "the table is empty",
+        "check the source file" if source else "bring more data, or lower the k-core or the policy's minimum",
+        gxe.ExpectTableRowCountToBeBetween(min_value=smallest),
+    )
+
+
+def _source_interactions(frame: pd.DataFrame, policy: DataPolicy) -> Iterator[Rule]:
+    yield from _id_rules("user_id")
+    yield from _id_rules("item_id")
+    order = order_column(frame)
+    yield _not_null(order, REPAIR) if order in frame else _no_order()
+    if "timestamp" in frame and frame["timestamp"].notna().any():
+        yield from _time_rules(policy)
+    if "action" in frame and frame["action"].notna().any():
+        yield _action_rule(policy)
+    if "orphan_item" in frame:
+        yield _orphans("the catalogue", "add the items to the catalogue or drop their interactions", policy)
+    if order in frame:
+        yield Rule(
+            f"At most {policy.max_duplicate_share:.0%} of the rows repeat a user, item and {order}.",
+            f"the same user_id, item_id and {order} appear more than once",
+            "check whether a file was read twice, or raise max_duplicate_share",
+            gxe.ExpectCompoundColumnsToBeUnique(
+                column_list=["user_id", "item_id", order], mostly=1 - policy.max_duplicate_share
+            ),
+        )
+
+
+def _source_items(frame: pd.DataFrame, policy: DataPolicy) -> Iterator[Rule]:
+    yield from _id_rules("item_id")
+    yield _unique_items("keep one row per item in the catalogue's source")
+    share = policy.max_missing_title_share
+    yield Rule(
+        f"At most {share:.0%} of the items have no title.",
+        "the title is empty",
+        "fill in titles or correct the column mapping: semantic IDs are made from text",
+        gxe.ExpectColumnValuesToBeNull(column="item_without_title", mostly=1 - share),
+        "title",
+    )
+
+
+def _interactions(frame: pd.DataFrame, policy: DataPolicy) -> Iterator[Rule]:
+    yield _not_null("user_id", INGEST)
+    yield _not_null("item_id", INGEST)
+    yield Rule(
+        f"There are at least {policy.min_users:,} users.",
+        f"at least {policy.min_users:,} users are needed",
+        "bring more data, or lower the k-core or min_users",
+        gxe.ExpectColumnUniqueValueCountToBeBetween(column="user_id", min_value=policy.min_users),
+        "user_id",
+    )
+    if "orphan_item" in frame:
+        yield _orphans("items", INGEST, None)
+    yield from _order_rules()
+
+
+def _order_rules() -> Iterator[Rule]:
+    yield Rule(
+        "Every user's positions run 0, 1, 2, ... without gap or repeat.",
+        "positions are not 0, 1, 2, ... for the user",
+        INGEST,
+        gxe.ExpectColumnValuesToBeNull(column="user_with_position_gap"),
+        "position",
+    )
+    yield Rule(
+        "Every user's last row is test, the one before valid, the others train (under 3 rows: all train).",
+        "the split is not the leave-one-out split for the user",
+        INGEST,
+        gxe.ExpectColumnValuesToBeNull(column="user_with_wrong_split"),
+        "split",
+    )
+    yield Rule(
+        "There are rows to train on and rows to test on.",
+        "train and test rows are both needed",
+        "bring users with at least 3 interactions",
+        gxe.ExpectColumnDistinctValuesToContainSet(column="split", value_set=["train", "test"]),
+        "split",
+    )
+
+
+def _items(frame: pd.DataFrame, policy: DataPolicy) -> Iterator[Rule]:
+    yield _not_null("item_id", INGEST)
+    yield _unique_items(INGEST)
+    yield _not_null("title", INGEST)
+
+
+def _id_rules(column: str) -> Iterator[Rule]:
+    yield _not_null(column, REPAIR)
+    yield Rule(
+        f"{column} is never blank.",
+        f"{column} is blank",
+        REPAIR,
+        gxe.ExpectColumnValuesToMatchRegex(column=column, regex=r"\S"),
+        column,
+    )
+
+
+def _not_null(column: str, remedy: str) -> Rule:
+    expectation = gxe.ExpectColumnValuesToNotBeNull(column=column)
+    return Rule(f"{column} is never null.", f"{column} is null", remedy, expectation, column)
+
+
+def _unique_items(remedy: str) -> Rule:
+    expectation = gxe.ExpectColumnValuesToBeUnique(column="item_id")
+    return Rule(
+        "item_id appears once per item.",
+        "the same item_id appears more than once",
+        remedy,
+        expectation,
+        "item_id",
+    )
+
+
+def _orphans(where: str, remedy: str, policy: DataPolicy | None) -> Rule:
+    share = policy.max_orphan_share if policy else 0.0
+    expects = (
+        "Every interaction's item is" if share == 0 else f"All but {share:.0%} of interactions' items are"
+    )
+    expectation = gxe.ExpectColumnValuesToBeNull(column="orphan_item", mostly=1 - share)
+    return Rule(f"{expects} in {where}.", f"the item is not in {where}", remedy, expectation, "item_id")
+
+
+def _no_order() -> Rule:
+    return Rule(
+        "There is a timestamp or a position.",
+        "there is neither a timestamp nor a position",
+        "map one of them in ingest",
+        gxe.ExpectTableColumnsToMatchSet(column_set=["timestamp"], exact_match=False),
+    )
+
+
+def _time_rules(policy: DataPolicy) -> Iterator[Rule]:
+    latest = policy.latest or datetime.now(UTC)
+    future = "after" if policy.latest else "in the future, after"
+    for low, high, word in ((policy.earliest, None, "before"), (None, latest, future)):
+        limit = f"{low or high:%Y-%m-%d %H:%M} UTC"
+        yield Rule(
+            f"timestamp is never {word} {limit}.",
+            f"timestamp is {word} {limit}",
+            "correct the clock, the time zone or the unit (seconds, milliseconds) of these rows",
+            gxe.ExpectColumnValuesToBeBetween(column="timestamp", min_value=low, max_value=high),
+            "timestamp",
+        )
+
+
+def _action_rule(policy: DataPolicy) -> Rule:
+    low = -LARGEST if policy.action_min is None else policy.action_min
+    high = LARGEST if policy.action_max is None else policy.action_max
+    parts = [f"at least {low:g}" if low > -LARGEST else "", f"at most {high:g}" if high < LARGEST else ""]
+    allowed = " and ".join(part for part in parts if part) or "a finite number"
+    return Rule(
+        f"action is {allowed}.",
+        f"action is not {allowed}",
+        "correct these rows, or the policy's action_min and action_max",
+        gxe.ExpectColumnValuesToBeBetween(column="action", min_value=low, max_value=high),
+        "action",
+    )

@@ -1,0 +1,138 @@
+"""Runs the rules through Great Expectations and turns its results into findings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import great_expectations as gx
+import pandas as pd
+from great_expectations.core import ExpectationValidationResult
+from great_expectations.data_context.types.base import (
+    DataContextConfig,
+    InMemoryStoreBackendDefaults,
+    ProgressBarsConfig,
+)
+
+from validation.data.findings import Finding
+from validation.data.policy import DataPolicy
+from validation.data.rules import Rule, table_rules
+from validation.data.tables import Table
+
+EXAMPLES = 5
+EXAMPLE_LENGTH = 40
+RESULT_FORMAT = {
+    "result_format": "SUMMARY",
+    "partial_unexpected_count": 4 * EXAMPLES,
+}  # the same value may repeat
+
+
+def check_tables(tables: Mapping[str, Table], policy: DataPolicy) -> list[Finding]:
+    """Check every table that could be read; findings keep the order of the rules."""
+    findings: list[Finding] = []
+    with _quiet():
+        context = gx.get_context(mode="ephemeral", project_config=_in_memory())
+        source = context.data_sources.add_pandas("dataset")
+        for table in tables.values():
+            findings += table.findings
+            if not any(one.column == "" for one in table.findings):  # the file was read
+                asset = source.add_dataframe_asset(table.name).add_batch_definition_whole_dataframe("all")
+                findings += _check(table, asset.get_batch({"dataframe": table.frame}), policy)
+    return findings
+
+
+def _check(table: Table, batch: Any, policy: DataPolicy) -> Iterator[Finding]:
+    rules = table_rules(table.name, table.frame, policy, [one.column for one in table.findings])
+    suite = gx.ExpectationSuite(name=table.name)
+    for number, rule in enumerate(rules):
+        rule.expectation.meta = {"rule": number}  # results come back in another order
+        suite.add_expectation(rule.expectation)
+    results = batch.validate(suite, result_format=RESULT_FORMAT).results
+    by_rule = {result.expectation_config.meta["rule"]: result for result in results}
+    for number, rule in enumerate(rules):
+        yield _finding(table, rule, by_rule[number])
+
+
+def _finding(table: Table, rule: Rule, result: ExpectationValidationResult) -> Finding:
+    place = f"Table {table.name}, column {rule.column}" if rule.column else f"Table {table.name}"
+    seen = result.result
+    if fault := _fault(result):
+        observed = f"could not be checked: {fault}"
+        told = f"'{rule.expects}' {observed}"
+    elif "unexpected_count" in seen:
+        count, total = seen["unexpected_count"], seen["element_count"]
+        observed = f"{count:,} of {total:,} rows break it" if count else f"all {total:,} rows keep it"
+        told = f"{rule.broken} in {count:,} of {total:,} rows{_examples(seen)}"
+    else:
+        observed = _observed(result)
+        told = f"{rule.broken} (found {observed})"
+    problem = "" if result.success else f"{place}: {told}; {rule.remedy}."
+    check = result.expectation_config.type if result.expectation_config else ""
+    return Finding(
+        table.name, rule.column, rule.expects, bool(result.success), observed, problem, check=check
+    )
+
+
+def _fault(result: ExpectationValidationResult) -> str:
+    """The message of an exception inside the check, or nothing. What raised counts as failed."""
+    info = result.exception_info or {}
+    entries = (
+        [info] if "raised_exception" in info else [one for one in info.values() if isinstance(one, dict)]
+    )
+    messages = [str(one.get("exception_message")) for one in entries if one.get("raised_exception")]
+    return " ".join(messages[0].split())[:200] if messages else ""
+
+
+def _observed(result: ExpectationValidationResult) -> str:
+    """What a check of a whole table or column saw."""
+    mismatched = (result.result.get("details") or {}).get("mismatched") or {}
+    value = result.result.get("observed_value")
+    if isinstance(value, int):
+        return f"{value:,}"
+    if missing := mismatched.get("missing"):
+        return f"missing: {', '.join(map(str, missing))}"
+    return "as expected" if result.success else ", ".join(map(str, value or ["none"]))
+
+
+def _examples(seen: Mapping[str, Any]) -> str:
+    """Where to look: values with the place of their row, or the rows alone for nulls."""
+    values, rows = seen.get("partial_unexpected_list") or [], seen.get("partial_unexpected_index_list") or []
+    first: dict[str, str] = {}
+    for value, row in zip(values, rows, strict=False):
+        text = _text(value)
+        first.setdefault(text or str(row), f"{text!r} in row {row}" if text else f"row {row}")
+    shown = ", ".join(list(first.values())[:EXAMPLES])
+    return f" (such as {shown}; rows count from 0)" if shown else ""
+
+
+def _text(value: Any) -> str:
+    """An example value as short text; nothing for a null."""
+    if isinstance(value, dict):
+        value = " ".join(str(part) for part in value.values())
+    elif pd.isna(value):
+        return ""
+    text = value.isoformat(sep=" ") if isinstance(value, pd.Timestamp) else str(value)
+    return text if len(text) <= EXAMPLE_LENGTH else f"{text[:EXAMPLE_LENGTH]}..."
+
+
+def _in_memory() -> DataContextConfig:
+    """A context that keeps nothing on disk (the default one leaves a temporary folder for a docs site)."""
+    return DataContextConfig(
+        store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+        progress_bars=ProgressBarsConfig(globally=False),
+        analytics_enabled=False,
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the library's chatter out of a step's log; failures come back as findings."""
+    logger = logging.getLogger("great_expectations")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

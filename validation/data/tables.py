@@ -1,0 +1,119 @@
+"""Reads a dataset folder and adds the columns that make cross-row rules checkable row by row.
+
+A rule that spans rows or tables (is this item in the catalogue? is this user's order complete?) becomes a
+helper column: null where the row keeps the rule, and the offending id where it does not. Great Expectations
+then checks that the column is null, and its examples are the ids to look for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from validation.data.findings import Finding
+
+COLUMNS = {
+    "source_interactions": ("user_id", "item_id", "timestamp", "position", "action"),
+    "source_items": ("item_id", "title"),
+    "interactions": ("user_id", "item_id", "position", "timestamp", "action", "split"),
+    "items": ("item_id", "title"),
+}
+EVALUATED_FROM = 3  # users with fewer interactions are all train
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table as loaded, and the findings that loading it made."""
+
+    name: str
+    frame: pd.DataFrame
+    findings: tuple[Finding, ...] = ()
+
+
+def load_tables(dataset: Path) -> dict[str, Table]:
+    """Load the four tables of a dataset folder with their helper columns.
+
+    A missing or unreadable file gives an empty table and a finding, so that every problem is told at once.
+    """
+    tables = {name: _load(dataset, name) for name in COLUMNS}
+    source, catalogue = tables["source_interactions"].frame, tables["source_items"].frame
+    kept, items = tables["interactions"].frame, tables["items"].frame
+    if "title" not in catalogue:
+        catalogue["title"] = pd.Series(index=catalogue.index, dtype="str")
+    _add(catalogue, "item_without_title", "item_id", _blank(catalogue["title"]))
+    for rows, known in ((source, catalogue), (kept, items)):
+        if {"item_id"} <= set(rows) and {"item_id"} <= set(known):
+            orphan = rows["item_id"].notna() & ~rows["item_id"].isin(known["item_id"])
+            _add(rows, "orphan_item", "item_id", orphan)
+    if {"user_id", "position", "split"} <= set(kept):
+        _add_order_helpers(kept)
+    return tables
+
+
+def _load(dataset: Path, name: str) -> Table:
+    path = dataset / f"{name}.parquet"
+    try:
+        schema = pq.read_schema(path)
+        wrong = [_wrong_type(name, field) for field in schema if field.name in COLUMNS[name]]
+        bad = {one.column for one in wrong if one}
+        columns = [field for field in COLUMNS[name] if field in schema.names and field not in bad]
+        frame = pq.read_table(path, columns=columns).to_pandas()
+    except (OSError, pa.ArrowException, ValueError) as error:
+        reason = (
+            "is missing" if not path.exists() else f"cannot be read ({' '.join(str(error).split())[:200]})"
+        )
+        problem = f"Table {name}: the file {path.name} {reason}; run ingest again."
+        finding = Finding(name, "", "The table is a readable Parquet file.", False, reason, problem)
+        return Table(name, pd.DataFrame(), (finding,))
+    return Table(name, _in_utc(frame), tuple(one for one in wrong if one))
+
+
+def _wrong_type(table: str, field: pa.Field) -> Finding | None:
+    """A finding where a column's type is not what the table's contract says; all-null columns fit any."""
+    kinds = {
+        "timestamp": ("a timestamp", pa.types.is_timestamp),
+        "position": ("an integer", pa.types.is_integer),
+        "action": ("a number", lambda kind: pa.types.is_floating(kind) or pa.types.is_integer(kind)),
+    }
+    text = ("text", lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    wanted, fits = kinds.get(field.name, text)
+    if fits(field.type) or pa.types.is_null(field.type):
+        return None
+    problem = (
+        f"Table {table}, column {field.name}: the type is {field.type}, not {wanted}; "
+        "correct the column mapping and run ingest again."
+    )
+    return Finding(table, field.name, f"{field.name} is {wanted}.", False, str(field.type), problem)
+
+
+def _in_utc(frame: pd.DataFrame) -> pd.DataFrame:
+    if "timestamp" in frame and not isinstance(frame["timestamp"].dtype, pd.DatetimeTZDtype):
+        frame["timestamp"] = pd.to_datetime(frame["timestamp"], utc=True)
+    return frame
+
+
+def _blank(text: pd.Series) -> pd.Series:
+    return text.isna() | (text.astype("str").str.strip() == "")
+
+
+def _add(frame: pd.DataFrame, helper: str, shown: str, broken: pd.Series) -> None:
+    """Add a helper column: the shown id where a row breaks the rule, null elsewhere."""
+    if shown in frame:
+        ids = frame[shown].astype(object)
+        frame[helper] = ids.where(ids.notna(), "(null)").where(broken, None)
+
+
+def _add_order_helpers(kept: pd.DataFrame) -> None:
+    """Flag users whose positions are not 0..n-1 in order, or whose last rows are not valid and test."""
+    users = kept.groupby("user_id", sort=False, dropna=False)["user_id"]
+    count = users.cumcount()
+    _add(kept, "user_with_position_gap", "user_id", kept["position"] != count)
+    size = kept["user_id"].map(kept["user_id"].value_counts()).fillna(0)
+    from_end = np.where(size >= EVALUATED_FROM, size - 1 - count, -1)
+    expected = np.select([from_end == 0, from_end == 1], ["test", "valid"], "train")
+    _add(kept, "user_with_wrong_split", "user_id", kept["split"] != expected)
