@@ -1,10 +1,11 @@
-"""How many threads torch may use on a CPU."""
+"""What torch computes with: CPU threads and number formats.
+
+The command line imports this module, and torch takes seconds to import: so functions import it.
+"""
 
 from __future__ import annotations
 
 import os
-
-import torch
 
 
 def limit_threads(threads: int = 0) -> None:
@@ -14,6 +15,8 @@ def limit_threads(threads: int = 0) -> None:
     something else, a thread on each core costs far more than the second half of them brings
     (docs/decisions.md).
     """
+    import torch  # noqa: PLC0415
+
     torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // 2))
 
 
@@ -22,7 +25,7 @@ def native_bf16(device: str = "cpu") -> bool:
 
     A CPU without such instructions emulates them, many times slower than its float32.
     """
-    import torch  # noqa: PLC0415 - seconds to import
+    import torch  # noqa: PLC0415
 
     if device != "cpu":
         return True

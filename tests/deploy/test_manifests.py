@@ -275,7 +275,8 @@ def test_manifests_name_no_secret_and_make_none() -> None:
 
 def test_an_image_in_a_manifest_changes_no_digest_of_the_code(tmp_path: Path) -> None:
     root = tmp_path / "project"
-    shutil.copytree(FOLDER.parent, root / "serving")
+    shutil.copytree(FOLDER.parent, root / "deploy")
+    (root / "serving").mkdir()
     before = code_digest(root)
     overlay = root / "deploy" / "kserve" / "overlays" / "production" / "kustomization.yaml"
     overlay.write_text(overlay.read_text().replace("sha256:0", "sha256:1"))

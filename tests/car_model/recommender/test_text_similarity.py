@@ -62,7 +62,7 @@ def test_a_text_without_a_direction_is_like_none() -> None:
 
 
 @pytest.fixture(scope="module")
-def report_errors() -> Bundle:
+def told() -> Bundle:
     parts = tiny_parts()
     return replace(parts, catalogue=replace(parts.catalogue, text=TEXT[1:]), likeness_scale=3.0)
 
