@@ -157,7 +157,7 @@ def make_evidence(day: Path) -> None:
     write_json(day / "evaluation.json", {"models": {"challenger": {"ndcg@10": {"mean": 0.1}}}})
     for name, kib in (("report.html", 900), ("data_docs.html", 200)):
         write_random(day / name, kib)
-    for name in ("golden.json", "infra.json", "profile.json"):
+    for name in ("golden.json", "infra.json", "data_profile.json"):
         write_json(day / name, [uuid4().hex for _ in range(100)])
 
 

@@ -43,7 +43,7 @@ def release(
 
     evidence = {
         "evaluation.json": evaluation, "verdict.json": verdict, "golden.json": golden, "infra.json": infra,
-        "report.html": report, "data_docs.html": data_docs, "profile.json": profile,
+        "report.html": report, "data_docs.html": data_docs, "data_profile.json": profile,
     }  # fmt: skip
     store = open_store(registry)
     manifest = write_release(

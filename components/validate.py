@@ -36,7 +36,7 @@ def validate(
     previous = None
     if champion:
         target = Path(f"{profile.path}.production")
-        known = fetch_data_evidence(open_store(registry), champion, "profile.json", target)
+        known = fetch_data_evidence(open_store(registry), champion, "data_profile.json", target)
         previous = json.loads(known.read_text())
     report = validate_dataset(
         Path(dataset.path),

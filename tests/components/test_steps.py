@@ -208,7 +208,7 @@ def test_releasing_twice_changes_nothing(tmp_path: Path) -> None:
     assert (entry.number, entry.release, entry.who) == (1, first, "pipeline run run-1")
     assert [(one.number, one.release) for one in history(store, "staging")] == [(1, first)]
     assert len(list_releases(store)) == 1
-    assert "profile.json" in list_releases(store)[0].evidence
+    assert "data_profile.json" in list_releases(store)[0].evidence
 
 
 def test_a_channel_that_moved_since_the_gate_is_not_moved_again(tmp_path: Path) -> None:

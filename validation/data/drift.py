@@ -120,7 +120,7 @@ SPREADS = {"activity": "interactions over users", "popularity": "interactions ov
 def compare_profiles(
     now: DataProfile, previous: Mapping[str, Any], policy: DriftPolicy, shares: Mapping[str, float]
 ) -> tuple[list[Finding], Figures]:
-    """Compare with production's profile.json; one that cannot be read is a finding that stops the run.
+    """Compare with production's data_profile.json; one that cannot be read is a finding that stops the run.
 
     Args:
         shares: each item's share of today's interactions.

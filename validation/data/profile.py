@@ -55,7 +55,7 @@ class DataProfile(BaseModel):
         return self
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, as written to profile.json."""
+        """Plain JSON values, as written to data_profile.json."""
         return self.model_dump(mode="json")
 
     @property

@@ -38,8 +38,8 @@ def validate_dataset(
 
     Args:
         docs: the Data Docs, one self-contained HTML file; written also on failure.
-        previous_profile: production's profile.json; None skips drift.
-        profile: where to write this dataset's profile.json; None writes none.
+        previous_profile: production's data_profile.json; None skips drift.
+        profile: where to write this dataset's data_profile.json; None writes none.
 
     Raises:
         ValidationError: something that must hold does not; carries the report.

@@ -27,13 +27,13 @@ def released(
     header = json.loads((bundle / "bundle.json").read_text())
     write_json(bundle / "bundle.json", header | {"data": data * 64})
     if users:
-        evidence["profile.json"] = folder / f"profile-{seed}.json"
-        write_json(evidence["profile.json"], {"users": users})
+        evidence["data_profile.json"] = folder / f"profile-{seed}.json"
+        write_json(evidence["data_profile.json"], {"users": users})
     return write_release(store, bundle, evidence, parent=parent).release
 
 
 def users_of(store: ObjectStore, release: str, folder: Path) -> int:
-    path = fetch_data_evidence(store, release, "profile.json", folder / "found.json")
+    path = fetch_data_evidence(store, release, "data_profile.json", folder / "found.json")
     return json.loads(path.read_text())["users"]
 
 
@@ -53,7 +53,7 @@ def test_a_release_that_trained_on_nothing_new_has_its_ancestors(store: ObjectSt
 def test_evidence_on_other_data_is_none(store: ObjectStore, tmp_path: Path) -> None:
     first = released(store, tmp_path, 0, users=5)
     second = released(store, tmp_path, 1, parent=first, data="e")
-    with pytest.raises(ReleaseError, match=rf"Release {second[:12]} has no evidence 'profile.json'"):
+    with pytest.raises(ReleaseError, match=rf"Release {second[:12]} has no evidence 'data_profile.json'"):
         users_of(store, second, tmp_path)
 
 

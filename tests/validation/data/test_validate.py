@@ -19,7 +19,7 @@ def sound(tmp_path_factory):
     """One run over sound data: the folder, the report and the paths written."""
     folder = tmp_path_factory.mktemp("sound")
     dataset = write_dataset(folder / "dataset")
-    docs, profile = folder / "docs.html", folder / "profile.json"
+    docs, profile = folder / "docs.html", folder / "data_profile.json"
     return dataset, validate_dataset(dataset, POLICY, docs, profile=profile), docs, profile
 
 
@@ -30,7 +30,7 @@ def dataset(tmp_path):
 
 def problems(dataset, policy=POLICY):
     """The sentences of a run that must fail; its docs must tell the same and its profile stay unwritten."""
-    docs, profile = dataset.parent / "docs.html", dataset.parent / "profile.json"
+    docs, profile = dataset.parent / "docs.html", dataset.parent / "data_profile.json"
     with pytest.raises(ValidationError) as caught:
         validate_dataset(dataset, policy, docs, profile=profile)
     assert docs.read_text().count('class="badge bad"') == len(caught.value.report.problems)
