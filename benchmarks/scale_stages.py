@@ -47,7 +47,8 @@ def ingest(folder: Path, config: DatasetConfig) -> Figures:
 
 def validate(folder: Path, config: DatasetConfig) -> Figures:
     """Great Expectations over all tables, Data Docs and the profile."""
-    validate_dataset(folder / "dataset", DataPolicy(), folder / "docs.html", None, folder / "data_profile.json")
+    profile = folder / "data_profile.json"
+    validate_dataset(folder / "dataset", DataPolicy(), folder / "docs.html", None, profile)
     return {}
 
 

@@ -87,7 +87,7 @@ def onboard_items(store: ObjectStore, release: str, items: Path, cache: Path | N
 
     Args:
         release: full digest of the parent.
-        items: a file of items (`orchestration.onboard`) with the columns that the codebook's texts are made of.
+        items: a file of items (see `read_items`) with the columns that the codebook's texts are made of.
         cache: folder of text vectors kept between runs.
 
     Raises:

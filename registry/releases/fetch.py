@@ -114,7 +114,7 @@ def _reuse(manifest: Manifest, folder: Path) -> Manifest:
 
 
 def fetch_data_evidence(store: ObjectStore, release: str, name: str, target: Path | str) -> Path:
-    """Copy evidence on a release's training data (`data_profile.json`) to a path, checking it; return the path.
+    """Copy evidence on a release's training data (`data_profile.json`) to a path; return the path.
 
     A release that brought new items without training holds none: what its nearest ancestor trained on the
     same data holds is as true of it.
