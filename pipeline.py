@@ -177,7 +177,9 @@ def _evaluate(place: Place, dataset: Any, bundle: Any, sasrec: Any, beside: Any)
     return place(evaluate(dataset=dataset, bundle=bundle, sasrec=sasrec, **beside)).outputs
 
 
-def _deliver(place: Place, bundle: Any, golden: Any, papers: Any, moving: Any, serving: Any) -> None:
+def _deliver(  # noqa: PLR0917
+    place: Place, bundle: Any, golden: Any, papers: Any, moving: Any, serving: Any
+) -> None:
     """Only of a blessed bundle: archive, proof that it serves, release, rollover."""
     packed = place(package(bundle=bundle)).outputs
     archive, digest = packed["archive"], packed["Output"]

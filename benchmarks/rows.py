@@ -20,7 +20,7 @@ class Row:
 
     Attributes:
         title: what the table says.
-        settings: changes to the recipe (`car_model.training.recipe`), and `levels`, `codes`, `method` of the SIDs.
+        settings: changes to the recipe (`car_model.training.recipe`), and `levels`, `codes`, `method` (SIDs).
         recipe: whose tuned recipe it starts from.
         likeness: whether the likeness of texts joins its ranking.
     """

@@ -4,7 +4,7 @@
 
 The release is made of the data set, trained for two epochs (what the weights are changes no time) with texts
 in the act slot and in the score; it is kept under .cache/serving. Requests are real histories, k 10. The
-limit is this process calling `serving.answering.answer.respond_all` in one thread, one request after the other; what
+limit is this process calling `serving.answering.answer.respond_all` in one thread, one by one; what
 as many clients as a server's would see of it is that many bodies at a time. The servers run one model
 process with one thread and get their requests over loopback from clients in another process. Every round
 measures every case once, in an order drawn anew, and ratios are taken within a round.

@@ -22,7 +22,7 @@ def train(
 ) -> None:
     """Train CAR by `recipe` (settings as JSON, such as {"epochs": 5}; the rest keeps its default).
 
-    With an order in CAR_TRAIN_JOB (`orchestration.train_job.spec`) a Kubeflow TrainJob trains instead of this step.
+    With an order in CAR_TRAIN_JOB (`orchestration.train_job.spec`) a Kubeflow TrainJob trains instead.
 
     Args:
         champion: digest of the release in production; "" where there is none, and training starts cold.

@@ -1,4 +1,4 @@
-"""Attention to the strict past: what AttnLFA and AttnMVP are made of (`car_model.action_ranker.model` has the formulas).
+"""Attention to the strict past: what AttnLFA and AttnMVP are made of (formulas: `action_ranker.model`).
 
 Shape letters: N packed items, D width, H heads, E = D / H, R histories of a run, P its length.
 """

@@ -5,7 +5,7 @@
     failed/    a file for every process that failed
     made/      bundle/ and curves.json, renamed to here when they are complete
 
-`torchrun -m car_model.training.torchrun_job` is every process of it (car_model/training/distributed.py), with the folder in
+`torchrun -m car_model.training.torchrun_job` is every process of it (see distributed.py), with the folder in
 CAR_FIT_JOB. Whoever orders it must see the folder too; who starts the processes is not known here.
 """
 

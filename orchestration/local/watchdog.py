@@ -1,6 +1,6 @@
 """Ends the steps of a local run whose own process was killed: none goes on behind a run that is tried again.
 
-`python -m orchestration.local.watchdog FOLDER SESSION` waits until its standard input ends, which it does however the
+`python -m orchestration.local.watchdog FOLDER SESSION` waits until its standard input ends, however the
 run's process ended, and kills what is left of the run. A server that the deploy step started has a session of
 its own, and stays.
 """

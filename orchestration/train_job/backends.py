@@ -1,6 +1,6 @@
 """Kubeflow Trainer's three clients behind one call: start the processes of a training in a shared folder.
 
-All end up as `torchrun -m car_model.training.torchrun_job`, but what the SDK takes differs: on Kubernetes an image and a
+All end up as `torchrun -m car_model.training.torchrun_job`, but the SDK takes other things: an image and a
 command; in containers and on this machine a function, whose source it writes to a file.
 """
 
