@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from common.files import whole_file, write_whole
+from common.files import atomic_path, write_atomic
 from ingestion import transform
 from ingestion.config import DatasetConfig, IngestError
 from ingestion.engines.base import Engine, open_engine
@@ -63,7 +63,7 @@ def ingest(config: DatasetConfig, output: Path, cache_dir: Path | None = None) -
         _write(engine.fetch(_as_mapped(items.table)), output / "source_items.parquet")
         rounds = _filter(config, engine, interactions, items)
         report = _finish(config, interactions, items, rounds, output)
-    write_whole(output / REPORT, (report.model_dump_json(indent=2) + "\n").encode())
+    write_atomic(output / REPORT, report.model_dump_json(indent=2) + "\n")
     return report
 
 
@@ -154,5 +154,5 @@ def _as_mapped(table: ir.Table) -> ir.Table:
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    with whole_file(path) as temporary:
+    with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", row_group_size=ROW_GROUP)

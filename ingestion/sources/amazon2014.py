@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from common.digests import file_digest
-from common.files import write_whole
+from common.files import write_atomic
 from ingestion.config import DatasetConfig, IngestError, InteractionSource, ItemSource
 
 INTERACTIONS = "interactions.tsv"
@@ -35,7 +35,7 @@ def dataset(data_dir: Path, cache_dir: Path, set_name: str | None = None) -> Dat
     records = [_flat(record) for record in _records(folder / ITEMS)]
     content = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
     cached = cache_dir / "amazon2014" / file_digest(folder / ITEMS)[:16] / ITEMS
-    items = write_whole(cached, content)
+    items = write_atomic(cached, content)
     text = [name for name in TEXT if any(record.get(name) for record in records)]
     complete = _complete_columns(folder / INTERACTIONS, list(OPTIONAL.values()))
     columns = {"user_id": "user_id", "item_id": "item_id", "position": "position"}

@@ -15,7 +15,7 @@ from google.cloud import storage
 from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 
-from common.files import whole_file
+from common.files import atomic_path
 from ingestion.config import IngestError
 
 RETRY = DEFAULT_RETRY.with_timeout(30.0)  # seconds; the default of two minutes hides a wrong address
@@ -47,7 +47,7 @@ def download(location: str, folder: Path) -> Path:
         blob = _blob(location)
         target = folder / _identity(blob).replace("/", "_").replace(":", "-") / Path(blob.name).name
         if not target.is_file():
-            with whole_file(target) as temporary:
+            with atomic_path(target) as temporary:
                 blob.download_to_filename(
                     str(temporary), checksum="crc32c", if_generation_match=blob.generation, retry=RETRY
                 )

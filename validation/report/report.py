@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from common.files import write_text
+from common.files import write_atomic
 from validation.gate.forced_promotions import ForcedPromotion, read_forced
 from validation.report import charts
 from validation.report.html import render_page
@@ -70,7 +70,7 @@ def render_report(inputs: ReportInputs, output: Path) -> None:
         funnel=list(_funnel(inputs.dataset)),
         versions=[*_flat(inputs.bundle), *_flat(inputs.run)],
     )
-    write_text(Path(output), page)
+    write_atomic(Path(output), page)
 
 
 def _forced(verdict: Mapping[str, Any]) -> list[ForcedPromotion]:
