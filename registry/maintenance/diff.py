@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, JsonValue
 
 from registry.errors import ReleaseError
-from registry.releases.fetch import fetch_files
+from registry.releases.fetch import FetchedRelease
 from registry.releases.manifest import FileRecord, Manifest
 from registry.releases.release import read_manifest
 from registry.store.base import ObjectStore
@@ -76,7 +76,7 @@ def compare(store: ObjectStore, before: str, after: str) -> Difference:
 
 
 def _fetch(store: ObjectStore, manifest: Manifest, folder: Path) -> Path:
-    fetch_files(store, manifest, {path: folder / path for path in (CONFIG, CATALOGUE)})
+    FetchedRelease(store, manifest).fetch_files({path: folder / path for path in (CONFIG, CATALOGUE)})
     return folder
 
 
