@@ -35,7 +35,7 @@ from common.digests import json_digest
 SIDS = ("levels", "codes", "method")
 COMPUTED = ("precision", "threads")  # how a run is computed
 # Settings that older runs had no name for, and what they ran with:
-LATER = {"negatives": 0, "shortlist": 0, "positions": "learned", "label_smoothing": 0.0}
+LATER = {"negatives": 0, "shortlist": 0, "position_encoding": "learned", "label_smoothing": 0.0}
 RESULTS = Path("benchmarks/results/accuracy")
 app = typer.Typer(add_completion=False)
 

@@ -55,5 +55,5 @@ def assembled(book: Codebook, catalogue: Catalogue, model: CAR, data: Histories)
     """A bundle without labels, the weights in its score chosen on validation."""
     labels = CodeLabels([[""] * book.codes for _ in range(book.levels)])
     popular = popularity_priors(data.counts(catalogue.size), catalogue, book.codes)
-    think, like = choose_scales(model.eval(), data, likeness_of(catalogue, model.config.history))
+    think, like = choose_scales(model.eval(), data, likeness_of(catalogue, model.config.max_history))
     return Bundle(book, labels, catalogue, model, *popular, think, "", like)

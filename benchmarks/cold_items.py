@@ -39,7 +39,7 @@ MOMENT = 0.6  # share of all interactions before the model's training
 CUTOFFS = (10, 50)
 MODELS: dict[str, dict[str, Any]] = {
     "CAR, through SIDs": {},
-    "CAR, text fused": {"text": 64},
+    "CAR, text fused": {"text_dim": 64},
 }
 app = typer.Typer(add_completion=False)
 

@@ -87,7 +87,7 @@ def measure(size: Size, rounds: int, threads: int) -> dict[str, Any]:
     torch.manual_seed(0)
     before = peak()
     sids = torch.randint(0, CODES, (size.items + 1, LEVELS))
-    model = CAR(CARConfig(size.items, LEVELS, CODES, width=WIDTH, history=size.history), sids)
+    model = CAR(CARConfig(size.items, LEVELS, CODES, d_model=WIDTH, max_history=size.history), sids)
     rows = torch.randint(1, size.items + 1, (BATCH, size.history + 1))
     seconds = answers(model.eval(), rows[:1, 1:], rounds)
     answering = peak() - before

@@ -36,7 +36,7 @@ from car_model.models.ablations.autoregressive import ARConfig, AutoRegressive, 
 from car_model.models.car import CAR, CARConfig
 
 OUTPUT = Path("benchmarks/results/speed/inference-toys.json")
-SIZES: dict[str, Any] = {"width": 64, "layers": 2, "heads": 2, "history": 50}
+SIZES: dict[str, Any] = {"d_model": 64, "n_layers": 2, "n_heads": 2, "max_history": 50}
 WIDTHS = (5, 10, 20, 50)  # of beams, and how many items CAR is asked for
 TOP = 10
 BATCHES = (1, 32)
@@ -112,10 +112,10 @@ def histories(dataset: Dataset, uids: dict[str, int], samples: int, seed: int) -
     order = np.random.default_rng(seed).permutation(len(data.users))
     before = data.before("test")
     known = [before[at] for at in order if len(before[at])]
-    whole = np.concatenate(known)[: samples * SIZES["history"]]
+    whole = np.concatenate(known)[: samples * SIZES["max_history"]]
     return {
-        "as they are": pad(known[:samples], SIZES["history"]),
-        "full": torch.from_numpy(whole.reshape(samples, SIZES["history"])),
+        "as they are": pad(known[:samples], SIZES["max_history"]),
+        "full": torch.from_numpy(whole.reshape(samples, SIZES["max_history"])),
     }
 
 

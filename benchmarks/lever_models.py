@@ -13,7 +13,7 @@ from car_model.models.packing import Packing
 def from_texts(config: CARConfig, sids: Tensor, text: Tensor) -> CAR:
     """UID rows start at the items' coordinates of text, as far spread as they start otherwise."""
     model = CAR(config, sids, text)
-    axes = min(config.width, text.shape[1])
+    axes = min(config.d_model, text.shape[1])
     with torch.no_grad():
         spread = model.uid.weight[1:].std()
         model.uid.weight[1:, :axes] = text[1:, :axes] / text[1:, :axes].std() * spread
@@ -25,7 +25,7 @@ class Attending(CAR):
 
     def __init__(self, config: CARConfig, sids: Tensor, text: Tensor | None = None) -> None:
         super().__init__(config, sids, text)
-        self.ask = nn.Linear(config.width, config.width, bias=False)
+        self.ask = nn.Linear(config.d_model, config.d_model, bias=False)
 
     def embed(self, uids: Tensor, shown: Tensor | None = None) -> Tensor:
         """Fused chunk slots, collapsed: [..., 1, D]."""
@@ -38,7 +38,7 @@ class Attending(CAR):
     def _fused(self, own: Tensor, codes: Tensor) -> Tensor:
         """Rows [..., D] and codes [..., L, D] -> [..., D]; with equal weights it is the sum."""
         asked = (codes @ self.ask(own).unsqueeze(-1)).squeeze(-1)  # [..., L]
-        weights = self.config.levels * torch.softmax(asked, dim=-1)
+        weights = self.config.n_levels * torch.softmax(asked, dim=-1)
         return own + (weights.unsqueeze(-1) * codes).sum(dim=-2)
 
 
@@ -47,7 +47,7 @@ class Weighted(CAR):
 
     def __init__(self, config: CARConfig, sids: Tensor, text: Tensor | None = None) -> None:
         super().__init__(config, sids, text)
-        self.level = nn.Parameter(torch.ones(config.levels))
+        self.level = nn.Parameter(torch.ones(config.n_levels))
 
     def embed(self, uids: Tensor, shown: Tensor | None = None) -> Tensor:
         """Fused chunk slots, collapsed: [..., 1, D]."""
@@ -77,5 +77,5 @@ class CoarseFirst(CAR):
 
     def shares(self) -> Tensor:
         """What every level counts [L]; they sum to 1."""
-        halves = 0.5 ** torch.arange(self.config.levels, device=self.sids.device)
+        halves = 0.5 ** torch.arange(self.config.n_levels, device=self.sids.device)
         return halves / halves.sum()

@@ -103,9 +103,11 @@ def step_flops(model: CAR, sizes: FillSizes) -> float:
     items = sizes.batch * sizes.history
     tokens, length = items * config.slots, sizes.history * config.slots
     matrices = sum(p.numel() for p in model.transformer.blocks.parameters() if p.dim() == 2)
-    attention = 6 * config.layers * length * config.width  # two products over half of the positions, thrice
-    heads = config.items + 1 + config.levels * config.codes
-    return tokens * (6.0 * matrices + attention) + 6.0 * items * config.width * heads
+    attention = (
+        6 * config.n_layers * length * config.d_model
+    )  # two products over half of the positions, thrice
+    heads = config.n_items + 1 + config.n_levels * config.codebook_size
+    return tokens * (6.0 * matrices + attention) + 6.0 * items * config.d_model * heads
 
 
 def _seconds_a_step(model: CAR, sizes: FillSizes) -> float:
@@ -113,7 +115,7 @@ def _seconds_a_step(model: CAR, sizes: FillSizes) -> float:
     where = next(model.parameters()).device
     made = torch.Generator().manual_seed(0)
     shape = (sizes.batch, sizes.history + 1)
-    rows = torch.randint(1, model.config.items + 1, shape, generator=made).to(where)
+    rows = torch.randint(1, model.config.n_items + 1, shape, generator=made).to(where)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     start = 0.0
     for step in range(sizes.steps + 2):

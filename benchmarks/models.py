@@ -52,8 +52,8 @@ class Scored:
         """Scores [B, N + 1]."""
         with torch.inference_mode():
             where = next(self.model.parameters()).device
-            states = self.model.last_state(pad(histories, self.model.config.history).to(where))
-            return self.scorer.scores(states, self.model.config.levels)
+            states = self.model.last_state(pad(histories, self.model.config.max_history).to(where))
+            return self.scorer.scores(states, self.model.config.n_levels)
 
 
 @dataclass
@@ -80,7 +80,7 @@ def fit_model(
     """
     torch.manual_seed(recipe.seed)
     fitted = FITS[kind](tokens, data, recipe, checkpoint)
-    like = likeness_of(tokens.catalogue, recipe.history) if likeness else None
+    like = likeness_of(tokens.catalogue, recipe.max_history) if likeness else None
     if like is None:
         return fitted
     like.texts = like.texts.to(device())
@@ -95,14 +95,14 @@ def fit_model(
 
 def _popularity(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
     model = Popularity(data.counts(tokens.catalogue.size))
-    return Fitted(Baseline(tokens.catalogue, model, recipe.history), {}, 0.0, 0)
+    return Fitted(Baseline(tokens.catalogue, model, recipe.max_history), {}, 0.0, 0)
 
 
 def _sasrec(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
     model = SASRec(recipe.sasrec(tokens.catalogue.size))
     curves = train(model, data, recipe.budget(baseline=True), checkpoint, "SASRec")
     model.to(device())
-    return Fitted(Baseline(tokens.catalogue, model, model.config.history), curves, 0.0, _size(model))
+    return Fitted(Baseline(tokens.catalogue, model, model.config.max_history), curves, 0.0, _size(model))
 
 
 def _car(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
@@ -127,7 +127,7 @@ def _autoregressive(uid: bool) -> Callable[..., Fitted]:
             model, replace(data, valid=valid), recipe.budget(), checkpoint, "AR" if uid else "TIGER-style"
         )
         model.to(device())
-        return Fitted(Baseline(catalogue, model, config.history), curves, 0.0, _size(model))
+        return Fitted(Baseline(catalogue, model, config.max_history), curves, 0.0, _size(model))
 
     return fit
 

@@ -38,7 +38,7 @@ class HuggingFaceCAR(nn.Module):
     def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """CAR's loss: inputs and targets [B, T], 0 is padding."""
         if self.padding == "history":
-            extra = (0, self.config.history - inputs.shape[1])
+            extra = (0, self.config.max_history - inputs.shape[1])
             inputs, targets = F.pad(inputs, extra), F.pad(targets, extra)
         states = self._states(inputs)  # [B, T, D]
         keep = torch.ones_like(targets, dtype=torch.bool) if self.everywhere else targets != NOTHING
@@ -64,10 +64,10 @@ def gpt2_of(transformer: Transformer) -> GPT2Model:
         vocab_size=1,  # it is given embeddings
         bos_token_id=None,
         eos_token_id=None,
-        n_positions=sizes.positions,
-        n_embd=sizes.width,
-        n_layer=sizes.layers,
-        n_head=sizes.heads,
+        n_positions=sizes.max_positions,
+        n_embd=sizes.d_model,
+        n_layer=sizes.n_layers,
+        n_head=sizes.n_heads,
         activation_function="gelu",
         resid_pdrop=sizes.dropout,
         embd_pdrop=sizes.dropout,

@@ -105,7 +105,7 @@ def result(
         asked.made.codes,
         (setup.task,),
         architecture,
-        history=setup.history,
+        max_history=setup.history,
         dropout=settings["dropout"],
     )
     budget = TrainConfig(
@@ -129,7 +129,7 @@ def result(
     found = {
         **{"key": key, "architecture": architecture, "seed": seed, "trial": trial, "settings": settings},
         **{"machine": machine(), "dataset": asked.digest, "sids": asked.made.digest},
-        "sizes": {"width": config.width, "layers": config.layers, "history": config.history},
+        "sizes": {"width": config.d_model, "layers": config.n_layers, "history": config.max_history},
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "seconds": round(time.monotonic() - start),
         "valid_log_loss": [round(loss, 6) for loss in curves.valid_log_loss],

@@ -109,7 +109,7 @@ def measure(
 
 def epoch(model: ActionRanker, optimizer: torch.optim.Optimizer, data: ActionHistories, number: int) -> float:
     """Train one epoch; returns its seconds."""
-    history, where, start = model.config.history, device(), time.perf_counter()
+    history, where, start = model.config.max_history, device(), time.perf_counter()
     size = max(1, ITEMS_A_BATCH // history)
     for batch in training_batches(data, history, size, np.random.default_rng(number)):
         with autocast(where, "auto"):

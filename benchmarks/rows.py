@@ -46,11 +46,11 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 WIDE: dict[str, Any] = {
-    **{"width": 256, "layers": 4, "heads": 4, "dropout": 0.3, "learning_rate": 1e-3},
+    **{"d_model": 256, "n_layers": 4, "n_heads": 4, "dropout": 0.3, "learning_rate": 1e-3},
     **{"epochs": 100, "patience": 100, "batch_size": 256},
 }
 
-TURNED: dict[str, Any] = {"positions": "rotary", "label_smoothing": 0.1}
+TURNED: dict[str, Any] = {"position_encoding": "rotary", "label_smoothing": 0.1}
 
 ROWS: dict[str, Row] = {
     "popularity": Row("popularity", "popularity"),
@@ -64,8 +64,8 @@ ROWS: dict[str, Row] = {
     "car-likeness": Row("car", "CAR and the nearest text", likeness=True),
     "sasrec-rotary": Row("sasrec", "SASRec, rotary positions, labels smoothed", TURNED, recipe="sasrec"),
     "car-rotary": Row("car", "CAR, rotary positions, labels smoothed", TURNED),
-    "car-text": Row("car", "CAR, text fused", {"text": 64}),
-    "car-text-likeness": Row("car", "CAR, text fused, and the nearest text", {"text": 64}, likeness=True),
+    "car-text": Row("car", "CAR, text fused", {"text_dim": 64}),
+    "car-text-likeness": Row("car", "CAR, text fused, and the nearest text", {"text_dim": 64}, likeness=True),
     "car-no-fusion": Row("car", "CAR without fusion", {"fusion": "none"}, recipe="sasrec"),
     "car-no-think": Row("car", "CAR without think loss", {"think_weight": 0.0}),
     "car-1-level": Row("car", "CAR, 1 SID level", {"levels": 1}),

@@ -68,7 +68,7 @@ def train(folder: Path, config: DatasetConfig) -> Figures:
     torch.set_num_threads(2)
     data, model = _histories(folder), _model(folder).train()
     full = _steps(model, data)
-    model.negatives = Negatives(torch.from_numpy(data.counts(model.config.items)), NEGATIVES)
+    model.negatives = Negatives(torch.from_numpy(data.counts(model.config.n_items)), NEGATIVES)
     return full | {f"sampled_{name}": value for name, value in _steps(model, data).items()}
 
 
@@ -131,4 +131,4 @@ def _model(folder: Path) -> CAR:
     catalogue, book = Catalogue.load(folder / "catalogue.parquet"), Codebook.load(folder / "codebook")
     torch.manual_seed(0)
     config = Recipe.model_validate({"text": 0}).car(catalogue.size, book.levels, book.codes)
-    return CAR(replace(config, text=0), *tables(catalogue))
+    return CAR(replace(config, text_dim=0), *tables(catalogue))

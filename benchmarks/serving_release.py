@@ -14,7 +14,7 @@ from car_model.training.recipe import parse_recipe
 from car_model.training.train_car import fit_car
 from common.digests import json_digest
 
-RECIPE = {"epochs": 2, "text": 64, "batch_size": 128}
+RECIPE = {"epochs": 2, "text_dim": 64, "batch_size": 128}
 ASKED = 500  # users whose histories are asked with
 
 

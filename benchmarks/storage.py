@@ -133,7 +133,7 @@ def make_bundle(folder: Path, model_kib: int) -> None:
     write_json(folder / "codebook/labels.json", [uuid4().hex for _ in range(1024)])
     write_random(folder / "catalogue.parquet", 600)
     write_random(folder / "model/model.safetensors", model_kib)
-    write_json(folder / "model/config.json", {"width": 128})
+    write_json(folder / "model/config.json", {"d_model": 128})
     write_json(folder / "popular.json", {"items": [uuid4().hex for _ in range(100)]})
     seal(folder)
 

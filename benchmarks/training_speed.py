@@ -40,7 +40,7 @@ from car_model.training.trainer import Precision, autocast, device
 
 OUTPUT = Path("benchmarks/results/speed/training.json")
 FILL_OUTPUT = Path("benchmarks/results/speed/mfu.json")
-SIZES: dict[str, Any] = {"width": 64, "layers": 2, "heads": 2, "history": 50, "dropout": 0.2}
+SIZES: dict[str, Any] = {"d_model": 64, "n_layers": 2, "n_heads": 2, "max_history": 50, "dropout": 0.2}
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 BATCH = 128
 THREADS = (1, 2)  # on a CPU
@@ -148,7 +148,9 @@ def _write(found: dict[str, Any], output: Path, tables: Callable[[dict[str, Any]
 
 def sample(train: list[np.ndarray], order: Order, steps: int, seed: int) -> list[Batch]:
     """Some of an epoch's batches; of those by length, evenly from the shortest to the longest."""
-    epoch = list(batches(train, SIZES["history"], BATCH, np.random.default_rng(seed), order == "by length"))
+    epoch = list(
+        batches(train, SIZES["max_history"], BATCH, np.random.default_rng(seed), order == "by length")
+    )
     whole = [batch for batch in epoch if len(batch[0]) == BATCH] or epoch
     if order == "by length":
         whole.sort(key=lambda batch: batch[0].shape[1])

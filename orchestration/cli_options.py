@@ -26,7 +26,7 @@ Training = Annotated[
 ]
 WarmStart = Annotated[bool, typer.Option("--warm-start", help="Train from the champion's weights.")]
 Encoder = Annotated[str, typer.Option(help="Text encoder: name or folder; submit: Sentence-T5.")]
-Recipe = Annotated[str, typer.Option(help='Training settings as JSON, such as {"width": 32}.')]
+Recipe = Annotated[str, typer.Option(help='Training settings as JSON, such as {"d_model": 32}.')]
 Ranker = Annotated[
     str, typer.Option(help='Ranker by action: settings as JSON, such as {"liked": 4}; off: none.')
 ]

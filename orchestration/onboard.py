@@ -177,7 +177,7 @@ def _drift(bundle: Bundle, grown: Bundle, requests: Requests) -> float:
     """Largest difference of a known item's act logit after the golden histories."""
     uids = bundle.catalogue.uids
     known = [[uids[item] for item in request["history"] if item in uids] for request in requests]
-    histories = pad([np.array(one) for one in known if one], bundle.model.config.history)
+    histories = pad([np.array(one) for one in known if one], bundle.model.config.max_history)
     if not len(histories):
         return 0.0
     with torch.inference_mode():

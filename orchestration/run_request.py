@@ -109,7 +109,7 @@ class Request:
         except ValueError as error:
             raise ArgumentError(f"--recipe is not valid JSON: {error}.") from error
         if not isinstance(settings, dict):
-            raise ArgumentError('--recipe must be a JSON object, such as {"width": 32}.')
+            raise ArgumentError('--recipe must be a JSON object, such as {"d_model": 32}.')
         settings |= {"seed": self.seed} if self.seed else {}
         settings |= {"epochs": self.epochs} if self.epochs is not None else {}
         if settings:

@@ -59,7 +59,9 @@ def tiny_parts(seed: int = 0, epochs: int = 3, items: int = ITEMS) -> Bundle:
     catalogue = Catalogue([f"i{at + 1}" for at in range(items)], [text.split(";")[0] for text in texts], sids)
     data = tiny_histories(items)
     torch.manual_seed(seed)
-    config = CARConfig(items=items, levels=3, codes=4, width=16, layers=1, heads=2, history=10)
+    config = CARConfig(
+        n_items=items, n_levels=3, codebook_size=4, d_model=16, n_layers=1, n_heads=2, max_history=10
+    )
     model = CAR(config, torch.from_numpy(catalogue.sid_table))
     train(model, data, TrainConfig(epochs=epochs, batch_size=16, seed=seed, threads=1))
     popular, share = popularity_priors(data.counts(items), catalogue, codes=4)

@@ -1,4 +1,4 @@
-"""Attention to the strict past: what AttnLFA and AttnMVP are made of (formulas: `action_ranker.model`).
+"""Attention to the strict past, which AttnLFA and AttnMVP are made of (formulas: `car_model.action_ranker.model`).
 
 Shape letters: N packed items, D width, H heads, E = D / H, R histories of a run, P its length.
 """
@@ -78,16 +78,16 @@ class MixedBlock(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.heads = config.heads
-        self.norm_attention = nn.LayerNorm(config.width)
-        self.norm_value = nn.LayerNorm(config.width)
-        self.qk = nn.Linear(config.width, 2 * config.width)
-        self.value = nn.Linear(config.width, config.width)
-        self.null = NullSlot(config.width)
-        self.attention_out = nn.Linear(config.width, config.width)
-        self.norm_mlp = nn.LayerNorm(config.width)
-        self.mlp_in = nn.Linear(config.width, 4 * config.width)
-        self.mlp_out = nn.Linear(4 * config.width, config.width)
+        self.heads = config.n_heads
+        self.norm_attention = nn.LayerNorm(config.d_model)
+        self.norm_value = nn.LayerNorm(config.d_model)
+        self.qk = nn.Linear(config.d_model, 2 * config.d_model)
+        self.value = nn.Linear(config.d_model, config.d_model)
+        self.null = NullSlot(config.d_model)
+        self.attention_out = nn.Linear(config.d_model, config.d_model)
+        self.norm_mlp = nn.LayerNorm(config.d_model)
+        self.mlp_in = nn.Linear(config.d_model, 4 * config.d_model)
+        self.mlp_out = nn.Linear(4 * config.d_model, config.d_model)
         self.drop = Dropout(config.dropout)
 
     def forward(self, x: Tensor, actions: Tensor, packing: Packing) -> Tensor:
@@ -112,24 +112,24 @@ class MixedTransformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.position = nn.Embedding(config.positions, config.width)
+        self.position = nn.Embedding(config.max_positions, config.d_model)
         self.drop = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(MixedBlock(config) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.width)
+        self.blocks = nn.ModuleList(MixedBlock(config) for _ in range(config.n_layers))
+        self.norm = nn.LayerNorm(config.d_model)
         self.apply(initialise)
         for name, weight in self.named_parameters():
             if name.endswith(("attention_out.weight", "mlp_out.weight")):
-                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * config.layers))
+                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * config.n_layers))
 
     def forward(self, items: Tensor, actions: Tensor, packing: Packing) -> Tensor:
         """Items [N, D] and actions [N, D] in the packing's order -> states [N, D].
 
         Raises:
-            ValueError: a history is longer than `positions`.
+            ValueError: a history is longer than `max_positions`.
         """
         longest = max(length for _, length in packing.runs)
-        if longest > self.config.positions:
-            raise ValueError(f"sequence of {longest} items exceeds the model's {self.config.positions}.")
+        if longest > self.config.max_positions:
+            raise ValueError(f"sequence of {longest} items exceeds the model's {self.config.max_positions}.")
         x = self.drop(items + self.position(packing.positions))
         for block in self.blocks:
             x = block(x, actions, packing)

@@ -73,15 +73,15 @@ class Task:
 class RankerConfig:
     """Everything that shapes the weights, and the weights of the loss."""
 
-    items: int  # UIDs are 1..items; 0 pads
-    levels: int
-    codes: int
+    n_items: int  # UIDs are 1..n_items; 0 pads
+    n_levels: int
+    codebook_size: int
     tasks: tuple[Task, ...]
     architecture: Architecture = "mvp"
-    width: int = 64
-    layers: int = 2
-    heads: int = 2
-    history: int = 50  # items read, the one that is asked about among them
+    d_model: int = 64
+    n_layers: int = 2
+    n_heads: int = 2
+    max_history: int = 50  # items read, the one that is asked about among them
     dropout: float = 0.2
     hidden_actions: float = 0.0  # share of histories that a training step shows without their actions
 
@@ -96,7 +96,13 @@ class RankerConfig:
     def backbone(self) -> TransformerConfig:
         """Sizes of the transformer; interleaved, an item takes two positions."""
         slots = 2 if self.architecture == "interleaved" else 1
-        return TransformerConfig(self.width, self.layers, self.heads, self.history * slots, self.dropout)
+        return TransformerConfig(
+            d_model=self.d_model,
+            n_layers=self.n_layers,
+            n_heads=self.n_heads,
+            max_positions=self.max_history * slots,
+            dropout=self.dropout,
+        )
 
 
 class ActionRanker(nn.Module):
@@ -111,22 +117,24 @@ class ActionRanker(nn.Module):
 
     def __init__(self, config: RankerConfig, sids: Tensor) -> None:
         super().__init__()
-        check_sids(sids, config.items, config.levels, config.codes)
+        check_sids(sids, config.n_items, config.n_levels, config.codebook_size)
         self.config = config
         self.register_buffer("sids", sids.long())
-        self.uid = nn.Embedding(config.items + 1, config.width, padding_idx=0)
-        self.code = nn.Embedding(config.levels * config.codes, config.width)  # level l, code c at l*K + c
+        self.uid = nn.Embedding(config.n_items + 1, config.d_model, padding_idx=0)
+        self.code = nn.Embedding(
+            config.n_levels * config.codebook_size, config.d_model
+        )  # level l, code c at l*K + c
         self.action = nn.ModuleList(
-            nn.Embedding(task.classes + 1, config.width, padding_idx=UNKNOWN) for task in config.tasks
+            nn.Embedding(task.classes + 1, config.d_model, padding_idx=UNKNOWN) for task in config.tasks
         )
         self.mixed = MixedTransformer(config.backbone()) if config.architecture == "mvp" else None
         self.transformer = None if config.architecture == "mvp" else Transformer(config.backbone())
-        self.late = PastActions(config.width, config.heads) if config.architecture == "lfa" else None
-        read = 2 * config.width if config.architecture == "lfa" else config.width
+        self.late = PastActions(config.d_model, config.n_heads) if config.architecture == "lfa" else None
+        read = 2 * config.d_model if config.architecture == "lfa" else config.d_model
         self.head = nn.Sequential(
-            nn.Linear(read, config.width),
+            nn.Linear(read, config.d_model),
             nn.GELU(),
-            nn.Linear(config.width, sum(task.classes for task in config.tasks)),
+            nn.Linear(config.d_model, sum(task.classes for task in config.tasks)),
         )
         for module in (self.uid, self.code, *self.action, *self.head):
             initialise(module)
@@ -136,7 +144,7 @@ class ActionRanker(nn.Module):
 
     def embed_items(self, uids: Tensor) -> Tensor:
         """The fused chunks of uids [N]: [N, D]."""
-        offsets = torch.arange(self.config.levels, device=uids.device) * self.config.codes
+        offsets = torch.arange(self.config.n_levels, device=uids.device) * self.config.codebook_size
         return self.uid(uids) + F.embedding_bag(self.sids[uids] + offsets, self.code.weight, mode="sum")
 
     def embed_actions(self, actions: Tensor) -> Tensor:
@@ -159,7 +167,7 @@ class ActionRanker(nn.Module):
         """Logits of every task at every item.
 
         Args:
-            uids: [B, T], right-padded with 0; T must not exceed `history`.
+            uids: [B, T], right-padded with 0; T must not exceed `max_history`.
             actions: [B, T, M] classes 1..C, 0 where unknown. What is predicted at an item is not read there.
 
         Returns:
@@ -219,7 +227,7 @@ class ActionRanker(nn.Module):
 
 def grown(model: ActionRanker, sids: Tensor) -> ActionRanker:
     """The ranker over a catalogue with items appended, SIDs [I + 1, L]; new ones are their codes alone."""
-    found = ActionRanker(replace(model.config, items=len(sids) - 1), sids)
+    found = ActionRanker(replace(model.config, n_items=len(sids) - 1), sids)
     weights = model.state_dict() | {"sids": found.sids}
     weights["uid.weight"] = F.pad(weights["uid.weight"], (0, 0, 0, len(sids) - len(weights["uid.weight"])))
     found.load_state_dict(weights)

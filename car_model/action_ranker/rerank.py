@@ -62,7 +62,7 @@ def liked_next(
     Returns:
         [C]
     """
-    reach = model.config.history - 1
+    reach = model.config.max_history - 1
     uids, actions = (uids[-reach:], actions[-reach:]) if reach else (uids[:0], actions[:0])
     if not len(uids):
         nothing = actions.new_zeros(len(candidates), 1, len(model.config.tasks))

@@ -143,8 +143,8 @@ def evaluate(
     counts = np.array([0, *(holdout.counts.get(item, 0) for item in catalogue.item_ids)])
     rankers: dict[str, Ranker] = {
         "challenger": challenger,
-        "popularity": Baseline(catalogue, Popularity(counts), challenger.model.config.history),
-        "sasrec": Baseline(catalogue, sasrec, sasrec.config.history),
+        "popularity": Baseline(catalogue, Popularity(counts), challenger.model.config.max_history),
+        "sasrec": Baseline(catalogue, sasrec, sasrec.config.max_history),
     }
     ranks = {name: holdout_ranks(ranker, holdout, name=name) for name, ranker in rankers.items()}
     compared = {name: paired(ranks["challenger"], ranks[name]) for name in ("popularity", "sasrec")}

@@ -14,26 +14,31 @@ from torch import Tensor, nn
 
 from car_model.models.losses import linear_cross_entropy, smoothing
 from car_model.models.packing import Packing
-from car_model.models.transformer import Positions, Transformer, TransformerConfig, initialise
+from car_model.models.transformer import PositionEncoding, Transformer, TransformerConfig, initialise
 
 
 @dataclass(frozen=True)
 class SASRecConfig:
     """Sizes of the baseline; the same names as CAR's so that both are tuned alike."""
 
-    items: int
-    width: int = 64
-    layers: int = 2
-    heads: int = 2
-    history: int = 50
+    n_items: int  # UIDs are 1..n_items; 0 pads
+    d_model: int = 64
+    n_layers: int = 2
+    n_heads: int = 2
+    max_history: int = 50  # items read
     dropout: float = 0.2
-    positions: Positions = "learned"
+    position_encoding: PositionEncoding = "learned"
     label_smoothing: float = 0.0
 
     def backbone(self) -> TransformerConfig:
         """Sizes of the transformer."""
         return TransformerConfig(
-            self.width, self.layers, self.heads, self.history, self.dropout, self.positions
+            d_model=self.d_model,
+            n_layers=self.n_layers,
+            n_heads=self.n_heads,
+            max_positions=self.max_history,
+            dropout=self.dropout,
+            position_encoding=self.position_encoding,
         )
 
 
@@ -43,9 +48,9 @@ class SASRec(nn.Module):
     def __init__(self, config: SASRecConfig) -> None:
         super().__init__()
         self.config = config
-        self.uid = nn.Embedding(config.items + 1, config.width, padding_idx=0)
+        self.uid = nn.Embedding(config.n_items + 1, config.d_model, padding_idx=0)
         self.transformer = Transformer(config.backbone())
-        self.act_bias = nn.Parameter(torch.zeros(config.items + 1))
+        self.act_bias = nn.Parameter(torch.zeros(config.n_items + 1))
         initialise(self.uid)
         with torch.no_grad():
             self.uid.weight[0].zero_()

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from car_model.models.item_embedding import CodeSums, TextReader
 from car_model.models.losses import Negatives, linear_cross_entropy, sampled_cross_entropy, smoothing
 from car_model.models.packing import Packing
-from car_model.models.transformer import Positions, Transformer, TransformerConfig, initialise
+from car_model.models.transformer import PositionEncoding, Transformer, TransformerConfig, initialise
 
 Layout = Literal["collapsed", "full"]
 Fusion = Literal["sum", "gated", "none"]
@@ -38,44 +38,50 @@ Fusion = Literal["sum", "gated", "none"]
 class CARConfig:
     """Everything that shapes the weights, and the weights of the loss."""
 
-    items: int  # UIDs are 1..items; 0 pads
-    levels: int
-    codes: int
-    width: int = 64
-    layers: int = 2
-    heads: int = 2
-    history: int = 50  # chunks read
+    n_items: int  # UIDs are 1..n_items; 0 pads
+    n_levels: int
+    codebook_size: int
+    d_model: int = 64
+    n_layers: int = 2
+    n_heads: int = 2
+    max_history: int = 50  # chunks read
     dropout: float = 0.2
     layout: Layout = "collapsed"
     fusion: Fusion = "sum"
     think_weight: float = 0.1  # alpha: weight of the mean SID cross-entropy; 0 switches thinking off
     tied: bool = True  # heads share the embeddings; the act head sees the fused item vectors
-    text: int = 0  # coordinates of its text that an item's act slot reads
+    text_dim: int = 0  # coordinates of its text that an item's act slot reads
     uid_dropout: float = 0.0  # share of items without their UID row in a training step
-    positions: Positions = "learned"
+    position_encoding: PositionEncoding = "learned"
     label_smoothing: float = 0.0  # share of a target UID that is spread over all items
 
     @property
     def slots(self) -> int:
         """Positions a chunk takes in the transformer."""
-        return self.levels + 1 if self.layout == "full" else 1
+        return self.n_levels + 1 if self.layout == "full" else 1
 
     def backbone(self) -> TransformerConfig:
         """Sizes of the transformer that reads these chunks."""
-        reach = self.history * self.slots
-        return TransformerConfig(self.width, self.layers, self.heads, reach, self.dropout, self.positions)
+        return TransformerConfig(
+            d_model=self.d_model,
+            n_layers=self.n_layers,
+            n_heads=self.n_heads,
+            max_positions=self.max_history * self.slots,
+            dropout=self.dropout,
+            position_encoding=self.position_encoding,
+        )
 
 
-def check_sids(sids: Tensor, items: int, levels: int, codes: int) -> None:
+def check_sids(sids: Tensor, n_items: int, n_levels: int, codebook_size: int) -> None:
     """Hold that a SID table [I + 1, L] fits a model.
 
     Raises:
         ValueError: it is of another size or holds codes out of range.
     """
-    if tuple(sids.shape) != (items + 1, levels):
-        raise ValueError(f"the SID table is {tuple(sids.shape)}, expected {(items + 1, levels)}.")
-    if int(sids.max()) >= codes or int(sids.min()) < 0:
-        raise ValueError(f"the SID table holds codes outside 0..{codes - 1}.")
+    if tuple(sids.shape) != (n_items + 1, n_levels):
+        raise ValueError(f"the SID table is {tuple(sids.shape)}, expected {(n_items + 1, n_levels)}.")
+    if int(sids.max()) >= codebook_size or int(sids.min()) < 0:
+        raise ValueError(f"the SID table holds codes outside 0..{codebook_size - 1}.")
 
 
 class CAR(nn.Module):
@@ -84,8 +90,8 @@ class CAR(nn.Module):
     Args:
         config: sizes.
         sids: [I + 1, L] codes by UID, row 0 is padding and is never read as an item.
-        text: [I + 1, at least config.text] coordinates of the items' texts by UID, main axes first; needed
-            where config.text is not 0.
+        text: [I + 1, at least config.text_dim] coordinates of the items' texts by UID, main axes first;
+            needed if config.text_dim is not 0.
     """
 
     sids: Tensor
@@ -93,20 +99,24 @@ class CAR(nn.Module):
 
     def __init__(self, config: CARConfig, sids: Tensor, text: Tensor | None = None) -> None:
         super().__init__()
-        check_sids(sids, config.items, config.levels, config.codes)
+        check_sids(sids, config.n_items, config.n_levels, config.codebook_size)
         self.config = config
         self.register_buffer("sids", sids.long())
-        self.read = TextReader(text, config.items, config.text, config.width) if config.text else None
-        self.uid = nn.Embedding(config.items + 1, config.width, padding_idx=0)
-        self.code = nn.Embedding(config.levels * config.codes, config.width)  # level l, code c at l*K + c
+        self.read = (
+            TextReader(text, config.n_items, config.text_dim, config.d_model) if config.text_dim else None
+        )
+        self.uid = nn.Embedding(config.n_items + 1, config.d_model, padding_idx=0)
+        self.code = nn.Embedding(
+            config.n_levels * config.codebook_size, config.d_model
+        )  # level l, code c at l*K + c
         self.code_sums = CodeSums()
         self.transformer = Transformer(config.backbone())
-        self.gate = nn.Linear(2 * config.width, config.width) if config.fusion == "gated" else None
-        self.act_bias = nn.Parameter(torch.zeros(config.items + 1))
-        self.think_bias = nn.Parameter(torch.zeros(config.levels * config.codes))
+        self.gate = nn.Linear(2 * config.d_model, config.d_model) if config.fusion == "gated" else None
+        self.act_bias = nn.Parameter(torch.zeros(config.n_items + 1))
+        self.think_bias = nn.Parameter(torch.zeros(config.n_levels * config.codebook_size))
         if not config.tied:
-            self.act_head = nn.Linear(config.width, config.items + 1, bias=False)
-            self.think_head = nn.Linear(config.width, config.levels * config.codes, bias=False)
+            self.act_head = nn.Linear(config.d_model, config.n_items + 1, bias=False)
+            self.think_head = nn.Linear(config.d_model, config.n_levels * config.codebook_size, bias=False)
         for module in (self.uid, self.code, *([] if config.tied else [self.act_head, self.think_head])):
             initialise(module)
         with torch.no_grad():
@@ -137,7 +147,7 @@ class CAR(nn.Module):
 
     def _slots(self, uids: Tensor | slice = slice(None)) -> Tensor:
         """Rows of the code table that the chunks of uids [...] read: [..., L]; of all UIDs by default."""
-        offsets = torch.arange(self.config.levels, device=self.sids.device) * self.config.codes
+        offsets = torch.arange(self.config.n_levels, device=self.sids.device) * self.config.codebook_size
         return self.sids[uids] + offsets
 
     def hidden(self, uids: Tensor) -> Tensor:
@@ -180,7 +190,7 @@ class CAR(nn.Module):
         """SID logits for states [N, D] -> [N, L, K], one independent head a level."""
         weight, bias = self.think_weights()
         logits = states @ weight.T + bias
-        return logits.view(-1, self.config.levels, self.config.codes)
+        return logits.view(-1, self.config.n_levels, self.config.codebook_size)
 
     def think_weights(self) -> tuple[Tensor, Tensor]:
         """The think heads' rows [L * K, D] and bias [L * K], one level after the other."""
@@ -232,7 +242,7 @@ class CAR(nn.Module):
         share = self.config.uid_dropout
         if not self.training or not share:
             return None
-        return (torch.rand(self.config.items + 1, 1, device=self.sids.device) >= share).float()
+        return (torch.rand(self.config.n_items + 1, 1, device=self.sids.device) >= share).float()
 
     def last_state(self, uids: Tensor) -> Tensor:
         """State after the last real chunk of each history: [B, T] right-padded, none empty -> [B, D]."""

@@ -79,7 +79,7 @@ class TextReader(nn.Module):
             raise ValueError(
                 f"the model reads {axes} coordinates of the texts of {items} items, the catalogue holds "
                 f"{found[1]} of {max(found[0] - 1, 0)}: tokenize with a codebook that keeps as many axes, "
-                "or set text to 0."
+                "or set text_dim to 0."
             )
         text = text[:, :axes].float()
         self.register_buffer("text", text, persistent=False)  # the catalogue's, as the SIDs are

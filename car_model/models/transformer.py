@@ -40,26 +40,27 @@ def turned(x: Tensor, at: Tensor) -> Tensor:
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
 
 
-Positions = Literal["learned", "rotary"]
+PositionEncoding = Literal["learned", "rotary"]
 
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Sizes of the backbone; `positions` is the longest sequence it can read."""
+    """Sizes of the backbone."""
 
-    width: int = 64
-    layers: int = 2
-    heads: int = 2
-    positions: int = 50
+    d_model: int = 64
+    n_layers: int = 2
+    n_heads: int = 2
+    max_positions: int = 50  # the longest sequence it can read
     dropout: float = 0.2
-    kind: Positions = "learned"  # of positions
+    position_encoding: PositionEncoding = "learned"
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}.")
-        if self.kind == "rotary" and self.width // self.heads % 2:
+        if self.d_model % self.n_heads:
+            raise ValueError(f"d_model {self.d_model} must be a multiple of n_heads {self.n_heads}.")
+        if self.position_encoding == "rotary" and self.d_model // self.n_heads % 2:
             raise ValueError(
-                f"rotary positions turn pairs of features: width {self.width} a head of {self.heads} is odd."
+                f"rotary positions rotate pairs of features, so each head needs an even width: d_model "
+                f"{self.d_model} / n_heads {self.n_heads} is odd."
             )
 
 
@@ -77,14 +78,14 @@ class Block(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.heads = config.heads
-        self.rotary = config.kind == "rotary"
-        self.norm_attention = nn.LayerNorm(config.width)
-        self.qkv = nn.Linear(config.width, 3 * config.width)
-        self.attention_out = nn.Linear(config.width, config.width)
-        self.norm_mlp = nn.LayerNorm(config.width)
-        self.mlp_in = nn.Linear(config.width, 4 * config.width)
-        self.mlp_out = nn.Linear(4 * config.width, config.width)
+        self.heads = config.n_heads
+        self.rotary = config.position_encoding == "rotary"
+        self.norm_attention = nn.LayerNorm(config.d_model)
+        self.qkv = nn.Linear(config.d_model, 3 * config.d_model)
+        self.attention_out = nn.Linear(config.d_model, config.d_model)
+        self.norm_mlp = nn.LayerNorm(config.d_model)
+        self.mlp_in = nn.Linear(config.d_model, 4 * config.d_model)
+        self.mlp_out = nn.Linear(4 * config.d_model, config.d_model)
         self.drop = Dropout(config.dropout)
 
     def forward(self, x: Tensor, packing: Packing) -> Tensor:  # [N, D] -> [N, D]
@@ -132,17 +133,21 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.position = nn.Embedding(config.positions, config.width) if config.kind == "learned" else None
+        self.position = (
+            nn.Embedding(config.max_positions, config.d_model)
+            if config.position_encoding == "learned"
+            else None
+        )
         self.drop = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.norm = nn.LayerNorm(config.d_model)
         self.apply(initialise)
         for name, weight in self.named_parameters():
             if name.endswith(("attention_out.weight", "mlp_out.weight")):
-                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * config.layers))
+                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * config.n_layers))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Contextualise embeddings x [B, T, D] -> [B, T, D]; T must not exceed `positions`.
+        """Contextualise embeddings x [B, T, D] -> [B, T, D]; T must not exceed `max_positions`.
 
         Histories may be right-padded: under a causal mask no real position ever sees padding.
         """
@@ -159,11 +164,13 @@ class Transformer(nn.Module):
         """Contextualise packed embeddings: x [N, D] -> [N, D].
 
         Raises:
-            ValueError: a history is longer than `positions`.
+            ValueError: a history is longer than `max_positions`.
         """
         longest = max(length for _, length in packing.runs)
-        if longest > self.config.positions:
-            raise ValueError(f"sequence of {longest} positions exceeds the model's {self.config.positions}.")
+        if longest > self.config.max_positions:
+            raise ValueError(
+                f"sequence of {longest} positions exceeds the model's {self.config.max_positions}."
+            )
         x = self.drop(self.placed(x, packing.positions))
         for block in self.blocks:
             x = block(x, packing)

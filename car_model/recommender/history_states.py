@@ -43,11 +43,11 @@ class Reader:
         self.config = model.config
         self.transformer = copy.deepcopy(model.transformer).double()
         with torch.inference_mode():
-            self.chunks = model.embed(torch.arange(model.config.items + 1))
+            self.chunks = model.embed(torch.arange(model.config.n_items + 1))
 
     def states(self, histories: Sequence[np.ndarray]) -> Tensor:
         """State after each of B histories of UIDs, oldest first, none empty: [B, D] float64."""
-        uids = pad(histories, self.config.history)  # [B, T]
+        uids = pad(histories, self.config.max_history)  # [B, T]
         packing = Packing.of(uids != 0)
         slots = packing.widened(self.config.slots)
         read = self.transformer.packed(self._chunks(packing.pack(uids)), slots)  # [N * slots, D]
@@ -55,17 +55,17 @@ class Reader:
 
     def without(self, histories: Sequence[np.ndarray], recent: int = RECENT) -> list[Tensor]:
         """For each history the states after `without` of it, [R, D] float64; R is 0 where it has one item."""
-        apart = max(SHORT, recent) if 1 < recent <= self.config.history else np.inf
+        apart = max(SHORT, recent) if 1 < recent <= self.config.max_history else np.inf
         long = {at for at, one in enumerate(histories) if len(one) > apart}
         left = [[] if at in long else without(one, recent) for at, one in enumerate(histories)]
         some = [one for short in left for one in short]
-        states = self.states(some) if some else torch.zeros(0, self.config.width, dtype=torch.float64)
+        states = self.states(some) if some else torch.zeros(0, self.config.d_model, dtype=torch.float64)
         read = states.split([len(one) for one in left])
         return [self._long(histories[at], recent) if at in long else one for at, one in enumerate(read)]
 
     def _long(self, history: np.ndarray, recent: int) -> Tensor:
         """`without` for one history, [R, D]: what precedes the latest items is read once."""
-        before = history[:-recent][-(self.config.history - recent + 1) :]  # no item sees those after it
+        before = history[:-recent][-(self.config.max_history - recent + 1) :]  # no item sees those after it
         shortened = without(history, recent)
         read = self._chunks(torch.from_numpy(before)[None])  # [1, P, D]
         rest = torch.from_numpy(np.stack([one[len(history) - recent :] for one in shortened]))  # [R, S]

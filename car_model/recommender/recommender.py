@@ -64,7 +64,7 @@ class Recommender:
         self._reader = Reader(self.model)
         self._scorer = Scorer(self.model, bundle.think_scale, torch.float64)
         used = bundle.likeness_scale > 0
-        self._likeness = likeness_of(bundle.catalogue, self.model.config.history) if used else None
+        self._likeness = likeness_of(bundle.catalogue, self.model.config.max_history) if used else None
         self._shortlist = self._make_shortlist()
         self._explainer = Explainer(bundle, self._reader.chunks[:, -1])
 
@@ -139,7 +139,7 @@ class Recommender:
     def _scored(self, asked: list[Asked], states: Tensor) -> list[Asked]:
         """What ranks the items after states [B, D]: a score of each, or the few that may be the best."""
         if self._shortlist:
-            latest = self.model.config.history
+            latest = self.model.config.max_history
             near = self._shortlist.of(states, [one.history for one in asked], latest)
             return [replace(one, near=uids) for one, uids in zip(asked, near, strict=True)]
         scores = self._scorer.scores(states, [self._depth(one.request) for one in asked])

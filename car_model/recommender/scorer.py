@@ -23,7 +23,7 @@ class Scorer:
     """
 
     def __init__(self, model: CAR, scale: float, dtype: torch.dtype = torch.float32) -> None:
-        self.levels = model.config.levels
+        self.levels = model.config.n_levels
         self.scale = scale
         with torch.inference_mode():
             self.rows, self.bias = (part.to(dtype) for part in model.act_weights())  # [N + 1, D], [N + 1]

@@ -65,7 +65,7 @@ def carry_on(bundle: Bundle, dataset: Dataset, codebook_folder: Path, catalogue:
 
 
 def _carried(bundle: Bundle, catalogue: Catalogue) -> Bundle:
-    config = replace(bundle.model.config, items=catalogue.size)
+    config = replace(bundle.model.config, n_items=catalogue.size)
     model = CAR(config, *tables(catalogue))
     warm_start(model, catalogue, bundle.model, bundle.catalogue, aligned=True)
     ranker = bundle.ranker

@@ -10,12 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from car_model.action_ranker.model import Architecture, RankerConfig, Task
 from car_model.models.baselines import SASRecConfig
 from car_model.models.car import CARConfig, Fusion, Layout
-from car_model.models.transformer import Positions
+from car_model.models.transformer import PositionEncoding
 from car_model.training.trainer import Batching, Precision, TrainConfig
 
-SIZES = ("width", "layers", "heads", "history", "dropout")
-REGULAR = ("positions", "label_smoothing")  # as SIZES, but not AR's
-CHUNK = ("layout", "fusion", "think_weight", "tied", "text", "uid_dropout")
+SIZES = ("d_model", "n_layers", "n_heads", "max_history", "dropout")
+REGULAR = ("position_encoding", "label_smoothing")  # as SIZES, but not AR's
+CHUNK = ("layout", "fusion", "think_weight", "tied", "text_dim", "uid_dropout")
 BUDGET = (
     *("epochs", "batch_size", "batching", "learning_rate", "weight_decay", "warmup"),
     *("patience", "seed", "threads", "precision"),
@@ -32,18 +32,18 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    width: int = Field(64, ge=8)
-    layers: int = Field(2, ge=1)
-    heads: int = Field(2, ge=1)
-    history: int = Field(50, ge=1)
+    d_model: int = Field(64, ge=8)
+    n_layers: int = Field(2, ge=1)
+    n_heads: int = Field(2, ge=1)
+    max_history: int = Field(50, ge=1)
     dropout: float = Field(0.2, ge=0, lt=1)
     layout: Layout = "collapsed"
     fusion: Fusion = "sum"
     think_weight: float = Field(0.1, ge=0)
     tied: bool = True
-    text: int = Field(0, ge=0)
+    text_dim: int = Field(0, ge=0)
     uid_dropout: float = Field(0.0, ge=0, lt=1)
-    positions: Positions = "learned"
+    position_encoding: PositionEncoding = "learned"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     epochs: int = Field(20, ge=1)
     batch_size: int = Field(64, ge=1)
@@ -59,14 +59,14 @@ class Recipe(BaseModel):
     shortlist: int = Field(0, ge=0)
     baseline: dict[str, float | int | str] = {}
 
-    def car(self, items: int, levels: int, codes: int) -> CARConfig:
+    def car(self, n_items: int, n_levels: int, codebook_size: int) -> CARConfig:
         """CAR's configuration for a catalogue."""
         own = self.model_dump(include={*SIZES, *REGULAR, *CHUNK})
-        return CARConfig(items=items, levels=levels, codes=codes, **own)
+        return CARConfig(n_items=n_items, n_levels=n_levels, codebook_size=codebook_size, **own)
 
-    def sasrec(self, items: int) -> SASRecConfig:
+    def sasrec(self, n_items: int) -> SASRecConfig:
         """The baseline's configuration."""
-        return SASRecConfig(items=items, **self.rival().model_dump(include={*SIZES, *REGULAR}))
+        return SASRecConfig(n_items=n_items, **self.rival().model_dump(include={*SIZES, *REGULAR}))
 
     def budget(self, baseline: bool = False) -> TrainConfig:
         """Optimiser and budget of CAR, or of the baseline."""
@@ -79,7 +79,7 @@ class Recipe(BaseModel):
 
 
 def parse_recipe(values: dict[str, Any]) -> Recipe:
-    """A recipe from settings such as {"epochs": 5, "width": 32}; the rest keeps its default.
+    """A recipe from settings such as {"epochs": 5, "d_model": 32}; the rest keeps its default.
 
     Raises:
         ValueError: a setting is unknown or wrong; the sentence names it and what there is.
@@ -112,7 +112,7 @@ def parse_recipe(values: dict[str, Any]) -> Recipe:
 
 
 OFF = "off"
-RANKER_SIZES = {"architecture", "width", "layers", "heads", "history", "dropout", "hidden_actions"}
+RANKER_SIZES = {"architecture", "d_model", "n_layers", "n_heads", "max_history", "dropout", "hidden_actions"}
 RANKER_BUDGET = {
     *("epochs", "batch_size", "learning_rate", "weight_decay", "warmup"),
     *("patience", "seed", "threads", "precision"),
@@ -133,10 +133,10 @@ class RankerRecipe(BaseModel):
 
     liked: float | None = Field(None, allow_inf_nan=False)
     architecture: Architecture = "lfa"
-    width: int = Field(64, ge=8)
-    layers: int = Field(2, ge=1)
-    heads: int = Field(2, ge=1)
-    history: int = Field(100, ge=1)
+    d_model: int = Field(64, ge=8)
+    n_layers: int = Field(2, ge=1)
+    n_heads: int = Field(2, ge=1)
+    max_history: int = Field(100, ge=1)
     dropout: float = Field(0.2, ge=0, lt=1)
     hidden_actions: float = Field(0.1, ge=0, lt=1)
     epochs: int = Field(10, ge=1)
@@ -149,10 +149,12 @@ class RankerRecipe(BaseModel):
     threads: int = Field(0, ge=0)
     precision: Precision = "auto"
 
-    def ranker(self, items: int, levels: int, codes: int, liked: float) -> RankerConfig:
+    def ranker(self, n_items: int, n_levels: int, codebook_size: int, liked: float) -> RankerConfig:
         """The ranker's configuration for a catalogue, once it is known what counts as liked."""
         task = Task("liked", (liked,))
-        return RankerConfig(items, levels, codes, (task,), **self.model_dump(include=RANKER_SIZES))
+        return RankerConfig(
+            n_items, n_levels, codebook_size, (task,), **self.model_dump(include=RANKER_SIZES)
+        )
 
     def budget(self) -> TrainConfig:
         """Optimiser and budget."""

@@ -63,7 +63,7 @@ def fit_car(
     torch.manual_seed(recipe.seed)
     config = recipe.car(catalogue.size, codebook.levels, codebook.codes)
     axes = 0 if catalogue.text is None else catalogue.text.shape[1]
-    model = CAR(replace(config, text=min(config.text, axes)), *tables(catalogue))
+    model = CAR(replace(config, text_dim=min(config.text_dim, axes)), *tables(catalogue))
     start = ""
     if parent:
         aligned = codes_aligned(codebook, catalogue, parent)
@@ -75,7 +75,7 @@ def fit_car(
         start += f" negatives {recipe.negatives}"
     curves = train(model, data, recipe.budget(), checkpoint, "CAR", start=start)
     popular, share = popularity_priors(counts, catalogue, codebook.codes)
-    think, like = choose_scales(model, data, likeness_of(catalogue, model.config.history))
+    think, like = choose_scales(model, data, likeness_of(catalogue, model.config.max_history))
     made = Bundle(codebook, labels, catalogue, model, popular, share, think, dataset.digest, like)
     return replace(made, shortlist=recipe.shortlist), curves
 
@@ -103,8 +103,8 @@ def choose_scales(model: CAR, data: Histories, likeness: Likeness | None) -> tup
 
     def score(prompts: list[np.ndarray]) -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
-            states = model.last_state(pad(prompts, model.config.history).to(where))
-            act, full = (scorer.scores(states, thinking) for thinking in (0, model.config.levels))
+            states = model.last_state(pad(prompts, model.config.max_history).to(where))
+            act, full = (scorer.scores(states, thinking) for thinking in (0, model.config.n_levels))
         return act, full - act  # padding: -inf minus -inf
 
     return best_scales(score, data, thinks, likeness)

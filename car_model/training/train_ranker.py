@@ -70,7 +70,7 @@ def predict(model: ActionRanker, data: ActionHistories, part: Part, task: int = 
     model.eval()
     where = next(model.parameters()).device
     found: list[tuple[np.ndarray, ...]] = []
-    for batch in scoring_batches(data, part, model.config.history, SCORE_ROWS):
+    for batch in scoring_batches(data, part, model.config.max_history, SCORE_ROWS):
         with torch.inference_mode():
             probabilities = model.probabilities(batch.uids.to(where), batch.actions.to(where), task)
         wanted = batch.wanted & (batch.actions[..., task] != UNKNOWN)
@@ -135,7 +135,7 @@ class _Run:
             betas=(0.9, 0.98),
             fused=True,
         )
-        history, size = model.config.history, config.batch_size
+        history, size = model.config.max_history, config.batch_size
         lengths = [int(keep.nonzero()[0].max(initial=-1)) + 1 for keep in data.wanted("train")]
         self.steps = math.ceil(sum(math.ceil(length / history) for length in lengths) / size)
         self.targets = sum(int(keep.sum()) for keep in data.wanted("train")) / self.steps  # of a batch
@@ -166,7 +166,7 @@ class _Run:
         self.model.train()
         where, total = next(self.model.parameters()).device, self.steps * self.config.epochs
         summed, targets = 0.0, 0
-        for batch in training_batches(self.data, self.model.config.history, self.config.batch_size, rng):
+        for batch in training_batches(self.data, self.model.config.max_history, self.config.batch_size, rng):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * schedule(self.step, total, self.config.warmup)
             with autocast(where, self.config.precision):

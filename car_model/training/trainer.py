@@ -34,7 +34,7 @@ class Trainable(Protocol):
     """What the loop asks of a model, which is an nn.Module besides.
 
     Attributes:
-        config: a dataclass; its `history` is the number of items the model reads.
+        config: a dataclass; its `max_history` is the number of items the model reads.
     """
 
     config: Any
@@ -103,7 +103,7 @@ def valid_ndcg(model: nn.Module, data: Histories, rows: int = SCORE_ROWS) -> flo
         group = chosen[start : start + rows]
         prompts = [data.train[at] for at in group]
         with torch.inference_mode():
-            scores = asked.score(pad(prompts, asked.config.history).to(where)).float()
+            scores = asked.score(pad(prompts, asked.config.max_history).to(where)).float()
         ranks.append(device_ranks(mask_histories(scores, prompts), data.valid[group]))
     return float(per_user(np.concatenate(ranks))["ndcg@10"].mean()) if ranks else 0.0
 
@@ -175,7 +175,7 @@ class _Run:
             betas=(0.9, 0.98),
             fused=True,
         )
-        history = self.asked.config.history
+        history = self.asked.config.max_history
         rows = sum(math.ceil((len(seq) - 1) / history) for seq in data.train if len(seq) > 1)
         self.steps_an_epoch = max(1, math.ceil(rows / config.batch_size))
         self.targets_a_batch = sum(len(seq) - 1 for seq in data.train if len(seq) > 1) / self.steps_an_epoch
@@ -212,7 +212,7 @@ class _Run:
         targets = 0
         size, by_length = self.config.batch_size, self.config.batching == "length"
         total = self.steps_an_epoch * self.config.epochs
-        for batch in batches(self.data.train, self.asked.config.history, size, rng, by_length):
+        for batch in batches(self.data.train, self.asked.config.max_history, size, rng, by_length):
             inputs, wanted, weight = self.world.share(*batch)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * schedule(self.step, total, self.config.warmup)

@@ -28,7 +28,7 @@ ROWS = {"uid.weight", "act_bias", "act_head.weight"}  # one row a UID
 CODES = {"code.weight", "think_bias", "think_head.weight"}  # one row a code
 MOST = 0.5  # of the items may have another first code where codes are aligned
 # What may differ between parent and child:
-FREE = {"items", "dropout", "think_weight", "uid_dropout", "label_smoothing"}
+FREE = {"n_items", "dropout", "think_weight", "uid_dropout", "label_smoothing"}
 
 
 class WarmStartError(UserError, ValueError):
@@ -90,7 +90,7 @@ def codes_aligned(codebook: Codebook, catalogue: Catalogue, parent: Bundle) -> b
 
 
 def _check(model: CAR, parent: CAR, aligned: bool) -> None:
-    free = FREE if aligned else FREE | {"levels", "codes"}
+    free = FREE if aligned else FREE | {"n_levels", "codebook_size"}
     for name, value in vars(model.config).items():
         if name not in free and value != getattr(parent.config, name):
             raise WarmStartError(
@@ -117,13 +117,13 @@ def _keep_vectors(model: CAR, here: Tensor, parent: CAR, there: Tensor, aligned:
 def _mean_codes(model: CAR, uids: Tensor, said: Tensor) -> None:
     """Code rows as means, level by level, of what is left of `said` [n, D]."""
     rest = said.numpy().astype(np.float64)
-    for level in range(model.config.levels):
+    for level in range(model.config.n_levels):
         codes = model.sids[uids, level].numpy()
-        sums = np.zeros((model.config.codes, rest.shape[1]))
+        sums = np.zeros((model.config.codebook_size, rest.shape[1]))
         np.add.at(sums, codes, rest)
-        means = sums / np.maximum(np.bincount(codes, minlength=model.config.codes), 1)[:, None]
-        at = level * model.config.codes
-        model.code.weight[at : at + model.config.codes] = torch.from_numpy(means).float()
+        means = sums / np.maximum(np.bincount(codes, minlength=model.config.codebook_size), 1)[:, None]
+        at = level * model.config.codebook_size
+        model.code.weight[at : at + model.config.codebook_size] = torch.from_numpy(means).float()
         rest = rest - means[codes]
 
 

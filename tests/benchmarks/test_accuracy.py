@@ -14,8 +14,8 @@ from benchmarks.rows import ROWS, settings_of
 from car_model.training.recipe import parse_recipe
 
 USERS, ITEMS = 40, 60
-TINY = {"width": 8, "epochs": 1, "layers": 1, "patience": 1}
-SMALL = [f"--set={change}" for change in ("width=8", "epochs=1", "layers=1", "codes=4", "levels=2")]
+TINY = {"d_model": 8, "epochs": 1, "n_layers": 1, "patience": 1}
+SMALL = [f"--set={change}" for change in ("d_model=8", "epochs=1", "n_layers=1", "codes=4", "levels=2")]
 
 
 def write_set(folder: Path) -> Path:

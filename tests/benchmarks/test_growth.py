@@ -58,7 +58,7 @@ def test_a_size_in_its_own_process_and_the_tables() -> None:
 
 def test_a_step_learns() -> None:
     torch.manual_seed(0)
-    model = CAR(CARConfig(20, 2, 4, width=16), torch.zeros(21, 2, dtype=torch.long))
+    model = CAR(CARConfig(20, 2, 4, d_model=16), torch.zeros(21, 2, dtype=torch.long))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     rows = torch.randint(1, 21, (4, 6))
     before = model.loss(rows[:, :-1], rows[:, 1:])["loss"].item()

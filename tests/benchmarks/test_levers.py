@@ -13,7 +13,7 @@ from benchmarks.lever_models import Attending, CoarseFirst, Weighted, from_texts
 from benchmarks.levers import BASE, add, known, sheets
 from car_model.models.car import CAR, CARConfig
 
-CONFIG = CARConfig(30, 3, 4, width=8, heads=2, dropout=0.0, think_weight=0.0)
+CONFIG = CARConfig(30, 3, 4, d_model=8, n_heads=2, dropout=0.0, think_weight=0.0)
 
 
 @pytest.fixture

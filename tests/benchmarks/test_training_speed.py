@@ -47,7 +47,7 @@ def test_batches_by_length_span_all_lengths() -> None:
 
 
 def test_every_variant_is_timed_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = {"width": 16, "layers": 1, "heads": 2, "history": 10, "dropout": 0.2}
+    sizes = {"d_model": 16, "n_layers": 1, "n_heads": 2, "max_history": 10, "dropout": 0.2}
     monkeypatch.setattr(training_speed, "SIZES", sizes)
     monkeypatch.setattr(training_speed, "THREADS", (1,))  # two wait for each other where a core is busy
     threads = torch.get_num_threads()

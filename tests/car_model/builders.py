@@ -24,7 +24,7 @@ FUSIONS = ("sum", "gated", "none")
 SHAPES: list[dict[str, Any]] = [  # every CAR there is
     {"layout": layout, "fusion": fusion, "tied": tied}
     for layout, fusion, tied in itertools.product(LAYOUTS, FUSIONS, (True, False))
-] + [{"layout": layout, "positions": "rotary"} for layout in LAYOUTS]
+] + [{"layout": layout, "position_encoding": "rotary"} for layout in LAYOUTS]
 
 
 def tiny_sids(items: int = ITEMS, levels: int = 3, codes: int = 4, seed: int = 0) -> torch.Tensor:
@@ -38,14 +38,23 @@ def tiny_sids(items: int = ITEMS, levels: int = 3, codes: int = 4, seed: int = 0
 def tiny_car(seed: int = 0, sids: torch.Tensor | None = None, **changes: Any) -> CAR:
     """An untrained CAR over 48 items."""
     torch.manual_seed(seed)
-    config = CARConfig(items=ITEMS, levels=3, codes=4, width=16, layers=2, heads=2, history=10, dropout=0.0)
+    config = CARConfig(
+        n_items=ITEMS,
+        n_levels=3,
+        codebook_size=4,
+        d_model=16,
+        n_layers=2,
+        n_heads=2,
+        max_history=10,
+        dropout=0.0,
+    )
     return CAR(replace(config, **changes), tiny_sids() if sids is None else sids)
 
 
 def tiny_sasrec(seed: int = 0, **changes: Any) -> SASRec:
     """An untrained baseline over 48 items."""
     torch.manual_seed(seed)
-    config = SASRecConfig(items=ITEMS, width=16, layers=2, heads=2, history=10, dropout=0.0)
+    config = SASRecConfig(n_items=ITEMS, d_model=16, n_layers=2, n_heads=2, max_history=10, dropout=0.0)
     return SASRec(replace(config, **changes))
 
 

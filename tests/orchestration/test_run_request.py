@@ -35,11 +35,11 @@ def test_what_is_asked_for_reaches_the_pipeline(shop: Path) -> None:
     policy = shop / "policy.yaml"
     policy.write_text(DEFAULT_POLICY.read_text())
     request = request_for(
-        shop, encoder="some/encoder", levels=2, codes=0, epochs=3, seed=7, recipe='{"width": 32}',
+        shop, encoder="some/encoder", levels=2, codes=0, epochs=3, seed=7, recipe='{"d_model": 32}',
         gate_policy=str(policy), bootstrap=True,
     )  # fmt: skip
     arguments = request.arguments()
-    assert json.loads(arguments["recipe"]) == {"epochs": 3, "seed": 7, "width": 32}
+    assert json.loads(arguments["recipe"]) == {"epochs": 3, "seed": 7, "d_model": 32}
     assert json.loads(arguments["encoder"]) == {"name": "some/encoder"}
     assert (arguments["levels"], arguments["codes"], arguments["seed"]) == (2, 0, 7)
     assert arguments["gate_policy"] == policy.read_text()
@@ -80,7 +80,7 @@ def test_the_range_of_actions_becomes_the_data_policys(shop: Path) -> None:
         ({"recipe": "{"}, "--recipe is not valid JSON"),
         ({"recipe": "[1]"}, "--recipe must be a JSON object"),
         ({"recipe": '{"epoch": 3}'}, "--recipe: there is no training setting 'epoch'"),
-        ({"recipe": '{"width": "wide"}'}, "--recipe: the training setting 'width' is 'wide'"),
+        ({"recipe": '{"d_model": "wide"}'}, "--recipe: the training setting 'd_model' is 'wide'"),
         ({"ranker": "on", "seed": 1}, "--ranker: it is neither 'off' nor JSON"),
         ({"ranker": '{"stars": 4}'}, "--ranker: the ranker has no setting 'stars'"),
         ({"gate_policy": "/nowhere.yaml"}, "Gate policy /nowhere.yaml cannot be read"),

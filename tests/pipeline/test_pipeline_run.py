@@ -68,7 +68,7 @@ def run(
     workshop: Path, registry: Path, *options: str, shop: str = "shop"
 ) -> subprocess.CompletedProcess[str]:
     words = f"--data custom --data-dir {shop} --registry {registry} --codes 4 --levels 2 --epochs 2"
-    recipe = ["--recipe", json.dumps({"width": 16, "layers": 1, "history": 10, "threads": 1})]
+    recipe = ["--recipe", json.dumps({"d_model": 16, "n_layers": 1, "max_history": 10, "threads": 1})]
     return subprocess.run(
         [sys.executable, str(PIPELINE), "run", *shlex.split(words), *recipe, *options],
         cwd=workshop,

@@ -30,7 +30,7 @@ def make_bundle(folder: Path, seed: int = 0) -> Path:
     catalogue = make_catalogue(seed)
     catalogue.save(folder / "catalogue.parquet")
     (folder / "model/model.safetensors").write_bytes(bytes(range(256)) * 4 + str(seed).encode())
-    write_json(folder / "model/config.json", {"width": 8})
+    write_json(folder / "model/config.json", {"d_model": 8})
     write_json(folder / "popular.json", {"items": ["1", "2"]})
     versions = {
         "codebook": version,

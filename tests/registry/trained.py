@@ -34,7 +34,7 @@ def trained_release(folder: Path) -> tuple[ObjectStore, str]:
     dataset = tiny_dataset()
     made = tokenize(dataset, EncoderSpec(), CodebookConfig(levels=2, codes=4), folder / "vectors")
     made.save(folder / "codebook", folder / "catalogue.parquet")
-    recipe = parse_recipe({"width": 16, "layers": 1, "epochs": 8, "threads": 1})
+    recipe = parse_recipe({"d_model": 16, "n_layers": 1, "epochs": 8, "threads": 1})
     bundle, _ = fit_car(dataset, folder / "codebook", made.catalogue, recipe)
     bundle.save(folder / "bundle")
     evidence = make_evidence(folder / "evidence")

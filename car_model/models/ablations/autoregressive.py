@@ -56,7 +56,7 @@ def beam_search(
         tokens, below, real = trie.below(depth, nodes)  # [B, W, M]
         gains = log_probabilities(states.flatten(0, 1), *model.head(depth), tokens.flatten(0, 1))
         if model.config.uid and depth == last:
-            real = real & ~_barred(tokens, exclude, model.config.items)
+            real = real & ~_barred(tokens, exclude, model.config.n_items)
         total = (scores.unsqueeze(-1) + gains.view(real.shape)).masked_fill(~real, -torch.inf).flatten(1)
         scores, at = total.topk(min(width, total.shape[1], trie.sizes[depth + 1]))
         tokens, nodes = tokens.flatten(1).gather(1, at), below.flatten(1).gather(1, at)
@@ -70,9 +70,9 @@ def beam_search(
 
 def _read(model: AutoRegressive, uids: Tensor) -> tuple[KVCache, Tensor]:
     """Histories but for their last token in a cache, and that token's embedding [B, 1, D]."""
-    if uids.shape[1] > model.config.history:
+    if uids.shape[1] > model.config.max_history:
         raise ValueError(
-            f"a history of {uids.shape[1]} items exceeds the {model.config.history} the model reads."
+            f"a history of {uids.shape[1]} items exceeds the {model.config.max_history} the model reads."
         )
     x = model.embed(uids).flatten(1, 2)  # [B, T * slots, D]
     last = (uids != 0).sum(dim=1) * model.config.slots - 1
@@ -83,12 +83,12 @@ def _items(
     model: AutoRegressive, nodes: Tensor, scores: Tensor, exclude: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """All items of whole SIDs: nodes, scores [B, W] -> UIDs, scores [B, W'], ties in the order of UIDs."""
-    found, _, real = model.trie.below(model.config.levels, nodes)
-    real = real & ~_barred(found, exclude, model.config.items)
+    found, _, real = model.trie.below(model.config.n_levels, nodes)
+    real = real & ~_barred(found, exclude, model.config.n_items)
     total = scores.unsqueeze(-1).masked_fill(~real, -torch.inf).flatten(1)  # [B, W * M]
     total, at = total.sort(dim=1, descending=True, stable=True)
     found = found.flatten(1).gather(1, at).masked_fill(total.isneginf(), 0)
-    return found[:, : model.config.items], total[:, : model.config.items]
+    return found[:, : model.config.n_items], total[:, : model.config.n_items]
 
 
 def _barred(uids: Tensor, exclude: Tensor | None, items: int) -> Tensor:
@@ -126,13 +126,13 @@ SCORE_ROWS = 64  # histories searched at once
 class ARConfig:
     """Everything that shapes the weights; the same names as CAR's so that all are tuned alike."""
 
-    items: int  # UIDs are 1..items; 0 pads
-    levels: int
-    codes: int
-    width: int = 64
-    layers: int = 2
-    heads: int = 2
-    history: int = 50  # chunks read
+    n_items: int  # UIDs are 1..n_items; 0 pads
+    n_levels: int
+    codebook_size: int
+    d_model: int = 64
+    n_layers: int = 2
+    n_heads: int = 2
+    max_history: int = 50  # chunks read
     dropout: float = 0.2
     uid: bool = True  # False: TIGER-style
     beam: int = 20  # prefixes `score` keeps
@@ -140,12 +140,17 @@ class ARConfig:
     @property
     def slots(self) -> int:
         """Tokens of a chunk."""
-        return self.levels + self.uid
+        return self.n_levels + self.uid
 
     def backbone(self) -> TransformerConfig:
         """Sizes of the transformer: the history and the chunk after it."""
-        positions = (self.history + 1) * self.slots
-        return TransformerConfig(self.width, self.layers, self.heads, positions, self.dropout)
+        return TransformerConfig(
+            d_model=self.d_model,
+            n_layers=self.n_layers,
+            n_heads=self.n_heads,
+            max_positions=(self.max_history + 1) * self.slots,
+            dropout=self.dropout,
+        )
 
 
 class AutoRegressive(nn.Module):
@@ -166,38 +171,42 @@ class AutoRegressive(nn.Module):
 
     def __init__(self, config: ARConfig, sids: Tensor) -> None:
         super().__init__()
-        check_sids(sids, config.items, config.levels, config.codes)
+        check_sids(sids, config.n_items, config.n_levels, config.codebook_size)
         self.config = config
         self.register_buffer("sids", sids.long(), persistent=False)
         self.trie = Trie(sids.long())
-        self.code = nn.Embedding(config.levels * config.codes, config.width)  # level l, code c at l*K + c
-        self.think_bias = nn.Parameter(torch.zeros(config.levels * config.codes))
+        self.code = nn.Embedding(
+            config.n_levels * config.codebook_size, config.d_model
+        )  # level l, code c at l*K + c
+        self.think_bias = nn.Parameter(torch.zeros(config.n_levels * config.codebook_size))
         self.transformer = Transformer(config.backbone())
         initialise(self.code)
         if config.uid:
-            self.uid = nn.Embedding(config.items + 1, config.width, padding_idx=0)
-            self.act_bias = nn.Parameter(torch.zeros(config.items + 1))
+            self.uid = nn.Embedding(config.n_items + 1, config.d_model, padding_idx=0)
+            self.act_bias = nn.Parameter(torch.zeros(config.n_items + 1))
             initialise(self.uid)
             with torch.no_grad():
                 self.uid.weight[0].zero_()
 
     def embed(self, uids: Tensor) -> Tensor:
         """Token embeddings of chunks: uids [...] -> [..., slots, D]."""
-        offsets = torch.arange(self.config.levels, device=uids.device) * self.config.codes
+        offsets = torch.arange(self.config.n_levels, device=uids.device) * self.config.codebook_size
         codes = self.code(self.sids[uids] + offsets)
         return torch.cat([codes, self.uid(uids).unsqueeze(-2)], dim=-2) if self.config.uid else codes
 
     def embed_token(self, slot: int, tokens: Tensor) -> Tensor:
         """Embeddings of the tokens of one slot: codes of a level, or UIDs at slot L: [...] -> [..., D]."""
-        table, offset = (self.code, slot * self.config.codes) if slot < self.config.levels else (self.uid, 0)
+        table, offset = (
+            (self.code, slot * self.config.codebook_size) if slot < self.config.n_levels else (self.uid, 0)
+        )
         return F.embedding(tokens + offset, table.weight)
 
     def head(self, slot: int) -> tuple[Tensor, Tensor]:
         """Rows [C, D] and bias [C] that predict a slot's token: K codes of a level, or I + 1 UIDs."""
-        if slot == self.config.levels:
+        if slot == self.config.n_levels:
             nothing = torch.zeros(1, dtype=torch.long, device=self.sids.device)
             return self.uid.weight, self.act_bias.index_fill(0, nothing, -torch.inf)
-        level = slice(slot * self.config.codes, (slot + 1) * self.config.codes)
+        level = slice(slot * self.config.codebook_size, (slot + 1) * self.config.codebook_size)
         return self.code.weight[level], self.think_bias[level]
 
     def states(self, uids: Tensor) -> tuple[Tensor, Tensor]:
@@ -232,13 +241,13 @@ class AutoRegressive(nn.Module):
         think = self._think(states, wanted)
         if not self.config.uid:
             return {"loss": think, "act": think.detach()}
-        act = linear_cross_entropy(states[:, -1], *self.head(self.config.levels), wanted)
-        whole = (self.config.levels * think + act) / self.config.slots
+        act = linear_cross_entropy(states[:, -1], *self.head(self.config.n_levels), wanted)
+        whole = (self.config.n_levels * think + act) / self.config.slots
         return {"loss": whole, "act": act.detach(), "think": think.detach()}
 
     def _think(self, states: Tensor, wanted: Tensor) -> Tensor:
         """Mean cross-entropy of the codes of `wanted` [N] given states [N, slots, D]."""
-        levels, codes = self.config.levels, self.config.codes
+        levels, codes = self.config.n_levels, self.config.codebook_size
         rows = self.code.weight.view(levels, codes, -1).transpose(1, 2)  # [L, D, K]
         logits = states[:, :levels].transpose(0, 1) @ rows + self.think_bias.view(levels, 1, codes)
         return F.cross_entropy(logits.flatten(0, 1), self.sids[wanted].T.flatten())
@@ -249,7 +258,7 @@ class AutoRegressive(nn.Module):
         Histories are right-padded and none is empty. Their own items are left out, so that each beam is
         spent on an item that may be recommended. No dropout, even in training mode.
         """
-        every = torch.full((len(uids), self.config.items + 1), -torch.inf, device=uids.device)
+        every = torch.full((len(uids), self.config.n_items + 1), -torch.inf, device=uids.device)
         lengths = (uids != 0).sum(dim=1)
         for rows in lengths.argsort().split(SCORE_ROWS):  # histories of like length, so little padding
             part = uids[rows, : int(lengths[rows].max())]

@@ -16,7 +16,7 @@ from car_model.training.train_ranker import fit_ranker
 from tests.car_model.builders import tiny_dataset
 from tests.fixtures import tiny_parts
 
-QUICK = RankerRecipe(width=16, history=12, epochs=25, patience=25, learning_rate=1e-2, threads=1)
+QUICK = RankerRecipe(d_model=16, max_history=12, epochs=25, patience=25, learning_rate=1e-2, threads=1)
 
 
 def rated(seed: int = 0, noise: bool = False) -> Dataset:

@@ -20,7 +20,9 @@ LIKED = Task("liked", (4.0,))
 def tiny_ranker(architecture: str, seed: int = 0, **changes: Any) -> ActionRanker:
     """An untrained ranker over 48 items whose every weight counts: nothing is left at zero."""
     torch.manual_seed(seed)
-    config = RankerConfig(ITEMS, 3, 4, (LIKED,), width=16, layers=2, heads=2, history=12, dropout=0.0)
+    config = RankerConfig(
+        ITEMS, 3, 4, (LIKED,), d_model=16, n_layers=2, n_heads=2, max_history=12, dropout=0.0
+    )
     config = replace(config, architecture=architecture, **changes)
     model = ActionRanker(config, tiny_sids())
     with torch.no_grad():

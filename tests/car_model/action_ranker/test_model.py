@@ -160,7 +160,8 @@ def plain_logits(model: ActionRanker, uids: Tensor, actions: Tensor) -> Tensor:
     items = []
     for uid in uids:
         rows = [
-            model.code.weight[level * config.codes + model.sids[uid, level]] for level in range(config.levels)
+            model.code.weight[level * config.codebook_size + model.sids[uid, level]]
+            for level in range(config.n_levels)
         ]
         items.append(model.uid.weight[uid] + sum(rows))
     i = torch.stack(items)
@@ -267,11 +268,11 @@ def test_a_folder_of_another_model_or_catalogue_is_refused(tmp_path: Path) -> No
     [
         ({"architecture": "hstu"}, "there is no architecture 'hstu'; there are: interleaved, lfa, mvp"),
         ({"tasks": ()}, "at least one task"),
-        ({"heads": 3}, "width 64 must be a multiple of heads 3"),
+        ({"n_heads": 3}, "d_model 64 must be a multiple of n_heads 3"),
     ],
 )
 def test_what_can_not_be_built_is_said(wrong: dict[str, Any], message: str) -> None:
-    settings = {"items": ITEMS, "levels": 3, "codes": 4, "tasks": (LIKED,), **wrong}
+    settings = {"n_items": ITEMS, "n_levels": 3, "codebook_size": 4, "tasks": (LIKED,), **wrong}
     with pytest.raises(ValueError, match=message):
         ActionRanker(RankerConfig(**settings), tiny_sids())
 

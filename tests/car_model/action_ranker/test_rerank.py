@@ -35,7 +35,7 @@ def test_a_candidate_gets_what_the_ranker_says_of_it_as_the_next_item(
     uids, actions = (x[0, :length] for x in random_batch([max(length, 1)], (5, 2)))
     candidates = torch.tensor([3, 48, 3, 17])
     found = liked_next(model, uids, actions, candidates, task)
-    kept = min(length, model.config.history - 1)  # the candidate takes the last place
+    kept = min(length, model.config.max_history - 1)  # the candidate takes the last place
     for uid, chance in zip(candidates, found, strict=True):
         longer = torch.cat([uids[length - kept :], uid[None]])[None]
         acted = torch.cat([actions[length - kept :], torch.tensor([[1, 1]])])[None]

@@ -31,7 +31,7 @@ def over(parts: Bundle, rows: Sequence[int], extra: Sequence[str] = ()) -> Recom
     old = parts.catalogue
     ids = [old.item_ids[at] for at in rows] + list(extra)
     catalogue = Catalogue(ids, [f"Title {item}" for item in ids], old.sids[picked])
-    model = CAR(replace(parts.model.config, items=len(ids)), torch.from_numpy(catalogue.sid_table))
+    model = CAR(replace(parts.model.config, n_items=len(ids)), torch.from_numpy(catalogue.sid_table))
     weights = parts.model.state_dict()
     moved = torch.tensor([0, *(at + 1 for at in picked)])
     for name in ("uid.weight", "act_bias", "sids"):

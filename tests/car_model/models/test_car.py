@@ -144,8 +144,8 @@ def test_codes_out_of_range_are_refused(code: int) -> None:
 
 
 def test_a_width_that_heads_do_not_divide_is_refused() -> None:
-    with pytest.raises(ValueError, match="width 16 must be a multiple of heads 3"):
-        tiny_car(heads=3)
+    with pytest.raises(ValueError, match="d_model 16 must be a multiple of n_heads 3"):
+        tiny_car(n_heads=3)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

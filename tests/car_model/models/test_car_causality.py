@@ -70,7 +70,7 @@ def test_every_slot_of_the_last_chunk_changes_the_next_prediction_alone(car: CAR
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape.values())))
 def test_the_order_of_the_past_counts(shape: dict[str, Any]) -> None:
     """One layer deep, so that positions alone can tell: a second one sees what came before each chunk."""
-    car = tiny_car(layers=1, sids=small_table(), **shape).eval()
+    car = tiny_car(n_layers=1, sids=small_table(), **shape).eval()
     with torch.no_grad():
         car.transformer.blocks[0].qkv.weight.mul_(9)  # so that attention is uneven without learned positions
     swapped = HISTORY[[1, 0, *range(2, len(HISTORY))]]

@@ -14,12 +14,15 @@ ITEMS = torch.tensor([[1, 7, 7], [48, 20, 0]])
 def naive_slots(car: CAR, uid: int) -> torch.Tensor:
     """Inputs [L + 1, D] of one chunk: slot k's own embedding fused with the think levels before it."""
     config = car.config
-    own = [car.code.weight[level * config.codes + code] for level, code in enumerate(car.sids[uid].tolist())]
+    own = [
+        car.code.weight[level * config.codebook_size + code]
+        for level, code in enumerate(car.sids[uid].tolist())
+    ]
     own.append(car.uid.weight[uid])
     slots = []
     for k, embedding in enumerate(own):
-        before = torch.zeros(config.width)
-        for level in range(min(k, config.levels)):
+        before = torch.zeros(config.d_model)
+        for level in range(min(k, config.n_levels)):
             before = before + own[level]
         if config.fusion == "gated":
             assert car.gate is not None

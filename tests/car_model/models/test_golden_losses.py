@@ -1,7 +1,6 @@
 """Losses of five training steps, recorded: a change of the model's arithmetic shows here first.
 
-After a change that is meant to alter them:
-REGENERATE_GOLDEN=1 pytest tests/car_model/models/test_golden_losses.py
+After a change that is meant to alter them, run this file with REGENERATE_GOLDEN=1
 and say in the commit why they moved.
 """
 

@@ -31,7 +31,7 @@ def texts(items: int = ITEMS, axes: int = 16) -> torch.Tensor:
 
 
 def reader(text: torch.Tensor | None = None, seed: int = 0, **changes: object) -> CAR:
-    config = replace(tiny_car().config, text=AXES, **changes)  # type: ignore[arg-type]
+    config = replace(tiny_car().config, text_dim=AXES, **changes)  # type: ignore[arg-type]
     torch.manual_seed(seed)
     model = CAR(config, tiny_sids(), texts() if text is None else text)
     with torch.no_grad():
@@ -72,7 +72,7 @@ def test_texts_of_another_number_are_refused() -> None:
     ):
         reader(texts(axes=4))
     with pytest.raises(ValueError, match=r"holds 0 of 0"):
-        CAR(replace(tiny_car().config, text=AXES), tiny_sids())
+        CAR(replace(tiny_car().config, text_dim=AXES), tiny_sids())
 
 
 def test_uid_dropout_takes_rows_away_in_training_alone() -> None:
@@ -94,7 +94,7 @@ def test_uid_dropout_takes_rows_away_in_training_alone() -> None:
 
 
 def test_a_model_that_reads_texts_learns_and_comes_back_from_disk(tmp_path: Path) -> None:
-    model = CAR(replace(tiny_car().config, text=AXES, uid_dropout=0.2), tiny_sids(), texts())
+    model = CAR(replace(tiny_car().config, text_dim=AXES, uid_dropout=0.2), tiny_sids(), texts())
     start = model.read.map.weight.clone()  # type: ignore[union-attr]
     curves = train(model, tiny_histories(), TrainConfig(epochs=3, batch_size=16, threads=1))
     assert curves["train_loss"][-1] < curves["train_loss"][0]
@@ -108,7 +108,7 @@ def test_a_model_that_reads_texts_learns_and_comes_back_from_disk(tmp_path: Path
 
 def test_the_training_state_of_other_texts_is_not_resumed(tmp_path: Path) -> None:
     config = TrainConfig(epochs=1, batch_size=16, threads=1)
-    sizes = replace(tiny_car().config, text=AXES)
+    sizes = replace(tiny_car().config, text_dim=AXES)
 
     def trained(shift: float, state: Path | None) -> torch.Tensor:
         torch.manual_seed(0)
@@ -200,7 +200,7 @@ def parent() -> Bundle:
     parts = tiny_parts()
     catalogue = replace(parts.catalogue, text=parts.codebook.coordinates(tiny_vectors()))
     torch.manual_seed(0)
-    model = CAR(replace(parts.model.config, text=AXES, uid_dropout=0.3), *tables(catalogue))
+    model = CAR(replace(parts.model.config, text_dim=AXES, uid_dropout=0.3), *tables(catalogue))
     train(model, tiny_histories(), TrainConfig(epochs=2, batch_size=16, threads=1))
     return replace(parts, catalogue=catalogue, model=model.eval(), likeness_scale=2.0)
 

@@ -14,7 +14,9 @@ from car_model.models.kv_cache import KVCache
 from car_model.models.transformer import Transformer, TransformerConfig, turned
 from tests.car_model.builders import tiny_car, tiny_sasrec
 
-CONFIG = TransformerConfig(width=16, layers=2, heads=2, positions=12, dropout=0.0, kind="rotary")
+CONFIG = TransformerConfig(
+    d_model=16, n_layers=2, n_heads=2, max_positions=12, dropout=0.0, position_encoding="rotary"
+)
 
 
 def teach(model: torch.nn.Module) -> None:
@@ -48,7 +50,7 @@ def test_different_distances_give_different_products_and_position_0_turns_nothin
 
 @pytest.mark.parametrize("build", [tiny_car, tiny_sasrec])
 def test_orders_are_told_apart_and_nothing_is_learned_of_positions(build: Callable[..., Any]) -> None:
-    model = build(positions="rotary", layers=1).eval()
+    model = build(position_encoding="rotary", n_layers=1).eval()
     teach(model)
     with torch.no_grad():
         one, other = (model.score(torch.tensor([uids])) for uids in ([3, 7, 9], [7, 3, 9]))
@@ -72,5 +74,5 @@ def test_one_token_at_a_time_is_all_at_once() -> None:
 
 
 def test_pairs_that_do_not_come_out_even_are_refused() -> None:
-    with pytest.raises(ValueError, match="width 6 a head of 2 is odd"):
-        TransformerConfig(width=6, heads=2, kind="rotary")
+    with pytest.raises(ValueError, match="d_model 6 / n_heads 2 is odd"):
+        TransformerConfig(d_model=6, n_heads=2, position_encoding="rotary")

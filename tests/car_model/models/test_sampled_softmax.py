@@ -82,7 +82,7 @@ def test_the_sample_estimates_the_full_loss_with_the_correction_alone(
 )
 def test_a_model_trains_on_a_sample_and_is_judged_on_all(changes: dict) -> None:
     torch.manual_seed(0)
-    config = replace(CARConfig(ITEMS, 2, 4, width=WIDTH, heads=2, dropout=0.0), **changes)
+    config = replace(CARConfig(ITEMS, 2, 4, d_model=WIDTH, n_heads=2, dropout=0.0), **changes)
     model = CAR(config, torch.randint(0, 4, (ITEMS + 1, 2)))
     uids = torch.randint(1, ITEMS + 1, (3, 6))
     plain = model.train().loss(uids[:, :-1], uids[:, 1:])

@@ -1,4 +1,4 @@
-"""What each process of test_distributed does (`python -m ...distributed_jobs JOB FOLDER`)."""
+"""The processes of test_distributed: `python -m tests.car_model.training.distributed_jobs JOB FOLDER`."""
 
 from __future__ import annotations
 

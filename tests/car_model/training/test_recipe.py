@@ -15,13 +15,13 @@ from car_model.training.trainer import TrainConfig
 def test_defaults_are_the_librarys() -> None:
     recipe = parse_recipe({})
     assert recipe == Recipe()
-    assert recipe.car(10, 3, 8) == CARConfig(items=10, levels=3, codes=8)
-    assert recipe.sasrec(10) == SASRecConfig(items=10)
+    assert recipe.car(10, 3, 8) == CARConfig(n_items=10, n_levels=3, codebook_size=8)
+    assert recipe.sasrec(10) == SASRecConfig(n_items=10)
     assert recipe.budget() == recipe.budget(baseline=True) == TrainConfig()
 
 
 def test_settings_reach_both_models() -> None:
-    given = {"width": 32, "positions": "rotary", "label_smoothing": 0.1}
+    given = {"d_model": 32, "position_encoding": "rotary", "label_smoothing": 0.1}
     recipe = parse_recipe({**given, "epochs": 3, "layout": "full", "think_weight": 0})
     assert given.items() <= vars(recipe.car(5, 2, 4)).items()
     assert given.items() <= vars(recipe.sasrec(5)).items()
@@ -31,47 +31,53 @@ def test_settings_reach_both_models() -> None:
 
 
 def test_the_baselines_own_settings_stay_its_own() -> None:
-    own = {"dropout": 0.5, "epochs": 7, "learning_rate": 0.01, "width": 16}
-    recipe = parse_recipe({"width": 32, "seed": 3, "baseline": own})
-    assert (recipe.sasrec(5).dropout, recipe.sasrec(5).width) == (0.5, 16)
+    own = {"dropout": 0.5, "epochs": 7, "learning_rate": 0.01, "d_model": 16}
+    recipe = parse_recipe({"d_model": 32, "seed": 3, "baseline": own})
+    assert (recipe.sasrec(5).dropout, recipe.sasrec(5).d_model) == (0.5, 16)
     rival, ours, default = recipe.budget(baseline=True), recipe.budget(), Recipe().budget()
     assert (rival.epochs, rival.learning_rate, rival.seed) == (7, 0.01, 3)
-    assert (recipe.car(5, 2, 4).dropout, recipe.car(5, 2, 4).width) == (0.2, 32)
+    assert (recipe.car(5, 2, 4).dropout, recipe.car(5, 2, 4).d_model) == (0.2, 32)
     assert (ours.epochs, ours.learning_rate, ours.seed) == (default.epochs, default.learning_rate, 3)
 
 
 def test_the_baselines_numbers_are_of_the_right_kind() -> None:
-    recipe = parse_recipe({"baseline": {"width": 32.0, "epochs": 4}})
-    assert isinstance(recipe.sasrec(5).width, int)
+    recipe = parse_recipe({"baseline": {"d_model": 32.0, "epochs": 4}})
+    assert isinstance(recipe.sasrec(5).d_model, int)
     assert isinstance(recipe.budget(baseline=True).epochs, int)
 
 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"widht": 32}, "no training setting 'widht'; there are: width, layers"),
-        ({"baseline": {"layout": "full"}}, "the baseline has no training setting 'layout'; there are: width"),
+        ({"widht": 32}, "no training setting 'widht'; there are: d_model, n_layers"),
+        (
+            {"baseline": {"layout": "full"}},
+            "the baseline has no training setting 'layout'; there are: d_model",
+        ),
         ({"baseline": {"baseline": {}}}, "the baseline has no training setting 'baseline'"),
-        ({"width": "wide"}, "'width' is 'wide': Input should be a valid integer"),
-        ({"width": 4}, "'width' is 4: Input should be greater than or equal to 8"),
+        ({"d_model": "wide"}, "'d_model' is 'wide': Input should be a valid integer"),
+        ({"d_model": 4}, "'d_model' is 4: Input should be greater than or equal to 8"),
         ({"epochs": 0}, "'epochs' is 0"),
         ({"epochs": 1.5}, "'epochs' is 1.5"),
         ({"dropout": 1.0}, "'dropout' is 1.0: Input should be less than 1"),
         ({"learning_rate": 0}, "'learning_rate' is 0"),
         ({"learning_rate": float("nan")}, "'learning_rate' is nan"),
         ({"warmup": 1.1}, "'warmup' is 1.1"),
-        ({"positions": "sinus"}, "'positions' is 'sinus': Input should be 'learned' or 'rotary'"),
+        (
+            {"position_encoding": "sinus"},
+            "'position_encoding' is 'sinus': Input should be 'learned' or 'rotary'",
+        ),
         ({"label_smoothing": 1}, "'label_smoothing' is 1: Input should be less than 1"),
         ({"label_smoothing": 0.1, "negatives": 9}, "set one of the two to 0"),
-        ({"width": 64, "heads": 3}, "width 64 must be a multiple of heads 3"),
-        ({"baseline": {"width": 9}}, "width 9 must be a multiple of heads 2"),
-        ({"positions": "rotary", "heads": 64}, "width 64 a head of 64 is odd"),
+        ({"d_model": 64, "n_heads": 3}, "d_model 64 must be a multiple of n_heads 3"),
+        ({"baseline": {"d_model": 9}}, "d_model 9 must be a multiple of n_heads 2"),
+        ({"position_encoding": "rotary", "n_heads": 64}, "d_model 64 / n_heads 64 is odd"),
         ({"layout": "flat"}, "'layout' is 'flat': Input should be 'collapsed' or 'full'"),
         ({"fusion": None}, "'fusion' is None"),
         ({"baseline": None}, "'baseline' is None"),
         ({"baseline": 5}, "'baseline' is 5"),
         ({"baseline": [1]}, "'baseline' is"),
-        ({"baseline": {"width": -5}}, "'width' is -5"),
+        ({"baseline": {"d_model": -5}}, "'d_model' is -5"),
         ({"baseline": {"epochs": 0.5}}, "'epochs' is 0.5"),
         ({"baseline": {"dropout": "much"}}, "'dropout' is 'much'"),
     ],

@@ -73,7 +73,16 @@ def car_with_dropout() -> CAR:
 def autoregressive(seed: int = 0) -> AutoRegressive:
     """Another model of SIDs, whose table is no weight of it."""
     torch.manual_seed(0)
-    config = ARConfig(items=ITEMS, levels=3, codes=4, width=16, layers=1, history=10, dropout=0.3, beam=4)
+    config = ARConfig(
+        n_items=ITEMS,
+        n_levels=3,
+        codebook_size=4,
+        d_model=16,
+        n_layers=1,
+        max_history=10,
+        dropout=0.3,
+        beam=4,
+    )
     return AutoRegressive(config, tiny_sids(seed=seed))
 
 

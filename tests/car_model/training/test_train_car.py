@@ -23,7 +23,7 @@ from car_model.weights import weights_digest
 from tests.car_model.builders import tiny_dataset
 from tests.fixtures import ITEMS, tiny_histories, tiny_vectors
 
-RECIPE = parse_recipe({"width": 16, "layers": 1, "history": 10, "epochs": 2, "threads": 1})
+RECIPE = parse_recipe({"d_model": 16, "n_layers": 1, "max_history": 10, "epochs": 2, "threads": 1})
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
 
@@ -152,7 +152,7 @@ def test_a_warm_start_does_not_resume_what_was_trained_cold_or_from_another_pare
 def test_the_baseline_uses_its_own_settings(parts: Bundle, tmp_path: Path) -> None:
     from car_model.weights import load_sasrec
 
-    own = RECIPE.model_copy(update={"baseline": {"epochs": 1, "width": 8}})
+    own = RECIPE.model_copy(update={"baseline": {"epochs": 1, "d_model": 8}})
     curves = fit_sasrec(tiny_dataset(), parts.catalogue, own, tmp_path)
     assert curves["epoch"] == [1]
     assert load_sasrec(tmp_path).config == own.sasrec(ITEMS)
@@ -162,8 +162,8 @@ def test_a_model_reads_as_much_of_the_texts_as_there_is(
     parts: Bundle, dataset: Dataset, tmp_path: Path
 ) -> None:
     parts.save(tmp_path / "parts")
-    reading = RECIPE.model_copy(update={"text": 64})
+    reading = RECIPE.model_copy(update={"text_dim": 64})
     for catalogue, axes in ((parts.catalogue, 0), (with_texts(parts).catalogue, 16)):
         made, _ = fit_car(dataset, tmp_path / "parts" / "codebook", catalogue, reading)
-        assert made.model.config.text == axes
+        assert made.model.config.text_dim == axes
         assert made.likeness_scale in (LIKENESS_SCALES if axes else (0.0,))

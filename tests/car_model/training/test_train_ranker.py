@@ -25,7 +25,7 @@ each = pytest.mark.parametrize("architecture", ARCHITECTURES)
 
 def fresh(architecture: str, **changes: float) -> ActionRanker:
     torch.manual_seed(5)
-    config = RankerConfig(ITEMS, 3, 4, (LIKED,), width=16, history=12, dropout=0.1)
+    config = RankerConfig(ITEMS, 3, 4, (LIKED,), d_model=16, max_history=12, dropout=0.1)
     return ActionRanker(replace(config, architecture=architecture, **changes), tiny_sids())
 
 

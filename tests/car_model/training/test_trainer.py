@@ -154,7 +154,7 @@ class Popularity(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.config = SASRecConfig(items=ITEMS, history=10)
+        self.config = SASRecConfig(n_items=ITEMS, max_history=10)
         self.bias = nn.Parameter(torch.zeros(ITEMS + 1))
 
     def loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -26,9 +26,9 @@ def catalogue(ids: list[str], seed: int = 0, levels: int = LEVELS) -> Catalogue:
 
 def model(items: Catalogue, seed: int = 0, **changes: Any) -> CAR:
     torch.manual_seed(seed)
-    sizes = {"width": 16, "layers": 2, "heads": 2, "history": 10, "dropout": 0.0, **changes}
-    shape = {"levels": items.sids.shape[1], "codes": CODES}
-    made = CAR(CARConfig(items=items.size, **{**shape, **sizes}), torch.from_numpy(items.sid_table))
+    sizes = {"d_model": 16, "n_layers": 2, "n_heads": 2, "max_history": 10, "dropout": 0.0, **changes}
+    shape = {"n_levels": items.sids.shape[1], "codebook_size": CODES}
+    made = CAR(CARConfig(n_items=items.size, **{**shape, **sizes}), torch.from_numpy(items.sid_table))
     with torch.no_grad():
         for weight in made.parameters():
             weight.add_(0.3 * torch.randn_like(weight))
@@ -136,12 +136,12 @@ def test_codes_are_aligned_where_the_codebook_is_the_parents_or_refreshed_from_i
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"width": 32}, "width is 32, the parent's is 16"),
-        ({"layers": 1}, "layers is 1"),
-        ({"history": 5}, "history is 5"),
+        ({"d_model": 32}, "d_model is 32, the parent's is 16"),
+        ({"n_layers": 1}, "n_layers is 1"),
+        ({"max_history": 5}, "max_history is 5"),
         ({"fusion": "none"}, "fusion is 'none'"),
         ({"tied": False}, "tied is False"),
-        ({"positions": "rotary"}, "positions is 'rotary', the parent's is 'learned'"),
+        ({"position_encoding": "rotary"}, "position_encoding is 'rotary', the parent's is 'learned'"),
     ],
 )
 def test_a_parent_of_other_sizes_is_refused_by_name(changes: dict[str, Any], said: str) -> None:

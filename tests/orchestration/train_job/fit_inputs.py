@@ -20,9 +20,9 @@ from tests.car_model.builders import tiny_dataset
 from tests.fixtures import ITEMS, tiny_texts, tiny_vectors
 
 RECIPE = {
-    "width": 16,
-    "layers": 1,
-    "history": 10,
+    "d_model": 16,
+    "n_layers": 1,
+    "max_history": 10,
     "epochs": 6,
     "batch_size": 16,
     "threads": 1,

@@ -31,7 +31,7 @@ def two(store: ObjectStore, tmp_path: Path) -> tuple[str, str]:
         bundle = make_bundle(tmp_path / f"bundle-{day}")
         catalogue = Catalogue(list(items), list(items), np.array(sids, dtype=np.int32))
         catalogue.save(bundle / "catalogue.parquet")
-        write_json(bundle / "model/config.json", {"width": 8 * (1 + day), "layout": "collapsed"})
+        write_json(bundle / "model/config.json", {"d_model": 8 * (1 + day), "layout": "collapsed"})
         header = json.loads(reseal_model(bundle).joinpath("bundle.json").read_text())
         write_json(bundle / "bundle.json", header | {"catalogue": catalogue.digest, "data": f"{day}" * 64})
         evidence = make_evidence(tmp_path / f"evidence-{day}")
@@ -46,7 +46,7 @@ def test_all_that_differs_is_told_and_nothing_else(store: ObjectStore, two: tupl
     assert (found.versions["data"].before, found.versions["data"].after) == ("0" * 64, "1" * 64)
     assert found.encoder == {}
     assert {name: (one.before, one.after, one.difference) for name, one in found.config.items()} == {
-        "width": (8, 16, 8)
+        "d_model": (8, 16, 8)
     }
     assert found.metrics.keys() == {"ndcg@10", "new"}
     assert found.metrics["ndcg@10"].difference == pytest.approx(0.01)
@@ -59,7 +59,7 @@ def test_all_that_differs_is_told_and_nothing_else(store: ObjectStore, two: tupl
 
     back = compare(store, two[1], two[0])
     assert (back.churn["added"], back.churn["retired"]) == (0, 1)
-    assert back.config["width"].difference == -8
+    assert back.config["d_model"].difference == -8
     same = compare(store, two[0], two[0])
     assert not any((same.versions, same.encoder, same.config, same.metrics, same.files))
 

@@ -161,7 +161,7 @@ BROKEN = [
     (edit("codebook/codebook.json", version=None), "has version none, but bundle.json names codebook"),
     (edit("codebook/codebook.json", encoder={"name": "other"}), "made with another encoder"),
     (edit("bundle.json", model="0" * 64), "names model 000000000000: the bundle mixes two models"),
-    (put("model/config.json", b'{"width": 16}'), "the bundle mixes two models, or a file is damaged"),
+    (put("model/config.json", b'{"d_model": 16}'), "the bundle mixes two models, or a file is damaged"),
     (edit("bundle.json", data=None), "bundle.json is damaged or of another format at data: Field required"),
     (edit("bundle.json", catalogue=""), "at catalogue"),
     (edit("bundle.json", encoder={}), "at encoder"),
@@ -194,7 +194,7 @@ def with_ranker(folder: Path) -> Path:
     make_bundle(folder)
     (folder / "ranker").mkdir()
     (folder / "ranker/model.safetensors").write_bytes(bytes(range(99)))
-    write_json(folder / "ranker/config.json", {"width": 8})
+    write_json(folder / "ranker/config.json", {"d_model": 8})
     header = json.loads((folder / "bundle.json").read_text())
     write_json(folder / "bundle.json", header | {"ranker": tree_digest(folder / "ranker")})
     return folder

@@ -77,7 +77,7 @@ def model_of_another_catalogue(bundle: Path) -> None:
 def settings_of_another_model(bundle: Path) -> None:
     path = bundle / "model/config.json"
     config = json.loads(path.read_text())
-    write_json(path, config | {"width": 2 * config["width"]})
+    write_json(path, config | {"d_model": 2 * config["d_model"]})
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,16 @@ pytestmark = pytest.mark.filterwarnings("error")
 def tiny_ar(seed: int = 0, sids: torch.Tensor | None = None, **changes: Any) -> AutoRegressive:
     """An untrained model over 48 items, its weights large enough to tell things apart."""
     torch.manual_seed(seed)
-    config = ARConfig(items=ITEMS, levels=3, codes=4, width=16, layers=2, heads=2, history=10, dropout=0.0)
+    config = ARConfig(
+        n_items=ITEMS,
+        n_levels=3,
+        codebook_size=4,
+        d_model=16,
+        n_layers=2,
+        n_heads=2,
+        max_history=10,
+        dropout=0.0,
+    )
     model = AutoRegressive(replace(config, **changes), tiny_sids() if sids is None else sids)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -45,7 +54,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 def states_of(model: AutoRegressive, rows: torch.Tensor) -> torch.Tensor:
     """[B, T, slots, D] what predicts every chunk but the first, each history alone; 0 at the padding."""
-    shape = (len(rows), rows.shape[1] - 1, model.config.slots, model.config.width)
+    shape = (len(rows), rows.shape[1] - 1, model.config.slots, model.config.d_model)
     every = torch.zeros(shape)
     for at, row in enumerate(rows):
         states, wanted = model.states(row[row != 0][None])
@@ -61,7 +70,7 @@ def token_log_probs(model: AutoRegressive, rows: torch.Tensor) -> torch.Tensor:
     for slot in range(model.config.slots):
         weight, bias = model.head(slot)
         chunks = rows[:, 1:]
-        wanted = model.sids[chunks, slot] if slot < model.config.levels else chunks
+        wanted = model.sids[chunks, slot] if slot < model.config.n_levels else chunks
         logits = states[:, :, slot] @ weight.T + bias
         found.append(logits.log_softmax(dim=-1).gather(2, wanted[..., None])[..., 0])
     return torch.stack(found, dim=-1)
@@ -150,7 +159,7 @@ def test_one_sid_for_all_items_is_one_beam() -> None:
 @pytest.mark.parametrize("uid", [True, False])
 @pytest.mark.parametrize("levels", [1, 4])
 def test_any_number_of_levels(uid: bool, levels: int) -> None:
-    model = tiny_ar(uid=uid, levels=levels, sids=tiny_sids(levels=levels))
+    model = tiny_ar(uid=uid, n_levels=levels, sids=tiny_sids(levels=levels))
     exact = exhaustive(model, HISTORIES[3, :1])
     exact[11] = -torch.inf
     torch.testing.assert_close(model.score(HISTORIES, ITEMS)[3, 1:], exact, rtol=0, atol=1e-4)
