@@ -1,4 +1,4 @@
-"""Attention to the strict past, which AttnLFA and AttnMVP are made of (formulas: `car_model.action_ranker.model`).
+"""Attention to the strict past, of which AttnLFA and AttnMVP are made (formulas: `action_ranker/model.py`).
 
 Shape letters: N packed items, D width, H heads, E = D / H, R histories of a run, P its length.
 """

@@ -5,8 +5,8 @@
     failed/    a file for every process that failed
     made/      bundle/ and curves.json, renamed to here when they are complete
 
-`torchrun -m car_model.training.torchrun_job` is every process of it, with the folder in CAR_FIT_JOB. Whoever orders
-it must see the folder too; who starts the processes is not known here.
+`torchrun -m car_model.training.torchrun_job` is every process of it, with the folder in CAR_FIT_JOB.
+Whoever orders it must see the folder too; who starts the processes is not known here.
 """
 
 from __future__ import annotations
