@@ -21,11 +21,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.data import CACHE, ORDERS, load_dataset, tokens
-from benchmarks.machine import machine
-from benchmarks.models import fit_model
-from benchmarks.rows import ROWS, settings_of
-from benchmarks.stats import METRICS, best_valid, rank_string, spread
+from benchmarks.datasets.load import CACHE, ORDERS, load_dataset, tokens
+from benchmarks.report.machine import machine
+from benchmarks.models.fit import fit_model
+from benchmarks.models.variants import ROWS, settings_of
+from benchmarks.report.statistics import METRICS, best_valid, rank_string, spread
 from car_model.data.dataset import Dataset
 from car_model.evaluation.evaluate import Holdout, holdout_ranks
 from car_model.metrics.ranking import per_user

@@ -19,10 +19,10 @@ import numpy as np
 import typer
 from scipy.optimize import linear_sum_assignment
 
-from benchmarks.data import load_dataset, text_vectors
-from benchmarks.machine import machine
-from benchmarks.sheets import Sheet
-from benchmarks.timeline import as_of, moment_of
+from benchmarks.datasets.load import load_dataset, text_vectors
+from benchmarks.report.machine import machine
+from benchmarks.report.table import Sheet
+from benchmarks.datasets.timeline import as_of, moment_of
 from car_model.codebook.codebook import Codebook
 from car_model.codebook.residual_kmeans import CodebookConfig, fit, refresh
 from car_model.data.catalogue import Catalogue

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.data import CACHE, load_dataset
+from benchmarks.datasets.load import CACHE, load_dataset
 from car_model.codebook.residual_kmeans import CodebookConfig, default_codes
 from car_model.codebook.tokenize import tokenize
 from car_model.encoding.encoder import EncoderSpec

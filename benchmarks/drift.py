@@ -2,7 +2,7 @@
 
     python -m benchmarks.drift --data movielens
 
-A release of the data set (benchmarks/serving_release.py) is asked through the counting that servers do, and
+A release of the data set (benchmarks/load/trained_release.py) is asked through the counting that servers do, and
 its gauges are read. Written to benchmarks/results/speed/drift.json.
 """
 
@@ -19,10 +19,10 @@ import torch
 import typer
 from tqdm import tqdm
 
-from benchmarks.data import load_dataset
-from benchmarks.machine import machine
-from benchmarks.serving_release import made
-from benchmarks.sheets import Sheet
+from benchmarks.datasets.load import load_dataset
+from benchmarks.report.machine import machine
+from benchmarks.load.trained_release import made
+from benchmarks.report.table import Sheet
 from car_model.bundle import Bundle
 from car_model.data.histories import Histories
 from car_model.evaluation.answer_profile import measure

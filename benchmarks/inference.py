@@ -27,9 +27,9 @@ import typer
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.data import load_dataset, tokens
-from benchmarks.machine import machine
-from benchmarks.sheets import Sheet
+from benchmarks.datasets.load import load_dataset, tokens
+from benchmarks.report.machine import machine
+from benchmarks.report.table import Sheet
 from car_model.data.dataset import Dataset
 from car_model.data.histories import pad
 from car_model.models.ablations.autoregressive import ARConfig, AutoRegressive, beam_search

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.machine import machine
-from benchmarks.sheets import Sheet
+from benchmarks.report.machine import machine
+from benchmarks.report.table import Sheet
 from car_model.models.car import CAR, CARConfig
 from car_model.training.trainer import autocast, device
 

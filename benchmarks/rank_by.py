@@ -16,10 +16,10 @@ from typing import Any
 import torch
 import typer
 
-from benchmarks.bundles import fitted
-from benchmarks.data import load_dataset, text_vectors
-from benchmarks.machine import machine
-from benchmarks.sheets import Sheet
+from benchmarks.models.bundles import fitted
+from benchmarks.datasets.load import load_dataset, text_vectors
+from benchmarks.report.machine import machine
+from benchmarks.report.table import Sheet
 from car_model.data.dataset import Dataset
 from car_model.evaluation.actions import action_evidence
 from car_model.recommender.recommender import Recommender

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks.data import CACHE, Tokens, load_dataset, tokens
-from benchmarks.machine import machine
-from benchmarks.ranking_tables import RESULTS, best_trial, sheets, valid_loss
+from benchmarks.datasets.load import CACHE, Tokens, load_dataset, tokens
+from benchmarks.report.machine import machine
+from benchmarks.report.ranking_tables import RESULTS, best_trial, sheets, valid_loss
 from car_model.action_ranker.data import ActionHistories, action_histories
 from car_model.action_ranker.model import ARCHITECTURES, ActionRanker, Architecture, RankerConfig, Task
 from car_model.data.dataset import Dataset

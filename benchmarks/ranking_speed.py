@@ -24,12 +24,11 @@ import torch
 import typer
 from tqdm import tqdm
 
-from benchmarks.data import load_dataset, tokens
-from benchmarks.growth import peak
+from benchmarks.datasets.load import load_dataset, tokens
 from benchmarks.inference import spread
-from benchmarks.machine import machine
-from benchmarks.ranking_tables import TITLES
-from benchmarks.sheets import Sheet
+from benchmarks.report.machine import machine, peak_memory
+from benchmarks.report.ranking_tables import TITLES
+from benchmarks.report.table import Sheet
 from car_model.action_ranker.data import ActionHistories, action_histories, training_batches
 from car_model.action_ranker.model import ARCHITECTURES, ActionRanker, Architecture, RankerConfig, Task
 from car_model.training.distributed import device
@@ -136,9 +135,9 @@ def _held(
 ) -> float:
     torch.set_num_threads(1)
     model = build(architecture, sids, codes, history)
-    before = peak()
+    before = peak_memory()
     epoch(model, torch.optim.AdamW(model.parameters(), fused=True), data, 0)
-    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else peak() - before
+    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else peak_memory() - before
 
 
 def ratios(taken: dict[Architecture, np.ndarray], architecture: Architecture) -> dict[str, Any]:

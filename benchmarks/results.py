@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import ranking_tables
+from benchmarks.report import ranking_tables
 from benchmarks.accuracy import RESULTS
-from benchmarks.pictures import ablation_bars, sid_bits
-from benchmarks.rows import ROWS
+from benchmarks.report.pictures import ablation_bars, sid_bits
+from benchmarks.models.variants import ROWS
 from benchmarks.speed_tables import speed_sections
-from benchmarks.stats import METRICS, best_valid, compared, spread
+from benchmarks.report.statistics import METRICS, best_valid, compared, spread
 
 PAGE = Path("docs/results.md")
 RANKINGS = ranking_tables.RESULTS

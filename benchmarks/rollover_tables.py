@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.sheets import Sheet
+from benchmarks.report.table import Sheet
 
 
 def sheets(found: dict[str, Any]) -> list[Sheet]:

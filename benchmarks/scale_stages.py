@@ -1,4 +1,4 @@
-"""What the pipeline's steps do, one stage a process, on made-up data of any size (`benchmarks.scale_data`).
+"""What the pipeline's steps do, one stage a process, on made-up data of any size (`benchmarks.datasets.synthetic`).
 
 Every stage reads what the stages before have written into the folder, and is timed with that reading.
 """
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.growth import peak
+from benchmarks.report.machine import peak_memory
 from car_model.bundle import Bundle, popularity_priors, tables
 from car_model.codebook.codebook import Codebook
 from car_model.codebook.labels import CodeLabels
@@ -119,7 +119,7 @@ def staged(name: str, folder: Path, config: DatasetConfig) -> Figures:
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
     started = time.perf_counter()
     told = STAGES[name](folder, config)
-    return {**told, "seconds": time.perf_counter() - started, "memory": peak()}
+    return {**told, "seconds": time.perf_counter() - started, "memory": peak_memory()}
 
 
 def _histories(folder: Path) -> Histories:

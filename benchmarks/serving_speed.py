@@ -36,10 +36,10 @@ import torch
 import typer
 from tqdm import tqdm
 
-from benchmarks.clients import Measured, Target, measure, process_apart
-from benchmarks.machine import machine
-from benchmarks.serving_release import Release, made
-from benchmarks.sheets import Sheet
+from benchmarks.load.clients import Measured, Target, measure, process_apart
+from benchmarks.report.machine import machine
+from benchmarks.load.trained_release import Release, made
+from benchmarks.report.table import Sheet
 from car_model.recommender.recommender import Recommender
 from serving.answering.answer import respond_all
 from serving.answering.openapi import PATH

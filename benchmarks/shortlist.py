@@ -21,9 +21,9 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks.machine import machine
-from benchmarks.serving_release import made
-from benchmarks.sheets import Sheet
+from benchmarks.report.machine import machine
+from benchmarks.load.trained_release import made
+from benchmarks.report.table import Sheet
 from car_model.bundle import Bundle, popularity_priors, tables
 from car_model.codebook.codebook import Codebook
 from car_model.codebook.labels import CodeLabels

@@ -9,49 +9,33 @@ from typing import Any
 
 from benchmarks import (
     churn,
-    codebook_speed,
     cold_items,
-    growth,
     inference,
-    levers,
-    lineage,
     mfu,
     rank_by,
     ranking_speed,
     rollover_tables,
-    sampled,
     scale,
-    serving_costs,
     serving_speed,
     shortlist,
     training_speed,
 )
-from benchmarks.sheets import Sheet
+from benchmarks.report.table import Sheet
 
 FOLDER = Path("benchmarks/results/speed")
 NOTES = Path("benchmarks/notes")
 SECTIONS: dict[str, tuple[str, str, Callable[[dict[str, Any]], list[Sheet]]]] = {
     "inference-toys": ("Inference", "python -m benchmarks.inference --data-dir PATH", inference.sheets),
     "serving": ("Serving", "python -m benchmarks.serving_speed --data PATH", serving_speed.sheets),
-    "serving_costs": (
-        "What an answer costs",
-        "python -m benchmarks.serving_costs --data PATH",
-        serving_costs.sheets,
-    ),
     "rollover": ("Rollovers under load", "python -m benchmarks.rollover", rollover_tables.sheets),
     "training": ("Training", "python -m benchmarks.training_speed --data-dir PATH", training_speed.sheets),
     "mfu": ("Training on a GPU", "python -m benchmarks.training_speed --fill --data-dir PATH", mfu.sheets),
     "ranking": ("Ranking by action: speed", "python -m benchmarks.ranking_speed", ranking_speed.sheets),
     "rank_by": ("Ranking by action: answers", "python -m benchmarks.rank_by", rank_by.sheets),
-    "codebook": ("Codebooks", "python -m benchmarks.codebook_speed", codebook_speed.sheets),
     "churn": ("Churn of codebooks", "python -m benchmarks.churn --data PATH ...", churn.sheets),
     "cold_items": ("Cold items", "python -m benchmarks.cold_items --data PATH", cold_items.sheets),
-    "lineage": ("What a release hands on", "python -m benchmarks.lineage --data PATH", lineage.sheets),
     "scale": ("Scale", "python -m benchmarks.scale", scale.sheets),
-    "levers": ("Levers that were tried", "python -m benchmarks.levers --data PATH", levers.sheets),
-    "sampled": ("Training on a sample", "python -m benchmarks.sampled --data PATH", sampled.sheets),
     "shortlist": ("Answers from a shortlist", "python -m benchmarks.shortlist --data PATH", shortlist.sheets),
-    "growth": ("Growth", "python -m benchmarks.growth", growth.sheets),
 }
 
 

@@ -33,7 +33,7 @@ import requests
 import typer
 from tqdm import tqdm
 
-from benchmarks.sheets import Sheet
+from benchmarks.report.table import Sheet
 from common.digests import tree_digest
 from registry.releases.fetch import fetch_release
 from registry.releases.layout import BLOBS

@@ -28,12 +28,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks import mfu
-from benchmarks.data import load_dataset, tokens
+from benchmarks.datasets.load import load_dataset, tokens
 from benchmarks.inference import spread
-from benchmarks.machine import machine
+from benchmarks.report.machine import machine
 from benchmarks.mfu import fill
-from benchmarks.peers import HuggingFaceCAR
-from benchmarks.sheets import Sheet
+from benchmarks.models.huggingface import HuggingFaceCAR
+from benchmarks.report.table import Sheet
 from car_model.data.histories import batches
 from car_model.models.car import CAR, CARConfig, Layout
 from car_model.training.trainer import Precision, autocast, device

@@ -4,8 +4,7 @@ What takes seconds is fit thoroughly: scikit-learn's KMeans (greedy k-means++, L
 convergence), the best of several starts. On hundreds of axes that takes minutes, and the deeper levels gain
 nothing by it. So wide or many vectors are fit by growing: k-means on the two main axes of the residual first,
 then on twice as many, each from the clusters before, as faiss's ResidualQuantizer does (progressive
-dimensions); most rounds run where they are cheap. `python -m benchmarks.codebook_speed` compares error and
-time with faiss's.
+dimensions); most rounds run where they are cheap.
 """
 
 from __future__ import annotations

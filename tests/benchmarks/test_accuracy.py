@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import accuracy, data, rows
+from benchmarks import accuracy
+from benchmarks.datasets import load as data
+from benchmarks.models import variants as rows
 from benchmarks.accuracy import app, parse_change
-from benchmarks.rows import ROWS, settings_of
+from benchmarks.models.variants import ROWS, settings_of
 from car_model.training.recipe import parse_recipe
 
 USERS, ITEMS = 40, 60

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.data import load_dataset, shuffle_ties
-from benchmarks.stats import CUTOFF, compared, parse_ranks, rank_string
+from benchmarks.datasets.load import load_dataset, shuffle_ties
+from benchmarks.report.statistics import CUTOFF, compared, parse_ranks, rank_string
 from car_model.metrics.ranking import per_user
 from tests.benchmarks.test_accuracy import write_set
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.quantisers import RQVAEConfig, lsh_sids, rqvae_sids
+from benchmarks.models.quantisers import RQVAEConfig, lsh_sids, rqvae_sids
 from tests.fixtures import tiny_vectors
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import pictures, results
+from benchmarks import results
+from benchmarks.report import pictures
 
 
 def run(row: str, seed: int, ranks: str, valid: float, **changes: Any) -> dict[str, Any]:

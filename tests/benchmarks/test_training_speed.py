@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import mfu, training_speed
-from benchmarks.peers import HuggingFaceCAR, Padding
+from benchmarks.models.huggingface import HuggingFaceCAR, Padding
 from benchmarks.training_speed import VARIANTS, build, measure, sample, sheets, summarise
 from tests.car_model.builders import tiny_car, tiny_sids
 from tests.fixtures import ITEMS, tiny_histories

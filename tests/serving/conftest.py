@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.rollover_load import Right, right_answers
+from benchmarks.load.checked_clients import Right, right_answers
 from car_model.recommender.recommender import Recommender
 from registry.releases.bundle_files import release_digest
 from serving.answering.answer import respond

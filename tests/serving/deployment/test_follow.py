@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from benchmarks.rollover import Rollover, late
-from benchmarks.rollover_load import Asked, Load, Right
+from benchmarks.load.checked_clients import Asked, Load, Right
 from common.digests import file_digest
 from registry.channels.channel import promote, rollback
 from registry.store.open import open_store

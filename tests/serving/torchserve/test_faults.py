@@ -16,7 +16,7 @@ import psutil
 import pytest
 import requests
 
-from benchmarks.rollover_load import Load, Right
+from benchmarks.load.checked_clients import Load, Right
 from common.digests import file_digest
 from serving.answering.answer import FAILED
 from serving.archive.build import WorkerConfig

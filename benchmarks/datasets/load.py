@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from benchmarks.quantisers import lsh_sids, rqvae_sids
+from benchmarks.models.quantisers import lsh_sids, rqvae_sids
 from car_model.codebook.residual_kmeans import CodebookConfig, default_codes, fit
 from car_model.data.catalogue import Catalogue
 from car_model.data.dataset import Dataset

@@ -22,3 +22,9 @@ def _processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0]} ({platform.machine()}), {len(names)} cores" if names else platform.machine()
+
+
+def peak_memory() -> float:
+    """The most memory this process ever held, MiB. (`ru_maxrss` would start at the parent's.)"""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024

@@ -13,7 +13,7 @@ matplotlib.use("svg")
 matplotlib.rcParams.update({"svg.hashsalt": "car", "font.size": 9, "svg.fonttype": "none"})
 from matplotlib import pyplot as plt  # noqa: E402 - the backend is chosen first
 
-from benchmarks.rows import ROWS  # noqa: E402
+from benchmarks.models.variants import ROWS  # noqa: E402
 
 IMAGES = Path("docs/images")
 LEVELS = ("car-1-level", "car-2-levels", "car-3-levels", "car")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
-from benchmarks.sheets import Sheet
+from benchmarks.report.table import Sheet
 from car_model.action_ranker.model import ARCHITECTURES
 
 RESULTS = Path("benchmarks/results/ranking")

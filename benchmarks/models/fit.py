@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.data import Tokens
+from benchmarks.datasets.load import Tokens
 from car_model.bundle import tables
 from car_model.data.catalogue import Catalogue
 from car_model.data.histories import Histories, pad
@@ -73,7 +73,7 @@ class Alike:
 def fit_model(
     kind: str, tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path, *, likeness: bool = False
 ) -> Fitted:
-    """Train one model of a kind (`benchmarks.rows.Kind`) on a data set's histories.
+    """Train one model of a kind (`benchmarks.models.variants.Kind`) on a data set's histories.
 
     Args:
         likeness: whether the likeness of texts joins its ranking, with a weight chosen on validation.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.data import CACHE, load_dataset
+from benchmarks.datasets.load import CACHE, load_dataset
 from car_model.bundle import Bundle
 from car_model.codebook.residual_kmeans import CodebookConfig
 from car_model.codebook.tokenize import tokenize
