@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.datasets.load import CACHE, ORDERS, load_dataset, tokens
-from benchmarks.report.machine import machine
 from benchmarks.models.fit import fit_model
 from benchmarks.models.variants import ROWS, settings_of
+from benchmarks.report.machine import machine
 from benchmarks.report.statistics import METRICS, best_valid, rank_string, spread
 from car_model.data.dataset import Dataset
 from car_model.evaluation.evaluate import Holdout, holdout_ranks

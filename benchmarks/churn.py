@@ -20,9 +20,9 @@ import typer
 from scipy.optimize import linear_sum_assignment
 
 from benchmarks.datasets.load import load_dataset, text_vectors
+from benchmarks.datasets.timeline import as_of, moment_of
 from benchmarks.report.machine import machine
 from benchmarks.report.table import Sheet
-from benchmarks.datasets.timeline import as_of, moment_of
 from car_model.codebook.codebook import Codebook
 from car_model.codebook.residual_kmeans import CodebookConfig, fit, refresh
 from car_model.data.catalogue import Catalogue

@@ -20,13 +20,13 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks.models.bundles import fitted
 from benchmarks.datasets.load import load_dataset, text_vectors
-from benchmarks.report.machine import machine
-from benchmarks.models.variants import settings_of
-from benchmarks.report.table import Sheet
-from benchmarks.report.statistics import spread
 from benchmarks.datasets.timeline import as_of, cold_holdout, moment_of
+from benchmarks.models.bundles import fitted
+from benchmarks.models.variants import settings_of
+from benchmarks.report.machine import machine
+from benchmarks.report.statistics import spread
+from benchmarks.report.table import Sheet
 from car_model.bundle import Bundle
 from car_model.evaluation.evaluate import Holdout
 from car_model.metrics.ranking import ranks_of

@@ -2,8 +2,8 @@
 
     python -m benchmarks.drift --data movielens
 
-A release of the data set (benchmarks/load/trained_release.py) is asked through the counting that servers do, and
-its gauges are read. Written to benchmarks/results/speed/drift.json.
+A release of the data set (benchmarks/load/trained_release.py) is asked through the counting that servers
+do, and its gauges are read. Written to benchmarks/results/speed/drift.json.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import typer
 from tqdm import tqdm
 
 from benchmarks.datasets.load import load_dataset
-from benchmarks.report.machine import machine
 from benchmarks.load.trained_release import made
+from benchmarks.report.machine import machine
 from benchmarks.report.table import Sheet
 from car_model.bundle import Bundle
 from car_model.data.histories import Histories

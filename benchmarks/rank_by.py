@@ -16,8 +16,8 @@ from typing import Any
 import torch
 import typer
 
-from benchmarks.models.bundles import fitted
 from benchmarks.datasets.load import load_dataset, text_vectors
+from benchmarks.models.bundles import fitted
 from benchmarks.report.machine import machine
 from benchmarks.report.table import Sheet
 from car_model.data.dataset import Dataset

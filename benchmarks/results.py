@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import ranking_tables
 from benchmarks.accuracy import RESULTS
-from benchmarks.report.pictures import ablation_bars, sid_bits
 from benchmarks.models.variants import ROWS
-from benchmarks.speed_tables import speed_sections
+from benchmarks.report import ranking_tables
+from benchmarks.report.pictures import ablation_bars, sid_bits
 from benchmarks.report.statistics import METRICS, best_valid, compared, spread
+from benchmarks.speed_tables import speed_sections
 
 PAGE = Path("docs/results.md")
 RANKINGS = ranking_tables.RESULTS

@@ -27,9 +27,9 @@ import numpy as np
 import typer
 from tqdm import tqdm
 
-from benchmarks.report.machine import machine
 from benchmarks.load.checked_clients import Asked, Right, load_apart, right_answers
 from benchmarks.load.random_releases import WHO, WHY, asked_for, released
+from benchmarks.report.machine import machine
 from benchmarks.rollover_tables import sheets
 from registry.channels.channel import promote, rollback
 from registry.store.base import ObjectStore

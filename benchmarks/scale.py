@@ -2,10 +2,11 @@
 
     python -m benchmarks.scale --parts 16,4,1
 
-Made-up data (`benchmarks.datasets.synthetic`): 10 M interactions of 1 M users with 500 k items, and the 4th and 16th
-part of all three. Every stage (`benchmarks.scale_stages`) runs in a process of its own, which tells the most
-memory it held, imports included. What was measured is kept in benchmarks/results/speed/scale.json and not
-measured again unless --again names its stage. Exponents are slopes on logarithmic axes.
+Made-up data (`benchmarks.datasets.synthetic`): 10 M interactions of 1 M users with 500 k items, and the
+4th and 16th part of all three. Every stage (`benchmarks.scale_stages`) runs in a process of its own, which
+tells the most memory it held, imports included. What was measured is kept in
+benchmarks/results/speed/scale.json and not measured again unless --again names its stage.
+Exponents are slopes on logarithmic axes.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from typing import Any
 
 import typer
 
-from benchmarks.report.machine import machine
 from benchmarks.datasets.synthetic import Scale, write
-from benchmarks.scale_stages import STAGES, Figures, staged
+from benchmarks.report.machine import machine
 from benchmarks.report.table import Sheet
+from benchmarks.scale_stages import STAGES, Figures, staged
 from ingestion.config import DatasetConfig
 
 OUTPUT = Path("benchmarks/results/speed/scale.json")

@@ -1,4 +1,4 @@
-"""What the pipeline's steps do, one stage a process, on made-up data of any size (`benchmarks.datasets.synthetic`).
+"""What the pipeline's steps do, one stage a process, on made-up data (`benchmarks.datasets.synthetic`).
 
 Every stage reads what the stages before have written into the folder, and is timed with that reading.
 """

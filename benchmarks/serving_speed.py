@@ -37,8 +37,8 @@ import typer
 from tqdm import tqdm
 
 from benchmarks.load.clients import Measured, Target, measure, process_apart
-from benchmarks.report.machine import machine
 from benchmarks.load.trained_release import Release, made
+from benchmarks.report.machine import machine
 from benchmarks.report.table import Sheet
 from car_model.recommender.recommender import Recommender
 from serving.answering.answer import respond_all

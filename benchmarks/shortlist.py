@@ -21,8 +21,8 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks.report.machine import machine
 from benchmarks.load.trained_release import made
+from benchmarks.report.machine import machine
 from benchmarks.report.table import Sheet
 from car_model.bundle import Bundle, popularity_priors, tables
 from car_model.codebook.codebook import Codebook

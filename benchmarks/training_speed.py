@@ -30,9 +30,9 @@ from tqdm import tqdm
 from benchmarks import mfu
 from benchmarks.datasets.load import load_dataset, tokens
 from benchmarks.inference import spread
-from benchmarks.report.machine import machine
 from benchmarks.mfu import fill
 from benchmarks.models.huggingface import HuggingFaceCAR
+from benchmarks.report.machine import machine
 from benchmarks.report.table import Sheet
 from car_model.data.histories import batches
 from car_model.models.car import CAR, CARConfig, Layout

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks import accuracy
+from benchmarks.accuracy import app, parse_change
 from benchmarks.datasets import load as data
 from benchmarks.models import variants as rows
-from benchmarks.accuracy import app, parse_change
 from benchmarks.models.variants import ROWS, settings_of
 from car_model.training.recipe import parse_recipe
 

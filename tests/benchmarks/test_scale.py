@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.scale import exponent, sheets
 from benchmarks.datasets.synthetic import Scale, write
+from benchmarks.scale import exponent, sheets
 from benchmarks.scale_stages import STAGES, staged
 
 SMALL = Scale(users=2000, items=3000, interactions=20_000)

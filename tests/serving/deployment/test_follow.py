@@ -13,8 +13,8 @@ import psutil
 import pytest
 import requests
 
-from benchmarks.rollover import Rollover, late
 from benchmarks.load.checked_clients import Asked, Load, Right
+from benchmarks.rollover import Rollover, late
 from common.digests import file_digest
 from registry.channels.channel import promote, rollback
 from registry.store.open import open_store
