@@ -1,0 +1,259 @@
+"""evaluation.json: what evaluate measured, what the gate judges and the report shows."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from car_model.evidence.base import Count, Digest, Evidence, EvidenceFile, Share
+from car_model.evidence.codebook import CodebookHealth
+from car_model.evidence.drift import DataDrift
+from car_model.evidence.training import TrainingCurves
+
+Metric = Literal["recall@5", "ndcg@5", "recall@10", "ndcg@10"]
+"""Share of users whose test item is among the first 5 or 10, and its discounted rank there; 0 to 1."""
+
+
+class Interval(Evidence):
+    """A mean over users (or actions) with its 95 % bootstrap interval; null if there are none."""
+
+    mean: float | None
+    """The mean."""
+    low: float | None
+    """Lower end of the interval."""
+    high: float | None
+    """Upper end of the interval."""
+
+
+class Difference(Evidence):
+    """The challenger's metric minus another model's, user by user; null if there are no users."""
+
+    difference: float | None
+    """Mean difference, in the metric's unit."""
+    low: float | None
+    """Lower end of its 95 % bootstrap interval."""
+    high: float | None
+    """Upper end of the interval."""
+    relative: float | None
+    """`difference` over the other model's mean; null if that is 0."""
+    relative_low: float | None
+    """`low` over the other model's mean."""
+    relative_high: float | None
+    """`high` over the other model's mean."""
+
+
+MetricIntervals = dict[Metric, Interval]
+MetricDifferences = dict[Metric, Difference]
+
+
+class HoldoutSummary(Evidence):
+    """What models are evaluated on: each user's last item, ranked among all items."""
+
+    split: Literal["test"] = "test"
+    """The part of the dataset."""
+    users: Count
+    """Users with a test item and a history before it."""
+    items: Count
+    """Items that the challenger ranks."""
+    digest: Digest
+    """Version of users, histories and test items."""
+
+
+class Slice(Evidence):
+    """Part of the holdout, such as users with short histories."""
+
+    users: Count
+    """Users in the slice."""
+    models: dict[str, dict[Metric, float]]
+    """Mean metrics of each model."""
+
+
+class ChampionComparison(Evidence):
+    """What challenger and champion are compared over: the items that both offer."""
+
+    release: Digest | None
+    """The champion's digest; null says that there is no champion."""
+    items: Count | None = None
+    """Items that both offer; all counts are null without a champion."""
+    items_challenger: Count | None = None
+    """Items that the challenger offers."""
+    items_champion: Count | None = None
+    """Items that the champion offers."""
+    users: Count | None = None
+    """Users of the holdout whose test item both offer."""
+    users_share: Share | None = None
+    """Their share of the holdout."""
+
+
+class Latency(Evidence):
+    """Time of one answer in the evaluating process, one request at a time."""
+
+    p50_ms: float
+    """Median, in milliseconds."""
+    p99_ms: float
+    """99th percentile, in milliseconds."""
+
+
+class ColdItems(Evidence):
+    """How well items without a training interaction are found, ranked among each other."""
+
+    users: Count
+    """Users whose test item is cold."""
+    items: Count
+    """Cold items."""
+    recall_10: Share | None = Field(
+        default=None, validation_alias="recall@10", serialization_alias="recall@10"
+    )
+    """Share of the users whose item is among the first 10; null without users."""
+    recall_50: Share | None = Field(
+        default=None, validation_alias="recall@50", serialization_alias="recall@50"
+    )
+    """Share of the users whose item is among the first 50."""
+    random_10: Share | None = Field(
+        default=None, validation_alias="random@10", serialization_alias="random@10"
+    )
+    """`recall@10` of a random order."""
+    random_50: Share | None = Field(
+        default=None, validation_alias="random@50", serialization_alias="random@50"
+    )
+    """`recall@50` of a random order."""
+    shortfall: Share
+    """How far recall@50 is surely below random (upper end of its exact 95 % interval); 0 if it is not, or if
+    there are no users."""
+
+
+class RankedBothWays(Evidence):
+    """Metrics of the same users' test items, ranked by relevance and by action."""
+
+    users: Count
+    """How many users."""
+    relevance: MetricIntervals
+    """Ranked by relevance."""
+    action: MetricIntervals
+    """Ranked by action."""
+    paired: MetricDifferences
+    """By action minus by relevance, user by user."""
+
+
+class LikedAndDisliked(Evidence):
+    """Users by what they did with their test item; ranking by action should find liked items earlier and
+    others later."""
+
+    liked: RankedBothWays
+    """Users who liked their test item."""
+    disliked: RankedBothWays
+    """Users who did not."""
+
+
+class ActionLatency(Evidence):
+    """Median time of an answer without reasons; null without requests."""
+
+    relevance_p50_ms: float | None = None
+    """Ranked by relevance, in milliseconds."""
+    action_p50_ms: float | None = None
+    """Ranked by action, in milliseconds."""
+
+
+class NoActionRanker(Evidence):
+    """The release cannot rank by action."""
+
+    ranker: Literal[False] = False
+    """Says that there is none."""
+    why: str
+    """The reason, as a sentence."""
+
+
+class ActionRankerEvidence(Evidence):
+    """How good ranking by action is, on test actions and test items."""
+
+    ranker: Literal[True] = True
+    """Says that there is one."""
+    architecture: str
+    """Of the ranker."""
+    liked: float
+    """The smallest action that counts as liked."""
+    weight: float
+    """Weight of log P(liked) against relevance."""
+    candidates: int = Field(ge=1)
+    """How many of the most relevant items are ranked by action."""
+    actions: Count
+    """Test actions."""
+    liked_share: Share | None
+    """Share of them that are likes; null without actions."""
+    log_loss: float | None
+    """In nats per action."""
+    auc: float | None
+    """Area under the ROC curve, 0 to 1."""
+    ece: float | None
+    """Expected calibration error, 0 to 1."""
+    normalised_entropy: Interval
+    """Log loss over that of always predicting the share of likes: below 1 is better than that."""
+    normalised_entropy_without_actions: Interval
+    """The same if a request does not say what the user did, only with which items."""
+    ndcg: LikedAndDisliked
+    """Rankings of test items."""
+    latency: ActionLatency
+    """What ranking by action costs."""
+
+
+class RecommendedItem(Evidence):
+    """An item of a sample answer."""
+
+    item_id: str
+    """As in the catalogue."""
+    title: str
+    """As in the catalogue."""
+    score: float | None
+    """Log-probability of being the next item; null for a fallback."""
+    reasons: tuple[str, ...]
+    """Sentences."""
+
+
+class Sample(Evidence):
+    """A user of the holdout, and what the challenger recommends."""
+
+    user: str
+    """User id."""
+    history: tuple[str, ...]
+    """Titles of the latest items, oldest first."""
+    items: tuple[RecommendedItem, ...]
+    """Best first."""
+    fallback: str | None
+    """Why the answer is not from the model; null if it is."""
+
+
+class Evaluation(EvidenceFile):
+    """Challenger, champion and baselines on the same holdout, measured by the same code.
+
+    Models are named `challenger`, `champion`, `popularity` and `sasrec`. Full ranking over the catalogue,
+    items of the history left out. Evaluate writes every part; a part that is missing is null or empty here,
+    and fails the gate's conditions on it.
+    """
+
+    step: ClassVar[str] = "evaluate"
+
+    holdout: HoldoutSummary | None = None
+    """What was evaluated on."""
+    models: dict[str, MetricIntervals] = Field(default={})
+    """Metrics of each model. The champion's are of the users that it shares with the challenger."""
+    paired: dict[str, MetricDifferences] = Field(default={})
+    """Challenger minus each other model."""
+    slices: dict[str, Slice] = Field(default={})
+    """Parts of the holdout by name."""
+    champion: ChampionComparison | None = None
+    """Which release is the champion, and what both are compared over."""
+    latency: Latency | None = None
+    """Of the challenger's answers."""
+    samples: tuple[Sample, ...] = ()
+    """For people to read."""
+    cold: ColdItems | None = None
+    """Items without training interactions."""
+    action: Annotated[ActionRankerEvidence | NoActionRanker, Field(discriminator="ranker")] | None = None
+    """Ranking by action."""
+    codebook: CodebookHealth | None = None
+    """As tokenize wrote it."""
+    drift: DataDrift | None = None
+    """As validate wrote it."""
+    training: dict[str, TrainingCurves] = Field(default={})
+    """Curves of `challenger` and `sasrec`."""

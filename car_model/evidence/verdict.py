@@ -1,0 +1,125 @@
+"""verdict.json: whether the challenger may be released, and every reason for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import AwareDatetime, Field, TypeAdapter, model_validator
+
+from car_model.evidence.base import Digest, Evidence, EvidenceFile, Text
+
+
+class ForcedPromotion(Evidence):
+    """An entry of the channel's log that put a release in use against the rules, for a stated reason."""
+
+    number: int = Field(ge=1)
+    """Of the entry."""
+    release: Digest
+    """What was put in use."""
+    who: Text
+    """Who forced it."""
+    when: AwareDatetime
+    """When."""
+    why: Text
+    """The stated reason."""
+    in_use: bool
+    """Whether it brought the very release that the challenger is compared with."""
+    failing: tuple[str, ...]
+    """Conditions that the gate had failed the release on; empty if it only was not staged, or if that is not
+    known any more."""
+
+    @property
+    def sentence(self) -> str:
+        """Who forced what, when and why."""
+        what = "The champion" if self.in_use else "An earlier release"
+        failing = f" The gate had failed it on: {'; '.join(self.failing)}." if self.failing else ""
+        return (
+            f"{what}, {self.release[:12]}, was put in use by force (entry {self.number}) by {self.who} on "
+            f"{self.when:%Y-%m-%d %H:%M} UTC, because: {self.why.rstrip('.')}.{failing}"
+        )
+
+
+def read_forced(entries: Sequence[Mapping[str, Any]]) -> tuple[ForcedPromotion, ...]:
+    """Read promotions from the JSON objects that `resolve_champion` hands on.
+
+    Raises:
+        TypeError, pydantic.ValidationError: they are something else.
+    """
+    return TypeAdapter(tuple[ForcedPromotion, ...]).validate_json(json.dumps(entries))
+
+
+class ConditionResult(Evidence):
+    """One line of the gate table."""
+
+    name: str
+    """The condition, as the policy calls it."""
+    metric: str
+    """Keys into the evaluation, joined by dots."""
+    value: float | None
+    """What was measured; null if the evaluation holds no usable number."""
+    bound: str
+    """What the value must be, such as `>= 0.5`."""
+    severity: Literal["block", "warn"]
+    """What a failure does."""
+    verdict: Literal["pass", "fail", "waived"]
+    """`waived` is for comparisons with a champion, at a first release."""
+    why: str
+    """The policy's reason for the condition."""
+    detail: str
+    """What was measured and decided, as a sentence."""
+
+
+class Verdict(EvidenceFile):
+    """The gate's answer. Reading it checks that the answer follows from its conditions."""
+
+    step: ClassVar[str] = "gate"
+
+    blessed: bool
+    """Whether the challenger may be released: no blocking condition failed."""
+    bootstrap: bool
+    """Whether a person asked for a first release, which waives comparisons with a champion."""
+    policy: str
+    """Digest of the policy that decided."""
+    champion: str | None
+    """The release in production that the challenger was compared with; null if there is none."""
+    conditions: tuple[ConditionResult, ...] = Field(min_length=1)
+    """In the policy's order, after the one on the champion."""
+    forced: tuple[ForcedPromotion, ...] = ()
+    """Production's latest promotions by force. They are reported, and decide nothing."""
+
+    @model_validator(mode="after")
+    def _follows_from_conditions(self) -> Verdict:
+        if self.blessed != (not self.blockers):
+            raise ValueError("'blessed' contradicts the conditions")
+        if not self.bootstrap and any(result.verdict == "waived" for result in self.conditions):
+            raise ValueError("a condition is waived although bootstrap was not asked for")
+        return self
+
+    @property
+    def blockers(self) -> tuple[ConditionResult, ...]:
+        """Failed conditions that stop the release."""
+        return self._failed("block")
+
+    @property
+    def warnings(self) -> tuple[ConditionResult, ...]:
+        """Failed conditions that do not stop the release."""
+        return self._failed("warn")
+
+    def _failed(self, severity: str) -> tuple[ConditionResult, ...]:
+        return tuple(
+            result for result in self.conditions if result.verdict == "fail" and result.severity == severity
+        )
+
+    def summary(self) -> str:
+        """The verdict in a sentence or two, for logs and the registry."""
+        blockers = ", ".join(repr(result.name) for result in self.blockers)
+        warnings = ", ".join(repr(result.name) for result in self.warnings)
+        notes = f" Warnings: {warnings}." if warnings else ""
+        for promotion in self.forced:
+            if promotion.in_use:
+                notes += f" The champion is in use by force ({promotion.who}, entry {promotion.number})."
+        if self.blessed:
+            return f"Passed the gate: no blocking condition failed.{notes}"
+        return f"Not promoted: {blockers} failed.{notes}"
