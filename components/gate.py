@@ -16,15 +16,15 @@ def gate(
         bootstrap: a person asked for a first release, which has no champion to face.
         forced: production's promotions by force, which the verdict mentions and never judges.
     """
-    from pathlib import Path
-
+    from car_model.evidence.evaluation import Evaluation
     from common.digests import file_digest
-    from validation.gate.gate import evaluate_gate, load_evaluation, load_policy, parse_policy, write_verdict
+    from validation.gate.gate import evaluate_gate
+    from validation.gate.policy import load_policy, parse_policy
 
     verdict.path = f"{verdict.path}.json"
     rules = parse_policy(policy) if policy else load_policy()
-    decided = evaluate_gate(load_evaluation(evaluation.path), rules, bootstrap, forced)
-    write_verdict(decided, Path(verdict.path))
+    decision = evaluate_gate(Evaluation.read_object(evaluation.path), rules, bootstrap, forced)
+    decision.write(verdict.path)
     verdict.metadata.update(digest=file_digest(verdict.path), evaluation=evaluation.metadata["digest"])
-    verdict.metadata.update(blessed=decided.blessed, policy=decided.policy, summary=decided.summary())
-    return decided.blessed
+    verdict.metadata.update(blessed=decision.blessed, policy=decision.policy, summary=decision.summary())
+    return decision.blessed

@@ -10,8 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from common.errors import UserError
-from common.files import write_text
+from common.errors import UserError, first_problem
+from common.files import read_json_object, write_atomic
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -54,19 +54,22 @@ class EvidenceFile(Evidence):
         Raises:
             EvidenceError: the file is missing, is not JSON, or does not validate.
         """
+        value = cls.read_object(path)
         try:
-            return cls.model_validate_json(Path(path).read_bytes())
-        except OSError as error:
-            problem = f"cannot be read ({error.strerror})"
+            return cls.model_validate_json(json.dumps(value))
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            problem = f"cannot be trusted: {field + ': ' if field else ''}{first['msg']}"
-        raise EvidenceError(f"{path} {problem}; run the {cls.step} step again.")
+            problem = first_problem(error).rstrip(".")
+        raise EvidenceError(f"{path} cannot be trusted: {problem}; run the {cls.step} step again.")
+
+    @classmethod
+    def read_object(cls, path: Path | str) -> dict[str, Any]:
+        """Read the file's JSON object without checking what it holds. Raises EvidenceError."""
+        return read_json_object(Path(path), EvidenceError, f"run the {cls.step} step again")
 
     def write(self, path: Path | str) -> None:
         """Write the file whole or not at all."""
-        write_text(Path(path), json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+        write_atomic(Path(path), f"{text}\n")
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, as written."""

@@ -22,13 +22,13 @@ from kfp import local
 from kfp.dsl.graph_component import GraphComponent
 
 from car_model.encoding.encoder import EMBEDDED
+from car_model.evidence.verdict import Verdict
 from orchestration.local.image import ContainerError, find_image
 from orchestration.local.runner import ENDED_WITHOUT, LocalRun
 from orchestration.resources import Options
 from registry.cli.options import this_user
 from registry.store.open import open_store
 from serving.deployment.deploy_channel import deploy_channel
-from validation.gate.gate import load_verdict
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -237,7 +237,7 @@ def run_in_containers(
     local = LocalRun.prepare(work, build(Options(containers.image, shards=shards)))
     with containers.watching():
         outputs = local.run({**arguments, "serving": ""}, containers.runner())
-    if arguments["serving"] and load_verdict(Path(outputs["verdict"].path)).blessed:
+    if arguments["serving"] and Verdict.read(outputs["verdict"].path).blessed:
         store = open_store(arguments["registry"])
         deploy_channel(store, arguments["channel"], arguments["serving"], this_user())
     return outputs

@@ -13,13 +13,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from car_model.evidence.verdict import Verdict
 from registry.channels.channel import head
 from registry.channels.log import Entry
 from registry.store.open import open_store
 from serving.errors import ServingError
 from serving.torchserve.rollover import curl_line
 from serving.torchserve.server import TorchServe
-from validation.gate.gate import Verdict, load_verdict
 
 METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
 MODELS = {
@@ -55,7 +55,7 @@ class Summary:
         Raises:
             ServingError: the run was blessed, but no server answers with the release it made.
         """
-        verdict = load_verdict(self._path("verdict"))
+        verdict = Verdict.read(self._path("verdict"))
         evaluation = json.loads(self._path("evaluation").read_text())
         if not verdict.blessed:
             self._blocked(verdict, evaluation)

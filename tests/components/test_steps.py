@@ -20,6 +20,7 @@ from components.report import report
 from components.resolve_champion import resolve_champion
 from components.validate import validate
 from ingestion.config import IngestError
+from car_model.evidence.base import EvidenceError
 from orchestration.run_request import Request
 from registry.channels.channel import head, history
 from registry.errors import ConflictError, RegistryError
@@ -28,7 +29,6 @@ from registry.store.open import open_store
 from tests.pipeline.tiny_shop import write_shop
 from tests.registry.bundles import make_bundle, make_evidence, make_release
 from validation.data.findings import ValidationError
-from validation.gate.gate import GateError
 
 
 def artifact(path: Path, **metadata: Any) -> dsl.Artifact:
@@ -133,7 +133,7 @@ def test_the_gate_does_not_bless_what_it_cannot_read(tmp_path: Path) -> None:
         "forced": [],
         "verdict": artifact(tmp_path / "v"),
     }
-    with pytest.raises(GateError):
+    with pytest.raises(EvidenceError):
         gate.python_func(**given)
     (tmp_path / "evaluation.json").write_text("{}")
     assert gate.python_func(**given) is False

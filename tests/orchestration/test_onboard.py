@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from car_model.evidence.verdict import Verdict
 from car_model.recommender.recommender import Recommender
 from orchestration.onboard import SEPARATORS, read_items
 from registry.channels.channel import head
@@ -19,7 +20,6 @@ from registry.store.open import open_store
 from tests.registry.bundles import make_evidence
 from tests.registry.conftest import Run, caller
 from tests.registry.trained import NEW, trained_release
-from validation.gate.gate import load_verdict
 
 pytestmark = pytest.mark.integration
 
@@ -75,7 +75,7 @@ def test_its_verdict_reads_like_a_gates_and_its_golden_answers_are_its_own(
     store, old = parent
     assert onboard(cli, store, old, written(tmp_path, NEW))[0] == 0
     made = next(one for one in list_releases(store) if one.parent == old)
-    verdict = load_verdict(fetch_evidence(store, made, "verdict.json", tmp_path / "verdict.json"))
+    verdict = Verdict.read(fetch_evidence(store, made, "verdict.json", tmp_path / "verdict.json"))
     assert verdict.blessed
     assert verdict.champion == old
     assert {one.verdict for one in verdict.conditions} == {"pass"}

@@ -54,6 +54,7 @@ def difference(value: float, width: float, base: float) -> dict[str, dict[str, f
         "high": value + width,
         "relative": value / base,
         "relative_low": (value - width) / base,
+        "relative_high": (value + width) / base,
     }
     return {name: dict(one) for name in ("recall@5", "recall@10", "ndcg@5", "ndcg@10")}
 

@@ -22,6 +22,8 @@ from pydantic import (
     model_validator,
 )
 
+from car_model.evidence.base import number_problem
+from car_model.evidence.evaluation import Evaluation
 from common.digests import json_digest
 from common.errors import UserError
 
@@ -30,7 +32,7 @@ SIGNS = {"above": ">", "at_least": ">=", "below": "<", "at_most": "<="}
 BOUNDS = (*SIGNS, "between")
 
 
-class PolicyError(UserError, ValueError):
+class PolicyError(UserError):
     """A policy that cannot be trusted; the message names file, field and reason."""
 
 
@@ -39,13 +41,19 @@ def _split_path(value: Any) -> Any:
     return value.split(".") if isinstance(value, str) else value
 
 
+def _check_path(path: tuple[str, ...]) -> tuple[str, ...]:
+    if problem := number_problem(Evaluation, path):
+        raise ValueError(problem)
+    return path
+
+
 def _refuse_bool(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("a bound is a number, not true or false")
     return value
 
 
-def _in_order(value: tuple[float, float]) -> tuple[float, float]:
+def _check_order(value: tuple[float, float]) -> tuple[float, float]:
     if value[0] > value[1]:
         raise ValueError(f"the lower number comes first ({value[0]:g} is above {value[1]:g})")
     return value
@@ -53,33 +61,45 @@ def _in_order(value: tuple[float, float]) -> tuple[float, float]:
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Bound = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_refuse_bool)]
-Range = Annotated[tuple[Bound, Bound], AfterValidator(_in_order)]
-MetricPath = Annotated[tuple[Text, ...], Field(min_length=1), BeforeValidator(_split_path)]
+Range = Annotated[tuple[Bound, Bound], AfterValidator(_check_order)]
+MetricPath = Annotated[
+    tuple[Text, ...], Field(min_length=1), BeforeValidator(_split_path), AfterValidator(_check_path)
+]
 
 
 class Condition(BaseModel):
-    """One number of the evidence and the one bound it must keep."""
+    """One number of the evaluation and the one bound that it must keep."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     name: Text
-    metric: MetricPath  # keys into evaluation.json, outermost first
+    """What people call the condition; unique in a policy."""
+    metric: MetricPath
+    """Keys into the evaluation, outermost first: joined by dots, or a list if a key holds a dot itself."""
     above: Bound | None = None
+    """The value must be greater. A condition has exactly one bound."""
     at_least: Bound | None = None
+    """The value must be greater or equal."""
     below: Bound | None = None
+    """The value must be smaller."""
     at_most: Bound | None = None
-    between: Range | None = None  # both ends count
+    """The value must be smaller or equal."""
+    between: Range | None = None
+    """[low, high]: the value must lie between the two, or be one of them."""
     severity: Literal["block", "warn"] = "block"
-    # champion: compares with the production release; ranker: judges ranking by action, where there is one
+    """What a failure does: `block` stops the release, `warn` only reports."""
     when: Literal["always", "champion", "ranker"] = "always"
+    """`champion`: compares with the release in production; waived at a first release that asks for bootstrap.
+    `ranker`: judges the action ranker; passes if the evaluation says that the release has none."""
     why: Text
+    """The reason for the condition, shown in the gate table."""
 
     @model_validator(mode="after")
     def _one_bound(self) -> Condition:
-        given = [kind for kind in BOUNDS if getattr(self, kind) is not None]
-        if len(given) != 1:
-            found = " and ".join(given) or "none"
-            raise ValueError(f"give exactly one of {', '.join(BOUNDS)} (found {found})")
+        bounds = [kind for kind in BOUNDS if getattr(self, kind) is not None]
+        if len(bounds) != 1:
+            names = " and ".join(bounds) or "none"
+            raise ValueError(f"give exactly one of {', '.join(BOUNDS)} (found {names})")
         return self
 
     @property
@@ -110,17 +130,18 @@ class Condition(BaseModel):
 class GatePolicy(BaseModel):
     """The conditions of one gate; its digest names it in every verdict."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     conditions: tuple[Condition, ...] = Field(min_length=1)
+    """All are judged. At least one must block and apply always."""
 
     @model_validator(mode="after")
     def _guards_something(self) -> GatePolicy:
         names = [condition.name for condition in self.conditions]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"condition names must differ; {', '.join(map(repr, twice))} is used twice")
-        if not any(one.severity == "block" and one.when == "always" for one in self.conditions):
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
+            raise ValueError(f"condition names must differ; {', '.join(map(repr, duplicates))} is used twice")
+        if not any(each.severity == "block" and each.when == "always" for each in self.conditions):
             raise ValueError("at least one condition needs 'severity: block' and 'when: always'; "
                              "without it a first release would pass unseen")  # fmt: skip
         return self
@@ -136,11 +157,10 @@ class _StrictLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = [key for key in keys if keys.count(key) > 1]
-        if twice:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {twice[0]!r} is given twice", node.start_mark
-            )
+        duplicates = [key for key in keys if keys.count(key) > 1]
+        if duplicates:
+            problem = f"the key {duplicates[0]!r} is given twice"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -177,23 +197,13 @@ def parse_policy(text: str, name: str = "policy") -> GatePolicy:
     try:
         return GatePolicy.model_validate(raw)
     except ValidationError as error:
-        raise PolicyError(_problems(name, raw, error)) from error
-
-
-def _problems(name: str, raw: dict[Any, Any], error: ValidationError) -> str:
-    """One sentence per mistake, with the condition's own name where it has one."""
-    lines = [f"Gate policy {name}: {_place(raw, one['loc'])}: {one['msg'].removeprefix('Value error, ')}."
-             for one in error.errors()]  # fmt: skip
-    return " ".join(lines)
-
-
-def _place(raw: dict[Any, Any], location: tuple[int | str, ...]) -> str:
-    place = ".".join(str(part) for part in location) or "conditions"
-    conditions = raw.get("conditions")
-    match location:
-        case ("conditions", int(index), *_) if isinstance(conditions, list) and isinstance(
-            conditions[index], dict
-        ):
-            title = conditions[index].get("name")
-            return f"{place} ({title})" if title else place
-    return place
+        problems = []  # one sentence for each mistake, with the condition's own name if it has one
+        for problem in error.errors():
+            location, title = problem["loc"], None
+            if len(location) > 1 and isinstance(raw["conditions"], list):
+                condition = raw["conditions"][int(location[1])]
+                title = condition.get("name") if isinstance(condition, dict) else None
+            field = ".".join(map(str, location)) or "conditions"
+            message = problem["msg"].removeprefix("Value error, ")
+            problems.append(f"{field}{f' ({title})' if title else ''}: {message}.")
+        raise PolicyError(f"Gate policy {name}: {' '.join(problems)}") from error

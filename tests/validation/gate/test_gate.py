@@ -2,17 +2,12 @@ import json
 
 import pytest
 
+from car_model.evidence.base import EvidenceError
+from car_model.evidence.evaluation import Evaluation
+from car_model.evidence.verdict import Verdict
 from tests.validation.gate_evidence import good_evaluation, paths, put, remove
-from validation.gate.gate import (
-    CHAMPION,
-    GateError,
-    evaluate_gate,
-    load_evaluation,
-    load_policy,
-    load_verdict,
-    parse_policy,
-    write_verdict,
-)
+from validation.gate.gate import CHAMPION, evaluate_gate
+from validation.gate.policy import load_policy, parse_policy
 
 POLICY = load_policy()
 
@@ -107,7 +102,7 @@ def test_a_release_without_a_ranker_passes_what_judges_rankers():
     assert verdict.blessed
     found = result(verdict, "likes are predicted")
     assert (found.verdict, found.value) == ("pass", None)
-    assert found.detail == "The release has no ranker by action."
+    assert found.detail == "The release has no action ranker."
 
 
 @pytest.mark.parametrize("action", [None, {}, {"ranker": True}, {"ranker": None}, {"ranker": 0}])
@@ -152,8 +147,8 @@ def test_a_promotion_by_force_is_told_and_decides_nothing(tmp_path):
     plain = evaluate_gate(good_evaluation(), POLICY)
     assert (verdict.blessed, verdict.conditions) == (plain.blessed, plain.conditions)
     assert verdict.summary() == f"{plain.summary()} The champion is in use by force (ann, entry 3)."
-    write_verdict(verdict, tmp_path / "verdict.json")
-    assert load_verdict(tmp_path / "verdict.json") == verdict
+    verdict.write(tmp_path / "verdict.json")
+    assert Verdict.read(tmp_path / "verdict.json") == verdict
     told = json.loads((tmp_path / "verdict.json").read_text())["forced"]
     assert [(one["who"], one["why"], one["number"]) for one in told] == [
         ("ann", "urgent", 3),
@@ -161,16 +156,16 @@ def test_a_promotion_by_force_is_told_and_decides_nothing(tmp_path):
     ]
 
 
-def test_a_verdict_from_before_promotions_by_force_were_told_is_read(tmp_path):
+def test_a_verdict_without_promotions_by_force_is_read(tmp_path):
     raw = evaluate_gate(good_evaluation(), POLICY).to_json()
     del raw["forced"]
     (tmp_path / "verdict.json").write_text(json.dumps(raw))
-    assert load_verdict(tmp_path / "verdict.json").forced == ()
+    assert Verdict.read(tmp_path / "verdict.json").forced == ()
 
 
 @pytest.mark.parametrize("forced", [None, "x", [3], [FORCED | {"who": ""}], [{**FORCED, "extra": 1}]])
 def test_promotions_that_cannot_be_read_are_an_error(forced):
-    with pytest.raises(GateError, match="forced promotions of production cannot be read"):
+    with pytest.raises(EvidenceError, match="forced promotions of production cannot be read"):
         evaluate_gate(good_evaluation(), POLICY, forced=forced)
 
 
@@ -263,22 +258,22 @@ def test_bootstrap_must_be_true_itself(bootstrap):
     ],
 )
 def test_each_bound_at_its_edge(bound, holds, breaks):
-    policy = parse_policy(f"conditions: [{{name: a, metric: [x, a.b c], {bound}, why: w}}]")
+    policy = parse_policy(f"conditions: [{{name: a, metric: [models, a.b c, ndcg@10, mean], {bound}, why: w}}]")
     for value, expected in ((holds, "pass"), (breaks, "fail")):
-        evidence = {"x": {"a.b c": value}, "champion": {"release": "r"}}
+        evidence = {"models": {"a.b c": {"ndcg@10": {"mean": value}}}, "champion": {"release": "r"}}
         assert evaluate_gate(evidence, policy).conditions[1].verdict == expected
 
 
 @pytest.mark.parametrize("evidence", [None, [], "x", 3])
 def test_evidence_that_is_no_mapping_is_an_error(evidence):
-    with pytest.raises(GateError, match="must be a mapping"):
+    with pytest.raises(EvidenceError, match="must be a mapping"):
         evaluate_gate(evidence, POLICY)
 
 
 def test_a_verdict_survives_its_file(tmp_path):
     verdict = evaluate_gate(good_evaluation(champion=None), POLICY, bootstrap=True)
-    write_verdict(verdict, tmp_path / "deep" / "verdict.json")
-    assert load_verdict(tmp_path / "deep" / "verdict.json") == verdict
+    verdict.write(tmp_path / "deep" / "verdict.json")
+    assert Verdict.read(tmp_path / "deep" / "verdict.json") == verdict
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["verdict.json"]
 
 
@@ -292,6 +287,8 @@ def test_a_verdict_survives_its_file(tmp_path):
         lambda raw: raw.update(blessed="true"),
         lambda raw: raw.update(extra=1),
         lambda raw: [one.update(verdict="waived") for one in raw["conditions"]],
+        lambda raw: raw.update(forced=None),
+        lambda raw: raw.update(forced=[{"who": "ann"}]),
     ],
 )
 def test_a_tampered_verdict_is_refused(tmp_path, tamper):
@@ -301,8 +298,8 @@ def test_a_tampered_verdict_is_refused(tmp_path, tamper):
     tamper(raw)
     path = tmp_path / "verdict.json"
     path.write_text(json.dumps(raw))
-    with pytest.raises(GateError, match=r"verdict\.json"):
-        load_verdict(path)
+    with pytest.raises(EvidenceError, match=r"verdict\.json"):
+        Verdict.read(path)
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", "null", "\xff", "[" * 100_000])
@@ -310,8 +307,8 @@ def test_unreadable_evidence_is_an_error(tmp_path, content):
     path = tmp_path / "evaluation.json"
     if content is not None:
         path.write_text(content, encoding="latin-1")
-    with pytest.raises(GateError, match=r"evaluation\.json .*run the evaluate step again"):
-        load_evaluation(path)
+    with pytest.raises(EvidenceError, match=r"evaluation\.json .*run the evaluate step again"):
+        Evaluation.read_object(path)
 
 
 def test_nan_in_the_evaluation_file_fails_its_condition(tmp_path):
@@ -319,4 +316,4 @@ def test_nan_in_the_evaluation_file_fails_its_condition(tmp_path):
     put(evaluation, ("codebook", "collision_rate"), float("nan"))
     path = tmp_path / "evaluation.json"
     path.write_text(json.dumps(evaluation))
-    assert not evaluate_gate(load_evaluation(path), POLICY).blessed
+    assert not evaluate_gate(Evaluation.read_object(path), POLICY).blessed

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.validation.gate_evidence import GARBAGE, good_evaluation, paths, put, remove
-from validation.gate.gate import evaluate_gate, load_policy
+from validation.gate.gate import evaluate_gate
+from validation.gate.policy import load_policy
 
 POLICY = load_policy()
 METRICS = sorted({condition.metric for condition in POLICY.conditions})
