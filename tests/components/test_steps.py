@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from kfp import dsl
 
+from car_model.evidence.base import EvidenceError
 from components.deploy import deploy
 from components.gate import gate
 from components.ingest import ingest
@@ -20,7 +21,6 @@ from components.report import report
 from components.resolve_champion import resolve_champion
 from components.validate import validate
 from ingestion.config import IngestError
-from car_model.evidence.base import EvidenceError
 from orchestration.run_request import Request
 from registry.channels.channel import head, history
 from registry.errors import ConflictError, RegistryError

@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from common.files import write_atomic
 from car_model.evidence.verdict import ForcedPromotion, read_forced
+from common.files import write_atomic
 from validation.report import charts
 from validation.report.html import render_page
 from validation.report.lookup import NONE, entries, mappings, number, numbers, tree, trees

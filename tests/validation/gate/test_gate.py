@@ -258,7 +258,9 @@ def test_bootstrap_must_be_true_itself(bootstrap):
     ],
 )
 def test_each_bound_at_its_edge(bound, holds, breaks):
-    policy = parse_policy(f"conditions: [{{name: a, metric: [models, a.b c, ndcg@10, mean], {bound}, why: w}}]")
+    policy = parse_policy(
+        f"conditions: [{{name: a, metric: [models, a.b c, ndcg@10, mean], {bound}, why: w}}]"
+    )
     for value, expected in ((holds, "pass"), (breaks, "fail")):
         evidence = {"models": {"a.b c": {"ndcg@10": {"mean": value}}}, "champion": {"release": "r"}}
         assert evaluate_gate(evidence, policy).conditions[1].verdict == expected

@@ -42,24 +42,39 @@ def test_the_digest_names_meaning_not_layout():
         (f"conditions: [{GOOD}]\nconditionz: []", "conditionz: Extra inputs"),
         (f"conditions: [{GOOD}]\nconditions: [{GOOD}]", "'conditions' is given twice"),
         (f"conditions: [{GOOD}, {GOOD}]", "'a' is used twice"),
-        ("conditions: [{name: a, metric: holdout.users, above: 0, above: -9, why: w}]", "'above' is given twice"),
-        ("conditions: [{name: a, metric: holdout.users, above: 0, at_most: 1, why: w}]", "exactly one of"),
-        ("conditions: [{name: a, metric: holdout.users, above: 0, between: [0, 1], why: w}]", "exactly one of"),
-        ("conditions: [{name: a, metric: holdout.users, between: [1, 0], why: w}]", "the lower number comes first"),
-        ("conditions: [{name: a, metric: holdout.users, between: [0, .inf], why: w}]", "finite number"),
-        ("conditions: [{name: a, metric: holdout.users, between: [false, 1], why: w}]", "not true or false"),
-        ("conditions: [{name: a, metric: holdout.users, between: [0], why: w}]", "conditions.0.between"),
-        ("conditions: [{name: a, metric: holdout.users, between: [0, 1, 2], why: w}]", "conditions.0.between"),
-        ("conditions: [{name: a, metric: holdout.users, between: 3, why: w}]", "conditions.0.between (a)"),
-        ("conditions: [{name: a, metric: holdout.users, why: w}]", "found none"),
-        ("conditions: [{name: a, metric: holdout.users, above: .nan, why: w}]", "finite number"),
-        ("conditions: [{name: a, metric: holdout.users, above: -.inf, why: w}]", "finite number"),
-        ("conditions: [{name: a, metric: holdout.users, above: true, why: w}]", "not true or false"),
-        ("conditions: [{name: a, metric: holdout.users, above: much, why: w}]", "conditions.0.above (a)"),
-        ("conditions: [{name: a, metric: holdout.users, above: 0}]", "conditions.0.why (a): Field required"),
-        ("conditions: [{name: a, metric: holdout.users, above: 0, why: ' '}]", "conditions.0.why"),
-        ("conditions: [{name: a, metric: holdout..users, above: 0, why: w}]", "conditions.0.metric"),
-        ("conditions: [{name: a, metric: codebok.usage_min, above: 0, why: w}]", "an evaluation has no 'codebok'"),
+        (
+            "conditions: [{name: a, metric: cold.users, above: 0, above: -9, why: w}]",
+            "'above' is given twice",
+        ),
+        ("conditions: [{name: a, metric: cold.users, above: 0, at_most: 1, why: w}]", "exactly one of"),
+        (
+            "conditions: [{name: a, metric: cold.users, above: 0, between: [0, 1], why: w}]",
+            "exactly one of",
+        ),
+        (
+            "conditions: [{name: a, metric: cold.users, between: [1, 0], why: w}]",
+            "the lower number comes first",
+        ),
+        ("conditions: [{name: a, metric: cold.users, between: [0, .inf], why: w}]", "finite number"),
+        ("conditions: [{name: a, metric: cold.users, between: [false, 1], why: w}]", "not true or false"),
+        ("conditions: [{name: a, metric: cold.users, between: [0], why: w}]", "conditions.0.between"),
+        (
+            "conditions: [{name: a, metric: cold.users, between: [0, 1, 2], why: w}]",
+            "conditions.0.between",
+        ),
+        ("conditions: [{name: a, metric: cold.users, between: 3, why: w}]", "conditions.0.between (a)"),
+        ("conditions: [{name: a, metric: cold.users, why: w}]", "found none"),
+        ("conditions: [{name: a, metric: cold.users, above: .nan, why: w}]", "finite number"),
+        ("conditions: [{name: a, metric: cold.users, above: -.inf, why: w}]", "finite number"),
+        ("conditions: [{name: a, metric: cold.users, above: true, why: w}]", "not true or false"),
+        ("conditions: [{name: a, metric: cold.users, above: much, why: w}]", "conditions.0.above (a)"),
+        ("conditions: [{name: a, metric: cold.users, above: 0}]", "conditions.0.why (a): Field required"),
+        ("conditions: [{name: a, metric: cold.users, above: 0, why: ' '}]", "conditions.0.why"),
+        ("conditions: [{name: a, metric: cold..users, above: 0, why: w}]", "conditions.0.metric"),
+        (
+            "conditions: [{name: a, metric: codebok.usage_min, above: 0, why: w}]",
+            "an evaluation has no 'codebok'",
+        ),
         (
             "conditions: [{name: a, metric: paired.sasrec.ndgc@10.low, above: 0, why: w}]",
             "conditions.0.metric (a): 'paired.sasrec' has no 'ndgc@10' (it has recall@5",
@@ -70,14 +85,20 @@ def test_the_digest_names_meaning_not_layout():
         ),
         ("conditions: [{name: a, metric: '', above: 0, why: w}]", "conditions.0.metric"),
         ("conditions: [{name: a, metric: [], above: 0, why: w}]", "conditions.0.metric"),
-        ("conditions: [{name: a, metric: holdout.users, above: 0, why: w, severity: ignore}]", "'block' or 'warn'"),
-        ("conditions: [{name: a, metric: holdout.users, above: 0, why: w, when: never}]", "'champion' or 'ranker'"),
         (
-            "conditions: [{name: a, metric: holdout.users, above: 0, why: w, severity: warn}]",
+            "conditions: [{name: a, metric: cold.users, above: 0, why: w, severity: ignore}]",
+            "'block' or 'warn'",
+        ),
+        (
+            "conditions: [{name: a, metric: cold.users, above: 0, why: w, when: never}]",
+            "'champion' or 'ranker'",
+        ),
+        (
+            "conditions: [{name: a, metric: cold.users, above: 0, why: w, severity: warn}]",
             "at least one condition needs",
         ),
         (
-            "conditions: [{name: a, metric: holdout.users, above: 0, why: w, when: champion}]",
+            "conditions: [{name: a, metric: cold.users, above: 0, why: w, when: champion}]",
             "at least one condition needs",
         ),
     ],
@@ -99,6 +120,8 @@ def test_a_missing_or_binary_file_is_named(tmp_path):
 
 def test_every_mistake_is_reported_at_once():
     with pytest.raises(PolicyError) as caught:
-        parse_policy("conditions: [{name: a, metric: holdout.users, above: 0}, {name: b, metric: holdout.items, why: w}]")
+        parse_policy(
+            "conditions: [{name: a, metric: cold.users, above: 0}, {name: b, metric: cold.items, why: w}]"
+        )
     assert "conditions.0.why (a)" in str(caught.value)
     assert "conditions.1 (b)" in str(caught.value)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.validation.gate_evidence import GARBAGE, good_evaluation, paths, put
-from validation.gate.gate import evaluate_gate, load_policy, parse_policy
+from validation.gate.gate import evaluate_gate
+from validation.gate.policy import load_policy, parse_policy
 from validation.report.report import ReportInputs, render_report
 
 HOSTILE = "\x07\"'>]]>--><script>alert(1)</script><img src=x onerror=alert(2)>$\\frac{1}$"
@@ -257,7 +258,7 @@ def test_hostile_text_is_shown_and_never_markup(tmp_path):
         evaluation[part][HOSTILE] = evaluation[part]["sasrec"]
     evaluation["slices"][HOSTILE] = {"users": 3, "models": {HOSTILE: {"ndcg@10": 0.1}}}
     evaluation["champion"]["release"] = HOSTILE
-    policy = parse_policy("conditions: [{name: '</td><script>', metric: x, above: 0, why: '<img src=y>'}]")
+    policy = parse_policy("conditions: [{name: '</td><script>', metric: cold.users, above: 0, why: '<img src=y>'}]")
     item = {"item_id": "1", "title": HOSTILE, "score": 1.0, "reasons": [HOSTILE]}
     hostile = ReportInputs(
         evaluation,
