@@ -37,7 +37,7 @@ def train(
     from car_model.data.catalogue import Catalogue
     from car_model.data.dataset import Dataset as Ingested
     from car_model.evaluation.answer_profile import profiled
-    from car_model.training.onboard import carry_on
+    from car_model.training.onboard import reuse_weights
     from car_model.training.recipe import parse_recipe
     from car_model.training.torchrun_job import Inputs
     from car_model.training.train_car import fit_car
@@ -54,7 +54,7 @@ def train(
     given = Inputs(Path(dataset.path), Path(codebook.path), Path(catalogue.path), folder if parent else None)
     data, items = Ingested.load(given.dataset), Catalogue.load(given.catalogue)
     if parent and not training:
-        made, losses = carry_on(parent, data, given.codebook, items), dict[str, list]()
+        made, losses = reuse_weights(parent, data, given.codebook, items), dict[str, list]()
     elif order := ordered():
         made, losses = hand_over(order, given, json.loads(recipe), Path(checkpoints) if checkpoints else None)
     else:

@@ -37,7 +37,7 @@ def fitted(
     table = np.stack([vectors[item] for item in ids])
     book = refresh(parent.codebook, table) if parent else fit(table, EncoderSpec(), "", CodebookConfig())
     catalogue = Catalogue(ids, ids, book.encode(table), text=book.coordinates(table))
-    catalogue = parent.catalogue.continued(catalogue) if parent else catalogue
+    catalogue = parent.catalogue.extend_lineage(catalogue) if parent else catalogue
     torch.manual_seed(recipe.seed)
     model = CAR(recipe.car(catalogue.size, book.levels, book.codes), *tables(catalogue))
     if parent and warm:
@@ -46,7 +46,7 @@ def fitted(
     data = dataset.histories(catalogue.uids)
     result: Any = valid_ndcg(model, data)
     if train_it:
-        result = train(model, data, recipe.budget(), None, "warm" if parent and warm else "cold")
+        result = train(model, data, recipe.train_config(), None, "warm" if parent and warm else "cold")
         result = [round(value, 5) for value in result["valid_ndcg@10"]]
     return assembled(book, catalogue, model, data), result
 

@@ -100,7 +100,7 @@ def _popularity(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Pat
 
 def _sasrec(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
     model = SASRec(recipe.sasrec(tokens.catalogue.size))
-    curves = train(model, data, recipe.budget(baseline=True), checkpoint, "SASRec")
+    curves = train(model, data, recipe.train_config(baseline=True), checkpoint, "SASRec")
     model.to(device())
     return Fitted(Baseline(tokens.catalogue, model, model.config.max_history), curves, 0.0, _size(model))
 
@@ -108,7 +108,7 @@ def _sasrec(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -
 def _car(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
     catalogue = tokens.catalogue
     model = CAR(recipe.car(catalogue.size, catalogue.sids.shape[1], tokens.codes), *tables(catalogue))
-    curves = train(model, data, recipe.budget(), checkpoint, "CAR")
+    curves = train(model, data, recipe.train_config(), checkpoint, "CAR")
     scale = choose_scales(model.to(device()), data, None)[0]
     return Fitted(Scored(catalogue, model, scale), curves, scale, _size(model))
 
@@ -124,7 +124,11 @@ def _autoregressive(uid: bool) -> Callable[..., Fitted]:
         valid = np.zeros_like(data.valid)
         valid[few] = data.valid[few]
         curves = train(
-            model, replace(data, valid=valid), recipe.budget(), checkpoint, "AR" if uid else "TIGER-style"
+            model,
+            replace(data, valid=valid),
+            recipe.train_config(),
+            checkpoint,
+            "AR" if uid else "TIGER-style",
         )
         model.to(device())
         return Fitted(Baseline(catalogue, model, config.max_history), curves, 0.0, _size(model))

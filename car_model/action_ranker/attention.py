@@ -31,13 +31,13 @@ class NullSlot(nn.Module):
         sees the null slot and items 1..n-1: the fused kernel, no mask.
         """
         mixed = []
-        for queries, keys, values in zip(*map(packing.pieces, (q, k, v)), strict=True):
+        for queries, keys, values in zip(*map(packing.segments, (q, k, v)), strict=True):
             past = [
                 torch.cat([null.to(x.dtype).expand(len(x), 1, -1), x[:, :-1]], dim=1)
                 for null, x in ((self.key, keys), (self.value, values))
             ]
             mixed.append(causal(queries, past[0], past[1], heads))
-        return packing.joined(mixed)
+        return packing.join_segments(mixed)
 
 
 def causal(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:

@@ -161,7 +161,7 @@ class ActionRanker(nn.Module):
             h = transformer.packed(items, packing)
             return self.head(torch.cat([h, self.late(h, actions, packing)], dim=-1))
         tokens = torch.stack([items, actions], dim=1).flatten(0, 1)  # i_1 a_1 i_2 a_2 ..
-        return self.head(transformer.packed(tokens, packing.widened(2))[::2])
+        return self.head(transformer.packed(tokens, packing.repeat_interleave(2))[::2])
 
     def logits(self, uids: Tensor, actions: Tensor) -> list[Tensor]:
         """Logits of every task at every item.
@@ -225,7 +225,7 @@ class ActionRanker(nn.Module):
         return exact.softmax(dim=-1)[..., self.config.tasks[task].positive :].sum(dim=-1)
 
 
-def grown(model: ActionRanker, sids: Tensor) -> ActionRanker:
+def resize_to(model: ActionRanker, sids: Tensor) -> ActionRanker:
     """The ranker over a catalogue with items appended, SIDs [I + 1, L]; new ones are their codes alone."""
     found = ActionRanker(replace(model.config, n_items=len(sids) - 1), sids)
     weights = model.state_dict() | {"sids": found.sids}

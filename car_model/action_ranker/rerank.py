@@ -48,7 +48,7 @@ def precise(model: ActionRanker) -> ActionRanker:
 
 
 @torch.inference_mode()
-def liked_next(
+def predict_like(
     model: ActionRanker, uids: Tensor, actions: Tensor, candidates: Tensor, task: int = 0
 ) -> Tensor:
     """P(the user would like it) of each candidate, were it the next item.
@@ -122,7 +122,7 @@ CANDIDATES = 100
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 
-class Asked(NamedTuple):
+class ScoredHistory(NamedTuple):
     """One history and how relevant every item is after it.
 
     Attributes:
@@ -148,7 +148,7 @@ class Reranker:
     weight: float
     candidates: int = CANDIDATES
 
-    def scores(self, asked: Asked) -> Tensor:
+    def scores(self, asked: ScoredHistory) -> Tensor:
         """The scores [N + 1] that rank by both; -inf stays -inf."""
         return combined(asked.scores, *self.chances(asked), self.weight)
 
@@ -170,13 +170,13 @@ class Reranker:
         if not len(uids):
             return torch.zeros(0, dtype=torch.float64)
         past = torch.from_numpy(history), torch.from_numpy(actions)
-        return liked_next(self._exact, *past, uids).clamp(min=SMALLEST).log()
+        return predict_like(self._exact, *past, uids).clamp(min=SMALLEST).log()
 
     @cached_property
     def _exact(self) -> ActionRanker:
         return precise(self.model)
 
-    def chances(self, asked: Asked) -> tuple[Tensor, Tensor]:
+    def chances(self, asked: ScoredHistory) -> tuple[Tensor, Tensor]:
         """The most relevant UIDs and their log P(liked), [K] each; fewer where fewer may be recommended."""
         top = asked.scores.topk(min(self.candidates, len(asked.scores)))
         uids = top.indices[top.values > -torch.inf]
@@ -194,7 +194,7 @@ def combined(scores: Tensor, uids: Tensor, chances: Tensor, weight: float) -> Te
     return moved.index_copy(0, uids, mixed.to(scores.dtype))
 
 
-def choose_weight(model: ActionRanker, asked: Iterable[Asked], targets: np.ndarray) -> float:
+def choose_weight(model: ActionRanker, asked: Iterable[ScoredHistory], targets: np.ndarray) -> float:
     """The weight that ranks liked validation items best (NDCG@10); ties go to the smaller one.
 
     Args:

@@ -116,7 +116,7 @@ def encode(
     if parent:
         new = np.array([item not in parent.catalogue.uids for item in ids], dtype=bool)
         health["unexplained_new"] = unexplained(residual[new], spread[new])
-        catalogue = parent.catalogue.continued(catalogue, _handed_on(parent, codebook))
+        catalogue = parent.catalogue.extend_lineage(catalogue, _handed_on(parent, codebook))
     health |= {"mode": mode if parent else "fit", **_lineage(parent, catalogue, mode)}
     health["cooccurrence"] = cooccurrence(dataset.histories(catalogue.uids).train, catalogue.sid_table)
     same = parent is not None and parent.codebook.version == codebook.version

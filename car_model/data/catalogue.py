@@ -117,7 +117,7 @@ class Catalogue:
             None if text is None or self.text is None else np.concatenate([self.text, text]),
         )
 
-    def continued(
+    def extend_lineage(
         self, offered: Catalogue, kept: tuple[np.ndarray, np.ndarray | None] | None = None
     ) -> Catalogue:
         """The next catalogue of this lineage: what is offered now, under this one's UIDs.

@@ -158,7 +158,7 @@ class CAR(nn.Module):
     def packed_hidden(self, uids: Tensor, packing: Packing, shown: Tensor | None = None) -> Tensor:
         """State after each real chunk of uids [B, T], in the packing's order: [N, D]."""
         x = self.embed(packing.pack(uids), shown)  # [N, slots, D]
-        states = self.transformer.packed(x.flatten(0, 1), packing.widened(self.config.slots))
+        states = self.transformer.packed(x.flatten(0, 1), packing.repeat_interleave(self.config.slots))
         return states.unflatten(0, (-1, self.config.slots))[:, -1]
 
     def act_logits(self, states: Tensor) -> Tensor:

@@ -61,15 +61,15 @@ class Packing:
         batch, length = self.shape
         return x.new_zeros(batch * length, x.shape[1]).index_copy(0, self.at, x).view(batch, length, -1)
 
-    def pieces(self, x: Tensor) -> list[Tensor]:
+    def segments(self, x: Tensor) -> list[Tensor]:
         """All tokens as dense pieces for attention: [N, F] -> a list of [R, P, F], run by run or padded."""
         if self.padded:
             return [self.unpack(x)]
         parts = x.split([count * length for count, length in self.runs])
         return [part.view(*run, -1) for part, run in zip(parts, self.runs, strict=True)]
 
-    def joined(self, pieces: list[Tensor]) -> Tensor:
-        """The tokens of `pieces` again: a list of [R, P, F] -> [N, F]."""
+    def join_segments(self, pieces: list[Tensor]) -> Tensor:
+        """The tokens of `segments` again: a list of [R, P, F] -> [N, F]."""
         if self.padded:
             return self.pack(pieces[0])
         return pieces[0].flatten(0, 1) if len(pieces) == 1 else torch.cat([x.flatten(0, 1) for x in pieces])
@@ -81,7 +81,7 @@ class Packing:
         ends = counts.cumsum(0) - 1  # [B] in packed order
         return x.new_empty(batch, x.shape[1]).index_copy_(0, self.at[ends] // length, x[ends])
 
-    def widened(self, slots: int) -> Packing:
+    def repeat_interleave(self, slots: int) -> Packing:
         """The packing once every token has become `slots` tokens in its place."""
         if slots == 1:
             return self

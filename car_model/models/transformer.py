@@ -22,8 +22,8 @@ from car_model.models.packing import Packing
 BASE = 10_000  # the slowest pair of features turns once in 2 pi * BASE positions
 
 
-def turned(x: Tensor, at: Tensor) -> Tensor:
-    """Features turned by position, in pairs (e, e + E/2).
+def apply_rotary(x: Tensor, at: Tensor) -> Tensor:
+    """Features apply_rotary by position, in pairs (e, e + E/2).
 
     Args:
         x: [..., P, H, E], E even.
@@ -93,11 +93,11 @@ class Block(nn.Module):
         return x + self.drop(self.mlp_out(F.gelu(self.mlp_in(self.norm_mlp(x)))))
 
     def _attend(self, x: Tensor, packing: Packing) -> Tensor:
-        pieces = packing.pieces(self.qkv(x))  # [R, P, 3 * D] each
-        return packing.joined([attention(self.placed(piece)).flatten(2) for piece in pieces])
+        pieces = packing.segments(self.qkv(x))  # [R, P, 3 * D] each
+        return packing.join_segments([attention(self.placed(piece)).flatten(2) for piece in pieces])
 
     def placed(self, qkv: Tensor, at: Tensor | None = None) -> Tensor:
-        """Queries, keys and values by head, turned by position where positions are rotary.
+        """Queries, keys and values by head, apply_rotary by position where positions are rotary.
 
         Args:
             qkv: [..., P, 3 * D].
@@ -111,7 +111,7 @@ class Block(nn.Module):
             return parts
         at = torch.arange(qkv.shape[-2], device=qkv.device) if at is None else at
         both = parts[..., :2, :, :].flatten(-3, -2)  # [..., P, 2 * H, D/H] queries and keys
-        return torch.cat([turned(both, at).unflatten(-2, (2, -1)), parts[..., 2:, :, :]], dim=-3)
+        return torch.cat([apply_rotary(both, at).unflatten(-2, (2, -1)), parts[..., 2:, :, :]], dim=-3)
 
 
 def attention(qkv: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from car_model.action_ranker.data import PARTS, ActionHistories, Part
-from car_model.action_ranker.rerank import Asked
+from car_model.action_ranker.rerank import ScoredHistory
 from car_model.data.histories import MAX_HISTORY
 from car_model.recommender.recommender import Recommender
 
@@ -23,7 +23,9 @@ def held_out(data: ActionHistories, part: Part) -> list[Place]:
     return [(row, int(places[0])) for row, places in firsts if len(places) and places[0]]
 
 
-def asked_before(recommender: Recommender, data: ActionHistories, places: Sequence[Place]) -> Iterator[Asked]:
+def asked_before(
+    recommender: Recommender, data: ActionHistories, places: Sequence[Place]
+) -> Iterator[ScoredHistory]:
     """Relevance of every item after what precedes each place; what is barred or known already is -inf."""
     uids, offered = recommender.catalogue.uids, recommender.catalogue.offered
     barred = [0, *(uid for item, uid in uids.items() if item not in offered)]
@@ -35,7 +37,7 @@ def asked_before(recommender: Recommender, data: ActionHistories, places: Sequen
         scores[:, barred] = -np.inf
         for (row, part), history, one in zip(past, histories, scores, strict=True):
             one[history] = -np.inf
-            yield Asked(torch.from_numpy(one), history, data.actions[row][part])
+            yield ScoredHistory(torch.from_numpy(one), history, data.actions[row][part])
 
 
 def targets_of(data: ActionHistories, places: Sequence[Place]) -> np.ndarray:

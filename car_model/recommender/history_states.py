@@ -49,7 +49,7 @@ class Reader:
         """State after each of B histories of UIDs, oldest first, none empty: [B, D] float64."""
         uids = pad(histories, self.config.max_history)  # [B, T]
         packing = Packing.of(uids != 0)
-        slots = packing.widened(self.config.slots)
+        slots = packing.repeat_interleave(self.config.slots)
         read = self.transformer.packed(self._chunks(packing.pack(uids)), slots)  # [N * slots, D]
         return slots.last(read)
 

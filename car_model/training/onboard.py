@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from car_model.action_ranker.model import grown
+from car_model.action_ranker.model import resize_to
 from car_model.bundle import Bundle, popularity_priors, tables
 from car_model.codebook.codebook import Codebook
 from car_model.data.catalogue import Catalogue, CatalogueError
@@ -40,10 +40,10 @@ def onboard(bundle: Bundle, item_ids: Sequence[str], titles: Sequence[str], vect
         raise CatalogueError(f"item {known[0]!r} is in the catalogue already ({len(known)} such).")
     text = None if bundle.catalogue.text is None else bundle.codebook.coordinates(vectors)
     sids = bundle.codebook.encode(vectors)
-    return _carried(bundle, bundle.catalogue.appended(item_ids, titles, sids, text))
+    return _with_catalogue(bundle, bundle.catalogue.appended(item_ids, titles, sids, text))
 
 
-def carry_on(bundle: Bundle, dataset: Dataset, codebook_folder: Path, catalogue: Catalogue) -> Bundle:
+def reuse_weights(bundle: Bundle, dataset: Dataset, codebook_folder: Path, catalogue: Catalogue) -> Bundle:
     """The bundle with today's catalogue and popularity, its weights as they were.
 
     Args:
@@ -60,15 +60,15 @@ def carry_on(bundle: Bundle, dataset: Dataset, codebook_folder: Path, catalogue:
         )
     counts = dataset.histories(catalogue.uids).counts(catalogue.size)
     popular, share = popularity_priors(counts, catalogue, found.codes)
-    carried = _carried(bundle, catalogue)
+    carried = _with_catalogue(bundle, catalogue)
     return replace(carried, popular=popular, code_share=share, data=dataset.digest)
 
 
-def _carried(bundle: Bundle, catalogue: Catalogue) -> Bundle:
+def _with_catalogue(bundle: Bundle, catalogue: Catalogue) -> Bundle:
     config = replace(bundle.model.config, n_items=catalogue.size)
     model = CAR(config, *tables(catalogue))
     warm_start(model, catalogue, bundle.model, bundle.catalogue, aligned=True)
     ranker = bundle.ranker
     if ranker:
-        ranker = replace(ranker, model=grown(ranker.model, tables(catalogue)[0]))
+        ranker = replace(ranker, model=resize_to(ranker.model, tables(catalogue)[0]))
     return replace(bundle, catalogue=catalogue, model=model.eval(), ranker=ranker)

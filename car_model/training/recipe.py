@@ -66,14 +66,14 @@ class Recipe(BaseModel):
 
     def sasrec(self, n_items: int) -> SASRecConfig:
         """The baseline's configuration."""
-        return SASRecConfig(n_items=n_items, **self.rival().model_dump(include={*SIZES, *REGULAR}))
+        return SASRecConfig(n_items=n_items, **self.baseline_recipe().model_dump(include={*SIZES, *REGULAR}))
 
-    def budget(self, baseline: bool = False) -> TrainConfig:
+    def train_config(self, baseline: bool = False) -> TrainConfig:
         """Optimiser and budget of CAR, or of the baseline."""
-        chosen = self.rival() if baseline else self
+        chosen = self.baseline_recipe() if baseline else self
         return TrainConfig(**chosen.model_dump(include=set(BUDGET)))
 
-    def rival(self) -> Recipe:
+    def baseline_recipe(self) -> Recipe:
         """This recipe with the baseline's own settings in place."""
         return Recipe.model_validate({**self.model_dump(exclude={"baseline"}), **self.baseline})
 
@@ -156,7 +156,7 @@ class RankerRecipe(BaseModel):
             n_items, n_levels, codebook_size, (task,), **self.model_dump(include=RANKER_SIZES)
         )
 
-    def budget(self) -> TrainConfig:
+    def train_config(self) -> TrainConfig:
         """Optimiser and budget."""
         return TrainConfig(**self.model_dump(include=RANKER_BUDGET))
 

@@ -73,7 +73,7 @@ def fit_car(
     if recipe.negatives:
         model.negatives = Negatives(torch.from_numpy(counts), recipe.negatives)
         start += f" negatives {recipe.negatives}"
-    curves = train(model, data, recipe.budget(), checkpoint, "CAR", start=start)
+    curves = train(model, data, recipe.train_config(), checkpoint, "CAR", start=start)
     popular, share = popularity_priors(counts, catalogue, codebook.codes)
     think, like = choose_scales(model, data, likeness_of(catalogue, model.config.max_history))
     made = Bundle(codebook, labels, catalogue, model, popular, share, think, dataset.digest, like)
@@ -87,7 +87,7 @@ def fit_sasrec(
     torch.manual_seed(recipe.seed)
     model = SASRec(recipe.sasrec(catalogue.size))
     curves = train(
-        model, dataset.histories(catalogue.uids), recipe.budget(baseline=True), checkpoint, "SASRec"
+        model, dataset.histories(catalogue.uids), recipe.train_config(baseline=True), checkpoint, "SASRec"
     )
     save_model(model, output)
     return curves

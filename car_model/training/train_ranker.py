@@ -238,7 +238,7 @@ def fit_ranker(
     data = action_histories(dataset.interactions, catalogue.uids, config.tasks)
     torch.manual_seed(recipe.seed)
     model = ActionRanker(config, sids)
-    curves = train_ranker(model, data, recipe.budget(), checkpoint, "ranker by action")
+    curves = train_ranker(model, data, recipe.train_config(), checkpoint, "ranker by action")
     found = predict(model, data, "valid")
     told: dict[str, Any] = {"liked": liked, "architecture": config.architecture, **asdict(curves)}
     told["valid"] = action_metrics(found.labels, found.probabilities)

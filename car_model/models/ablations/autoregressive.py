@@ -53,7 +53,7 @@ def beam_search(
     scores = torch.zeros(len(uids), 1, device=uids.device)
     for depth in range(model.config.slots):
         states = cache.step(x)  # [B, W, D]
-        tokens, below, real = trie.below(depth, nodes)  # [B, W, M]
+        tokens, below, real = trie.children_of(depth, nodes)  # [B, W, M]
         gains = log_probabilities(states.flatten(0, 1), *model.head(depth), tokens.flatten(0, 1))
         if model.config.uid and depth == last:
             real = real & ~_barred(tokens, exclude, model.config.n_items)
@@ -83,7 +83,7 @@ def _items(
     model: AutoRegressive, nodes: Tensor, scores: Tensor, exclude: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """All items of whole SIDs: nodes, scores [B, W] -> UIDs, scores [B, W'], ties in the order of UIDs."""
-    found, _, real = model.trie.below(model.config.n_levels, nodes)
+    found, _, real = model.trie.children_of(model.config.n_levels, nodes)
     real = real & ~_barred(found, exclude, model.config.n_items)
     total = scores.unsqueeze(-1).masked_fill(~real, -torch.inf).flatten(1)  # [B, W * M]
     total, at = total.sort(dim=1, descending=True, stable=True)
@@ -221,7 +221,7 @@ class AutoRegressive(nn.Module):
         """
         packing, slots = Packing.of(uids != 0), self.config.slots
         read = packing.pack(uids)  # [M]
-        states = self.transformer.packed(self.embed(read).flatten(0, 1), packing.widened(slots))
+        states = self.transformer.packed(self.embed(read).flatten(0, 1), packing.repeat_interleave(slots))
         later = packing.positions.repeat_interleave(slots) > 0  # tokens of any but a first chunk
         before = later.nonzero()[:, 0] - 1  # each is predicted where the token before it was read
         return states[before].unflatten(0, (-1, slots)), read[packing.positions > 0]

@@ -41,7 +41,7 @@ class Trie(nn.Module):
             self.register_buffer(f"first{depth}", torch.from_numpy(first), persistent=False)
             self.register_buffer(f"token{depth}", torch.from_numpy(token), persistent=False)
 
-    def below(self, depth: int, nodes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def children_of(self, depth: int, nodes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What may follow nodes [...] of a depth.
 
         Returns:

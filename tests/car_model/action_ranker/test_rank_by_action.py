@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from car_model.action_ranker.rerank import liked_next, precise
+from car_model.action_ranker.rerank import precise, predict_like
 from car_model.bundle import Bundle
 from car_model.evaluation.evaluate import Holdout
 from car_model.evaluation.golden import golden, golden_requests
@@ -36,7 +36,7 @@ def test_the_score_is_relevance_plus_the_weighted_chance(recommender: Recommende
     found = strong.answer({**BY_ACTION, "actions": STARS, "k": 44})["items"]
     uids = torch.tensor([strong.catalogue.uids[item["item_id"]] for item in found])
     history = torch.tensor([3, 7, 20, 11])
-    chances = liked_next(ranker.model, history, torch.tensor([[2], [0], [1], [2]]), uids)
+    chances = predict_like(ranker.model, history, torch.tensor([[2], [0], [1], [2]]), uids)
     relevance = strong.scores([history.numpy()])[0][uids]
     np.testing.assert_allclose([item["liked"] for item in found], chances, atol=1e-4)
     np.testing.assert_allclose([item["score"] for item in found], relevance + 2 * chances.log(), atol=2e-3)
@@ -118,9 +118,9 @@ def test_double_precision_changes_no_more_than_noise_and_shares_the_tables() -> 
     assert exact.uid is model.uid and exact.uid.weight.dtype == torch.float32
     assert exact.head[0].weight.dtype == torch.float64
     asked = (torch.tensor([3, 7]), torch.tensor([[2], [1]]), torch.arange(1, 49))
-    found = liked_next(exact, *asked)
+    found = predict_like(exact, *asked)
     assert found.dtype == torch.float64
-    torch.testing.assert_close(found.float(), liked_next(model, *asked), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.float(), predict_like(model, *asked), rtol=1e-4, atol=1e-5)
 
 
 def test_golden_requests_rank_by_action_where_the_release_can(

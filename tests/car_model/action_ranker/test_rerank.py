@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from car_model.action_ranker.model import ARCHITECTURES
 from car_model.action_ranker.rerank import (
     WEIGHTS,
-    Asked,
     Reranker,
+    ScoredHistory,
     choose_weight,
     combined,
     liked_metrics,
-    liked_next,
+    predict_like,
 )
 from tests.car_model.action_ranker.rankers import LIKED, RATING, random_batch, tiny_ranker
 from tests.fixtures import ITEMS
@@ -34,7 +34,7 @@ def test_a_candidate_gets_what_the_ranker_says_of_it_as_the_next_item(
     model = RANKERS[architecture]
     uids, actions = (x[0, :length] for x in random_batch([max(length, 1)], (5, 2)))
     candidates = torch.tensor([3, 48, 3, 17])
-    found = liked_next(model, uids, actions, candidates, task)
+    found = predict_like(model, uids, actions, candidates, task)
     kept = min(length, model.config.max_history - 1)  # the candidate takes the last place
     for uid, chance in zip(candidates, found, strict=True):
         longer = torch.cat([uids[length - kept :], uid[None]])[None]
@@ -80,7 +80,7 @@ def test_weight_0_changes_no_order_and_the_weight_moves_what_is_liked_up(archite
     uids, actions = (x[0].numpy() for x in random_batch([6], (5, 2)))
     scores = torch.linspace(0, 1, ITEMS + 1)
     scores[0] = -torch.inf
-    asked = Asked(scores, uids, actions)
+    asked = ScoredHistory(scores, uids, actions)
     plain = Reranker(model, 0.0, candidates=10).scores(asked)
     assert torch.equal(plain.argsort(), scores.argsort())
     chosen, chances = Reranker(model, 0.0, candidates=10).chances(asked)
@@ -90,7 +90,10 @@ def test_weight_0_changes_no_order_and_the_weight_moves_what_is_liked_up(archite
 
 
 def test_where_nothing_may_be_recommended_nothing_is_asked() -> None:
-    asked = Asked(torch.full((5,), -torch.inf), np.zeros(0, dtype=np.int64), np.zeros((0, 2), dtype=np.int64))
+    nothing = np.zeros(0, dtype=np.int64), np.zeros((0, 2), dtype=np.int64)
+    asked = ScoredHistory(torch.full((5,), -torch.inf), *nothing)
+        torch.full((5,), -torch.inf), np.zeros(0, dtype=np.int64), np.zeros((0, 2), dtype=np.int64)
+    )
     assert Reranker(RANKERS["mvp"], 1.0).scores(asked).isneginf().all()
 
 
@@ -104,7 +107,7 @@ def test_the_weight_is_what_finds_liked_items_best() -> None:
         scores = torch.zeros(ITEMS + 1)
         scores[0] = -torch.inf
         scores[1:] += 0.01 * torch.from_numpy(rng.random(ITEMS)).float()
-        one = Asked(scores, uids, actions)
+        one = ScoredHistory(scores, uids, actions)
         candidates, chances = Reranker(model, 0.0).chances(one)
         asked.append(one)
         best.append(int(candidates[chances.argmax()]))

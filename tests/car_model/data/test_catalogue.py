@@ -71,7 +71,7 @@ def test_a_lineage_keeps_uids_and_retires_what_is_not_offered(ids: list[str], da
     stay = data.draw(st.lists(st.sampled_from(ids), unique=True))
     fresh = [f"new {item}" for item in data.draw(IDS)]
     offered = catalogue(data.draw(st.permutations([*stay, *fresh])))
-    new = old.continued(offered)
+    new = old.extend_lineage(offered)
     assert new.item_ids[: old.size] == old.item_ids
     assert new.offered == set(offered.item_ids)
     assert new.retired == set(ids) - set(stay)
@@ -83,21 +83,21 @@ def test_a_lineage_keeps_uids_and_retires_what_is_not_offered(ids: list[str], da
 
 def test_an_item_that_comes_back_has_its_old_uid() -> None:
     old = catalogue(["a", "b"])
-    gone = old.continued(catalogue(["b", "c"]))
-    back = gone.continued(catalogue(["c", "a", "b"]))
+    gone = old.extend_lineage(catalogue(["b", "c"]))
+    back = gone.extend_lineage(catalogue(["c", "a", "b"]))
     assert (gone.retired, back.retired) == ({"a"}, set())
     assert back.uids == {"a": 1, "b": 2, "c": 3}
 
 
 def test_retired_items_can_get_sids_of_a_new_codebook() -> None:
     old = catalogue(["a", "b"])
-    new = old.continued(catalogue(["b"]), (old.sids + 1, None))
+    new = old.extend_lineage(catalogue(["b"]), (old.sids + 1, None))
     assert new.sids.tolist() == [[1, 2, 3], [0, 1, 2]]
 
 
 def test_retired_items_survive_saving_and_change_the_digest(tmp_path: Path) -> None:
     old = catalogue(["a", "b"])
-    gone = old.continued(catalogue(["b"]), (old.sids, None))
+    gone = old.extend_lineage(catalogue(["b"]), (old.sids, None))
     same = Catalogue(gone.item_ids, gone.titles, gone.sids)
     gone.save(tmp_path / "catalogue.parquet")
     back = Catalogue.load(tmp_path / "catalogue.parquet")

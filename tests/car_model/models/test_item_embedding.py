@@ -146,7 +146,7 @@ def test_a_catalogue_keeps_texts_to_the_bit(tmp_path: Path) -> None:
 
 def test_along_a_lineage_texts_follow_their_items() -> None:
     old, now = told(["a", "b"], rows(2)), told(["b", "c"], rows(2, seed=1))
-    made = old.continued(now)
+    made = old.extend_lineage(now)
     assert made.item_ids == ["a", "b", "c"]
     assert made.text is not None
     assert made.text.tolist() == [old.text[0].tolist(), *now.text.tolist()]  # type: ignore[index,union-attr]
@@ -162,7 +162,7 @@ def test_items_with_and_without_texts_do_not_mix(text: np.ndarray | None, says: 
     with pytest.raises(CatalogueError, match=says):
         old.appended(["c"], ["C"], old.sids[:1], text)
     with pytest.raises(CatalogueError, match=says):
-        old.continued(told(["c"], text))
+        old.extend_lineage(told(["c"], text))
 
 
 def test_a_table_of_other_length_and_nan_are_refused(tmp_path: Path) -> None:

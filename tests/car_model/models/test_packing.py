@@ -146,7 +146,7 @@ def test_packing_keeps_every_token_in_its_own_order(lengths: list[int], slots: i
     ]
     assert sorted(rows) == sorted(row[row != 0].tolist() for row in uids if row.any())
     assert torch.equal(packing.unpack(packed[:, None].float())[..., 0], uids.float())
-    wide = packing.widened(slots)
+    wide = packing.repeat_interleave(slots)
     assert wide.runs == [(count, length * slots) for count, length in packing.runs]
     repeated = wide.pack(uids.repeat_interleave(slots, dim=1))
     assert torch.equal(repeated, packed.repeat_interleave(slots))

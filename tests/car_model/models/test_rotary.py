@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from car_model.models.kv_cache import KVCache
-from car_model.models.transformer import Transformer, TransformerConfig, turned
+from car_model.models.transformer import Transformer, TransformerConfig, apply_rotary
 from tests.car_model.builders import tiny_car, tiny_sasrec
 
 CONFIG = TransformerConfig(
@@ -34,18 +34,18 @@ def test_products_depend_on_the_distance_alone_and_lengths_stay(one: int, other:
     q, k = torch.randn(2, 1, 1, 8, dtype=torch.float64)
 
     def product(at: int, to: int) -> torch.Tensor:
-        return (turned(q, torch.tensor([at])) * turned(k, torch.tensor([to]))).sum()
+        return (apply_rotary(q, torch.tensor([at])) * apply_rotary(k, torch.tensor([to]))).sum()
 
     torch.testing.assert_close(product(one, other), product(one + moved, other + moved), atol=1e-4, rtol=0)
-    torch.testing.assert_close(turned(q, torch.tensor([one])).norm(), q.norm(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(apply_rotary(q, torch.tensor([one])).norm(), q.norm(), atol=1e-5, rtol=0)
 
 
 def test_different_distances_give_different_products_and_position_0_turns_nothing() -> None:
     torch.manual_seed(0)
     q, k = torch.randn(2, 1, 1, 8)
-    at = turned(k.expand(9, 1, 8), torch.arange(9))[:, 0] @ q[0, 0]
+    at = apply_rotary(k.expand(9, 1, 8), torch.arange(9))[:, 0] @ q[0, 0]
     assert len(set(at.tolist())) == 9
-    assert torch.equal(turned(k, torch.tensor([0])), k)
+    assert torch.equal(apply_rotary(k, torch.tensor([0])), k)
 
 
 @pytest.mark.parametrize("build", [tiny_car, tiny_sasrec])

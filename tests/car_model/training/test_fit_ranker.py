@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from car_model.action_ranker.rerank import WEIGHTS, liked_next
+from car_model.action_ranker.rerank import WEIGHTS, predict_like
 from car_model.bundle import Bundle
 from car_model.data.dataset import Dataset
 from car_model.training.onboard import onboard
@@ -92,12 +92,12 @@ def test_items_that_are_onboarded_are_ranked_through_their_codes() -> None:
     before, after = (one.ranker.model for one in (bundle, grown))  # type: ignore[union-attr]
     asked = torch.arange(1, 49)
     torch.testing.assert_close(
-        liked_next(after, history, actions, asked), liked_next(before, history, actions, asked)
+        predict_like(after, history, actions, asked), predict_like(before, history, actions, asked)
     )
     offsets = torch.arange(3) * 4
     new = after.code(torch.from_numpy(grown.catalogue.sids[-2:]).long() + offsets).sum(dim=1)
     torch.testing.assert_close(after.embed_items(torch.tensor([49, 50])), new)
-    assert liked_next(after, history, actions, torch.tensor([49, 50])).isfinite().all()
+    assert predict_like(after, history, actions, torch.tensor([49, 50])).isfinite().all()
 
 
 def test_a_saved_bundle_keeps_its_ranker(tmp_path: Path) -> None:
@@ -109,8 +109,8 @@ def test_a_saved_bundle_keeps_its_ranker(tmp_path: Path) -> None:
     history, actions = torch.tensor([3, 7]), torch.tensor([[2], [0]])
     asked = torch.arange(1, 49)
     assert torch.equal(
-        liked_next(loaded.ranker.model, history, actions, asked),
-        liked_next(bundle.ranker.model, history, actions, asked),
+        predict_like(loaded.ranker.model, history, actions, asked),
+        predict_like(bundle.ranker.model, history, actions, asked),
     )
 
 

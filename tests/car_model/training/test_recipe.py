@@ -17,7 +17,7 @@ def test_defaults_are_the_librarys() -> None:
     assert recipe == Recipe()
     assert recipe.car(10, 3, 8) == CARConfig(n_items=10, n_levels=3, codebook_size=8)
     assert recipe.sasrec(10) == SASRecConfig(n_items=10)
-    assert recipe.budget() == recipe.budget(baseline=True) == TrainConfig()
+    assert recipe.train_config() == recipe.train_config(baseline=True) == TrainConfig()
 
 
 def test_settings_reach_both_models() -> None:
@@ -27,14 +27,14 @@ def test_settings_reach_both_models() -> None:
     assert given.items() <= vars(recipe.sasrec(5)).items()
     assert recipe.car(5, 2, 4).layout == "full"
     assert recipe.car(5, 2, 4).think_weight == 0
-    assert recipe.budget().epochs == recipe.budget(baseline=True).epochs == 3
+    assert recipe.train_config().epochs == recipe.train_config(baseline=True).epochs == 3
 
 
 def test_the_baselines_own_settings_stay_its_own() -> None:
     own = {"dropout": 0.5, "epochs": 7, "learning_rate": 0.01, "d_model": 16}
     recipe = parse_recipe({"d_model": 32, "seed": 3, "baseline": own})
     assert (recipe.sasrec(5).dropout, recipe.sasrec(5).d_model) == (0.5, 16)
-    rival, ours, default = recipe.budget(baseline=True), recipe.budget(), Recipe().budget()
+    rival, ours, default = recipe.train_config(baseline=True), recipe.train_config(), Recipe().train_config()
     assert (rival.epochs, rival.learning_rate, rival.seed) == (7, 0.01, 3)
     assert (recipe.car(5, 2, 4).dropout, recipe.car(5, 2, 4).d_model) == (0.2, 32)
     assert (ours.epochs, ours.learning_rate, ours.seed) == (default.epochs, default.learning_rate, 3)
@@ -43,7 +43,7 @@ def test_the_baselines_own_settings_stay_its_own() -> None:
 def test_the_baselines_numbers_are_of_the_right_kind() -> None:
     recipe = parse_recipe({"baseline": {"d_model": 32.0, "epochs": 4}})
     assert isinstance(recipe.sasrec(5).d_model, int)
-    assert isinstance(recipe.budget(baseline=True).epochs, int)
+    assert isinstance(recipe.train_config(baseline=True).epochs, int)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def model(items: Catalogue, seed: int = 0, **changes: Any) -> CAR:
 
 
 OLD = catalogue([f"i{at}" for at in range(20)])
-NEW = OLD.continued(catalogue([*OLD.item_ids[3:], "n1", "n2"], seed=0))
+NEW = OLD.extend_lineage(catalogue([*OLD.item_ids[3:], "n1", "n2"], seed=0))
 
 
 def same_codes() -> Catalogue:

@@ -23,7 +23,7 @@ def test_the_trie_holds_exactly_the_prefixes_of_the_table(table: list[list[int]]
     for depth in range(levels):
         below: dict[tuple[int, ...], int] = {}
         for prefix, node in level.items():
-            tokens, nodes, real = trie.below(depth, torch.tensor(node))
+            tokens, nodes, real = trie.children_of(depth, torch.tensor(node))
             assert len(tokens) == trie.widest[depth]
             expected = sorted({sid[depth] for sid in table if tuple(sid[:depth]) == prefix})
             assert tokens[real].tolist() == expected
@@ -31,5 +31,5 @@ def test_the_trie_holds_exactly_the_prefixes_of_the_table(table: list[list[int]]
         assert sorted(below.values()) == list(range(trie.sizes[depth + 1]))
         level = below
     for prefix, node in level.items():
-        uids, _, real = trie.below(levels, torch.tensor([[node]]))
+        uids, _, real = trie.children_of(levels, torch.tensor([[node]]))
         assert uids[real].tolist() == [uid for uid, sid in enumerate(table, 1) if tuple(sid) == prefix]
