@@ -92,8 +92,6 @@ def test_weight_0_changes_no_order_and_the_weight_moves_what_is_liked_up(archite
 def test_where_nothing_may_be_recommended_nothing_is_asked() -> None:
     nothing = np.zeros(0, dtype=np.int64), np.zeros((0, 2), dtype=np.int64)
     asked = ScoredHistory(torch.full((5,), -torch.inf), *nothing)
-        torch.full((5,), -torch.inf), np.zeros(0, dtype=np.int64), np.zeros((0, 2), dtype=np.int64)
-    )
     assert Reranker(RANKERS["mvp"], 1.0).scores(asked).isneginf().all()
 
 
