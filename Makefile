@@ -29,7 +29,7 @@ endif
 export UV_LINK_MODE ?= copy
 
 .DEFAULT_GOAL := help
-.PHONY: help install run stop compile image image-size run-containers ci-containers manifests test test-fast lint format types golden lock clean
+.PHONY: help install run stop compile image image-size run-containers ci-containers manifests test test-fast lint format types golden reference lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -102,6 +102,9 @@ format: $(STAMP) ## bring the code into style
 golden: $(STAMP) ## write the golden files anew, after a wanted change
 	@$(BIN)/python pipeline.py compile --output tests/pipeline/golden/pipeline.yaml
 	@REGENERATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/car_model -k golden
+
+reference: $(STAMP) ## write docs/reference and docs/schemas from the typed models
+	@$(BIN)/python -m scripts.reference
 
 lock: $(STAMP) ## resolve requirements/*.in into the lock files
 	@$(BIN)/python requirements/lock.py
