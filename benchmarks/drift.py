@@ -29,7 +29,7 @@ from car_model.evaluation.answer_profile import measure
 from car_model.recommender.recommender import Recommender
 from serving.metrics.counters import Metrics
 from serving.metrics.drift_window import Drift
-from serving.metrics.observer import Watched
+from serving.metrics.observer import InstrumentedResponder
 
 OUTPUT = Path("benchmarks/results/speed/drift.json")
 ANSWERS, TOGETHER = 1200, 8
@@ -68,7 +68,7 @@ def profiled_release(data: str) -> tuple[Recommender, Histories]:
 def read(recommender: Recommender, ask: Ask, answers: int) -> Drift:
     """The drift after so many answers to users drawn at random (seed 0)."""
     metrics, rng = Metrics(), np.random.default_rng(0)
-    watched = Watched(recommender, metrics)
+    watched = InstrumentedResponder(recommender, metrics)
     users = rng.integers(2**31, size=answers).tolist()
     for start in range(0, answers, TOGETHER):
         bodies = [{"explain": False} | ask(user) for user in users[start : start + TOGETHER]]

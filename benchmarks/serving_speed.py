@@ -46,7 +46,7 @@ from serving.answering.openapi import PATH
 from serving.archive.build import build_archive
 from serving.torchserve.config import LOOPBACK
 from serving.torchserve.server import TorchServe
-from serving.torchserve.versions import bring_up
+from serving.torchserve.versions import register_and_wait
 
 OUTPUT = Path("benchmarks/results/speed/serving.json")
 CLIENTS = (1, 8, 32)
@@ -169,7 +169,7 @@ def torchserve(archive: Path, state: Path) -> Iterator[tuple[Target, float]]:
     started = time.monotonic()
     server = TorchServe.start(state)
     try:
-        bring_up(server, archive)
+        register_and_wait(server, archive)
         server.predict({"history": []})
         ready = time.monotonic() - started
         name, _, value = server.state.header.read_text().strip().partition(": ")

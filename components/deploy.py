@@ -27,7 +27,7 @@ def deploy(
     import json
     from pathlib import Path
 
-    from serving.torchserve.rollover import deploy as roll_over
+    from serving.torchserve.rollover import roll_over
 
     deployment.path = f"{deployment.path}.json"
     state: dict = {"release": release}

@@ -39,7 +39,7 @@ def release(
     from registry.channels.channel import promote, stage
     from registry.releases.release import write_release
     from registry.store.open import open_store
-    from serving.deployment.deploy_channel import keep_report
+    from serving.deployment.deploy_channel import record_validation
 
     evidence = {
         "evaluation.json": evaluation, "verdict.json": verdict, "golden.json": golden, "infra.json": infra,
@@ -55,7 +55,7 @@ def release(
         run_id=run_id,
     )
     who, why = f"pipeline run {run_id}", verdict.metadata["summary"]
-    keep_report(store, manifest, Path(infra.path), who)
+    record_validation(store, manifest, Path(infra.path), who)
     stage(store, manifest.release, who=who, why=why)
     moved = promote(store, channel, manifest.release, who=who, why=why, expected=entry)
     promotion.path = f"{promotion.path}.json"

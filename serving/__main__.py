@@ -13,10 +13,10 @@ from rich.table import Column, Table
 from serving.answering.openapi import as_yaml
 from serving.archive.build import ArchiveError
 from serving.errors import ServingError
-from serving.torchserve.process import ours
+from serving.torchserve.process import find_processes
 from serving.torchserve.rollover import curl_line, restore
 from serving.torchserve.server import TorchServe
-from serving.torchserve.state_dir import Deployed, StateDir
+from serving.torchserve.state_dir import DeployedRelease, StateDir
 
 app = typer.Typer(help="Look after the TorchServe of this machine.", no_args_is_help=True)
 console = Console()
@@ -28,10 +28,10 @@ DEFAULT_STATE = Path(".car/serving")
 def status(state: State = DEFAULT_STATE) -> None:
     """Say what runs and which release it serves; exit code 1 where nothing does."""
     server = TorchServe.attach(state)
-    deployed = Deployed.read(server.state)
+    deployed = DeployedRelease.read(server.state)
     table = Table("what", Column("value", overflow="fold"), show_header=False)
     table.add_row("release", deployed.release if deployed else "none")
-    table.add_row("processes", ", ".join(str(process.pid) for process in ours(server.state)))
+    table.add_row("processes", ", ".join(str(process.pid) for process in find_processes(server.state)))
     for name, port in server.ports.as_dict().items():
         table.add_row(f"{name} port", str(port))
     default = server.client.default_version()
@@ -128,9 +128,9 @@ def deployed_archive(state: StateDir) -> Path:
     Raises:
         ServingError: where nothing was, or it is damaged.
     """
-    if Deployed.read(state) is None:
+    if DeployedRelease.read(state) is None:
         raise ServingError(f"Nothing was deployed to {state.root} yet; name an archive with --archive.")
-    return Deployed.required(state).checked(state)
+    return DeployedRelease.load(state).verify_archive(state)
 
 
 def main() -> None:

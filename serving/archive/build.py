@@ -76,32 +76,31 @@ class WorkerConfig:
 
 
 @dataclass(frozen=True)
-class Maker:
-    """What an archive's bytes follow from, beside the bundle and its release.
-
-    Attributes:
-        handler: SHA-256 of handler.py.
-        workers: model-config.yaml.
-        archiver: version of torch-model-archiver.
-    """
+class ArchiveProvenance:
+    """What determines an archive's bytes besides the bundle and the name of its release."""
 
     handler: str
+    """SHA-256 of handler.py."""
     workers: str
+    """Text of model-config.yaml."""
     archiver: str
+    """Version of torch-model-archiver."""
 
     @classmethod
-    def read(cls, found: Mapping[str, Any]) -> Maker:
-        """Read the JSON form. Raises KeyError."""
-        return cls(**{field.name: str(found[field.name]) for field in fields(cls)})
+    def from_json(cls, value: Mapping[str, Any]) -> ArchiveProvenance:
+        """Read the form that an infra report holds. Raises KeyError."""
+        return cls(**{field.name: str(value[field.name]) for field in fields(cls)})
 
-    def changes(self, now: Maker) -> str:
-        """What is different now, in words; "" where nothing is."""
-        parts = {
+    def describe_changes(self, current: ArchiveProvenance) -> str:
+        """Say in words what differs in `current`; "" if nothing does."""
+        sentences = {
             "handler": "its handler changed",
             "workers": "its worker settings changed",
-            "archiver": f"torch-model-archiver is {now.archiver} instead of {self.archiver}",
+            "archiver": f"torch-model-archiver is {current.archiver} instead of {self.archiver}",
         }
-        return " and ".join(text for name, text in parts.items() if getattr(self, name) != getattr(now, name))
+        return " and ".join(
+            text for name, text in sentences.items() if getattr(self, name) != getattr(current, name)
+        )
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ class ArchiveInfo:
     name: str
     version: str
     release: str
-    maker: Maker
+    provenance: ArchiveProvenance
 
 
 def model_version(release: str, workers: WorkerConfig) -> str:
@@ -164,8 +163,10 @@ def read_archive(archive: Path) -> ArchiveInfo:
             manifest = json.loads(source.read(MANIFEST))
             release = json.loads(source.read(HEADER))["release"]
             handler = hashlib.sha256(source.read(HANDLER.name)).hexdigest()
-            maker = Maker(handler, source.read(SETTINGS).decode(), manifest["archiverVersion"])
-        return ArchiveInfo(manifest["model"]["modelName"], manifest["model"]["modelVersion"], release, maker)
+            settings = source.read(SETTINGS).decode()
+            provenance = ArchiveProvenance(handler, settings, manifest["archiverVersion"])
+        model = manifest["model"]
+        return ArchiveInfo(model["modelName"], model["modelVersion"], release, provenance)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise ArchiveError(f"{archive} is not a CAR model archive: {error}.") from error
 

@@ -27,8 +27,8 @@ from serving.answering.request_body import MAX_BODY_BYTES
 from serving.archive import load as unpacked
 from serving.archive.build import BUNDLE, HEADER, ArchiveError, read_archive
 from serving.asgi.batching import Batcher, FullError
-from serving.asgi.metrics_exporter import AsgiMetrics, of_process
-from serving.metrics.observer import Watched
+from serving.asgi.metrics_exporter import AsgiMetrics, process_metrics
+from serving.metrics.observer import InstrumentedResponder
 from serving.torchserve.config import LOOPBACK
 
 MAX_READ_BYTES = 4 * MAX_BODY_BYTES  # as TorchServe's max_request_size: beyond it nothing is read
@@ -46,8 +46,8 @@ class App:
         self, recommender: Recommender, queue: int = QUEUE, metrics: AsgiMetrics | None = None
     ) -> None:
         self.recommender = recommender
-        self.metrics = metrics or of_process()
-        self.batcher = Batcher(Watched(recommender, self.metrics, probe=HEALTH), BATCH, queue)
+        self.metrics = metrics or process_metrics()
+        self.batcher = Batcher(InstrumentedResponder(recommender, self.metrics, probe=HEALTH), BATCH, queue)
         self.openapi = json.dumps(document()).encode()
 
     def starlette(self) -> Starlette:

@@ -52,6 +52,6 @@ class AsgiMetrics(Metrics):
 
 
 @cache
-def of_process() -> AsgiMetrics:
+def process_metrics() -> AsgiMetrics:
     """This process's: a pod changes its release, and its counters go on."""
     return AsgiMetrics()

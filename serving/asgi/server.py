@@ -28,7 +28,7 @@ from serving.answering.answer import respond
 from serving.answering.golden import Golden, first_difference
 from serving.asgi.api_keys import Keys
 from serving.asgi.app import HEALTH, App
-from serving.asgi.metrics_exporter import of_process
+from serving.asgi.metrics_exporter import process_metrics
 from serving.errors import ServingError
 
 OK, UNAUTHORIZED, NOT_FOUND, UNAVAILABLE = 200, 401, 404, 503
@@ -101,7 +101,7 @@ class Pod:
 
     def _guarded(self, scope: Scope) -> ASGIApp:
         if self.keys and not self.keys.admit(Headers(scope=scope).get("authorization", "")):
-            of_process().refused(UNAUTHORIZED, self.release or "none")
+            process_metrics().refused(UNAUTHORIZED, self.release or "none")
             refusal = _refuse(UNAUTHORIZED, WITHOUT_KEY)
             refusal.headers["WWW-Authenticate"] = "Bearer"
             return refusal

@@ -23,9 +23,9 @@ from registry.releases.release import read_manifest
 from registry.releases.validations import add_validation, read_validations
 from registry.store.base import ObjectStore
 from serving.archive.build import build_archive
-from serving.archive.verify import OutdatedProofError, Proof, rebuild
+from serving.archive.verify import StaleValidationError, ValidatedArchive, rebuild_archive
 from serving.torchserve.infra_validation import InfraReport, infra_validate
-from serving.torchserve.rollover import DeployError, Deployment, deploy
+from serving.torchserve.rollover import DeployError, Deployment, roll_over
 from serving.torchserve.state_dir import StateDir, writing
 
 REPORT = "infra.json"
@@ -52,11 +52,11 @@ def deploy_channel(store: ObjectStore, channel: str, state_dir: Path | str, who:
     with tempfile.TemporaryDirectory(prefix="car-deploy-") as place, writing(Path(place)):
         folder = Path(place)
         golden = fetch_evidence(store, manifest, GOLDEN, folder / GOLDEN)
-        if not (proofs := read_proofs(store, manifest)):
+        if not (proofs := read_validated_archives(store, manifest)):
             validate_release(store, entry.release, who)
-            proofs = read_proofs(store, manifest)
+            proofs = read_validated_archives(store, manifest)
         archive, digest = _archive(store, entry, proofs, folder, StateDir.at(state_dir))
-        return deploy(archive, entry.release, state_dir, golden, validated=digest)
+        return roll_over(archive, entry.release, state_dir, golden, validated=digest)
 
 
 def fetch_validated(store: ObjectStore, entry: Entry, folder: Path) -> tuple[Path, Path]:
@@ -71,7 +71,7 @@ def fetch_validated(store: ObjectStore, entry: Entry, folder: Path) -> tuple[Pat
     """
     manifest = read_manifest(store, entry.release, entry.manifest_sha256)
     golden = fetch_evidence(store, manifest, GOLDEN, folder / GOLDEN)
-    if not (proofs := read_proofs(store, manifest)):
+    if not (proofs := read_validated_archives(store, manifest)):
         raise DeployError(
             f"Release {entry.release[:12]} was never validated: run python pipeline.py infra-validate "
             f"{entry.release[:12]} --registry {store.url}."
@@ -101,25 +101,25 @@ def validate_release(store: ObjectStore, release: str, who: str) -> InfraReport:
     return report
 
 
-def keep_report(store: ObjectStore, manifest: Manifest, report: Path, who: str) -> None:
+def record_validation(store: ObjectStore, manifest: Manifest, report: Path, who: str) -> None:
     """Note a validation beside a release that was there already, unless it says nothing new."""
     first = manifest.evidence.get(REPORT)
     if first and first.sha256 == file_digest(report):
         return
     content = _read(report)
-    known = {proof.archive_sha256 for proof in read_proofs(store, manifest)}
-    if Proof.read(content).archive_sha256 not in known:
+    known = {proof.archive_sha256 for proof in read_validated_archives(store, manifest)}
+    if ValidatedArchive.from_report(content).archive_sha256 not in known:
         add_validation(store, manifest.release, content, who)
 
 
-def read_proofs(store: ObjectStore, manifest: Manifest) -> list[Proof]:
+def read_validated_archives(store: ObjectStore, manifest: Manifest) -> list[ValidatedArchive]:
     """What a release's infra reports say, the newest first; none where it was never validated."""
     reports: list[dict[str, Any]] = [one.report for one in read_validations(store, manifest.release)]
     if REPORT in manifest.evidence:
         with tempfile.TemporaryDirectory() as place:
             path = fetch_evidence(store, manifest, REPORT, Path(place) / REPORT)
             reports.append(_read(path))
-    return [Proof.read(one) for one in reports]
+    return [ValidatedArchive.from_report(one) for one in reports]
 
 
 def _read(report: Path) -> dict[str, Any]:
@@ -130,7 +130,11 @@ def _read(report: Path) -> dict[str, Any]:
 
 
 def _archive(
-    store: ObjectStore, entry: Entry, proofs: list[Proof], folder: Path, state: StateDir | None = None
+    store: ObjectStore,
+    entry: Entry,
+    proofs: list[ValidatedArchive],
+    folder: Path,
+    state: StateDir | None = None,
 ) -> tuple[Path, str]:
     """A validated archive and its digest: made of the bundle, unless the server has the newest already."""
     newest = proofs[0].archive_sha256
@@ -139,15 +143,15 @@ def _archive(
             return Path(shutil.copyfile(kept, folder / ARCHIVE)), newest
     manifest = fetch_release(store, entry.release, folder / "bundle", entry.manifest_sha256)
     try:
-        return rebuild(folder / "bundle", folder / "made", entry.release, proofs)
-    except OutdatedProofError as error:
+        return rebuild_archive(folder / "bundle", folder / "made", entry.release, proofs)
+    except StaleValidationError as error:
         stored = manifest.evidence.get(ARCHIVE)
         if stored and stored.sha256 in {proof.archive_sha256 for proof in proofs}:
             return fetch_evidence(store, manifest, ARCHIVE, folder / ARCHIVE), stored.sha256
         raise DeployError(_advice(store, entry.release, error)) from error
 
 
-def _advice(store: ObjectStore, release: str, error: OutdatedProofError) -> str:
+def _advice(store: ObjectStore, release: str, error: StaleValidationError) -> str:
     command = f"python pipeline.py infra-validate {release[:12]} --registry {store.url}"
     return (
         f"Release {release[:12]} was not deployed: {error} Validate it with this code ({command}), or deploy "

@@ -20,7 +20,7 @@ from registry.store.base import ObjectStore
 from serving.archive.build import ArchiveError
 from serving.deployment.deploy_channel import deploy_channel
 from serving.errors import ServingError
-from serving.torchserve.rollover import Deployment, revive, serves
+from serving.torchserve.rollover import Deployment, restart_if_dead, serves
 
 EXPECTED = (RegistryError, ServingError, ArchiveError, OSError)
 VARYING = re.compile(r"0x[0-9a-f]+|\d+")  # addresses, seconds, ports: the same trouble all the same
@@ -28,7 +28,7 @@ LONGEST_PAUSE = 60.0  # seconds between attempts to deploy what was refused: eac
 Tell = Callable[[str], None]
 
 
-class Trouble:
+class ErrorReporter:
     """Tells a trouble when it begins, changes and ends, and not at every look."""
 
     def __init__(self, tell: Tell) -> None:
@@ -74,14 +74,14 @@ class Follower:
     ) -> None:
         self.store, self.channel, self.serving, self.who = store, channel, serving, who
         self.seconds, self.tell = seconds, tell
-        self.down, self.behind = Trouble(tell), Trouble(tell)
+        self.down, self.behind = ErrorReporter(tell), ErrorReporter(tell)
         self.number = 0
         self.refusal: Refusal | None = None
 
     def look(self) -> None:
         """Bring back what is down, then go where the channel is; what fails is told and tried again."""
         try:
-            if release := revive(self.serving):
+            if release := restart_if_dead(self.serving):
                 self.tell(f"The server was down; release {release[:12]}, deployed last, answers again.")
             self.down.is_over("The server answers again.")
         except EXPECTED as error:

@@ -14,7 +14,7 @@ from serving.answering.golden import Golden
 from serving.asgi.app import load
 from serving.asgi.server import Pod
 from serving.deployment.deploy_channel import fetch_validated
-from serving.deployment.follow import LONGEST_PAUSE, Tell, Trouble
+from serving.deployment.follow import LONGEST_PAUSE, ErrorReporter, Tell
 
 
 def follow(store: ObjectStore, channel: str, pod: Pod, seconds: float, tell: Tell) -> None:
@@ -23,7 +23,7 @@ def follow(store: ObjectStore, channel: str, pod: Pod, seconds: float, tell: Tel
     What fails is tried again, more and more seldom while the channel stays; whatever answered before still
     does. Any error but the process's end is better told than left to end this thread in silence.
     """
-    trouble = Trouble(tell)
+    trouble = ErrorReporter(tell)
     refused, pause, until = 0, 0.0, 0.0  # the entry that failed, and when it is tried again
     while True:
         try:

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 UNLIKE_PROFILE = ("candidates", "rank_by")  # fields that change what comes first: no sign of drift
 
 
-class Watched:
+class InstrumentedResponder:
     """`respond_all` of one recommender, with metrics: counting may fail, answering goes on."""
 
     def __init__(self, recommender: Recommender, metrics: Metrics, probe: bytes | None = None) -> None:

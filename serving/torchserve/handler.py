@@ -16,7 +16,7 @@ import torch
 from serving.answering.answer import OK, REASONS
 from serving.archive.load import load
 from serving.metrics.counters import Metrics
-from serving.metrics.observer import Watched
+from serving.metrics.observer import InstrumentedResponder
 from serving.torchserve.config import LOAD_FAILURE
 from serving.torchserve.metrics_exporter import FrontEnd
 
@@ -37,7 +37,7 @@ class CarHandler:
             logger.error("%s %s: %s", LOAD_FAILURE, type(error).__name__, " ".join(str(error).split()))
             raise
         metrics = Metrics()
-        self.respond = Watched(self.recommender, metrics)
+        self.respond = InstrumentedResponder(self.recommender, metrics)
         if context.metrics is not None:
             FrontEnd(metrics.registry, context).start()
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from common.digests import file_digest
 from serving.answering.golden import Golden
-from serving.archive.build import ArchiveError, Maker
+from serving.archive.build import ArchiveError, ArchiveProvenance
 from serving.errors import ServingError
 from serving.torchserve.replay import GoldenReport, replay
 from serving.torchserve.server import TorchServe
-from serving.torchserve.versions import bring_up
+from serving.torchserve.versions import register_and_wait
 
 BAD_REQUESTS: dict[str, bytes] = {
     "no body": b"",
@@ -44,7 +44,7 @@ class InfraReport:
     release: str
     version: str
     archive_sha256: str
-    made_by: Maker
+    provenance: ArchiveProvenance
     golden: GoldenReport
     bad_requests_refused: int
     server_start_s: float
@@ -83,7 +83,7 @@ def _validate(archive: Path, golden: Golden, expected_release: str, work: Path) 
     started = time.monotonic()
     server = TorchServe.start(work)
     up = time.monotonic()
-    info = bring_up(server, archive)
+    info = register_and_wait(server, archive)
     ready = time.monotonic()
     report = replay(server.client, golden, expected_release, info.version)
     if not report.passed:
@@ -95,7 +95,7 @@ def _validate(archive: Path, golden: Golden, expected_release: str, work: Path) 
         expected_release,
         info.version,
         file_digest(archive),
-        info.maker,
+        info.provenance,
         report,
         refused,
         round(up - started, 2),

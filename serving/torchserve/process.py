@@ -72,7 +72,7 @@ def launch(state: StateDir, config: ServerConfig) -> psutil.Process:
     return psutil.Process(child.pid)
 
 
-def ours(state: StateDir) -> list[psutil.Process]:
+def find_processes(state: StateDir) -> list[psutil.Process]:
     """Every living process of this state folder's server: the server first, then its workers."""
     found = []
     for process in psutil.process_iter():
@@ -85,26 +85,26 @@ def ours(state: StateDir) -> list[psutil.Process]:
     return [process for _, process in sorted(found, key=lambda pair: (pair[0], pair[1].pid))]
 
 
-def leader(state: StateDir) -> psutil.Process | None:
+def frontend_process(state: StateDir) -> psutil.Process | None:
     """The living TorchServe process of this state folder, if there is one."""
-    return next((process for process in ours(state) if MAIN_CLASS in process.cmdline()), None)
+    return next((process for process in find_processes(state) if MAIN_CLASS in process.cmdline()), None)
 
 
-def end(state: StateDir) -> int:
+def stop_processes(state: StateDir) -> int:
     """Ask the server to stop, then make it and all its workers stop; returns how many there were.
 
     Raises:
         ServingError: where a process survives even a kill.
     """
-    processes = ours(state)
-    serving = leader(state)
+    processes = find_processes(state)
+    serving = frontend_process(state)
     for process in [serving] if serving else processes:  # workers follow a server; without one, ask them
         _signal(process, force=False)
     if not _gone(processes, STOP_SECONDS):
-        for process in ours(state):
+        for process in find_processes(state):
             _signal(process, force=True)
         if not _gone(processes, KILL_SECONDS):
-            left = ", ".join(str(process.pid) for process in ours(state))
+            left = ", ".join(str(process.pid) for process in find_processes(state))
             raise ServingError(f"TorchServe processes {left} did not end; end them by hand.")
     return len(processes)
 

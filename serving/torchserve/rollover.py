@@ -20,8 +20,8 @@ from serving.torchserve.client import BUSY, RequestRefusedError
 from serving.torchserve.config import ServerConfig
 from serving.torchserve.replay import GoldenReport, replay
 from serving.torchserve.server import TorchServe
-from serving.torchserve.state_dir import Deployed, StateDir
-from serving.torchserve.versions import bring_up, drop, retire_others, store, stored_name
+from serving.torchserve.state_dir import DeployedRelease, StateDir
+from serving.torchserve.versions import drop, register_and_wait, retire_others, store, stored_name
 
 logger = logging.getLogger(__name__)
 PATIENCE = 3  # pings, and questions, before a server that runs is held to be dead
@@ -46,7 +46,7 @@ class Deployment:
     seconds: float
 
 
-def deploy(
+def roll_over(
     archive: Path,
     release: str,
     state_dir: Path | str,
@@ -71,7 +71,7 @@ def deploy(
     with state.exclusive():
         try:
             _check_archive(archive, release, validated)
-            return _deploy(archive, release, state, Golden.read(golden), config)
+            return _roll_over(archive, release, state, Golden.read(golden), config)
         except (ServingError, ArchiveError, OSError) as error:  # a full disk, for example
             raise DeployError(f"Release {release[:12]} was not deployed: {error}") from error
 
@@ -84,8 +84,8 @@ def restore(state_dir: Path | str, config: ServerConfig | None = None) -> TorchS
             it does not load; nothing runs then.
     """
     state = StateDir.at(state_dir)
-    deployed = Deployed.required(state)
-    archive = deployed.checked(state)
+    deployed = DeployedRelease.load(state)
+    archive = deployed.verify_archive(state)
     position = process.log_position(state)
     server = TorchServe.start(state.root, config, load=archive.name)
     try:
@@ -99,7 +99,7 @@ def restore(state_dir: Path | str, config: ServerConfig | None = None) -> TorchS
 def serves(state_dir: Path | str, release: str) -> bool:
     """Whether a release answers from this folder, which /ping does not say; being busy counts as well."""
     try:
-        deployed = Deployed.read(StateDir.at(state_dir))
+        deployed = DeployedRelease.read(StateDir.at(state_dir))
     except ServingError:
         return False
     if deployed is None or deployed.release != release:
@@ -107,7 +107,7 @@ def serves(state_dir: Path | str, release: str) -> bool:
     return _answering(StateDir.at(state_dir)) == deployed.version
 
 
-def revive(state_dir: Path | str, config: ServerConfig | None = None) -> str | None:
+def restart_if_dead(state_dir: Path | str, config: ServerConfig | None = None) -> str | None:
     """Start the server again where no release answers any more, with the one that was deployed last.
 
     Needs no registry. Returns that release, or None where one answers, or none was ever deployed.
@@ -121,8 +121,8 @@ def revive(state_dir: Path | str, config: ServerConfig | None = None) -> str | N
     with state.exclusive():
         if any(_answering(state) for _ in range(PATIENCE)):
             return None
-        deployed = Deployed.required(state)
-        deployed.checked(state)
+        deployed = DeployedRelease.load(state)
+        deployed.verify_archive(state)
         state.require_room()
         TorchServe.stop(state.root)
         restore(state.root, config)
@@ -150,7 +150,7 @@ def curl_line(server: TorchServe, request: Mapping[str, Any]) -> str:
     )
 
 
-def _deploy(
+def _roll_over(
     archive: Path, release: str, state: StateDir, golden: Golden, config: ServerConfig | None
 ) -> Deployment:
     started = time.monotonic()
@@ -159,7 +159,7 @@ def _deploy(
     server = _replace_dead(found, version, golden, config)
     fresh |= server is not found
     try:
-        changed, report = _roll_over(server, archive, release, version, golden)
+        changed, report = _bring_in_version(server, archive, release, version, golden)
     except (ServingError, OSError):
         if fresh and not server.client.versions():
             TorchServe.stop(state.root)
@@ -201,14 +201,14 @@ def _running(state: StateDir, config: ServerConfig | None) -> tuple[TorchServe, 
         return TorchServe.start(state.root, config), True
 
 
-def _roll_over(
+def _bring_in_version(
     server: TorchServe, archive: Path, release: str, version: str, golden: Golden
 ) -> tuple[bool, GoldenReport]:
     """Make a version the default if it answers as expected; says whether anything had to change."""
     changed = server.client.default_version() != version
     if changed:
         drop(server, version)  # what a killed deployment may have left
-        bring_up(server, archive)
+        register_and_wait(server, archive)
     try:
         report = replay(server.client, golden, release, version, LATENCY_SAMPLES)
         if not report.passed:
@@ -223,7 +223,7 @@ def _roll_over(
 
 def _switch(server: TorchServe, archive: Path, release: str, version: str) -> None:
     """Write down what a restart brings back, which a full disk may forbid, then let the version answer."""
-    before = Deployed.legible(server.state)
+    before = DeployedRelease.load_or_none(server.state)
     _record(server.state, archive, release, version)
     try:
         server.client.set_default(version)
@@ -269,4 +269,4 @@ def _record(state: StateDir, archive: Path, release: str, version: str) -> None:
     digest = file_digest(archive)
     if not stored.is_file() or file_digest(stored) != digest:  # lost or damaged since it was loaded
         store(state, archive, version)
-    Deployed(release, version, stored.name, digest).write(state)
+    DeployedRelease(release, version, stored.name, digest).write(state)

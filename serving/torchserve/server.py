@@ -76,7 +76,7 @@ class TorchServe:
             ServingError: where none runs there.
         """
         state = StateDir.at(state_dir)
-        ports = _recorded_ports(state) if process.leader(state) else None
+        ports = _recorded_ports(state) if process.frontend_process(state) else None
         if ports is None:
             raise ServingError(f"No TorchServe runs in {state.root}; deploy a release, or start it again.")
         return cls(state, ports, Client(state, ports))
@@ -85,7 +85,7 @@ class TorchServe:
     def stop(state_dir: Path | str) -> int:
         """End the server of a folder with all its workers; returns how many processes ended (0: none ran)."""
         state = StateDir.at(state_dir)
-        ended = process.end(state)
+        ended = process.stop_processes(state)
         with writing(state.root):
             for path in (state.keys, state.header):
                 path.unlink(missing_ok=True)
@@ -94,7 +94,7 @@ class TorchServe:
 
     def is_up(self) -> bool:
         """Whether the process lives and its front end answers; ask a golden request about the model."""
-        if process.leader(self.state) is None:
+        if process.frontend_process(self.state) is None:
             return False
         try:
             return self.client.ping()
@@ -157,11 +157,11 @@ class TorchServe:
 
 
 def _make_room(state: StateDir) -> None:
-    if running := process.leader(state):
+    if running := process.frontend_process(state):
         raise ServingError(
             f"A TorchServe (process {running.pid}) runs in {state.root} already; stop it first."
         )
-    process.end(state)  # workers that a killed server left behind
+    process.stop_processes(state)  # workers that a killed server left behind
     state.create()
     state.keys.unlink(missing_ok=True)
 

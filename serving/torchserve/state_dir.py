@@ -149,7 +149,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 @dataclass(frozen=True)
-class Deployed:
+class DeployedRelease:
     """What deployed.json says.
 
     Attributes:
@@ -165,7 +165,7 @@ class Deployed:
     sha256: str
 
     @classmethod
-    def read(cls, state: StateDir) -> Deployed | None:
+    def read(cls, state: StateDir) -> DeployedRelease | None:
         """Read the note; None where nothing was deployed.
 
         Raises:
@@ -181,7 +181,7 @@ class Deployed:
         return cls(**texts)
 
     @classmethod
-    def legible(cls, state: StateDir) -> Deployed | None:
+    def load_or_none(cls, state: StateDir) -> DeployedRelease | None:
         """Read the note; None also where it is damaged, for those who are about to write it anew."""
         try:
             return cls.read(state)
@@ -189,7 +189,7 @@ class Deployed:
             return None
 
     @classmethod
-    def required(cls, state: StateDir) -> Deployed:
+    def load(cls, state: StateDir) -> DeployedRelease:
         """Read the note; a ServingError where there is none or it is damaged."""
         found = cls.read(state)
         if found is None:
@@ -202,7 +202,7 @@ class Deployed:
         """Replace the note in one step."""
         write_private(state.deployed, json.dumps(asdict(self), indent=2) + "\n")
 
-    def checked(self, state: StateDir) -> Path:
+    def verify_archive(self, state: StateDir) -> Path:
         """The archive in the model store, hashed again.
 
         Raises:

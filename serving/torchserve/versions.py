@@ -45,7 +45,7 @@ def store(state: StateDir, archive: Path, version: str) -> Path:
     return target
 
 
-def bring_up(server: TorchServe, archive: Path) -> ArchiveInfo:
+def register_and_wait(server: TorchServe, archive: Path) -> ArchiveInfo:
     """Register an archive and wait until a worker has loaded it; on failure nothing of it stays.
 
     Raises:

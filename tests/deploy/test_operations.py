@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from serving.asgi.metrics_exporter import AsgiMetrics
-from serving.metrics.observer import Watched
+from serving.metrics.observer import InstrumentedResponder
 from tests.deploy.prometheus import ALERTS, DASHBOARD, UNIT_TESTS, dashboard, panel_queries, rules, selectors
 from tests.serving.metrics.metered import recommender
 
@@ -54,7 +54,7 @@ def test_the_docs_explain_every_metric_and_no_other() -> None:
     table = DOCS.read_text().partition("## What each metric means")[2].partition("\n\nProbes")[0]
     told = set(re.findall(r"`(car_\w+)`", " ".join(row.split("|")[1] for row in table.strip().splitlines())))
     metrics = AsgiMetrics()
-    Watched(recommender(), metrics)
+    InstrumentedResponder(recommender(), metrics)
     shown = {
         f"{family.name}_total" if family.type == "counter" else family.name
         for family in metrics.registry.collect()

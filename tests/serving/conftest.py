@@ -16,10 +16,10 @@ from car_model.recommender.recommender import Recommender
 from registry.releases.bundle_files import release_digest
 from serving.answering.answer import respond
 from serving.archive.build import build_archive
-from serving.torchserve.process import ours
+from serving.torchserve.process import find_processes
 from serving.torchserve.server import TorchServe
 from serving.torchserve.state_dir import StateDir
-from serving.torchserve.versions import bring_up
+from serving.torchserve.versions import register_and_wait
 from tests.fixtures import tiny_bundle, tiny_parts
 
 REQUESTS = [
@@ -74,14 +74,14 @@ def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("state")
     yield folder
     TorchServe.stop(folder)
-    assert ours(StateDir.at(folder)) == []
+    assert find_processes(StateDir.at(folder)) == []
 
 
 @pytest.fixture(scope="module")
 def server(state_dir: Path, first: Release) -> Iterator[TorchServe]:
     """A server of the first release."""
     server = TorchServe.start(state_dir)
-    bring_up(server, first.archive)
+    register_and_wait(server, first.archive)
     yield server
     TorchServe.stop(state_dir)
 

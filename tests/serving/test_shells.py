@@ -124,7 +124,7 @@ def mixed(seed: int) -> list[bytes]:
 
 
 def workers(server: TorchServe) -> set[int]:
-    return {found.pid for found in process.ours(server.state)}
+    return {found.pid for found in process.find_processes(server.state)}
 
 
 @pytest.mark.timeout(600)

@@ -32,9 +32,14 @@ from registry.store.base import ObjectStore
 from registry.store.open import open_store
 from serving.archive.build import WorkerConfig, build_archive, read_archive
 from serving.deployment.cli import delivery
-from serving.deployment.deploy_channel import deploy_channel, keep_report, read_proofs, validate_release
+from serving.deployment.deploy_channel import (
+    deploy_channel,
+    read_validated_archives,
+    record_validation,
+    validate_release,
+)
 from serving.torchserve.infra_validation import InfraValidationError
-from serving.torchserve.process import ours
+from serving.torchserve.process import find_processes
 from serving.torchserve.rollover import DeployError
 from serving.torchserve.server import TorchServe
 from serving.torchserve.state_dir import StateDir, read_json
@@ -53,7 +58,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("serving")
     yield folder
     TorchServe.stop(folder)
-    assert ours(StateDir.at(folder)) == []
+    assert find_processes(StateDir.at(folder)) == []
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +110,7 @@ def test_onboarded_items_are_served_and_a_rollback_takes_them_back(serving: Path
 
     NEW.to_csv(tmp_path / "items.csv", index=False)
     child = onboard_items(store, parent, tmp_path / "items.csv", tmp_path / "vectors").manifest.release
-    assert read_proofs(store, read_manifest(store, child)) == []
+    assert read_validated_archives(store, read_manifest(store, child)) == []
     in_production(store, child)
     assert deploy_channel(store, "production", serving, "ann@shop").changed
     after = asked(serving, everything)
@@ -145,8 +150,8 @@ def test_what_was_validated_by_other_code_waits_for_a_validation_by_this(
 ) -> None:
     release = release_digest(bundle)
     archive = build_archive(bundle, tmp_path, release)
-    made_by = vars(read_archive(archive).maker) | {"handler": "0" * 64, "archiver": "0.11.1"}
-    report = reported(tmp_path, archive, archive_sha256="f" * 64, made_by=made_by)
+    provenance = vars(read_archive(archive).provenance) | {"handler": "0" * 64, "archiver": "0.11.1"}
+    report = reported(tmp_path, archive, archive_sha256="f" * 64, provenance=provenance)
     write_release(store, bundle, evidence(tmp_path, bundle, **{"infra.json": report}))
     in_production(store, release)
     said = (
@@ -193,7 +198,7 @@ def test_settings_that_were_validated_are_those_that_are_served(
 ) -> None:
     release = release_digest(bundle)
     archive = build_archive(bundle, tmp_path, release, workers=WorkerConfig(batch_size=5))
-    report = reported(tmp_path, archive, made_by=vars(read_archive(archive).maker))
+    report = reported(tmp_path, archive, provenance=vars(read_archive(archive).provenance))
     write_release(store, bundle, evidence(tmp_path, bundle, **{"infra.json": report}))
     in_production(store, release)
     assert deploy_channel(store, "production", serving, "ann").version == read_archive(archive).version
@@ -228,10 +233,10 @@ def test_releasing_again_with_other_code_notes_its_validation(
     )
     manifest = write_release(store, bundle, evidence(tmp_path, bundle, **{"infra.json": old}))
     for report, noted in ((old, 0), (new, 1), (new, 1)):
-        keep_report(store, manifest, report, "pipeline run 2")
+        record_validation(store, manifest, report, "pipeline run 2")
         assert len(read_validations(store, release)) == noted
     first, second = (json.loads(path.read_text())["archive_sha256"] for path in (new, old))
-    assert [proof.archive_sha256 for proof in read_proofs(store, manifest)] == [first, second]
+    assert [proof.archive_sha256 for proof in read_validated_archives(store, manifest)] == [first, second]
 
 
 def test_bad_reports_and_empty_channels_are_sentences(

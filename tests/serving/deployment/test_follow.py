@@ -20,7 +20,7 @@ from registry.channels.channel import promote, rollback
 from registry.store.open import open_store
 from serving.archive.build import read_archive
 from serving.torchserve import process, versions
-from serving.torchserve.rollover import DeployError, deploy
+from serving.torchserve.rollover import DeployError, roll_over
 from serving.torchserve.server import TorchServe
 from serving.torchserve.state_dir import StateDir
 from tests.serving.conftest import REQUESTS, Release
@@ -79,7 +79,7 @@ def residue(state_dir: Path) -> dict[str, Any]:
         "store": sorted(path.name for path in server.state.store.iterdir()),
         "scratch": sorted(str(path) for path in server.state.scratch.rglob("*")),
         "deployed": server.state.deployed.read_bytes(),
-        "processes": [found.pid for found in process.ours(server.state)],
+        "processes": [found.pid for found in process.find_processes(server.state)],
     }
 
 
@@ -109,7 +109,7 @@ def test_golden_requests_that_fail_under_load_leave_no_residue(
 
 def roll(release: Release, state_dir: Path) -> None:
     validated = file_digest(release.archive)
-    deploy(release.archive, release.digest, state_dir, release.golden, validated=validated)
+    roll_over(release.archive, release.digest, state_dir, release.golden, validated=validated)
 
 
 @pytest.fixture
@@ -210,11 +210,11 @@ def test_a_disk_without_room_refuses_the_new_version_and_keeps_the_old(
     script = """
 import resource, sys
 from pathlib import Path
-from serving.torchserve.rollover import DeployError, deploy
+from serving.torchserve.rollover import DeployError, roll_over
 resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
 archive, release, state, golden, digest = sys.argv[1:]
 try:
-    deploy(Path(archive), release, state, Path(golden), validated=digest)
+    roll_over(Path(archive), release, state, Path(golden), validated=digest)
 except DeployError as error:
     print(error)
 """

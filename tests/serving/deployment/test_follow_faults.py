@@ -10,7 +10,7 @@ import pytest
 from registry.channels.channel import promote
 from registry.store.open import open_store
 from serving.torchserve.server import TorchServe
-from serving.torchserve.state_dir import Deployed
+from serving.torchserve.state_dir import DeployedRelease
 from tests.serving.conftest import REQUESTS, Release
 from tests.serving.damage import flip
 from tests.serving.deployment.following import ANN, Follower, following, released, wait_until
@@ -33,7 +33,7 @@ def test_what_breaks_under_a_follower_is_told_once_and_mended(
         follower.wait_for(BACK.format(first.digest[:12]))
         assert answers(state_dir) == first.digest
 
-        archive = server.state.store / Deployed.required(server.state).archive
+        archive = server.state.store / DeployedRelease.load(server.state).archive
         flip(archive, archive.stat().st_size // 2)
         kill(TorchServe.attach(state_dir), everything=True)
         follower.serves(first.digest, times=2)

@@ -28,7 +28,7 @@ from registry.store.open import open_store
 from serving.archive.build import build_archive
 from serving.torchserve.config import Ports
 from serving.torchserve.server import TorchServe
-from serving.torchserve.versions import bring_up
+from serving.torchserve.versions import register_and_wait
 from tests.fixtures import tiny_histories, tiny_parts
 from tests.serving.conftest import REQUESTS, Release
 from tests.serving.pods import KEY, in_production, pod, released
@@ -81,7 +81,7 @@ def profiled_release(folder: Path) -> Release:
 @contextmanager
 def live_torchserve(release: Release, state_dir: Path) -> Iterator[Live]:
     server = TorchServe.start(state_dir)
-    bring_up(server, release.archive)
+    register_and_wait(server, release.archive)
     header = dict([server.state.header.read_text().strip().split(": ", 1)])
     yield Live(server.client.prediction_url, f"127.0.0.1:{server.ports.metrics}", header)
     TorchServe.stop(state_dir)

@@ -17,7 +17,7 @@ from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 from serving.metrics.drift_window import FEWEST
 from serving.torchserve.metrics_exporter import SECONDS
-from serving.torchserve.process import ours
+from serving.torchserve.process import find_processes
 from serving.torchserve.state_dir import StateDir
 from tests.deploy.prometheus import OF_PROMETHEUS, ask, panel_queries, rules, running, selectors
 from tests.serving.conftest import Release
@@ -175,7 +175,7 @@ def test_a_pod_counts_callers_without_a_key(in_pod: Live) -> None:
 
 
 def test_listeners_are_on_loopback_only(torchserve: Live, state_dir: Path) -> None:
-    java = ours(StateDir.at(state_dir))[0]
+    java = find_processes(StateDir.at(state_dir))[0]
     listening = [one.laddr for one in java.net_connections() if one.status == psutil.CONN_LISTEN]
     assert int(torchserve.scrape.rpartition(":")[2]) in {address.port for address in listening}
     assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}

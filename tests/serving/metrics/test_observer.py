@@ -17,7 +17,7 @@ from serving.asgi.app import HEALTH
 from serving.asgi.metrics_exporter import AsgiMetrics
 from serving.metrics.counters import KINDS, STATUSES, Metrics
 from serving.metrics.drift_window import FEWEST, LATEST, DriftWindow
-from serving.metrics.observer import Watched
+from serving.metrics.observer import InstrumentedResponder
 from tests.serving.hostile import bodies, good, seeded
 from tests.serving.metrics.metered import RELEASE, key, profiled_parts, recommender, shown
 
@@ -30,8 +30,8 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-def watched(metrics: Metrics) -> Watched:
-    return Watched(recommender(), metrics, probe=HEALTH)
+def watched(metrics: Metrics) -> InstrumentedResponder:
+    return InstrumentedResponder(recommender(), metrics, probe=HEALTH)
 
 
 def body(**request: Any) -> bytes:
@@ -46,7 +46,9 @@ def requests_of(raw: bytes) -> list[Any]:
         return []
 
 
-def test_every_series_is_there_before_the_first_request(watched: Watched, metrics: Metrics) -> None:
+def test_every_series_is_there_before_the_first_request(
+    watched: InstrumentedResponder, metrics: Metrics
+) -> None:
     """A rate from a series that appears with its first error would miss that error."""
     found = shown(metrics.registry)
     for status in STATUSES:
@@ -62,19 +64,19 @@ def test_every_series_is_there_before_the_first_request(watched: Watched, metric
 def test_there_are_as_many_series_as_the_docs_say() -> None:
     metrics, asgi = Metrics(), AsgiMetrics()
     for one in (metrics, asgi):
-        Watched(recommender(), one)
+        InstrumentedResponder(recommender(), one)
     thinking, codes = 4, 4
     assert len(shown(metrics.registry)) <= 20 + 19 * thinking + 2 * codes
     assert len(shown(asgi.registry)) <= 50 + 19 * thinking + 2 * codes
 
 
-def test_the_release_is_named(watched: Watched, metrics: Metrics) -> None:
+def test_the_release_is_named(watched: InstrumentedResponder, metrics: Metrics) -> None:
     codebook = profiled_parts().codebook.version
     found = shown(metrics.registry)
     assert found[key("car_release_info", release=SHORT, digest=RELEASE, codebook=codebook)] == 1
     expected = [found[key("car_expected_code_share", code=str(code))] for code in range(4)]
     assert sum(expected) == pytest.approx(1, abs=1e-5)
-    Watched(recommender(seed=1, release="b" * 64), metrics)
+    InstrumentedResponder(recommender(seed=1, release="b" * 64), metrics)
     names = {
         dict(labels)["release"] for name, labels in shown(metrics.registry) if name == "car_release_info"
     }
@@ -82,7 +84,7 @@ def test_the_release_is_named(watched: Watched, metrics: Metrics) -> None:
 
 
 def test_hostile_traffic_is_answered_as_ever_and_every_body_counted(
-    watched: Watched, metrics: Metrics
+    watched: InstrumentedResponder, metrics: Metrics
 ) -> None:
     sent = list(bodies(600, seed=3))
     replies = [reply for start in range(0, 600, 8) for reply in watched(sent[start : start + 8])]
@@ -121,7 +123,7 @@ def depth_of(asked: dict[str, Any]) -> int:
     return 3 if asked.get("thinking") is None else int(asked["thinking"])
 
 
-def test_probes_are_answered_and_not_counted(watched: Watched, metrics: Metrics) -> None:
+def test_probes_are_answered_and_not_counted(watched: InstrumentedResponder, metrics: Metrics) -> None:
     before = shown(metrics.registry)
     assert watched([HEALTH, HEALTH]) == respond_all(recommender(), [HEALTH, HEALTH])
     assert shown(metrics.registry) == before
@@ -132,7 +134,9 @@ def test_probes_are_answered_and_not_counted(watched: Watched, metrics: Metrics)
     assert found[key("car_histories_total", kind="empty")] == 1
 
 
-def test_all_of_a_batch_waited_as_long_as_the_batch_took(watched: Watched, metrics: Metrics) -> None:
+def test_all_of_a_batch_waited_as_long_as_the_batch_took(
+    watched: InstrumentedResponder, metrics: Metrics
+) -> None:
     watched([body(history=["i1"], thinking=at % 4) for at in range(8)])
     found = shown(metrics.registry)
     sums = {found[key("car_request_duration_seconds_sum", thinking=str(at))] for at in range(4)}
@@ -140,7 +144,7 @@ def test_all_of_a_batch_waited_as_long_as_the_batch_took(watched: Watched, metri
     assert sums.pop() > 0
 
 
-def test_codes_of_the_top_ten_are_counted(watched: Watched, metrics: Metrics) -> None:
+def test_codes_of_the_top_ten_are_counted(watched: InstrumentedResponder, metrics: Metrics) -> None:
     [(_, answer)] = watched([body(history=["i1"], k=40)])
     items = json.loads(answer)["items"]
     assert len(items) == 40
@@ -155,13 +159,13 @@ def test_a_defect_of_the_recommender_is_a_500(
 ) -> None:
     broken = recommender()
     monkeypatch.setattr(broken, "answers", lambda requests: 1 / 0)
-    assert [status for status, _ in Watched(broken, metrics)([body(history=["i1"])])] == [500]
+    assert [status for status, _ in InstrumentedResponder(broken, metrics)([body(history=["i1"])])] == [500]
     assert shown(metrics.registry)[key("car_requests_total", status="500", release=SHORT)] == 1
     assert shown(metrics.registry)[key("car_histories_total", kind="known")] == 0
 
 
 def test_where_counting_fails_answering_goes_on(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    watched: InstrumentedResponder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(watched, "_durations", [])
     sent = [body(history=["i1"])]
@@ -171,7 +175,7 @@ def test_where_counting_fails_answering_goes_on(
     assert "i1" not in caplog.text.replace("test_metrics", "")
 
 
-def test_threads_lose_no_count(watched: Watched, metrics: Metrics) -> None:
+def test_threads_lose_no_count(watched: InstrumentedResponder, metrics: Metrics) -> None:
     rng = seeded(4)
     sent = [[json.dumps(good(rng)).encode() for _ in range(4)] for _ in range(50)]
     with ThreadPoolExecutor(8) as pool:
@@ -181,7 +185,7 @@ def test_threads_lose_no_count(watched: Watched, metrics: Metrics) -> None:
     assert found[key("car_requests_total", status="200", release=SHORT)] == 200
 
 
-def test_drift_is_of_comparable_answers_only(watched: Watched, metrics: Metrics) -> None:
+def test_drift_is_of_comparable_answers_only(watched: InstrumentedResponder, metrics: Metrics) -> None:
     """Popular items and candidates of the caller's choice say nothing of the model."""
     others = [body(history=[]), body(history=["x"]), body(history=["i1"], candidates=["i2", "i3"]), b"{"]
     watched(others)
@@ -200,13 +204,13 @@ def test_holdout_traffic_does_not_drift_and_another_model_does(metrics: Metrics)
     ids = profiled_parts().catalogue.item_ids
     histories = [[ids[uid - 1] for uid in history] for history in tiny_histories().train]
     sent = [body(history=history, thinking=at % 4) for at in range(8) for history in histories]
-    Watched(recommender(), metrics)(sent)
+    InstrumentedResponder(recommender(), metrics)(sent)
     same = shown(metrics.registry)
     assert same[key("car_drift_window_answers")] == len(sent) >= FEWEST
     assert same[key("car_score_drift_psi")] < 0.1
     assert same[key("car_code_drift_psi")] < 0.1
     other = Recommender(replace(profiled_parts(seed=5), profile=profiled_parts().profile))
-    Watched(other, metrics)(sent)
+    InstrumentedResponder(other, metrics)(sent)
     assert shown(metrics.registry)[key("car_score_drift_psi")] > 0.25
 
 
@@ -214,7 +218,7 @@ def test_a_release_without_a_profile_has_no_drift(metrics: Metrics) -> None:
     from car_model.recommender.recommender import Recommender
     from tests.fixtures import tiny_parts
 
-    watched = Watched(Recommender(tiny_parts(epochs=1), RELEASE), metrics)
+    watched = InstrumentedResponder(Recommender(tiny_parts(epochs=1), RELEASE), metrics)
     watched([body(history=["i1"])] * 300)
     found = shown(metrics.registry)
     assert found[key("car_drift_window_answers")] == 0

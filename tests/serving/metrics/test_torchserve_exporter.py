@@ -15,7 +15,7 @@ from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
 from serving import torchserve
 from serving.metrics.counters import Metrics
-from serving.metrics.observer import Watched
+from serving.metrics.observer import InstrumentedResponder
 from serving.torchserve.metrics_exporter import FrontEnd, samples
 from tests.serving.hostile import bodies
 from tests.serving.metrics.metered import recommender, shown
@@ -62,7 +62,7 @@ def told(caplog: pytest.LogCaptureFixture) -> Told:
 
 def test_the_front_end_knows_exactly_what_workers_say() -> None:
     metrics = Metrics()
-    Watched(recommender(), metrics)
+    InstrumentedResponder(recommender(), metrics)
     said = {
         ("counter" if counts else "gauge", sample.name, tuple(sample.labels))
         for counts, sample in samples(metrics.registry)
@@ -77,7 +77,7 @@ def test_the_front_end_knows_exactly_what_workers_say() -> None:
 
 def test_what_the_front_end_adds_up_is_what_the_worker_counted(context: SimpleNamespace, told: Told) -> None:
     metrics = Metrics()
-    watched = Watched(recommender(), metrics)
+    watched = InstrumentedResponder(recommender(), metrics)
     front = FrontEnd(metrics.registry, context)
     sent = list(bodies(300, seed=2))
     for start in range(0, 300, 60):
@@ -91,7 +91,7 @@ def test_what_the_front_end_adds_up_is_what_the_worker_counted(context: SimpleNa
 def test_two_workers_add_up_and_a_restarted_one_goes_on(context: SimpleNamespace, told: Told) -> None:
     for _ in range(3):
         metrics = Metrics()
-        Watched(recommender(), metrics)([b'{"history": ["i1"]}'] * 10)
+        InstrumentedResponder(recommender(), metrics)([b'{"history": ["i1"]}'] * 10)
         FrontEnd(metrics.registry, context).tell()
     told.read()
     assert told.values["car_histories_total", frozenset({("kind", "known")})] == 30
@@ -100,7 +100,7 @@ def test_two_workers_add_up_and_a_restarted_one_goes_on(context: SimpleNamespace
 
 def test_where_nothing_changed_nothing_is_said(context: SimpleNamespace, told: Told) -> None:
     metrics = Metrics()
-    watched = Watched(recommender(), metrics)
+    watched = InstrumentedResponder(recommender(), metrics)
     front = FrontEnd(metrics.registry, context)
     assert front.tell() > 50
     assert front.tell() == 0
@@ -112,7 +112,7 @@ def test_a_front_end_that_knows_no_such_metric_costs_the_metrics_only(
     context: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
     metrics = Metrics()
-    Watched(recommender(), metrics)
+    InstrumentedResponder(recommender(), metrics)
     context.metrics.cache.clear()
     thread = FrontEnd(metrics.registry, context).start(seconds=0.01)
     thread.join(timeout=60)

@@ -25,7 +25,7 @@ from serving.torchserve import client as client_module
 from serving.torchserve import process
 from serving.torchserve.client import WORKER_DIED, RequestRefusedError
 from serving.torchserve.config import ServerConfig
-from serving.torchserve.rollover import deploy
+from serving.torchserve.rollover import roll_over
 from serving.torchserve.server import TorchServe
 from tests.serving.conftest import REQUESTS, Release
 from tests.serving.deployment.following import wait_until
@@ -37,7 +37,7 @@ SENT = 60
 
 def roll(release: Release, state_dir: Path, config: ServerConfig | None = None) -> TorchServe:
     validated = file_digest(release.archive)
-    deploy(release.archive, release.digest, state_dir, release.golden, config, validated=validated)
+    roll_over(release.archive, release.digest, state_dir, release.golden, config, validated=validated)
     return TorchServe.attach(state_dir)
 
 
@@ -48,8 +48,8 @@ def deployed(state_dir: Path, first: Release) -> TorchServe:
 
 
 def workers(server: TorchServe) -> list[psutil.Process]:
-    leader = process.leader(server.state)
-    return [found for found in process.ours(server.state) if found != leader]
+    leader = process.frontend_process(server.state)
+    return [found for found in process.find_processes(server.state) if found != leader]
 
 
 def kill_worker(server: TorchServe) -> None:
@@ -63,10 +63,12 @@ def kill_worker(server: TorchServe) -> None:
 
 def kill(server: TorchServe, *, everything: bool = False) -> None:
     """Kill the server's process, perhaps with its workers."""
-    for found in process.ours(server.state) if everything else [process.leader(server.state)]:
+    for found in (
+        process.find_processes(server.state) if everything else [process.frontend_process(server.state)]
+    ):
         assert found is not None
         found.kill()
-    wait_until(lambda: process.leader(server.state) is None)
+    wait_until(lambda: process.frontend_process(server.state) is None)
 
 
 KILLS = 3
@@ -151,7 +153,7 @@ def test_start_brings_back_what_was_deployed(
     after = TorchServe.attach(deployed.state.root)
     assert after.ports == deployed.ports
     assert after.predict(REQUESTS[0])["release"] == first.digest
-    assert len(process.ours(after.state)) == 2  # no worker of the dead server is left
+    assert len(process.find_processes(after.state)) == 2  # no worker of the dead server is left
 
 
 def send_alone(server: TorchServe, body: bytes) -> requests.Response:

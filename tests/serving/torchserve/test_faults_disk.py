@@ -10,9 +10,9 @@ import pytest
 
 from serving.errors import ServingError
 from serving.torchserve import process
-from serving.torchserve.rollover import revive
+from serving.torchserve.rollover import restart_if_dead
 from serving.torchserve.server import TorchServe
-from serving.torchserve.state_dir import Deployed, StateDir
+from serving.torchserve.state_dir import DeployedRelease, StateDir
 from tests.serving.conftest import REQUESTS, Release
 from tests.serving.damage import flip
 from tests.serving.torchserve.test_faults import command, roll
@@ -42,7 +42,7 @@ def test_a_damaged_archive_is_never_served_and_deploying_mends_it(
     state_dir: Path, first: Release, second: Release, damage: Callable[[Path, Path], None]
 ) -> None:
     server = roll(first, state_dir)
-    archive = server.state.store / Deployed.required(server.state).archive
+    archive = server.state.store / DeployedRelease.load(server.state).archive
     TorchServe.stop(state_dir)
     damage(archive, second.archive)
     started = command(server, "start")
@@ -51,8 +51,8 @@ def test_a_damaged_archive_is_never_served_and_deploying_mends_it(
     assert told.endswith("is missing or not what was deployed; deploy the release again.")
     assert archive.name in told.replace(" ", "")
     with pytest.raises(ServingError, match="missing or not what was deployed"):
-        revive(state_dir)
-    assert process.ours(server.state) == []
+        restart_if_dead(state_dir)
+    assert process.find_processes(server.state) == []
     assert roll(first, state_dir).predict(REQUESTS[0])["release"] == first.digest
 
 
@@ -66,10 +66,12 @@ def test_a_server_whose_log_takes_nothing_answers_all_the_same(
     (state.logs / name).unlink(missing_ok=True)
     (state.logs / name).symlink_to("/dev/full")
     server = roll(first, state_dir)
-    before = {one.pid for one in process.ours(state)}
+    before = {one.pid for one in process.find_processes(state)}
     assert {server.predict(REQUESTS[0])["release"] for _ in range(50)} == {first.digest}
     assert roll(second, state_dir).predict(REQUESTS[0])["release"] == second.digest
-    assert len(before & {one.pid for one in process.ours(state)}) >= 1  # the server, though not its workers
+    assert (
+        len(before & {one.pid for one in process.find_processes(state)}) >= 1
+    )  # the server, though not its workers
     TorchServe.stop(state_dir)
     (state.logs / name).unlink()
 
@@ -81,4 +83,4 @@ def test_a_state_folder_that_cannot_be_written_is_named(tmp_path: Path, first: R
     ) as refused:
         roll(first, tmp_path / "file" / "state")
     assert str(refused.value).count("\n") == 0
-    assert process.ours(StateDir.at(tmp_path)) == []
+    assert process.find_processes(StateDir.at(tmp_path)) == []

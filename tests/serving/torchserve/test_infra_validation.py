@@ -7,7 +7,7 @@ import pytest
 from common.digests import file_digest
 from serving.archive.build import build_archive
 from serving.torchserve.infra_validation import BAD_REQUESTS, InfraValidationError, infra_validate
-from serving.torchserve.process import ours
+from serving.torchserve.process import find_processes
 from serving.torchserve.state_dir import StateDir
 from tests.serving.conftest import Release
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.integration
 
 def nothing_runs(work: Path) -> bool:
     state = StateDir.at(work)
-    return ours(state) == [] and not state.keys.exists() and not state.scratch.exists()
+    return find_processes(state) == [] and not state.keys.exists() and not state.scratch.exists()
 
 
 def test_a_servable_archive_is_proven(first: Release, tmp_path: Path) -> None:

@@ -52,16 +52,16 @@ def test_a_reused_process_id_is_left_alone(state: StateDir, bystander: subproces
 
 
 def test_workers_of_a_dead_server_are_ended(state: StateDir, orphan: subprocess.Popen[bytes]) -> None:
-    assert process.leader(state) is None
-    assert [found.pid for found in process.ours(state)] == [orphan.pid]
+    assert process.frontend_process(state) is None
+    assert [found.pid for found in process.find_processes(state)] == [orphan.pid]
     assert TorchServe.stop(state.root) == 1
-    assert process.ours(state) == []
+    assert process.find_processes(state) == []
     assert not psutil.pid_exists(orphan.pid)
 
 
 def test_another_folders_processes_are_not_ours(tmp_path: Path, orphan: subprocess.Popen[bytes]) -> None:
-    assert process.ours(StateDir.at(tmp_path / "other")) == []
-    assert process.ours(StateDir.at(tmp_path.parent)) == []
+    assert process.find_processes(StateDir.at(tmp_path / "other")) == []
+    assert process.find_processes(StateDir.at(tmp_path.parent)) == []
     assert orphan.poll() is None
 
 

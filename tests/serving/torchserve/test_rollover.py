@@ -17,7 +17,7 @@ from serving.__main__ import app
 from serving.archive.build import build_archive, read_archive
 from serving.errors import ServingError
 from serving.torchserve import process
-from serving.torchserve.rollover import DeployError, Deployment, curl_line, deploy, restore
+from serving.torchserve.rollover import DeployError, Deployment, curl_line, restore, roll_over
 from serving.torchserve.server import TorchServe
 from serving.torchserve.state_dir import read_json
 from tests.serving.conftest import REQUESTS, Release
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.integration
 
 def roll(release: Release, state_dir: Path) -> Deployment:
     validated = file_digest(release.archive)
-    return deploy(release.archive, release.digest, state_dir, release.golden, validated=validated)
+    return roll_over(release.archive, release.digest, state_dir, release.golden, validated=validated)
 
 
 def answers(release: Release) -> list[dict[str, Any]]:
@@ -56,11 +56,11 @@ def deployed(state_dir: Path, first: Release) -> Path:
 
 
 def test_deploying_twice_changes_nothing(deployed: Path, first: Release) -> None:
-    leader = process.leader(TorchServe.attach(deployed).state)
+    leader = process.frontend_process(TorchServe.attach(deployed).state)
     again = roll(first, deployed)
     assert not again.changed
     assert again.retired == ()
-    assert process.leader(TorchServe.attach(deployed).state) == leader
+    assert process.frontend_process(TorchServe.attach(deployed).state) == leader
 
 
 class Load:
@@ -144,7 +144,7 @@ def test_an_archive_that_was_not_validated_is_refused(
 ) -> None:
     other = file_digest(first.archive)
     with pytest.raises(DeployError, match=rf"but the archive that was validated has {other[:12]}; package"):
-        deploy(second.archive, second.digest, deployed, second.golden, validated=other)
+        roll_over(second.archive, second.digest, deployed, second.golden, validated=other)
     assert serves(deployed, first)
 
 
@@ -170,7 +170,7 @@ def test_a_version_that_a_killed_deployment_left_is_replaced(
 
 
 def kill(state_dir: Path) -> None:
-    leader = process.leader(TorchServe.attach(state_dir).state)
+    leader = process.frontend_process(TorchServe.attach(state_dir).state)
     assert leader is not None
     leader.kill()
     leader.wait(timeout=10)
@@ -178,11 +178,11 @@ def kill(state_dir: Path) -> None:
 
 def test_a_server_whose_start_was_killed_is_replaced(deployed: Path, first: Release) -> None:
     state = TorchServe.attach(deployed).state
-    before = process.ours(state)
+    before = process.find_processes(state)
     state.server.unlink()
     roll(first, deployed)
     assert serves(deployed, first)
-    assert len(process.ours(state)) == 2
+    assert len(process.find_processes(state)) == 2
     assert not [gone for gone in before if process.is_living(gone)]
 
 
@@ -215,7 +215,7 @@ def test_what_cannot_be_brought_back_is_deployed_anew(deployed: Path, first: Rel
     state.deployed.write_text(json.dumps(record | {"sha256": file_digest(stored), "version": version}))
     with pytest.raises(ServingError, match=rf"Version {version} does not load: \w+: "):
         restore(deployed)
-    assert process.ours(state) == []
+    assert process.find_processes(state) == []
     roll(first, deployed)
     assert serves(deployed, first)
 

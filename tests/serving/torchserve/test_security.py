@@ -27,7 +27,7 @@ from serving.torchserve import process
 from serving.torchserve.client import RequestRefusedError
 from serving.torchserve.config import LOOPBACK
 from serving.torchserve.replay import replay
-from serving.torchserve.rollover import DeployError, curl_line, deploy, restore
+from serving.torchserve.rollover import DeployError, curl_line, restore, roll_over
 from serving.torchserve.server import TorchServe
 from serving.torchserve.state_dir import StateDir
 from tests.deploy.lockdown import locked_down
@@ -50,7 +50,7 @@ def deployed(state_dir: Path, first: Release) -> Iterator[TorchServe]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in HOSTILE_SETTINGS.items():
             patch.setenv(name, value)
-        deploy(first.archive, first.digest, state_dir, first.golden, validated=file_digest(first.archive))
+        roll_over(first.archive, first.digest, state_dir, first.golden, validated=file_digest(first.archive))
     yield TorchServe.attach(state_dir)
     TorchServe.stop(state_dir)
 
@@ -63,7 +63,7 @@ def keys_of(state: StateDir) -> list[str]:
 
 def test_every_socket_that_listens_is_on_loopback(deployed: TorchServe) -> None:
     found = set()
-    for running in process.ours(deployed.state):
+    for running in process.find_processes(deployed.state):
         for socket in running.net_connections(kind="inet"):
             if socket.status == psutil.CONN_LISTEN or socket.type != 1:
                 found.add((socket.laddr.ip.removeprefix("::ffff:"), socket.laddr.port))
@@ -82,7 +82,7 @@ def test_the_live_server_says_that_it_is_closed(deployed: TorchServe) -> None:
         f"Metrics address: http://{LOOPBACK}:{deployed.ports.metrics}",
     ):
         assert line in log
-    for running in process.ours(deployed.state):
+    for running in process.find_processes(deployed.state):
         assert not set(HOSTILE_SETTINGS) & set(running.environ())
 
 
@@ -134,7 +134,7 @@ def test_no_key_and_no_request_is_in_a_log_or_on_a_command_line(deployed: TorchS
             written.append(" ".join(running.cmdline()))
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-    written += [json.dumps(running.environ()) for running in process.ours(state)]
+    written += [json.dumps(running.environ()) for running in process.find_processes(state)]
     for key in (*keys_of(state), "wrong-key"):
         assert not [text for text in written if key in text]
     logs = [path.read_bytes().decode("latin-1") for path in state.logs.iterdir()]
@@ -230,7 +230,7 @@ def test_an_archive_that_was_not_validated_is_not_served(
     spoiled = spoil(second.archive, tmp_path / "spoiled.mar")  # type: ignore[operator]
     validated = file_digest(second.archive)
     with pytest.raises(DeployError, match=r"has digest|is not|damaged"):
-        deploy(spoiled, second.digest, deployed.state.root, second.golden, validated=validated)
+        roll_over(spoiled, second.digest, deployed.state.root, second.golden, validated=validated)
     assert deployed.client.versions() == before
     assert deployed.predict({"history": ["i1"], "k": 1})["release"] == first.digest
 
@@ -251,13 +251,13 @@ def test_no_archive_installs_packages(deployed: TorchServe, first: Release) -> N
 
 
 def test_a_stored_archive_that_was_changed_does_not_come_back(first: Release, tmp_path: Path) -> None:
-    deploy(first.archive, first.digest, tmp_path, first.golden, validated=file_digest(first.archive))
+    roll_over(first.archive, first.digest, tmp_path, first.golden, validated=file_digest(first.archive))
     TorchServe.stop(tmp_path)
     [stored] = StateDir.at(tmp_path).store.glob(f"{MODEL_NAME}*.mar")
     changed(stored, stored)
     with pytest.raises(ServingError, match="deploy the release again"):
         restore(tmp_path)
-    assert process.ours(StateDir.at(tmp_path)) == []
+    assert process.find_processes(StateDir.at(tmp_path)) == []
 
 
 def test_it_runs_without_rights_on_a_read_only_system(first: Release) -> None:
@@ -267,7 +267,7 @@ def test_it_runs_without_rights_on_a_read_only_system(first: Release) -> None:
         prefix = locked_down(place)
         state = StateDir.at(place / "state")
         assert state.scratch.is_relative_to(state.root)
-        deploy(first.archive, first.digest, state.root, first.golden, validated=file_digest(first.archive))
+        roll_over(first.archive, first.digest, state.root, first.golden, validated=file_digest(first.archive))
         TorchServe.stop(state.root)
         command = [*prefix, sys.executable, "-m", "serving", "start", "--state", str(state.root)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -275,7 +275,7 @@ def test_it_runs_without_rights_on_a_read_only_system(first: Release) -> None:
         server = TorchServe.attach(state.root)
         report = replay(server.client, Golden.read(first.golden), first.digest, samples=0)
         assert report.passed, report.sentence()
-        for running in process.ours(state):
+        for running in process.find_processes(state):
             status = Path(f"/proc/{running.pid}/status").read_text()
             assert "CapEff:\t0000000000000000" in status and "NoNewPrivs:\t1" in status
         assert "Traceback" not in (state.logs / "server.log").read_text()

@@ -73,7 +73,7 @@ def test_keys_are_private_and_in_no_log_or_command_line(server: TorchServe) -> N
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(state.root.stat().st_mode) == 0o700
     seen = [path.read_text() for path in state.logs.glob("*.log")]
-    for running in process.ours(state):
+    for running in process.find_processes(state):
         seen += [" ".join(running.cmdline()), json.dumps(running.environ())]
     assert len(keys) == 3
     assert not [key for key in keys for text in seen if key in text]
@@ -88,13 +88,17 @@ def test_a_second_server_in_the_folder_is_refused(server: TorchServe) -> None:
 def test_a_taken_port_is_named_before_anything_starts(server: TorchServe, tmp_path: Path) -> None:
     with pytest.raises(ServingError, match=rf"Port {server.ports.inference} .*is taken"):
         TorchServe.start(tmp_path, ports=server.ports)
-    assert process.ours(StateDir.at(tmp_path)) == []
+    assert process.find_processes(StateDir.at(tmp_path)) == []
 
 
 def test_a_killed_worker_comes_back(server: TorchServe) -> None:
     version = server.client.default_version()
     assert version is not None
-    workers = [found for found in process.ours(server.state) if found != process.leader(server.state)]
+    workers = [
+        found
+        for found in process.find_processes(server.state)
+        if found != process.frontend_process(server.state)
+    ]
     workers[0].kill()
     psutil.wait_procs(workers, timeout=10)
 
@@ -114,7 +118,7 @@ def test_workers_are_scaled(server: TorchServe) -> None:
     for workers in (2, 1):
         server.client.scale(version, workers)
         assert server.client.versions()[version].ready_workers == workers
-        assert len(process.ours(server.state)) == 1 + workers
+        assert len(process.find_processes(server.state)) == 1 + workers
 
 
 def test_logs_stay_small(server: TorchServe) -> None:
@@ -125,7 +129,7 @@ def test_logs_stay_small(server: TorchServe) -> None:
 
 
 def test_it_outlives_the_process_that_started_it(server: TorchServe) -> None:
-    leader = process.leader(server.state)
+    leader = process.frontend_process(server.state)
     assert leader is not None
     assert os.getsid(leader.pid) == leader.pid != os.getsid(0)
     assert TorchServe.attach(server.state.root).ports == server.ports
@@ -156,4 +160,4 @@ def test_expired_keys_are_renewed(tmp_path: Path) -> None:
 def test_a_server_that_dies_at_its_start_shows_its_log(tmp_path: Path) -> None:
     with pytest.raises(ServingError, match=r"ended at its start; its log ends with:\n(.*\n)*.*heap"):
         TorchServe.start(tmp_path, ServerConfig(heap_mb=1), ports=Ports.choose())
-    assert process.ours(StateDir.at(tmp_path)) == []
+    assert process.find_processes(StateDir.at(tmp_path)) == []

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from serving.errors import ServingError
-from serving.torchserve.state_dir import Deployed, StateDir
+from serving.torchserve.state_dir import DeployedRelease, StateDir
 
-GOOD = Deployed("a" * 64, "aaaaaaaaaaaa-bbbbbb", "car-aaaaaaaaaaaa-bbbbbb.mar", "c" * 64)
+GOOD = DeployedRelease("a" * 64, "aaaaaaaaaaaa-bbbbbb", "car-aaaaaaaaaaaa-bbbbbb.mar", "c" * 64)
 
 
 @pytest.fixture
@@ -21,11 +21,16 @@ def state(tmp_path: Path) -> StateDir:
 
 
 def test_what_was_written_is_read(state: StateDir) -> None:
-    assert Deployed.read(state) is Deployed.legible(state) is None
+    assert DeployedRelease.read(state) is DeployedRelease.load_or_none(state) is None
     with pytest.raises(ServingError, match="Nothing was deployed to"):
-        Deployed.required(state)
+        DeployedRelease.load(state)
     GOOD.write(state)
-    assert Deployed.read(state) == Deployed.legible(state) == Deployed.required(state) == GOOD
+    assert (
+        DeployedRelease.read(state)
+        == DeployedRelease.load_or_none(state)
+        == DeployedRelease.load(state)
+        == GOOD
+    )
 
 
 @pytest.mark.parametrize("field", ["release", "version", "archive", "sha256"])
@@ -35,15 +40,15 @@ def test_every_field_has_to_be_there(state: StateDir, field: str, value: object)
     found = json.loads(state.deployed.read_text()) | {field: value}
     state.deployed.write_text(json.dumps(found))
     with pytest.raises(ServingError, match=r"deployed\.json is damaged; deploy the release again"):
-        Deployed.read(state)
-    assert Deployed.legible(state) is None
+        DeployedRelease.read(state)
+    assert DeployedRelease.load_or_none(state) is None
 
 
 @pytest.mark.parametrize("archive", ["../car.mar", "/etc/passwd", "a/b.mar"])
 def test_no_archive_outside_the_store_is_named(state: StateDir, archive: str) -> None:
-    Deployed(GOOD.release, GOOD.version, archive, GOOD.sha256).write(state)
+    DeployedRelease(GOOD.release, GOOD.version, archive, GOOD.sha256).write(state)
     with pytest.raises(ServingError, match="is damaged"):
-        Deployed.read(state)
+        DeployedRelease.read(state)
 
 
 def test_every_cut_is_seen(state: StateDir) -> None:
@@ -51,12 +56,12 @@ def test_every_cut_is_seen(state: StateDir) -> None:
     whole = state.deployed.read_bytes().rstrip()
     for end in range(len(whole)):
         state.deployed.write_bytes(whole[:end])
-        assert Deployed.legible(state) is None
+        assert DeployedRelease.load_or_none(state) is None
 
 
 def test_an_archive_that_cannot_be_read_is_refused(state: StateDir) -> None:
     with pytest.raises(ServingError, match="is missing or not what was deployed"):
-        GOOD.checked(state)
+        GOOD.verify_archive(state)
     (state.store / GOOD.archive).mkdir()
     with pytest.raises(ServingError, match="is missing or not what was deployed"):
-        GOOD.checked(state)
+        GOOD.verify_archive(state)
