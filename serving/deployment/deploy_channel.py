@@ -30,7 +30,6 @@ from serving.torchserve.state_dir import StateDir, writing
 
 REPORT = "infra.json"
 GOLDEN = "golden.json"
-ARCHIVE = "car.mar"  # evidence of releases from before archives were derived
 
 
 def deploy_channel(store: ObjectStore, channel: str, state_dir: Path | str, who: str) -> Deployment:
@@ -140,14 +139,11 @@ def _archive(
     newest = proofs[0].archive_sha256
     for kept in state.store.glob("*.mar") if state else ():
         if file_digest(kept) == newest:  # a copy: the server's own may go while it rolls over
-            return Path(shutil.copyfile(kept, folder / ARCHIVE)), newest
-    manifest = fetch_release(store, entry.release, folder / "bundle", entry.manifest_sha256)
+            return Path(shutil.copyfile(kept, folder / kept.name)), newest
+    fetch_release(store, entry.release, folder / "bundle", entry.manifest_sha256)
     try:
         return rebuild_archive(folder / "bundle", folder / "made", entry.release, proofs)
     except StaleValidationError as error:
-        stored = manifest.evidence.get(ARCHIVE)
-        if stored and stored.sha256 in {proof.archive_sha256 for proof in proofs}:
-            return fetch_evidence(store, manifest, ARCHIVE, folder / ARCHIVE), stored.sha256
         raise DeployError(_advice(store, entry.release, error)) from error
 
 

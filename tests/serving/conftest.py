@@ -13,9 +13,10 @@ import torch
 
 from benchmarks.load.checked_clients import Right, right_answers
 from car_model.recommender.recommender import Recommender
+from common.digests import file_digest
 from registry.releases.bundle_files import release_digest
 from serving.answering.answer import respond
-from serving.archive.build import build_archive
+from serving.archive.build import build_archive, read_archive
 from serving.torchserve.process import find_processes
 from serving.torchserve.server import TorchServe
 from serving.torchserve.state_dir import StateDir
@@ -50,6 +51,17 @@ def make_release(folder: Path, seed: int) -> Release:
     golden.write_text(json.dumps({"requests": REQUESTS, "answers": answers}))
     digest = release_digest(bundle)
     return Release(digest, bundle, build_archive(bundle, folder, digest), golden)
+
+
+def write_infra_report(folder: Path, archive: Path, **changes: Any) -> Path:
+    """Write what an infra validation reports of an archive, perhaps with other values."""
+    report = {
+        "archive_sha256": file_digest(archive),
+        "provenance": vars(read_archive(archive).provenance),
+    }
+    path = folder / "infra.json"
+    path.write_text(json.dumps(report | changes))
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -16,13 +15,12 @@ from typing import Any
 
 import requests
 
-from common.digests import file_digest
 from registry.channels.channel import promote, stage
 from registry.releases.release import write_release
 from registry.store.base import ObjectStore
 from serving.torchserve.config import Ports
 from tests.registry.bundles import make_evidence
-from tests.serving.conftest import Release
+from tests.serving.conftest import Release, write_infra_report
 
 ANN = {"who": "ann@shop", "why": "a reason"}
 KEY, NEXT_KEY = "first-" + "k" * 40, "second-" + "k" * 40
@@ -31,8 +29,7 @@ KEY, NEXT_KEY = "first-" + "k" * 40, "second-" + "k" * 40
 def released(store: ObjectStore, release: Release, **evidence: Path) -> str:
     """Write a release with golden answers and the report of its infra validation; returns its digest."""
     folder = release.bundle.parent
-    report = folder / "infra.json"
-    report.write_text(json.dumps({"archive_sha256": file_digest(release.archive)}))
+    report = write_infra_report(folder, release.archive)
     files = make_evidence(folder) | {"golden.json": release.golden, "infra.json": report} | evidence
     return write_release(store, release.bundle, files).release
 

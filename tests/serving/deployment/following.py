@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -11,13 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.digests import file_digest
 from registry.channels.channel import stage
 from registry.releases.release import write_release
 from registry.store.base import ObjectStore
 from serving.torchserve.server import TorchServe
 from tests.registry.bundles import make_evidence
-from tests.serving.conftest import Release
+from tests.serving.conftest import Release, write_infra_report
 
 ANN = {"who": "ann@shop", "why": "a reason"}
 PATIENCE = 300
@@ -26,8 +24,8 @@ PATIENCE = 300
 def released(store: ObjectStore, release: Release, folder: Path, golden: Path | None = None) -> str:
     """A staged release that was validated; perhaps with another's golden requests."""
     evidence = make_evidence(folder)
-    (folder / "infra.json").write_text(json.dumps({"archive_sha256": file_digest(release.archive)}))
-    evidence |= {"infra.json": folder / "infra.json", "golden.json": golden or release.golden}
+    report = write_infra_report(folder, release.archive)
+    evidence |= {"infra.json": report, "golden.json": golden or release.golden}
     digest = write_release(store, release.bundle, evidence).release
     assert digest == release.digest
     stage(store, digest, **ANN)

@@ -46,6 +46,7 @@ from serving.torchserve.state_dir import StateDir, read_json
 from tests.fixtures import tiny_bundle
 from tests.registry.bundles import make_evidence
 from tests.registry.trained import NEW, trained_release
+from tests.serving.conftest import write_infra_report
 
 pytestmark = pytest.mark.integration
 ANN = {"who": "ann@shop", "why": "a reason"}
@@ -78,13 +79,6 @@ def evidence(folder: Path, bundle: Path, **files: Path) -> dict[str, Path]:
     answers = [recommender.answer(request) for request in REQUESTS]
     (folder / "golden.json").write_text(json.dumps({"requests": REQUESTS, "answers": answers}))
     return found | {"golden.json": folder / "golden.json"} | files
-
-
-def reported(folder: Path, archive: Path, **changes: Any) -> Path:
-    """An infra report of an archive, as releases had them before they said what made it; or with changes."""
-    path = folder / "infra.json"
-    path.write_text(json.dumps({"archive_sha256": file_digest(archive), **changes}))
-    return path
 
 
 def in_production(store: ObjectStore, release: str) -> None:
@@ -151,12 +145,12 @@ def test_what_was_validated_by_other_code_waits_for_a_validation_by_this(
     release = release_digest(bundle)
     archive = build_archive(bundle, tmp_path, release)
     provenance = vars(read_archive(archive).provenance) | {"handler": "0" * 64, "archiver": "0.11.1"}
-    report = reported(tmp_path, archive, archive_sha256="f" * 64, provenance=provenance)
+    report = write_infra_report(tmp_path, archive, archive_sha256="f" * 64, provenance=provenance)
     write_release(store, bundle, evidence(tmp_path, bundle, **{"infra.json": report}))
     in_production(store, release)
     said = (
         rf"Release {release[:12]} was not deployed: It was validated as archive ffffffffffff, but this "
-        rf"machine's serving code makes {file_digest(archive)[:12]} of it \(its handler changed and "
+        rf"machine's serving code builds {file_digest(archive)[:12]} \(its handler changed and "
         rf"torch-model-archiver is 0\.12\.0 instead of 0\.11\.1\)\. Validate it with this code \(python "
         rf"pipeline\.py infra-validate {release[:12]} --registry {store.url}\), or deploy"
     )
@@ -176,32 +170,18 @@ def test_what_was_validated_by_other_code_waits_for_a_validation_by_this(
     assert asked(serving, REQUESTS[0])["release"] == release
 
 
-@pytest.mark.parametrize("workers", [WorkerConfig(), WorkerConfig(batch_size=3)])
-def test_a_release_that_holds_its_archive_is_served_from_it_where_need_be(
-    serving: Path, store: ObjectStore, bundle: Path, tmp_path: Path, workers: WorkerConfig
-) -> None:
-    release = release_digest(bundle)
-    archive = build_archive(bundle, tmp_path, release, workers=workers)
-    files = {"infra.json": reported(tmp_path, archive), "car.mar": archive}
-    write_release(store, bundle, evidence(tmp_path, bundle, **files))
-    in_production(store, release)
-    deployed = deploy_channel(store, "production", serving, "ann")
-    assert deployed.version == read_archive(archive).version
-    assert (read_json(StateDir.at(serving).deployed) or {})["sha256"] == file_digest(archive)
-    # Validated by this code, it is served as this code makes it, although the server has the other one.
-    report = validate_release(store, release, "ann")
-    assert deploy_channel(store, "production", serving, "ann").version == report.version
-
-
 def test_settings_that_were_validated_are_those_that_are_served(
     serving: Path, store: ObjectStore, bundle: Path, tmp_path: Path
 ) -> None:
     release = release_digest(bundle)
     archive = build_archive(bundle, tmp_path, release, workers=WorkerConfig(batch_size=5))
-    report = reported(tmp_path, archive, provenance=vars(read_archive(archive).provenance))
+    report = write_infra_report(tmp_path, archive)
     write_release(store, bundle, evidence(tmp_path, bundle, **{"infra.json": report}))
     in_production(store, release)
     assert deploy_channel(store, "production", serving, "ann").version == read_archive(archive).version
+    # Validated by this code, it is served as this code builds it, although the server has the other archive.
+    report = validate_release(store, release, "ann")
+    assert deploy_channel(store, "production", serving, "ann").version == report.version
 
 
 def test_a_release_that_answers_otherwise_is_neither_noted_nor_served(
@@ -227,7 +207,9 @@ def test_releasing_again_with_other_code_notes_its_validation(
 ) -> None:
     release = release_digest(bundle)
     old, new = (
-        reported(folder, build_archive(bundle, folder, release, workers=WorkerConfig(batch_size=size)))
+        write_infra_report(
+            folder, build_archive(bundle, folder, release, workers=WorkerConfig(batch_size=size))
+        )
         for size, folder in ((3, tmp_path / "old"), (4, tmp_path / "new"))
         if folder.mkdir() is None
     )
