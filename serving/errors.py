@@ -5,5 +5,17 @@ from __future__ import annotations
 from common.errors import UserError
 
 
-class ServingError(UserError, RuntimeError):
-    """Serving failed; the message is one sentence that says what and what to do."""
+class ServingError(UserError):
+    """Base of the package's errors."""
+
+
+class RequestRefusedError(ServingError):
+    """A request was answered with an error.
+
+    Attributes:
+        status: the HTTP status.
+    """
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status

@@ -1,41 +1,40 @@
-"""Golden requests: what the evaluated recommender answered is what the served one must answer, exactly."""
+"""Golden requests: a served recommender must answer them exactly as the evaluated one did."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from serving.errors import ServingError
+from common.files import read_json_object
+from serving.errors import RequestRefusedError, ServingError
 
 SHOWN_DIFFERENCES = 5
 SERVER_ERROR = 500
-WARM_UP = 20
-SAMPLES = 200
+Predict = Callable[[dict[str, Any]], dict[str, Any]]
+"""Returns the answer to a request, or raises RequestRefusedError."""
 
 
 @dataclass(frozen=True)
-class Golden:
-    """Requests and the answers that the evaluated recommender gave."""
+class GoldenRequests:
+    """Requests, and the answers that the evaluated recommender gave."""
 
     requests: list[dict[str, Any]]
     answers: list[dict[str, Any]]
 
     @classmethod
-    def read(cls, path: Path) -> Golden:
+    def read(cls, path: Path) -> GoldenRequests:
         """Read golden.json.
 
         Raises:
-            ServingError: where the file is missing, malformed, empty or uneven.
+            ServingError: the file is missing or malformed, or has no requests or not one answer per request.
         """
-        try:
-            content = json.loads(path.read_text("utf-8"))
-            requests, answers = content["requests"], content["answers"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ServingError(f"{path} is not a golden file of requests and answers: {error!r}.") from error
+        content = read_json_object(path, ServingError)
+        requests, answers = content.get("requests"), content.get("answers")
+        if not isinstance(requests, list) or not isinstance(answers, list):
+            raise ServingError(f"{path} is not a golden file: it must hold lists of requests and answers.")
         if not requests or len(requests) != len(answers):
             raise ServingError(
                 f"{path} has {len(requests)} requests and {len(answers)} answers: it proves nothing."
@@ -43,35 +42,78 @@ class Golden:
         return cls(requests, answers)
 
 
-def first_difference(expected: Any, actual: Any, where: str = "answer") -> str | None:
-    """Say where two JSON values part, or None where they are equal; 1, 1.0 and true are all different."""
-    return next(_differences(expected, actual, where), None)
+@dataclass(frozen=True)
+class ReplayReport:
+    """The outcome of a replay."""
+
+    requests: int
+    """Golden requests that were sent."""
+    differing: int
+    """Those with another answer than the golden one."""
+    differences: tuple[str, ...]
+    """The first differences in words."""
+    p50_ms: float = 0.0
+    """Median latency in milliseconds over loopback HTTP, one request at a time; 0 if it was not measured."""
+    p99_ms: float = 0.0
+    """99th percentile of the same latencies."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every answer was the golden one."""
+        return self.differing == 0
+
+    def sentence(self) -> str:
+        """The outcome in words."""
+        if self.passed:
+            return f"all {self.requests} golden requests gave the expected answer"
+        differences = "; ".join(self.differences)
+        return f"{self.differing} of {self.requests} golden requests gave another answer: {differences}"
 
 
-def _differences(expected: Any, actual: Any, where: str) -> Iterator[str]:
+def replay(golden: GoldenRequests, release: str, predict: Predict) -> ReplayReport:
+    """Ask every golden request and compare the answers, value for value, under the name of `release`.
+
+    Raises:
+        ServingError: a request gets no answer at all (the server is down or reports an error of its own).
+    """
+    differences = []
+    for index, (request, expected) in enumerate(zip(golden.requests, golden.answers, strict=True)):
+        try:
+            difference = first_difference(expected | {"release": release}, predict(request))
+        except RequestRefusedError as refusal:
+            if refusal.status >= SERVER_ERROR:
+                raise
+            difference = f"refused with {refusal.status}: {refusal}"
+        if difference:
+            differences.append(f"request {index}: {difference}")
+    return ReplayReport(len(golden.requests), len(differences), tuple(differences[:SHOWN_DIFFERENCES]))
+
+
+def first_difference(expected: Any, actual: Any, path: str = "answer") -> str | None:
+    """Say where two JSON values differ first; None if they are equal. 1, 1.0 and true are all different."""
+    return next(_differences(expected, actual, path), None)
+
+
+def _differences(expected: Any, actual: Any, path: str) -> Iterator[str]:
     if type(expected) is not type(actual):
-        yield f"{where} is {_short(actual)}, expected {_short(expected)}"
+        yield f"{path} is {_shorten(actual)}, expected {_shorten(expected)}"
     elif isinstance(expected, dict):
-        yield from _key_differences(expected, actual, where)
-        shared = [key for key in expected if key in actual]
-        parts = (_differences(expected[key], actual[key], f"{where}.{key}") for key in shared)
-        yield from chain.from_iterable(parts)
+        if missing := sorted(set(expected) - set(actual)):
+            yield f"{path} lacks {', '.join(missing)}"
+        if added := sorted(set(actual) - set(expected)):
+            yield f"{path} has the unexpected {', '.join(added)}"
+        for key in expected:
+            if key in actual:
+                yield from _differences(expected[key], actual[key], f"{path}.{key}")
     elif isinstance(expected, list):
         if len(expected) != len(actual):
-            yield f"{where} has {len(actual)} entries, expected {len(expected)}"
-        pairs = enumerate(zip(expected, actual, strict=False))
-        yield from chain.from_iterable(_differences(a, b, f"{where}[{index}]") for index, (a, b) in pairs)
+            yield f"{path} has {len(actual)} entries, expected {len(expected)}"
+        for index, (expected_item, actual_item) in enumerate(zip(expected, actual, strict=False)):
+            yield from _differences(expected_item, actual_item, f"{path}[{index}]")
     elif expected != actual:
-        yield f"{where} is {_short(actual)}, expected {_short(expected)}"
+        yield f"{path} is {_shorten(actual)}, expected {_shorten(expected)}"
 
 
-def _key_differences(expected: Mapping[str, Any], actual: Mapping[str, Any], where: str) -> Iterator[str]:
-    if missing := sorted(set(expected) - set(actual)):
-        yield f"{where} lacks {', '.join(missing)}"
-    if added := sorted(set(actual) - set(expected)):
-        yield f"{where} has the unexpected {', '.join(added)}"
-
-
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -1,8 +1,8 @@
 """Build the .mar that TorchServe loads: our handler, the bundle, and the name of its release.
 
-The TorchServe model version is taken from digests, not from a counter: the archive that was validated is
-byte for byte the one that is deployed, a rollback finds its old archive unchanged, a changed handler is
-another version, and a version listed by the server says which release it is.
+The TorchServe model version is made from digests, not from a counter. So the archive that was validated is
+byte for byte the one that is deployed, a rollback finds its old archive unchanged, a changed handler gives
+another version, and the version that a server lists names its release.
 """
 
 from __future__ import annotations
@@ -22,32 +22,40 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field
 
 from common.digests import file_digest, json_digest, tree_files
-from common.errors import UserError
+from common.files import atomic_path
+from serving.errors import ServingError
 
 MODEL_NAME = "car"
 HANDLER = Path(__file__).parents[1] / "torchserve" / "handler.py"
 MANIFEST = "MAR-INF/MANIFEST.json"
 SETTINGS = "model-config.yaml"
 BUNDLE = "bundle"
-HEADER = "release.json"  # the release, and `packed_digest` for those who load it: `unpacked.load`
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip can hold
+HEADER = "release.json"  # the release and `packed_digest`, which `load_unpacked` compares
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 
 
-class ArchiveError(UserError, RuntimeError):
-    """The archive cannot be built or read; the message is one sentence."""
+class ArchiveError(ServingError):
+    """The archive cannot be built or read."""
 
 
-@dataclass(frozen=True)
-class WorkerConfig:
+class WorkerConfig(BaseModel):
     """How TorchServe runs one model version (model-config.yaml inside the archive)."""
 
-    workers: int = 1
-    batch_size: int = 8
-    max_batch_delay_ms: int = 1
-    response_timeout_s: int = 30
-    torch_threads: int = 1
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    workers: int = Field(default=1, ge=1)
+    """Worker processes, each with a copy of the model."""
+    batch_size: int = Field(default=8, ge=1)
+    """Requests that a worker answers together at most."""
+    max_batch_delay_ms: int = Field(default=1, ge=0)
+    """Milliseconds that a request may wait for others to join its batch."""
+    response_timeout_s: int = Field(default=30, ge=1)
+    """Seconds after which TorchServe replaces a worker that does not answer."""
+    torch_threads: int = Field(default=1, ge=1)
+    """Threads that PyTorch uses in a worker; the variable CAR_TORCH_THREADS overrides it."""
 
     def to_yaml(self) -> str:
         """Render in TorchServe's vocabulary."""
@@ -64,14 +72,14 @@ class WorkerConfig:
 
     @classmethod
     def from_yaml(cls, text: str) -> WorkerConfig:
-        """Read what `to_yaml` wrote. Raises ValueError, KeyError or TypeError."""
-        found = yaml.safe_load(text)
+        """Read what `to_yaml` wrote. Raises ValueError, KeyError, TypeError or yaml.YAMLError."""
+        values = yaml.safe_load(text)
         return cls(
-            workers=int(found["minWorkers"]),
-            batch_size=int(found["batchSize"]),
-            max_batch_delay_ms=int(found["maxBatchDelay"]),
-            response_timeout_s=int(found["responseTimeout"]),
-            torch_threads=int(found["handler"]["torchThreads"]),
+            workers=values["minWorkers"],
+            batch_size=values["batchSize"],
+            max_batch_delay_ms=values["maxBatchDelay"],
+            response_timeout_s=values["responseTimeout"],
+            torch_threads=values["handler"]["torchThreads"],
         )
 
 
@@ -117,7 +125,7 @@ def model_version(release: str, workers: WorkerConfig) -> str:
     """Name a release within TorchServe: 12 characters of its digest, 6 of the handler's and settings'.
 
     Raises:
-        ArchiveError: for a release that could not stand in a URL path.
+        ArchiveError: the release's name cannot stand in a URL path.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", release):
         raise ArchiveError(f"{release!r} cannot name a model version: use letters, digits, '-' and '_'.")
@@ -132,31 +140,72 @@ def build_archive(
 
     Args:
         bundle: folder that `Recommender.load` reads.
-        output_dir: created where missing; an archive of the same name is replaced.
+        output_dir: is created if it is missing; an archive of the same name is replaced.
         release: digest that the answers will name.
         name: TorchServe model name.
         workers: TorchServe's worker and batching settings.
 
     Raises:
-        ArchiveError: where the bundle is incomplete or torch-model-archiver fails.
+        ArchiveError: the bundle is incomplete or torch-model-archiver fails.
     """
     if not (bundle / "bundle.json").is_file():
         raise ArchiveError(f"{bundle} is not a bundle: it has no bundle.json.")
     output_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="car-archive-") as work:
+    target = output_dir / f"{name}.mar"
+    with tempfile.TemporaryDirectory(prefix="car-archive-") as work, atomic_path(target) as partial:
         raw = _run_archiver(bundle, Path(work), release, name, workers or WorkerConfig())
-        target = output_dir / f"{name}.mar"
-        partial = output_dir / f".{name}.mar.partial"
         _normalise(raw, partial)
-        partial.replace(target)
     return target
 
 
+def _run_archiver(bundle: Path, work: Path, release: str, name: str, workers: WorkerConfig) -> Path:
+    extra = work / "extra"
+    extra.mkdir()
+    (extra / BUNDLE).symlink_to(bundle.resolve(), target_is_directory=True)
+    header = {"release": release, "digest": packed_digest(bundle, release)}
+    (extra / HEADER).write_text(json.dumps(header), "utf-8")
+    (work / SETTINGS).write_text(workers.to_yaml(), "utf-8")
+    command = [
+        *(sys.executable, "-m", "model_archiver.model_packaging"),
+        *("--model-name", name, "--version", model_version(release, workers), "--handler", str(HANDLER)),
+        *("--extra-files", str(extra), "--config-file", str(work / SETTINGS)),
+        *("--archive-format", "zip-store", "--export-path", str(work)),
+    ]
+    # The archiver builds in <temporary folder>/<name> and deletes what it finds there: give it its own.
+    (work / "tmp").mkdir()
+    environment = os.environ | {"TMPDIR": str(work / "tmp")}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if result.returncode:
+        last_line = (result.stderr.strip() or "no message").splitlines()[-1]
+        raise ArchiveError(f"torch-model-archiver could not package {bundle}: {last_line}")
+    return work / f"{name}.mar"
+
+
+def _normalise(raw: Path, target: Path) -> None:
+    """Rewrite an archive without the times at which its files and its manifest were made."""
+    with zipfile.ZipFile(raw) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as sink:
+        for name in sorted(source.namelist()):
+            entry = zipfile.ZipInfo(name, date_time=EPOCH)
+            entry.external_attr = 0o644 << 16
+            if name == MANIFEST:
+                manifest = json.loads(source.read(name)) | {"createdOn": "01/01/1980 00:00:00"}
+                sink.writestr(entry, json.dumps(manifest, indent=2, sort_keys=True))
+                continue
+            entry.file_size = source.getinfo(name).file_size
+            with source.open(name) as reader, sink.open(entry, "w") as writer:
+                shutil.copyfileobj(reader, writer)
+
+
+def packed_digest(bundle: Path, release: str) -> str:
+    """SHA-256 (hex) of a bundle's files and the name of its release."""
+    return json_digest([release, tree_files(bundle)])
+
+
 def read_archive(archive: Path) -> ArchiveInfo:
-    """Read name, version, release and what made it out of an archive.
+    """Read name, version, release and provenance of an archive.
 
     Raises:
-        ArchiveError: where the file is not one of our archives.
+        ArchiveError: the file is not one of our archives.
     """
     try:
         with zipfile.ZipFile(archive) as source:
@@ -169,44 +218,3 @@ def read_archive(archive: Path) -> ArchiveInfo:
         return ArchiveInfo(model["modelName"], model["modelVersion"], release, provenance)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise ArchiveError(f"{archive} is not a CAR model archive: {error}.") from error
-
-
-def packed_digest(bundle: Path, release: str) -> str:
-    """SHA-256 (hex) of a bundle's files and the name of its release."""
-    return json_digest([release, tree_files(bundle)])
-
-
-def _run_archiver(bundle: Path, work: Path, release: str, name: str, workers: WorkerConfig) -> Path:
-    extra = work / "extra"
-    extra.mkdir()
-    (extra / BUNDLE).symlink_to(bundle.resolve(), target_is_directory=True)
-    header = {"release": release, "digest": packed_digest(bundle, release)}
-    (extra / HEADER).write_text(json.dumps(header), "utf-8")
-    (work / SETTINGS).write_text(workers.to_yaml(), "utf-8")
-    command = [sys.executable, "-m", "model_archiver.model_packaging"]
-    command += ["--model-name", name, "--version", model_version(release, workers), "--handler", str(HANDLER)]
-    command += ["--extra-files", str(extra), "--config-file", str(work / SETTINGS)]
-    command += ["--archive-format", "zip-store", "--export-path", str(work)]
-    # The archiver builds in <temporary folder>/<name> and deletes what it finds there: give it its own.
-    (work / "tmp").mkdir()
-    environment = os.environ | {"TMPDIR": str(work / "tmp")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip() or "no message").splitlines()[-1]
-        raise ArchiveError(f"torch-model-archiver could not package {bundle}: {last}")
-    return work / f"{name}.mar"
-
-
-def _normalise(raw: Path, target: Path) -> None:
-    """Rewrite an archive without the moments at which its files and its manifest were made."""
-    with zipfile.ZipFile(raw) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as sink:
-        for name in sorted(source.namelist()):
-            entry = zipfile.ZipInfo(name, date_time=EPOCH)
-            entry.external_attr = 0o644 << 16
-            if name == MANIFEST:
-                manifest = json.loads(source.read(name)) | {"createdOn": "01/01/1980 00:00:00"}
-                sink.writestr(entry, json.dumps(manifest, indent=2, sort_keys=True))
-                continue
-            entry.file_size = source.getinfo(name).file_size
-            with source.open(name) as reader, sink.open(entry, "w") as writer:
-                shutil.copyfileobj(reader, writer)

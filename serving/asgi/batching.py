@@ -1,4 +1,4 @@
-"""Requests that wait while others are answered go next, together: what TorchServe's batches are to it."""
+"""Answer requests that arrive while others are answered together in the next batch, as TorchServe does."""
 
 from __future__ import annotations
 
@@ -9,67 +9,66 @@ from typing import Generic, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
-Asked = TypeVar("Asked")
-Answer = TypeVar("Answer")
+RequestT = TypeVar("RequestT")
+AnswerT = TypeVar("AnswerT")
 
 
-class FullError(RuntimeError):
+class QueueFullError(RuntimeError):
     """So many requests wait that another would wait too long."""
 
 
-class Batcher(Generic[Asked, Answer]):
-    """Answers in a thread of its own, one batch after the other; nobody waits for a batch to fill.
+class Batcher(Generic[RequestT, AnswerT]):
+    """Answers batches one after the other in a thread of its own; no request waits for a batch to fill.
 
     Args:
         answer: answers a batch, in its order; must not raise.
-        most: requests of a batch.
+        batch_size: requests of a batch at most.
         queue: requests that may wait.
     """
 
-    def __init__(self, answer: Callable[[Sequence[Asked]], Sequence[Answer]], most: int, queue: int) -> None:
+    def __init__(
+        self, answer: Callable[[Sequence[RequestT]], Sequence[AnswerT]], batch_size: int, queue: int
+    ) -> None:
         self.answer = answer
-        self.most = most
+        self.batch_size = batch_size
         self.queue = queue
-        self._waiting: deque[tuple[Asked, asyncio.Future[Answer]]] = deque()
+        self._waiting: deque[tuple[RequestT, asyncio.Future[AnswerT]]] = deque()
         self._thread = CapacityLimiter(1)
         self._work: asyncio.Task[None] | None = None
 
-    async def ask(self, asked: Asked, always: bool = False) -> Answer:
-        """The answer, once it is there.
+    async def submit(self, request: RequestT, force: bool = False) -> AnswerT:
+        """Return the answer once it is there.
 
         Args:
-            always: wait however many wait already.
+            request: what to answer.
+            force: wait even if the queue is full.
 
         Raises:
-            FullError: too many wait.
+            QueueFullError: the queue is full.
         """
-        if len(self._waiting) >= self.queue and not always:
-            raise FullError(f"{self.queue} requests wait already.")
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((asked, future))
+        if len(self._waiting) >= self.queue and not force:
+            raise QueueFullError(f"{self.queue} requests wait already.")
+        future: asyncio.Future[AnswerT] = asyncio.get_running_loop().create_future()
+        self._waiting.append((request, future))
         if self._work is None:
-            self._work = asyncio.create_task(self._until_none_waits())
+            self._work = asyncio.create_task(self._answer_waiting())
         return await future
 
-    async def _until_none_waits(self) -> None:
+    async def _answer_waiting(self) -> None:
         while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(self.most, len(self._waiting)))]
+            batch = [self._waiting.popleft() for _ in range(min(self.batch_size, len(self._waiting)))]
             try:
                 answers = await to_thread.run_sync(
-                    self.answer, [asked for asked, _ in batch], limiter=self._thread
+                    self.answer, [request for request, _ in batch], limiter=self._thread
                 )
-            except BaseException as error:
-                self._fail(batch, error)
+            except BaseException as error:  # leave nobody waiting, in this batch or behind it
+                self._work = None
+                for _, future in [*batch, *self._waiting]:
+                    if not future.done():
+                        future.set_exception(RuntimeError(f"the batch failed: {error!r}"))
+                self._waiting.clear()
                 raise
             for (_, future), answer in zip(batch, answers, strict=True):
-                if not future.done():  # who asked may have gone
+                if not future.done():  # the client may have gone away
                     future.set_result(answer)
         self._work = None
-
-    def _fail(self, batch: Sequence[tuple[Asked, asyncio.Future[Answer]]], error: BaseException) -> None:
-        """Nobody waits for ever: neither those of this batch nor those behind it."""
-        self._work = None
-        for _, future in [*batch, *self._waiting]:
-            if not future.done():
-                future.set_exception(RuntimeError(f"the batch failed: {error!r}"))
-        self._waiting.clear()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable
 from functools import cache
+from http import HTTPStatus
 
 from prometheus_client import CONTENT_TYPE_LATEST, Gauge, Histogram, ProcessCollector, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 
 from serving.metrics.counters import BUCKETS, SHORT, Metrics
-
-UNAVAILABLE = 503
 
 
 class AsgiMetrics(Metrics):
@@ -22,36 +21,38 @@ class AsgiMetrics(Metrics):
         super().__init__()
         self.response = Histogram(
             "car_response_duration_seconds",
-            "From a body's last byte to its answer, with the wait in the queue.",
+            "Seconds from a body's last byte to its answer, including the wait in the queue.",
             buckets=BUCKETS,
             registry=self.registry,
         )
-        self.under_way = Gauge(
-            "car_requests_in_progress", "Bodies that wait or are answered now.", registry=self.registry
+        self.in_progress = Gauge(
+            "car_requests_in_progress",
+            "Bodies that wait in the queue or are being answered.",
+            registry=self.registry,
         )
         ProcessCollector(registry=self.registry)
 
-    def refused(self, status: int, release: str) -> None:
+    def count_refusal(self, status: int, release: str) -> None:
         """Count a body that the recommender never saw."""
-        self.requests.labels(str(status), release[:SHORT]).inc()
+        self.requests.labels(str(int(status)), release[:SHORT]).inc()
 
-    async def measured(self, answer: Awaitable[Response], release: str) -> Response:
-        """Await the answer to a body and measure how long that took; a full queue's refusal only counts."""
+    async def measure(self, answer: Awaitable[Response], release: str) -> Response:
+        """Await the answer to a body and record how long that took; a full queue's refusal only counts."""
         started = time.perf_counter()
-        with self.under_way.track_inprogress():
-            found = await answer
-        if found.status_code == UNAVAILABLE:
-            self.refused(UNAVAILABLE, release)
+        with self.in_progress.track_inprogress():
+            response = await answer
+        if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+            self.count_refusal(HTTPStatus.SERVICE_UNAVAILABLE, release)
         else:
             self.response.observe(time.perf_counter() - started)
-        return found
+        return response
 
     def show(self, request: Request) -> Response:
-        """GET /metrics; no coroutine, so Starlette runs it in a thread and answering goes on."""
+        """GET /metrics; not a coroutine, so that Starlette runs it in a thread while requests are answered."""
         return Response(generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 @cache
 def process_metrics() -> AsgiMetrics:
-    """This process's: a pod changes its release, and its counters go on."""
+    """The metrics of this process; they outlive a change of its release."""
     return AsgiMetrics()

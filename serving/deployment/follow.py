@@ -1,127 +1,185 @@
-"""A TorchServe that follows a channel: it serves what the channel uses, and is brought back where it died.
+"""Follow a channel: serve whatever release it uses, on a TorchServe or in a pod.
 
-The server is looked after first and needs no registry: one that is silent gets the release back that was
-deployed last, from its own disk. Then the channel is asked, and what has moved, or could not come back, is
-deployed. What fails is said once, tried again, and said to be over.
+One loop for both. The server is looked after first, which needs no registry: a TorchServe that has died gets back
+the release that was deployed last, from its own disk. Then the channel's entry is read, and deployed if the server
+does not serve it. What fails is reported once and tried again; a refused release waits longer each time, because
+each attempt loads a model.
 """
 
 from __future__ import annotations
 
 import re
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-from registry.channels.channel import head
 from registry.channels.log import Entry
-from registry.errors import RegistryError
 from registry.store.base import ObjectStore
-from serving.archive.build import ArchiveError
-from serving.deployment.deploy_channel import deploy_channel
-from serving.errors import ServingError
-from serving.torchserve.rollover import Deployment, restart_if_dead, serves
+from serving.deployment.deploy_channel import deploy_entry, fetch_validated, require_entry
+from serving.torchserve.rollover import is_serving, restart_if_dead
 
-EXPECTED = (RegistryError, ServingError, ArchiveError, OSError)
-VARYING = re.compile(r"0x[0-9a-f]+|\d+")  # addresses, seconds, ports: the same trouble all the same
-LONGEST_PAUSE = 60.0  # seconds between attempts to deploy what was refused: each one loads a model
-Tell = Callable[[str], None]
+if TYPE_CHECKING:
+    from serving.asgi.server import Pod
+
+VARYING = re.compile(r"0x[0-9a-f]+|\d+")  # addresses, seconds, ports: they do not make it another problem
+MAX_PAUSE = 60.0  # seconds between attempts to deploy a refused release
+Report = Callable[[str], None]
+
+
+class FollowTarget(Protocol):
+    """A server that can follow a channel."""
+
+    def keep_alive(self) -> str | None:
+        """Bring the server back if it died; return a sentence if it was brought back."""
+
+    def serves(self, release: str) -> bool:
+        """Whether this release answers."""
+
+    def deploy(self, store: ObjectStore, channel: str, entry: Entry) -> str:
+        """Let the release of the channel's entry answer, and return a sentence.
+
+        If that raises an error, whatever answered before still does.
+        """
+
+
+@dataclass(frozen=True)
+class TorchServeTarget:
+    """The TorchServe of this machine."""
+
+    state_dir: Path
+    """The server's folder."""
+    who: str
+    """Signs the validation of a release that has none yet."""
+
+    def keep_alive(self) -> str | None:
+        release = restart_if_dead(self.state_dir)
+        return f"The server was down; release {release[:12]}, deployed last, answers again." if release else None
+
+    def serves(self, release: str) -> bool:
+        return is_serving(self.state_dir, release)
+
+    def deploy(self, store: ObjectStore, channel: str, entry: Entry) -> str:
+        return deploy_entry(store, entry, self.state_dir, self.who).sentence(channel)
+
+
+@dataclass(frozen=True)
+class PodTarget:
+    """The ASGI server in this process."""
+
+    pod: Pod
+
+    def keep_alive(self) -> None:
+        """The kubelet restarts a dead pod."""
+
+    def serves(self, release: str) -> bool:
+        return self.pod.release == release
+
+    def deploy(self, store: ObjectStore, channel: str, entry: Entry) -> str:
+        from serving.answering.golden import GoldenRequests
+        from serving.archive.load import load_archive
+
+        if not self.serves(entry.release):
+            with tempfile.TemporaryDirectory(prefix="car-pod-") as folder:
+                archive, golden = fetch_validated(store, entry, Path(folder))
+                self.pod.use(load_archive(archive), GoldenRequests.read(golden))
+        return f"{channel} is release {entry.release[:12]} (entry {entry.number}) and answers here."
 
 
 class ErrorReporter:
-    """Tells a trouble when it begins, changes and ends, and not at every look."""
+    """Reports a problem when it begins, changes and ends, and not each time that it is seen."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
-        self._known: str | None = None
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._current: str | None = None
 
-    def goes_on(self, error: Exception) -> None:
-        """Say what is wrong, unless it was said already."""
+    def problem(self, error: Exception) -> None:
+        """Report an error, unless the last one was of the same kind."""
         kind = f"{type(error).__name__} {VARYING.sub('', str(error).partition(chr(10))[0])}"
-        if kind != self._known:
-            self._tell(f"{error} Trying again until it works.")
-        self._known = kind
+        if kind != self._current:
+            self._report(f"{error or repr(error)} Trying again until it works.")
+        self._current = kind
 
-    def is_over(self, sentence: str) -> None:
-        """Say that nothing is wrong any more, if anything was."""
-        if self._known is not None:
-            self._tell(sentence)
-        self._known = None
+    def resolved(self, sentence: str) -> None:
+        """Report that the problem is over, if there was one."""
+        if self._current is not None:
+            self._report(sentence)
+        self._current = None
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A release that could not be deployed, and when to try again (monotonic)."""
+    """An entry that could not be deployed, and when to try it again."""
 
     entry: int
     error: Exception
     pause: float
-    until: float
+    """Seconds between this attempt and the next."""
+    retry_at: float
+    """Monotonic seconds."""
 
 
 class Follower:
     """One server and one channel.
 
     Args:
-        serving: folder of the TorchServe, started where it is down.
-        who: signs the validation of a release that has none yet.
-        seconds: between two looks.
-        tell: gets sentences for the log.
+        store: the registry.
+        channel: the channel to follow.
+        target: the server.
+        seconds: pause between two looks at the channel.
+        report: gets sentences for the log.
     """
 
     def __init__(
-        self, store: ObjectStore, channel: str, serving: Path, *, who: str, seconds: float, tell: Tell
+        self, store: ObjectStore, channel: str, target: FollowTarget, *, seconds: float, report: Report
     ) -> None:
-        self.store, self.channel, self.serving, self.who = store, channel, serving, who
-        self.seconds, self.tell = seconds, tell
-        self.down, self.behind = ErrorReporter(tell), ErrorReporter(tell)
-        self.number = 0
+        self.store, self.channel, self.target = store, channel, target
+        self.seconds, self.report = seconds, report
+        self.health, self.progress = ErrorReporter(report), ErrorReporter(report)
+        self.entry_number = 0  # of the entry that was deployed last
         self.refusal: Refusal | None = None
 
-    def look(self) -> None:
-        """Bring back what is down, then go where the channel is; what fails is told and tried again."""
-        try:
-            if release := restart_if_dead(self.serving):
-                self.tell(f"The server was down; release {release[:12]}, deployed last, answers again.")
-            self.down.is_over("The server answers again.")
-        except EXPECTED as error:
-            self.down.goes_on(error)
-        try:
-            self._go_where_the_channel_is()
-            self.behind.is_over(f"The server is again where {self.channel} in {self.store.url} is.")
-        except EXPECTED as error:
-            self.behind.goes_on(error)
+    def step(self) -> None:
+        """Bring the server back if it is down, then deploy the channel's entry if it is not served yet.
 
-    def _go_where_the_channel_is(self) -> None:
-        entry = head(self.store, self.channel)
-        if entry is None or entry.number != self.number or not serves(self.serving, entry.release):
-            self._deploy(entry)
-            self.number = entry.number if entry else 0
-
-    def _deploy(self, entry: Entry | None) -> None:
-        number = entry.number if entry else 0
-        before = self.refusal if self.refusal and self.refusal.entry == number else None
-        if before and time.monotonic() < before.until:
-            raise before.error
+        Errors of any kind are reported and tried again: a follower that ends is worse than one that complains.
+        """
         try:
-            done = deploy_channel(self.store, self.channel, self.serving, self.who)
-        except ServingError as error:
-            pause = min(2 * before.pause, LONGEST_PAUSE) if before else self.seconds
-            self.refusal = Refusal(number, error, pause, time.monotonic() + pause)
+            if sentence := self.target.keep_alive():
+                self.report(sentence)
+            self.health.resolved("The server answers again.")
+        except Exception as error:
+            self.health.problem(error)
+        try:
+            entry = require_entry(self.store, self.channel)
+            if entry.number != self.entry_number or not self.target.serves(entry.release):
+                self._deploy(entry)
+                self.entry_number = entry.number
+            self.progress.resolved(f"The server serves {self.channel} of {self.store.url} again.")
+        except Exception as error:
+            self.progress.problem(error)
+
+    def _deploy(self, entry: Entry) -> None:
+        previous = self.refusal if self.refusal and self.refusal.entry == entry.number else None
+        if previous and time.monotonic() < previous.retry_at:
+            raise previous.error
+        try:
+            sentence = self.target.deploy(self.store, self.channel, entry)
+        except Exception as error:
+            pause = min(2 * previous.pause, MAX_PAUSE) if previous else self.seconds
+            self.refusal = Refusal(entry.number, error, pause, time.monotonic() + pause)
             raise
         self.refusal = None
-        self.tell(said(done, self.channel))
+        self.report(sentence)
 
 
-def follow(store: ObjectStore, channel: str, serving: Path, *, who: str, seconds: float, tell: Tell) -> None:
-    """Look every so many seconds, for ever; see `Follower`."""
-    follower = Follower(store, channel, serving, who=who, seconds=seconds, tell=tell)
+def follow_channel(
+    store: ObjectStore, channel: str, target: FollowTarget, *, seconds: float, report: Report
+) -> None:
+    """Take a step of the follower every so many seconds, forever."""
+    follower = Follower(store, channel, target, seconds=seconds, report=report)
     while True:
-        follower.look()
+        follower.step()
         time.sleep(seconds)
-
-
-def said(done: Deployment, channel: str) -> str:
-    """What a deployment did, in words."""
-    what = "now serves" if done.changed else "serves already"
-    return f"{done.url} {what} {channel}, release {done.release[:12]}: {done.golden.sentence()}."

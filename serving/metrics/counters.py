@@ -1,7 +1,7 @@
-"""What a server counts of its traffic, under the same names in every shell (docs/operations.md).
+"""The metrics of a server's traffic, under the same names in every shell (docs/operations.md).
 
-Knows nothing of any model server. The ASGI shell renders the registry as it is; TorchServe's workers pass its
-changes on to their front end (`serving.torchserve.metrics_exporter`).
+The module knows no model server. The ASGI shell renders the registry as it is; TorchServe's workers pass changes on
+to their front end (`serving.torchserve.metrics_exporter`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from car_model.metrics.drift import shares
 from car_model.recommender.recommender import Recommender
-from serving.metrics.drift_window import DriftWindow
+from serving.metrics.drift_window import DriftWindow, WindowDrift
 
 BUCKETS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
 STATUSES = (200, 400, 500)
@@ -28,11 +28,11 @@ class Metrics:
     """The counters of one process; they live longer than the releases that it serves."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # one more series a counter, of no use here
+        disable_created_metrics()  # they would add one series per counter
         self.registry = CollectorRegistry()
         self.duration = Histogram(
             "car_request_duration_seconds",
-            "Answered requests by thinking: from taking up their batch to its answers.",
+            "Seconds from the start of a request's batch to its answers, by thinking.",
             ["thinking"],
             buckets=BUCKETS,
             registry=self.registry,
@@ -40,15 +40,15 @@ class Metrics:
         self.requests = self._counter(
             "requests", "Bodies by the status of their answer.", "status", "release"
         )
-        self.invalid = self._counter("invalid_requests", "Requests with a wrong field, also within a batch.")
-        self.histories = self._counter("histories", "Answered requests by what is known of them.", "kind")
+        self.invalid = self._counter("invalid_requests", "Requests with a wrong field, alone or in a batch.")
+        self.histories = self._counter("histories", "Answered requests by whether an item of their history is known.", "kind")
         self.items = self._counter("history_items", "Items in the histories of answered requests.")
-        self.unknown = self._counter("unknown_items", "Those of them that the catalogue does not hold.")
+        self.unknown = self._counter("unknown_items", "Items of those histories that the catalogue does not hold.")
         self.recommended = CodeCounts()
         self.info = self._gauge("release_info", "The release that answers.", "release", "digest", "codebook")
-        self.loaded = self._gauge("release_loaded_timestamp_seconds", "When a release was loaded.", "release")
-        self.expected = self._gauge("expected_code_share", "Share of a code in the golden profile.", "code")
-        self.drift = _Drift()
+        self.loaded = self._gauge("release_loaded_timestamp_seconds", "Unix time at which the release was loaded.", "release")
+        self.expected = self._gauge("expected_code_share", "Share of a first-level code in the answer profile.", "code")
+        self.drift = _DriftCollector()
         for collector in (self.recommended, self.drift):
             self.registry.register(collector)
 
@@ -56,42 +56,40 @@ class Metrics:
         """Name the release that answers from now on, and start every series it can have at 0.
 
         Args:
-            now: seconds since 1970.
+            recommender: of the release.
+            now: Unix time in seconds.
 
         Returns:
-            where its answers are compared with its profile; None where it has none.
+            the window that compares its answers with its answer profile; None if it has no profile.
         """
         release, profile = recommender.release[:SHORT], recommender.bundle.profile
         for gauge in (self.info, self.loaded, self.expected):
             gauge.clear()
         self.info.labels(release, recommender.release, recommender.codebook).set(1)
         self.loaded.labels(release).set(now)
-        self._begin(release, recommender.levels, recommender.bundle.codebook.codes)
+        for status in STATUSES:
+            self.requests.labels(str(status), release)
+        for thinking in range(recommender.levels + 1):
+            self.duration.labels(str(thinking))
+        for kind in KINDS:
+            self.histories.labels(kind)
+        self.recommended.begin(recommender.bundle.codebook.codes)
         if profile:
-            levels = shares(profile.codes)[-1]  # of the default thinking
-            for code, share in enumerate(levels.tolist()):
+            expected = shares(profile.codes)[-1]  # of the default thinking
+            for code, share in enumerate(expected.tolist()):
                 self.expected.labels(str(code)).set(round(share, 6))
         self.drift.window = DriftWindow(profile) if profile else None
         return self.drift.window
 
-    def _begin(self, release: str, levels: int, codes: int) -> None:
-        for status in STATUSES:
-            self.requests.labels(str(status), release)
-        for thinking in range(levels + 1):
-            self.duration.labels(str(thinking))
-        for kind in KINDS:
-            self.histories.labels(kind)
-        self.recommended.begin(codes)
+    def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
+        return Counter(f"car_{name}_total", help_text, labels, registry=self.registry)
 
-    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
-        return Counter(f"car_{name}_total", meaning, labels, registry=self.registry)
-
-    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
-        return Gauge(f"car_{name}", meaning, labels, registry=self.registry)
+    def _gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
+        return Gauge(f"car_{name}", help_text, labels, registry=self.registry)
 
 
 class CodeCounts(Collector):
-    """Recommended items by first-level code: one lock an answer instead of one an item."""
+    """Recommended items by first-level code, counted with one lock per answer instead of one per item."""
 
     def __init__(self) -> None:
         self._counts: list[int] = []
@@ -109,10 +107,10 @@ class CodeCounts(Collector):
                 self._counts[code] += 1
 
     def collect(self) -> Iterable[Metric]:
-        """The counter family, a series a code."""
+        """The counter family, one series per code."""
         family = CounterMetricFamily(
             "car_recommended_items",
-            "Recommended items by first-level code, ten of an answer.",
+            "Recommended items by first-level code, the first ten of every answer.",
             labels=["code"],
         )
         with self._lock:
@@ -122,21 +120,20 @@ class CodeCounts(Collector):
         yield family
 
 
-class _Drift(Collector):
-    """The drift of the current window, computed when somebody asks."""
+class _DriftCollector(Collector):
+    """The drift of the current window, computed when it is scraped."""
 
     def __init__(self) -> None:
         self.window: DriftWindow | None = None
 
     def collect(self) -> Iterable[Metric]:
-        found = self.window.read() if self.window else None
-        score, code, answers = (found.score, found.code, found.answers) if found else (0.0, 0.0, 0)
+        drift = self.window.read() if self.window else WindowDrift(0.0, 0.0, 0)
         yield GaugeMetricFamily(
-            "car_score_drift_psi", "Drift of the best items' scores from the golden profile.", value=score
+            "car_score_drift_psi", "Drift of the best items' scores from the answer profile.", value=drift.score
         )
         yield GaugeMetricFamily(
-            "car_code_drift_psi", "Drift of the recommended first-level codes from the profile.", value=code
+            "car_code_drift_psi", "Drift of the recommended first-level codes from the answer profile.", value=drift.code
         )
         yield GaugeMetricFamily(
-            "car_drift_window_answers", "Answers that the drifts are computed from.", value=answers
+            "car_drift_window_answers", "Answers that the drifts are computed from.", value=drift.answers
         )

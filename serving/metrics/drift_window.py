@@ -1,4 +1,4 @@
-"""The latest answers, compared with the golden profile of the release that gave them."""
+"""Drift of the latest answers from the answer profile of the release that gave them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ import numpy as np
 
 from car_model.metrics.drift import Profile, code_drift, score_drift
 
-LATEST = 2000  # answers that are compared
-FEWEST = 200  # below that, drift is 0: nothing can be said yet
+LATEST = 2000  # answers in the window
+FEWEST = 200  # answers below which drift is 0: too few to compare
 
 
 @dataclass(frozen=True)
-class Drift:
-    """PSI beyond chance of scores and of first-level codes, and the answers they are computed from."""
+class WindowDrift:
+    """Drift of the answers in the window."""
 
     score: float
+    """PSI of the best items' scores, less what chance gives."""
     code: float
+    """PSI of the first-level codes, less what chance gives."""
     answers: int
+    """Answers that both are computed from."""
 
 
 class DriftWindow:
@@ -46,14 +49,16 @@ class DriftWindow:
             self._latest.append(entry)
             self._count(entry, 1)
 
-    def read(self) -> Drift:
+    def read(self) -> WindowDrift:
         """The drift now; 0 while there are too few answers."""
         with self._lock:
             answers = len(self._latest)
             scores, codes = np.array(self._scores), np.array(self._codes)
         if answers < self.fewest:
-            return Drift(0.0, 0.0, answers)
-        return Drift(score_drift(self.profile, scores), code_drift(self.profile, codes, answers), answers)
+            return WindowDrift(0.0, 0.0, answers)
+        return WindowDrift(
+            score_drift(self.profile, scores), code_drift(self.profile, codes, answers), answers
+        )
 
     def _count(self, entry: tuple[int, int, Sequence[int]], step: int) -> None:
         thinking, score, codes = entry

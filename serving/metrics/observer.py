@@ -1,4 +1,4 @@
-"""Answer bodies and count what was asked and answered: `serving.answering.answer` with its eyes open."""
+"""Answer bodies as `serving.answering.answer` does, and count requests and answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from car_model.metrics.drift import TOP
 from car_model.recommender.recommender import Recommender, RequestError
-from serving.answering.answer import respond_all
+from serving.answering.answer import Reply, respond_all
 from serving.metrics.counters import KINDS, SHORT, STATUSES, Metrics
 
 logger = logging.getLogger(__name__)
@@ -18,81 +18,83 @@ UNLIKE_PROFILE = ("candidates", "rank_by")  # fields that change what comes firs
 
 
 class InstrumentedResponder:
-    """`respond_all` of one recommender, with metrics: counting may fail, answering goes on."""
+    """`respond_all` of one recommender, with metrics. If counting fails, answering goes on."""
 
     def __init__(self, recommender: Recommender, metrics: Metrics, probe: bytes | None = None) -> None:
-        """Let a recommender's answers be counted from now on.
+        """Count a recommender's answers from now on.
 
         Args:
+            recommender: what answers.
+            metrics: the process's counters.
             probe: body of health checks, which are answered and not counted.
         """
         self.recommender = recommender
         self.metrics = metrics
         self.probe = probe
         self._window = metrics.use(recommender, time.time())
-        self._first = recommender.catalogue.sid_table[:, 0].tolist()
+        self._first_codes = recommender.catalogue.sid_table[:, 0].tolist()  # by UID
         release = recommender.release[:SHORT]
         self._statuses = {status: metrics.requests.labels(str(status), release) for status in STATUSES}
         self._durations = [metrics.duration.labels(str(depth)) for depth in range(recommender.levels + 1)]
         self._kinds = {kind: metrics.histories.labels(kind) for kind in KINDS}
-        self._told = False
+        self._failure_logged = False
 
-    def __call__(self, bodies: Sequence[object]) -> list[tuple[int, bytes]]:
+    def __call__(self, bodies: Sequence[object]) -> list[Reply]:
         """Answer bodies: see `respond_all`."""
         probes = [body for body in bodies if body == self.probe]
         if not probes:
-            return self._watched(bodies)
-        ours = iter(respond_all(self.recommender, probes))
-        others = iter(self._watched([body for body in bodies if body != self.probe]))
-        return [next(ours if body == self.probe else others) for body in bodies]
+            return self._respond_and_count(bodies)
+        to_probes = iter(respond_all(self.recommender, probes))
+        to_clients = iter(self._respond_and_count([body for body in bodies if body != self.probe]))
+        return [next(to_probes if body == self.probe else to_clients) for body in bodies]
 
-    def _watched(self, bodies: Sequence[object]) -> list[tuple[int, bytes]]:
+    def _respond_and_count(self, bodies: Sequence[object]) -> list[Reply]:
+        recording = _RecordingRecommender(self.recommender)
         started = time.perf_counter()
-        ear = _Ear(self.recommender)
-        replies = respond_all(ear, bodies)
+        replies = respond_all(recording, bodies)
         seconds = time.perf_counter() - started
         try:
             for status, _ in replies:
                 self._statuses[status].inc()
-            for request, answer in ear.heard:
-                self._count(request, answer, seconds)
+            for request, answer in recording.exchanges:
+                if isinstance(answer, RequestError):
+                    self.metrics.invalid.inc()
+                else:
+                    self._count(request, answer, seconds)
         except Exception:
-            if not self._told:
+            if not self._failure_logged:
                 logger.exception("Requests are answered but can't be counted; this is said once.")
-            self._told = True
+            self._failure_logged = True
         return replies
 
-    def _count(self, request: dict[str, Any], answer: dict[str, Any] | RequestError, seconds: float) -> None:
+    def _count(self, request: dict[str, Any], answer: dict[str, Any], seconds: float) -> None:
         metrics = self.metrics
-        if isinstance(answer, RequestError):
-            metrics.invalid.inc()
-            return
-        asked = request.get("thinking")
-        thinking = self.recommender.levels if asked is None else int(asked)
+        depth = request.get("thinking")
+        thinking = self.recommender.levels if depth is None else int(depth)
         self._durations[thinking].observe(seconds)
-        history, skipped = len(request["history"]), len(answer["skipped"])
-        kind = "empty" if not history else "unknown" if answer["fallback"] else "known"
+        length, unknown = len(request["history"]), len(answer["skipped"])
+        kind = "empty" if not length else "unknown" if answer["fallback"] else "known"
         self._kinds[kind].inc()
-        metrics.items.inc(history)
-        if skipped:
-            metrics.unknown.inc(skipped)
+        metrics.items.inc(length)
+        if unknown:
+            metrics.unknown.inc(unknown)
         uids = self.recommender.catalogue.uids
         top = answer["items"][:TOP]
-        codes = [self._first[uids[item["item_id"]]] for item in top]
+        codes = [self._first_codes[uids[item["item_id"]]] for item in top]
         metrics.recommended.add(codes)
         comparable = kind == "known" and not any(request.get(field) is not None for field in UNLIKE_PROFILE)
         if self._window and top and comparable:
             self._window.add(thinking, top[0]["score"], codes)
 
 
-class _Ear:
-    """A recommender that remembers what it was asked and what it answered."""
+class _RecordingRecommender:
+    """Passes requests on and remembers them with their answers."""
 
     def __init__(self, recommender: Recommender) -> None:
         self._recommender = recommender
-        self.heard: list[tuple[Any, dict[str, Any] | RequestError]] = []
+        self.exchanges: list[tuple[Any, dict[str, Any] | RequestError]] = []
 
     def answers(self, bodies: Sequence[Any]) -> list[dict[str, Any] | RequestError]:
-        found = self._recommender.answers(bodies)
-        self.heard += zip(bodies, found, strict=True)
-        return found
+        answers = self._recommender.answers(bodies)
+        self.exchanges += zip(bodies, answers, strict=True)
+        return answers

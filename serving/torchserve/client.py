@@ -1,4 +1,4 @@
-"""TorchServe's HTTP APIs: predictions and the management of model versions, with tokens kept fresh."""
+"""TorchServe's HTTP APIs: predictions and the management of model versions. Expired keys are renewed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from tenacity import (
     wait_fixed,
 )
 
+from common.files import read_json_object
 from serving.archive.build import MODEL_NAME
-from serving.errors import ServingError
+from serving.errors import RequestRefusedError, ServingError
 from serving.torchserve.config import LOOPBACK, Ports
-from serving.torchserve.state_dir import StateDir, read_json, write_private
+from serving.torchserve.state_dir import StateDir, write_private
 
 logger = logging.getLogger(__name__)
 CONNECT_SECONDS = 5
@@ -34,54 +35,57 @@ REFUSED = 400
 BUSY = 503
 LOST = (500, 507)
 BACK_OFF = wait_exponential_jitter(multiplier=0.1, max=2, jitter=0.1)
-BUSY_SECONDS = 15  # how long a request that a full queue refuses, or a worker took with it, is asked again
+BUSY_SECONDS = 15  # how long a request is sent again if the queue is full or its worker died
 WORKER_DIED = "Worker died."  # TorchServe's words, under status 500 or 507
-WITHOUT_ROOM = "The server had no room in its queue, or no worker,"
-
-
-class RequestRefusedError(ServingError):
-    """The server answered with an error; `status` is the HTTP status, the message its sentence."""
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
 
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """One registered version of the model; `workers` are process ids."""
+    """One registered version of the model."""
 
     version: str
     archive: str
+    """Name of its file in the model store."""
     ready_workers: int
     pending: int
+    """Requests that wait in its queue."""
     workers: tuple[int, ...] = ()
+    """Process ids; 0 or less for a worker that has not started yet."""
 
 
 class Client:
-    """Talks to one server on loopback; the keys come from its state folder and go nowhere else."""
+    """Talks to one server on loopback. The keys come from its state folder and go nowhere else."""
 
     def __init__(self, state: StateDir, ports: Ports) -> None:
         self.state = state
         self.ports = ports
         self._session = requests.Session()
-        self._session.trust_env = False  # neither a proxy nor ~/.netrc has a part in loopback traffic
+        self._session.trust_env = False  # loopback traffic must not go through a proxy or use ~/.netrc
 
     @property
     def prediction_url(self) -> str:
-        """Where the default version answers."""
+        """The URL of the default version."""
         return f"http://{LOOPBACK}:{self.ports.inference}/predictions/{MODEL_NAME}"
 
     def predict(self, request: Mapping[str, Any], version: str | None = None) -> dict[str, Any]:
-        """Ask for recommendations; where the server is busy or its worker died, ask again a little later.
+        """Ask for recommendations. If the server is busy or its worker died, ask again for BUSY_SECONDS.
 
         Raises:
-            RequestRefusedError: where the server answers with anything but 200, or stays busy.
-            ServingError: where it cannot be reached or its token cannot be had.
+            RequestRefusedError: the server answers with anything but 200, or stays busy.
+            ServingError: it cannot be reached, or refuses its own key.
         """
-        reply = _patiently()(self.send, json.dumps(request).encode(), version)
+        retrying = Retrying(
+            retry=retry_if_result(lambda reply: reply.status_code == BUSY or _worker_died(reply)),
+            wait=_retry_delay,
+            stop=stop_after_delay(BUSY_SECONDS),
+            retry_error_callback=lambda call: call.outcome.result() if call.outcome else None,
+        )
+        reply = retrying(self.send, json.dumps(request).encode(), version)
         if reply.status_code == BUSY:
-            raise RequestRefusedError(BUSY, f"{WITHOUT_ROOM} for {BUSY_SECONDS} s: {_sentence(reply)}")
+            raise RequestRefusedError(
+                BUSY,
+                f"The server had no room in its queue, or no worker, for {BUSY_SECONDS} s: {_sentence(reply)}",
+            )
         if reply.status_code != requests.codes.ok:
             raise RequestRefusedError(reply.status_code, _sentence(reply))
         answer: dict[str, Any] = reply.json()
@@ -94,22 +98,23 @@ class Client:
         return self._call("POST", url, "inference", ANSWER_SECONDS, data=body, headers=headers)
 
     def ping(self) -> bool:
-        """Whether the front end answers; says nothing about the model."""
+        """Whether the front end answers; this says nothing about the model."""
         url = f"http://{LOOPBACK}:{self.ports.inference}/ping"
         return self._call("GET", url, "inference", CONNECT_SECONDS).status_code == requests.codes.ok
 
     def register(self, archive_name: str) -> None:
-        """Register an archive of the model store; the workers that its settings ask for start meanwhile.
+        """Register an archive of the model store and start the workers that its settings ask for.
 
-        Not `synchronous`, its default: TorchServe would wait in a thread that half of its connections share.
+        The call does not wait for the workers: in its `synchronous` mode, the default, TorchServe would wait
+        in a thread that half of its connections share.
         """
         self._manage("POST", "", {"url": archive_name, "model_name": MODEL_NAME, "synchronous": "false"})
 
     def scale(self, version: str, workers: int) -> None:
-        """Run this number of workers for a version, and wait until they are there.
+        """Run this number of workers for a version, and wait until they are ready.
 
         Raises:
-            tenacity.RetryError: where they are not, in good time.
+            tenacity.RetryError: they are not ready within MANAGEMENT_SECONDS.
         """
         self._manage("PUT", f"/{MODEL_NAME}/{version}", {"min_worker": workers, "max_worker": workers})
         Retrying(
@@ -119,23 +124,22 @@ class Client:
         )(lambda: self.versions()[version])
 
     def versions(self) -> dict[str, ModelStatus]:
-        """All registered versions by name; empty where there is none."""
-        try:
-            rows = self._manage("GET", f"/{MODEL_NAME}/all")
-        except RequestRefusedError as refusal:
-            if refusal.status == requests.codes.not_found:
-                return {}
-            raise
-        return {row["modelVersion"]: _status(row) for row in rows}
+        """All registered versions by name; empty if there is none."""
+        statuses = {}
+        for row in self._manage("GET", f"/{MODEL_NAME}/all", missing=[]):
+            statuses[row["modelVersion"]] = ModelStatus(
+                version=row["modelVersion"],
+                archive=row["modelUrl"],
+                ready_workers=sum(worker["status"] == "READY" for worker in row["workers"]),
+                pending=int(row.get("jobQueueStatus", {}).get("pendingRequests", 0)),
+                workers=tuple(worker["pid"] for worker in row["workers"]),
+            )
+        return statuses
 
     def default_version(self) -> str | None:
         """The version that answers requests that name none."""
-        try:
-            return str(self._manage("GET", f"/{MODEL_NAME}")[0]["modelVersion"])
-        except RequestRefusedError as refusal:
-            if refusal.status == requests.codes.not_found:
-                return None
-            raise
+        rows = self._manage("GET", f"/{MODEL_NAME}", missing=[])
+        return str(rows[0]["modelVersion"]) if rows else None
 
     def set_default(self, version: str) -> None:
         """Let this version answer from now on."""
@@ -146,32 +150,37 @@ class Client:
         self._manage("DELETE", f"/{MODEL_NAME}/{version}")
 
     def refresh_header(self) -> None:
-        """Write the header file that people's curl reads, renewing the key where it is about to end."""
-        if self._expires("inference") - datetime.now(UTC) < RENEW_BEFORE:
+        """Write the header file that people's curl reads; renew the key first if it is about to expire."""
+        if self._expiry("inference") - datetime.now(UTC) < RENEW_BEFORE:
             self._renew("inference")
         self._write_header()
 
-    def _manage(self, verb: str, path: str, params: Mapping[str, Any] | None = None) -> Any:
+    def _manage(
+        self, verb: str, path: str, params: Mapping[str, Any] | None = None, missing: Any = None
+    ) -> Any:
+        """Call the management API and return its JSON; `missing` for a 404, if it is given."""
         url = f"http://{LOOPBACK}:{self.ports.management}/models{path}"
         reply = self._call(verb, url, "management", MANAGEMENT_SECONDS, params=params)
+        if reply.status_code == requests.codes.not_found and missing is not None:
+            return missing
         if not reply.ok:
             raise RequestRefusedError(reply.status_code, f"{verb} /models{path}: {_sentence(reply)}")
         return reply.json()
 
     def _call(self, verb: str, url: str, key: str, seconds: int, **arguments: Any) -> requests.Response:
-        """Send a request with its key; where the key is refused, renew it and try once more."""
-        reply = self._once(verb, url, key, seconds, **arguments)
-        if _token_refused(reply):
-            if self._expires(key) - datetime.now(UTC) < RENEW_BEFORE:
+        """Send a request with its key; if the key is refused, renew it and try once more."""
+        reply = self._call_once(verb, url, key, seconds, **arguments)
+        if _key_refused(reply):
+            if self._expiry(key) - datetime.now(UTC) < RENEW_BEFORE:
                 self._renew(key)
-            reply = self._once(verb, url, key, seconds, **arguments)
-        if _token_refused(reply):
+            reply = self._call_once(verb, url, key, seconds, **arguments)
+        if _key_refused(reply):
             raise ServingError(
                 f"TorchServe refuses the {key} token in {self.state.keys}; stop and start the server."
             )
         return reply
 
-    def _once(self, verb: str, url: str, key: str, seconds: int, **arguments: Any) -> requests.Response:
+    def _call_once(self, verb: str, url: str, key: str, seconds: int, **arguments: Any) -> requests.Response:
         headers = arguments.pop("headers", {}) | {"Authorization": f"Bearer {self._key(key)}"}
         try:
             return self._session.request(
@@ -184,55 +193,46 @@ class Client:
 
     def _renew(self, key: str) -> None:
         url = f"http://{LOOPBACK}:{self.ports.management}/token"
-        reply = self._once("GET", url, "API", CONNECT_SECONDS, params={"type": key})
+        reply = self._call_once("GET", url, "API", CONNECT_SECONDS, params={"type": key})
         if not reply.ok:
             raise ServingError(f"The expired {key} token could not be renewed: {_sentence(reply)}")
         if key == "inference":
             try:
                 self._write_header()
-            except ServingError as error:  # the key is good all the same, and whoever asks now has it
+            except ServingError as error:  # the key itself was renewed, and this client has it
                 logger.warning("The header file holds an old key: %s", error)
 
     def _write_header(self) -> None:
         write_private(self.state.header, f"Authorization: Bearer {self._key('inference')}\n")
 
     def _key(self, kind: str) -> str:
-        return self._of_key(kind, "key")
+        return self._key_entry(kind, "key")
 
-    def _expires(self, kind: str) -> datetime:
-        return datetime.fromisoformat(self._of_key(kind, "expiration time"))
+    def _expiry(self, kind: str) -> datetime:
+        return datetime.fromisoformat(self._key_entry(kind, "expiration time"))
 
-    def _of_key(self, kind: str, what: str) -> str:
-        keys = read_json(self.state.keys)
-        if keys is None:
+    def _key_entry(self, kind: str, field: str) -> str:
+        if not self.state.keys.is_file():
             raise ServingError(f"There are no keys in {self.state.keys}: the server is not running.")
+        keys = read_json_object(self.state.keys, ServingError, "stop and start the server")
         try:
-            return str(keys[kind][what])
+            return str(keys[kind][field])
         except (KeyError, TypeError) as error:
             raise ServingError(f"{self.state.keys} is damaged; stop and start the server.") from error
 
 
-def _patiently() -> Retrying:
-    """Repeat what is refused with 503, or lost with a worker: as Retry-After says, else backing off."""
-    return Retrying(
-        retry=retry_if_result(lambda reply: reply.status_code == BUSY or _worker_died(reply)),
-        wait=_pause,
-        stop=stop_after_delay(BUSY_SECONDS),
-        retry_error_callback=lambda call: call.outcome.result() if call.outcome else None,
-    )
-
-
-def _pause(call: RetryCallState) -> float:
-    asked = call.outcome.result().headers.get("Retry-After", "") if call.outcome else ""
-    return float(asked) if asked.isdecimal() else BACK_OFF(call)
+def _retry_delay(call: RetryCallState) -> float:
+    """Seconds before the next attempt: what Retry-After says, else an exponential back-off."""
+    header = call.outcome.result().headers.get("Retry-After", "") if call.outcome else ""
+    return float(header) if header.isdecimal() else BACK_OFF(call)
 
 
 def _worker_died(reply: requests.Response) -> bool:
-    """Whether the worker died with the request in hand: a defect of ours has other words."""
+    """Whether the worker died while it had the request; an error of our own has another sentence."""
     return reply.status_code in LOST and _sentence(reply) == WORKER_DIED
 
 
-def _token_refused(reply: requests.Response) -> bool:
+def _key_refused(reply: requests.Response) -> bool:
     return reply.status_code == REFUSED and "InvalidKeyException" in reply.text
 
 
@@ -243,10 +243,3 @@ def _sentence(reply: requests.Response) -> str:
         return str(body.get("error") or body.get("message") or body)
     except (ValueError, AttributeError):
         return reply.text.strip()[:200] or f"HTTP {reply.status_code}"
-
-
-def _status(row: Mapping[str, Any]) -> ModelStatus:
-    ready = sum(worker["status"] == "READY" for worker in row["workers"])
-    pending = int(row.get("jobQueueStatus", {}).get("pendingRequests", 0))
-    workers = tuple(worker["pid"] for worker in row["workers"])
-    return ModelStatus(row["modelVersion"], row["modelUrl"], ready, pending, workers)

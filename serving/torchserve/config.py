@@ -8,26 +8,23 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from serving.answering.request_body import MAX_BODY_BYTES
 from serving.errors import ServingError
 from serving.torchserve.state_dir import StateDir
 
-LOAD_FAILURE = "The bundle does not load:"  # what a handler logs and the control side looks for
-
-
+LOAD_FAILURE = "The bundle does not load:"  # the handler logs it, and `process.load_failure` looks for it
 LOOPBACK = "127.0.0.1"
-MINUTES_A_DAY = 24 * 60
-
-
 FIXED = {
-    # Archives run code: none from a URL (a pattern that no URL matches), none that installs packages.
+    # Archives run code: load none from a URL (no URL matches this pattern), and let none install packages.
     "allowed_urls": "file://none/.*",
     "install_py_dep_per_model": "false",
     "enable_model_api": "true",
     "enable_envvars_config": "false",
     "disable_token_authorization": "false",
     "number_of_gpu": 0,
-    # The handler parses every body itself, so that broken JSON meets one set of limits and sentences.
+    # The handler parses every body itself, so that both servers apply the same limits to broken JSON.
     "decode_input_request": "false",
     "max_request_size": 4 * MAX_BODY_BYTES,
     "disable_system_metrics": "true",
@@ -48,39 +45,63 @@ class Ports:
 
     @classmethod
     def choose(cls, preferred: Mapping[str, int] | None = None) -> Ports:
-        """Take free ports; a preferred port is used while it is free."""
-        wanted = dict(preferred or {})
-        with ExitStack() as held:
-            return cls(**{field.name: _hold(held, wanted.get(field.name, 0)) for field in fields(cls)})
+        """Pick five free ports; a preferred port is used if it is free."""
+        preferred = preferred or {}
+        ports: dict[str, int] = {}
+        with ExitStack() as sockets:  # all stay bound until all are picked, so no port is picked twice
+            for field in fields(cls):
+                port = _bind(sockets, preferred.get(field.name, 0))
+                while port is None:
+                    port = _bind(sockets, 0)
+                ports[field.name] = port
+        return cls(**ports)
 
     def require_free(self) -> None:
         """Raise a ServingError naming the first port that another process listens on."""
         for name, port in self.as_dict().items():
-            with ExitStack() as held:
-                if _try_hold(held, port) is None:
+            with ExitStack() as sockets:
+                if _bind(sockets, port) is None:
                     raise ServingError(
                         f"Port {port} on {LOOPBACK} ({name}) is taken by another process; choose another."
                     )
 
     def as_dict(self) -> dict[str, int]:
-        """Plain values for JSON."""
+        """Port by listener, for JSON."""
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class ServerConfig:
-    """What may differ between servers; the rest of config.properties is fixed by `render`."""
+def _bind(sockets: ExitStack, port: int) -> int | None:
+    """Bind a port (0: any free one) until `sockets` closes; return its number, or None if it is taken."""
+    listener = sockets.enter_context(socket.socket())
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((LOOPBACK, port))
+    except (OSError, OverflowError):
+        return None
+    return int(listener.getsockname()[1])
 
-    heap_mb: int = 512
-    netty_threads: int = 2
-    workers: int = 1
-    job_queue: int = 100
-    response_timeout_s: int = 30
-    token_minutes: float = MINUTES_A_DAY
+
+class ServerConfig(BaseModel):
+    """The settings in which one TorchServe may differ from another; `render` fixes the others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    heap_mb: int = Field(default=512, ge=1)
+    """Java heap of the front end, MiB."""
+    netty_threads: int = Field(default=2, ge=1)
+    """Threads of the front end that talk to clients, and as many that talk to workers."""
+    workers: int = Field(default=1, ge=1)
+    """Workers of a model version whose archive names no number."""
+    job_queue: int = Field(default=100, ge=1)
+    """Requests of a version that may wait; more are refused with 503."""
+    response_timeout_s: int = Field(default=30, ge=1)
+    """Seconds after which TorchServe replaces a worker that does not answer."""
+    token_minutes: float = Field(default=24 * 60, gt=0)
+    """Minutes after which the keys expire; `torchserve.client` renews them."""
 
 
 def render(config: ServerConfig, ports: Ports, state: StateDir, load: str | None = None) -> str:
-    """Write config.properties; `load` names an archive in the model store to bring up at the start."""
+    """Return the text of config.properties; `load` names an archive in the store to load at the start."""
     values = {
         "inference_address": f"http://{LOOPBACK}:{ports.inference}",
         "management_address": f"http://{LOOPBACK}:{ports.management}",
@@ -99,23 +120,5 @@ def render(config: ServerConfig, ports: Ports, state: StateDir, load: str | None
         "unregister_model_timeout": config.response_timeout_s,
         "job_queue_size": config.job_queue,
     }
-    return "".join(f"{key}={_escape(str(value))}\n" for key, value in (values | FIXED).items())
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", "\\\\")
-
-
-def _hold(held: ExitStack, preferred: int) -> int:
-    port = _try_hold(held, preferred)
-    return port if port is not None else _hold(held, 0)
-
-
-def _try_hold(held: ExitStack, port: int) -> int | None:
-    listener = held.enter_context(socket.socket())
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((LOOPBACK, port))
-    except (OSError, OverflowError):
-        return None
-    return int(listener.getsockname()[1])
+    lines = [f"{name}={value}" for name, value in (values | FIXED).items()]
+    return "".join(line.replace("\\", "\\\\") + "\n" for line in lines)

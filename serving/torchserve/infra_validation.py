@@ -1,18 +1,18 @@
-"""Prove, before a release exists, that a real TorchServe can serve the archive: a throw-away server."""
+"""Infra validation: prove on a throw-away TorchServe that an archive can be served, before it is released."""
 
 from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 from common.digests import file_digest
-from serving.answering.golden import Golden
-from serving.archive.build import ArchiveError, ArchiveProvenance
+from serving.answering.golden import GoldenRequests, ReplayReport
+from serving.archive.build import ArchiveProvenance
 from serving.errors import ServingError
-from serving.torchserve.replay import GoldenReport, replay
+from serving.torchserve.replay import replay_on_server
 from serving.torchserve.server import TorchServe
 from serving.torchserve.versions import register_and_wait
 
@@ -37,75 +37,63 @@ class InfraValidationError(ServingError):
     """The archive cannot be served as it was evaluated; the message is the reason."""
 
 
-@dataclass(frozen=True)
-class InfraReport:
-    """What was proven, and how long it took (seconds; latencies in milliseconds)."""
+class InfraReport(BaseModel):
+    """What an infra validation proved; a release keeps it as infra.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     release: str
+    """Full digest of the release that every answer named."""
     version: str
+    """Its model version in TorchServe."""
     archive_sha256: str
+    """Digest of the archive; no other archive of the release may be deployed."""
     provenance: ArchiveProvenance
-    golden: GoldenReport
+    """What the archive's bytes follow from besides the bundle."""
+    replay: ReplayReport
+    """The golden requests and the latency of single requests."""
     bad_requests_refused: int
+    """Malformed requests that got status 400 and a sentence."""
     server_start_s: float
+    """Seconds until the server's APIs answered."""
     model_ready_s: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self) | {"golden": self.golden.as_dict()}
+    """Seconds from then until a worker had loaded the model."""
 
 
-def infra_validate(archive: Path, golden: Path, expected_release: str, work: Path) -> InfraReport:
+def infra_validate(archive: Path, golden: Path, release: str, work_dir: Path) -> InfraReport:
     """Serve an archive on free loopback ports, replay the golden requests, send bad ones, stop.
 
     Args:
-        archive: a .mar of `build_archive`.
-        golden: golden.json from the evaluation.
-        expected_release: digest that every answer must name.
-        work: folder for the server's files; its logs stay there for the reader of a failure.
+        archive: a .mar that `build_archive` made.
+        golden: golden.json of the evaluation.
+        release: digest that every answer must name.
+        work_dir: folder of the server's files; its logs stay there and explain a failure.
 
     Raises:
         InfraValidationError: with the reason, whatever it is.
     """
     try:
-        expected = Golden.read(golden)
-        return _validate(archive, expected, expected_release, work)
-    except (ServingError, ArchiveError) as error:
-        if isinstance(error, InfraValidationError):
-            raise
+        return _validate(archive, GoldenRequests.read(golden), release, work_dir)
+    except InfraValidationError:
+        raise
+    except ServingError as error:
         raise InfraValidationError(f"{archive.name} cannot be served: {error}") from error
     finally:
-        TorchServe.stop(work)
+        TorchServe.stop(work_dir)
 
 
-def _validate(archive: Path, golden: Golden, expected_release: str, work: Path) -> InfraReport:
-    TorchServe.stop(work)  # what a killed validation may have left
+def _validate(archive: Path, golden: GoldenRequests, release: str, work_dir: Path) -> InfraReport:
+    TorchServe.stop(work_dir)  # left behind by a validation that was killed
     started = time.monotonic()
-    server = TorchServe.start(work)
+    server = TorchServe.start(work_dir)
     up = time.monotonic()
     info = register_and_wait(server, archive)
     ready = time.monotonic()
-    report = replay(server.client, golden, expected_release, info.version)
+    report = replay_on_server(server.client, golden, release, info.version)
     if not report.passed:
         raise InfraValidationError(f"{archive.name} does not answer as evaluated: {report.sentence()}.")
-    refused = _refuse_bad_requests(server, info.version)
-    if not replay(server.client, golden, expected_release, info.version, samples=0).passed:
-        raise InfraValidationError(f"{archive.name} answers differently after it was sent bad requests.")
-    return InfraReport(
-        expected_release,
-        info.version,
-        file_digest(archive),
-        info.provenance,
-        report,
-        refused,
-        round(up - started, 2),
-        round(ready - up, 2),
-    )
-
-
-def _refuse_bad_requests(server: TorchServe, version: str) -> int:
     for name, body in BAD_REQUESTS.items():
-        reply = server.client.send(body, version)
+        reply = server.client.send(body, info.version)
         if reply.status_code != 400:
             raise InfraValidationError(
                 f"A bad request ({name}) was answered with {reply.status_code}, expected 400."
@@ -118,4 +106,15 @@ def _refuse_bad_requests(server: TorchServe, version: str) -> int:
             raise InfraValidationError(
                 f"A bad request ({name}) was refused without a sentence that says why."
             )
-    return len(BAD_REQUESTS)
+    if not replay_on_server(server.client, golden, release, info.version, samples=0).passed:
+        raise InfraValidationError(f"{archive.name} answers differently after it was sent bad requests.")
+    return InfraReport(
+        release=release,
+        version=info.version,
+        archive_sha256=file_digest(archive),
+        provenance=info.provenance,
+        replay=report,
+        bad_requests_refused=len(BAD_REQUESTS),
+        server_start_s=round(up - started, 2),
+        model_ready_s=round(ready - up, 2),
+    )

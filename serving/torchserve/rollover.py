@@ -1,4 +1,4 @@
-"""Roll a server over to a release: the new version proves itself beside the old one before it takes over."""
+"""Roll a server over to a release: the new version proves itself next to the old one before it takes over."""
 
 from __future__ import annotations
 
@@ -12,19 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from common.digests import file_digest
-from serving.answering.golden import SERVER_ERROR, Golden
-from serving.archive.build import ArchiveError, read_archive
-from serving.errors import ServingError
+from serving.answering.golden import SERVER_ERROR, GoldenRequests, ReplayReport
+from serving.archive.build import read_archive
+from serving.errors import RequestRefusedError, ServingError
 from serving.torchserve import process
-from serving.torchserve.client import BUSY, RequestRefusedError
+from serving.torchserve.client import BUSY
 from serving.torchserve.config import ServerConfig
-from serving.torchserve.replay import GoldenReport, replay
+from serving.torchserve.replay import replay_on_server
 from serving.torchserve.server import TorchServe
 from serving.torchserve.state_dir import DeployedRelease, StateDir
-from serving.torchserve.versions import drop, register_and_wait, retire_others, store, stored_name
+from serving.torchserve.versions import (
+    register_and_wait,
+    remove_version,
+    retire_others,
+    store_archive,
+    stored_name,
+)
 
 logger = logging.getLogger(__name__)
-PATIENCE = 3  # pings, and questions, before a server that runs is held to be dead
+ATTEMPTS = 3  # pings or requests without an answer before a running server counts as dead
 HEALTH = {"history": [], "k": 1, "explain": False}
 LATENCY_SAMPLES = 50  # enough to notice a slow machine; infra_validate measures properly
 
@@ -33,17 +39,28 @@ class DeployError(ServingError):
     """The release was not deployed; what was served before is still served."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """A release that answers."""
+    """A release that a server has been rolled over to."""
 
     release: str
     version: str
+    """Its model version in TorchServe."""
     url: str
+    """Where it answers predictions."""
     changed: bool
+    """False if the server served it already."""
     retired: tuple[str, ...]
-    golden: GoldenReport
+    """Versions that were removed."""
+    replay: ReplayReport
+    """The golden requests, replayed on the new version."""
     seconds: float
+    """How long the rollover took."""
+
+    def sentence(self, channel: str) -> str:
+        """The outcome in words, for the release of a channel."""
+        verb = "now serves" if self.changed else "serves already"
+        return f"{self.url} {verb} {channel}, release {self.release[:12]}: {self.replay.sentence()}."
 
 
 def roll_over(
@@ -53,35 +70,130 @@ def roll_over(
     golden: Path,
     config: ServerConfig | None = None,
     *,
-    validated: str,
+    validated_sha256: str,
 ) -> Deployment:
-    """Serve a release from the folder's TorchServe, starting it where it is down.
+    """Serve a release from the folder's TorchServe, and start that if it is down.
 
-    The new version is registered beside the old, answers the golden requests, becomes the default, and
-    only then does the old one drain and leave. Deploying what is already deployed changes nothing. A
-    process killed half-way leaves one whole version serving; deploying again finishes the job.
+    The new version is registered next to the old one, answers the golden requests and becomes the default;
+    only then does the old one drain and leave. Deploying what is deployed already changes nothing. If the
+    process is killed half-way, one whole version serves; deploying again finishes the job.
 
     Args:
-        validated: SHA-256 that the infra validation's report names; no other archive is served.
+        archive: the release's model archive.
+        release: full digest.
+        state_dir: the server's folder.
+        golden: golden.json of the release.
+        config: settings of a server that has to be started.
+        validated_sha256: digest in the infra validation's report; no other archive is served.
 
     Raises:
-        DeployError: where the release is not the default afterwards; the old one still answers.
+        DeployError: the release is not the default afterwards; the old one still answers.
     """
     state = StateDir.at(state_dir)
     with state.exclusive():
         try:
-            _check_archive(archive, release, validated)
-            return _roll_over(archive, release, state, Golden.read(golden), config)
-        except (ServingError, ArchiveError, OSError) as error:  # a full disk, for example
+            info = read_archive(archive)
+            if info.release != release:
+                raise ServingError(f"{archive} holds release {info.release[:12]}, not the one to deploy.")
+            if (digest := file_digest(archive)) != validated_sha256:
+                raise ServingError(
+                    f"{archive} has digest {digest[:12]}, but the archive that was validated has "
+                    f"{validated_sha256[:12]}; package and validate it again."
+                )
+            target = DeployedRelease(
+                release=release, version=info.version, archive=stored_name(info.version), sha256=digest
+            )
+            return _roll_over(archive, target, state, GoldenRequests.read(golden), config)
+        except (ServingError, OSError) as error:  # an OSError is a full disk, for example
             raise DeployError(f"Release {release[:12]} was not deployed: {error}") from error
+
+
+def _roll_over(
+    archive: Path,
+    target: DeployedRelease,
+    state: StateDir,
+    golden: GoldenRequests,
+    config: ServerConfig | None,
+) -> Deployment:
+    started = time.monotonic()
+    version = target.version
+    server, is_new = _attach_or_start(state, config)
+    # A wrong answer is not death: a server that answers stays up, and the replay says what is wrong with it.
+    if server.client.default_version() == version and not any(
+        _is_alive(server, version, golden.requests[0]) for _ in range(ATTEMPTS)
+    ):
+        TorchServe.stop(state.root)
+        server, is_new = TorchServe.start(state.root, config), True
+    changed = server.client.default_version() != version
+    try:
+        if changed:
+            remove_version(server, version)  # left behind by a deployment that was killed
+            register_and_wait(server, archive)
+        report = replay_on_server(server.client, golden, target.release, version, LATENCY_SAMPLES)
+        if not report.passed:
+            raise ServingError(f"{report.sentence()}.")
+        _switch(server, archive, target)
+    except (ServingError, OSError):
+        client = server.client
+        if changed and (client.default_version() != version or len(client.versions()) == 1):
+            remove_version(server, version)
+        if is_new and not client.versions():
+            TorchServe.stop(state.root)
+        raise
+    retired = tuple(retire_others(server, version))
+    server.client.refresh_header()
+    return Deployment(
+        release=target.release,
+        version=version,
+        url=server.client.prediction_url,
+        changed=changed,
+        retired=retired,
+        replay=report,
+        seconds=round(time.monotonic() - started, 2),
+    )
+
+
+def _attach_or_start(state: StateDir, config: ServerConfig | None) -> tuple[TorchServe, bool]:
+    """The folder's server, and whether it was started just now; a start loads the last release if it can."""
+    try:
+        server = TorchServe.attach(state.root)
+        if any(server.is_up() for _ in range(ATTEMPTS)):
+            return server, False
+        logger.warning("The server in %s does not answer and is started again.", state.root)
+    except ServingError as error:
+        logger.debug("Starting a server: %s", error)
+    state.require_room()  # a server that hangs because the disk is full is not stopped: no other could start
+    TorchServe.stop(state.root)  # one that hangs, or whose start was killed before it was recorded
+    try:
+        return restore(state.root, config), True
+    except ServingError as error:
+        if state.deployed.is_file():
+            logger.warning("The release deployed last does not come back: %s", error)
+        TorchServe.stop(state.root)
+        return TorchServe.start(state.root, config), True
+
+
+def _switch(server: TorchServe, archive: Path, target: DeployedRelease) -> None:
+    """Record what a restart has to load (a full disk may prevent that), then let the version answer."""
+    stored = server.state.store / target.archive
+    if not stored.is_file() or file_digest(stored) != target.sha256:  # lost or damaged since it was loaded
+        store_archive(server.state, archive, target.version)
+    previous = DeployedRelease.load_or_none(server.state)
+    target.write(server.state)
+    try:
+        server.client.set_default(target.version)
+    except ServingError:
+        if previous:
+            previous.write(server.state)
+        raise
 
 
 def restore(state_dir: Path | str, config: ServerConfig | None = None) -> TorchServe:
     """Start the server with the release that was deployed last, after a stop, a crash or a reboot.
 
     Raises:
-        ServingError: where nothing was deployed, the stored archive is not the deployed one any more, or
-            it does not load; nothing runs then.
+        ServingError: nothing was deployed, the stored archive is not the deployed one any more, or it does
+            not load; nothing runs then.
     """
     state = StateDir.at(state_dir)
     deployed = DeployedRelease.load(state)
@@ -96,30 +208,20 @@ def restore(state_dir: Path | str, config: ServerConfig | None = None) -> TorchS
     return server
 
 
-def serves(state_dir: Path | str, release: str) -> bool:
-    """Whether a release answers from this folder, which /ping does not say; being busy counts as well."""
-    try:
-        deployed = DeployedRelease.read(StateDir.at(state_dir))
-    except ServingError:
-        return False
-    if deployed is None or deployed.release != release:
-        return False
-    return _answering(StateDir.at(state_dir)) == deployed.version
-
-
 def restart_if_dead(state_dir: Path | str, config: ServerConfig | None = None) -> str | None:
-    """Start the server again where no release answers any more, with the one that was deployed last.
+    """Start the server again with the release that was deployed last, if no release answers any more.
 
-    Needs no registry. Returns that release, or None where one answers, or none was ever deployed.
+    This needs no registry. Returns that release; None if a release answers or none was ever deployed.
 
     Raises:
-        ServingError: as `restore`; and where a start would fail for want of room, before anything is stopped.
+        ServingError: as `restore`; or a start would fail because the disk is full, in which case nothing is
+            stopped.
     """
     state = StateDir.at(state_dir)
     if not state.deployed.is_file():
         return None
     with state.exclusive():
-        if any(_answering(state) for _ in range(PATIENCE)):
+        if any(_answering_version(state) for _ in range(ATTEMPTS)):
             return None
         deployed = DeployedRelease.load(state)
         deployed.verify_archive(state)
@@ -129,7 +231,18 @@ def restart_if_dead(state_dir: Path | str, config: ServerConfig | None = None) -
     return deployed.release
 
 
-def _answering(state: StateDir) -> str | None:
+def is_serving(state_dir: Path | str, release: str) -> bool:
+    """Whether a release answers from this folder, which /ping does not say; a busy one counts as well."""
+    state = StateDir.at(state_dir)
+    deployed = DeployedRelease.load_or_none(state)
+    return (
+        deployed is not None
+        and deployed.release == release
+        and _answering_version(state) == deployed.version
+    )
+
+
+def _answering_version(state: StateDir) -> str | None:
     """The default version, if it answers."""
     try:
         server = TorchServe.attach(state.root)
@@ -139,8 +252,22 @@ def _answering(state: StateDir) -> str | None:
         return None
 
 
+def _is_alive(server: TorchServe, version: str, request: Mapping[str, Any]) -> bool:
+    """Whether a version answers anything, or is only too busy to: a restart would make that worse."""
+    try:
+        server.predict(request, version)
+    except RequestRefusedError as refusal:
+        if refusal.status == BUSY:
+            status = server.client.versions().get(version)
+            return status is not None and status.ready_workers > 0
+        return refusal.status < SERVER_ERROR
+    except ServingError:
+        return False
+    return True
+
+
 def curl_line(server: TorchServe, request: Mapping[str, Any]) -> str:
-    """A line to paste: the key goes from its private file into curl, never onto a command line."""
+    """A line to paste: curl reads the key from its private file, so it is on no command line."""
     server.client.refresh_header()
     header = shlex.quote(f"@{server.state.header}")
     body = shlex.quote(json.dumps(request, separators=(",", ":")))
@@ -148,125 +275,3 @@ def curl_line(server: TorchServe, request: Mapping[str, Any]) -> str:
         f"curl -sS -H {header} -H 'Content-Type: application/json' --data {body} "
         f"{server.client.prediction_url}"
     )
-
-
-def _roll_over(
-    archive: Path, release: str, state: StateDir, golden: Golden, config: ServerConfig | None
-) -> Deployment:
-    started = time.monotonic()
-    version = read_archive(archive).version
-    found, fresh = _running(state, config)
-    server = _replace_dead(found, version, golden, config)
-    fresh |= server is not found
-    try:
-        changed, report = _bring_in_version(server, archive, release, version, golden)
-    except (ServingError, OSError):
-        if fresh and not server.client.versions():
-            TorchServe.stop(state.root)
-        raise
-    retired = tuple(retire_others(server, version))
-    server.client.refresh_header()
-    seconds = round(time.monotonic() - started, 2)
-    return Deployment(release, version, server.client.prediction_url, changed, retired, report, seconds)
-
-
-def _check_archive(archive: Path, release: str, validated: str) -> None:
-    info = read_archive(archive)
-    if info.release != release:
-        raise ServingError(f"{archive} holds release {info.release[:12]}, not the one to deploy.")
-    if (found := file_digest(archive)) != validated:
-        raise ServingError(
-            f"{archive} has digest {found[:12]}, but the archive that was validated has {validated[:12]}; "
-            "package and validate it again."
-        )
-
-
-def _running(state: StateDir, config: ServerConfig | None) -> tuple[TorchServe, bool]:
-    """The folder's server and whether it was started just now, with what was deployed last if it can."""
-    try:
-        server = TorchServe.attach(state.root)
-        if any(server.is_up() for _ in range(PATIENCE)):
-            return server, False
-        logger.warning("The server in %s does not answer and is started again.", state.root)
-    except ServingError as error:
-        logger.debug("Starting a server: %s", error)
-    state.require_room()  # a server that hangs for want of room is not stopped before another can start
-    TorchServe.stop(state.root)  # one that hangs, or whose start was killed before it was recorded
-    try:
-        return restore(state.root, config), True
-    except ServingError as error:
-        if state.deployed.is_file():
-            logger.warning("The release deployed last does not come back: %s", error)
-        TorchServe.stop(state.root)
-        return TorchServe.start(state.root, config), True
-
-
-def _bring_in_version(
-    server: TorchServe, archive: Path, release: str, version: str, golden: Golden
-) -> tuple[bool, GoldenReport]:
-    """Make a version the default if it answers as expected; says whether anything had to change."""
-    changed = server.client.default_version() != version
-    if changed:
-        drop(server, version)  # what a killed deployment may have left
-        register_and_wait(server, archive)
-    try:
-        report = replay(server.client, golden, release, version, LATENCY_SAMPLES)
-        if not report.passed:
-            raise ServingError(f"{report.sentence()}.")
-        _switch(server, archive, release, version)
-    except (ServingError, OSError):
-        if changed and (server.client.default_version() != version or len(server.client.versions()) == 1):
-            drop(server, version)
-        raise
-    return changed, report
-
-
-def _switch(server: TorchServe, archive: Path, release: str, version: str) -> None:
-    """Write down what a restart brings back, which a full disk may forbid, then let the version answer."""
-    before = DeployedRelease.load_or_none(server.state)
-    _record(server.state, archive, release, version)
-    try:
-        server.client.set_default(version)
-    except ServingError:
-        if before:
-            before.write(server.state)
-        raise
-
-
-def _replace_dead(
-    server: TorchServe, version: str, golden: Golden, config: ServerConfig | None
-) -> TorchServe:
-    """Start anew where the very version to deploy is the default and gives no answer at all.
-
-    A wrong answer is not death: what answers stays up, and the replay says what is wrong with it.
-    """
-    if server.client.default_version() != version:
-        return server
-    if any(_is_alive(server, version, golden.requests[0]) for _ in range(PATIENCE)):
-        return server
-    TorchServe.stop(server.state.root)
-    return TorchServe.start(server.state.root, config)
-
-
-def _is_alive(server: TorchServe, version: str, request: Mapping[str, Any]) -> bool:
-    """Whether a version answers anything, or is only too busy to; starting that anew would make it worse."""
-    try:
-        server.predict(request, version)
-    except RequestRefusedError as refusal:
-        return refusal.status < SERVER_ERROR or (refusal.status == BUSY and _has_worker(server, version))
-    except ServingError:
-        return False
-    return True
-
-
-def _has_worker(server: TorchServe, version: str) -> bool:
-    status = server.client.versions().get(version)
-    return status is not None and status.ready_workers > 0
-
-
-def _record(state: StateDir, archive: Path, release: str, version: str) -> None:
-    stored = state.store / stored_name(version)
-    digest = file_digest(archive)
-    if not stored.is_file() or file_digest(stored) != digest:  # lost or damaged since it was loaded
-        store(state, archive, version)
-    DeployedRelease(release, version, stored.name, digest).write(state)

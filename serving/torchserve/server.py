@@ -3,29 +3,49 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+from pydantic import BaseModel, ConfigDict, ValidationError
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from common.digests import canonical_json
 from serving.errors import ServingError
 from serving.torchserve import process
 from serving.torchserve.client import Client
 from serving.torchserve.config import Ports, ServerConfig, render
-from serving.torchserve.state_dir import StateDir, read_json, write_private, writing
+from serving.torchserve.state_dir import StateDir, report_write_errors, write_private
 
 START_SECONDS = 60
 WORKER_SECONDS = 90
 POLL_SECONDS = 0.1
 
 
-class NotYetError(Exception):
-    """What is waited for has not come about."""
+class NotReadyError(Exception):
+    """What is polled for is not there yet."""
+
+
+class ServerRecord(BaseModel):
+    """The record server.json of the last start."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    pid: int
+    """Process id of the front end; informative, see `torchserve.process`."""
+    ports: Ports
+    """Ports of its listeners."""
+
+    @classmethod
+    def load(cls, state: StateDir) -> ServerRecord:
+        """Read the record. Raises ServingError if it is missing or damaged."""
+        try:
+            return cls.model_validate_json(state.server.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise ServingError(
+                f"{state.server} is missing or damaged; stop the server and start it again."
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -47,25 +67,32 @@ class TorchServe:
         """Start a server and wait until its APIs answer.
 
         Args:
-            state_dir: the server's folder, created where missing.
-            config: heap, threads, token life and the like.
-            ports: loopback ports; by default those of the last start where free, else any free ones.
-            load: name of an archive in the model store to bring up.
+            state_dir: the server's folder; it is created if it is missing.
+            config: heap, threads, life of the keys and the like.
+            ports: loopback ports; by default those of the last start if they are free, else any free ones.
+            load: name of an archive in the model store to load.
 
         Raises:
-            ServingError: where one runs already, a port is taken, Java is missing, or it dies.
+            ServingError: one runs already, a port is taken, Java is missing, or the process ends.
         """
         state = StateDir.at(state_dir)
         config = config or ServerConfig()
-        _make_room(state)
+        if running := process.frontend_process(state):
+            raise ServingError(
+                f"A TorchServe (process {running.pid}) runs in {state.root} already; stop it first."
+            )
+        process.stop_processes(state)  # workers that a killed server left behind
+        state.create()
+        state.keys.unlink(missing_ok=True)
         if ports:
             ports.require_free()
-        ports = ports or Ports.choose(_last_ports(state))
+        else:
+            ports = Ports.choose(_last_ports(state))  # clients of the last start find the same ports
         write_private(state.config, render(config, ports, state, load))
-        started = process.launch(state, config)
-        _record(state, started, ports)
+        front_end = process.launch(state, config)
+        write_private(state.server, ServerRecord(pid=front_end.pid, ports=ports).model_dump_json())
         server = cls(state, ports, Client(state, ports))
-        server._wait_until_up(started)
+        server._wait_until_up(front_end)
         return server
 
     @classmethod
@@ -73,24 +100,24 @@ class TorchServe:
         """Find the server that runs in a folder.
 
         Raises:
-            ServingError: where none runs there.
+            ServingError: none runs there.
         """
         state = StateDir.at(state_dir)
-        ports = _recorded_ports(state) if process.frontend_process(state) else None
-        if ports is None:
+        if not process.frontend_process(state) or not state.server.is_file():
             raise ServingError(f"No TorchServe runs in {state.root}; deploy a release, or start it again.")
+        ports = ServerRecord.load(state).ports
         return cls(state, ports, Client(state, ports))
 
     @staticmethod
     def stop(state_dir: Path | str) -> int:
-        """End the server of a folder with all its workers; returns how many processes ended (0: none ran)."""
+        """Stop the server of a folder and all its workers; return how many processes ended (0: none ran)."""
         state = StateDir.at(state_dir)
-        ended = process.stop_processes(state)
-        with writing(state.root):
+        count = process.stop_processes(state)
+        with report_write_errors(state.root):
             for path in (state.keys, state.header):
                 path.unlink(missing_ok=True)
         shutil.rmtree(state.scratch, ignore_errors=True)
-        return ended
+        return count
 
     def is_up(self) -> bool:
         """Whether the process lives and its front end answers; ask a golden request about the model."""
@@ -114,37 +141,37 @@ class TorchServe:
             seconds: how long to wait.
 
         Raises:
-            ServingError: where a worker cannot load it, or none is ready in time.
+            ServingError: a worker cannot load it, or none is ready in time.
         """
 
-        def ready() -> None:
+        def check_ready() -> None:
             status = self.client.versions().get(version)
             if status is None or status.ready_workers == 0:
                 if reason := process.load_failure(self.state, since):
                     raise ServingError(f"Version {version} does not load: {reason}")
-                raise NotYetError
+                raise NotReadyError
 
         try:
-            _waiting(seconds)(ready)
+            _poll(check_ready, seconds)
         except RetryError as error:
             raise ServingError(
                 f"Version {version} has no ready worker after {seconds:g} s; the log ends with:\n"
                 f"{process.log_tail(self.state)}"
             ) from error
 
-    def _wait_until_up(self, started: psutil.Process) -> None:
-        def answers() -> None:
-            if not process.is_living(started):
+    def _wait_until_up(self, front_end: psutil.Process) -> None:
+        def check_answers() -> None:
+            if not process.is_living(front_end):
                 raise ServingError(
                     f"TorchServe ended at its start; its log ends with:\n{process.log_tail(self.state)}"
                 )
             try:
                 self.client.versions()
             except (ServingError, KeyError) as error:  # no keys yet, not listening yet
-                raise NotYetError from error
+                raise NotReadyError from error
 
         try:
-            _waiting(START_SECONDS)(answers)
+            _poll(check_answers, START_SECONDS)
         except (RetryError, ServingError) as error:
             self.stop(self.state.root)
             if isinstance(error, ServingError):
@@ -156,44 +183,17 @@ class TorchServe:
         self.client.refresh_header()
 
 
-def _make_room(state: StateDir) -> None:
-    if running := process.frontend_process(state):
-        raise ServingError(
-            f"A TorchServe (process {running.pid}) runs in {state.root} already; stop it first."
-        )
-    process.stop_processes(state)  # workers that a killed server left behind
-    state.create()
-    state.keys.unlink(missing_ok=True)
-
-
-def _recorded_ports(state: StateDir) -> Ports | None:
-    """The ports that the last start noted, None where it noted none; ServingError for a damaged note."""
-    record = read_json(state.server)
-    if record is None:
-        return None
-    try:
-        return Ports(**{name: int(port) for name, port in record["ports"].items()})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ServingError(f"{state.server} is damaged; stop the server and start it again.") from error
+def _poll(check: Callable[[], None], seconds: float) -> None:
+    """Call `check` until it stops raising NotReadyError. Raises tenacity.RetryError after some seconds."""
+    Retrying(
+        stop=stop_after_delay(seconds),
+        wait=wait_fixed(POLL_SECONDS),
+        retry=retry_if_exception_type(NotReadyError),
+    )(check)
 
 
 def _last_ports(state: StateDir) -> dict[str, int] | None:
-    """The ports to prefer: with the same ones, a server that comes back is found by those who knew it."""
     try:
-        ports = _recorded_ports(state)
+        return ServerRecord.load(state).ports.as_dict()
     except ServingError:
         return None
-    return ports.as_dict() if ports else None
-
-
-def _waiting(seconds: float) -> Retrying:
-    return Retrying(
-        stop=stop_after_delay(seconds),
-        wait=wait_fixed(POLL_SECONDS),
-        retry=retry_if_exception_type(NotYetError),
-    )
-
-
-def _record(state: StateDir, started: psutil.Process, ports: Ports) -> None:
-    record = {"pid": started.pid, "created": started.create_time(), "ports": ports.as_dict()}
-    write_private(state.server, canonical_json(record | {"recorded": time.time()}).decode())

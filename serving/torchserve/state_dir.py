@@ -1,23 +1,25 @@
-"""Where a server keeps its files, and how those files are written whole or not at all."""
+"""The folder of a server on this machine: its paths, its lock and the records in it."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, field_validator
 
 from common.digests import file_digest
+from common.files import write_atomic
 from serving.errors import ServingError
 
-ROOM_BYTES = 64 * 1024  # settings, keys and sockets of a start, with room to spare
-SOCKET_PATH_LIMIT = 100  # a unix socket's path may have 107 bytes; TorchServe appends a number
+ROOM_BYTES = 64 * 1024  # a start writes less: settings, keys and sockets
+SOCKET_PATH_LIMIT = 100  # a Unix socket's path may have 107 bytes; TorchServe appends a number
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class StateDir:
 
     @property
     def store(self) -> Path:
-        """The model store: the only place that archives are loaded from."""
+        """The model store: the only folder that archives are loaded from."""
         return self.root / "model-store"
 
     @property
@@ -63,12 +65,12 @@ class StateDir:
 
     @property
     def deployed(self) -> Path:
-        """The release that a start brings back."""
+        """The release that a start loads: a `DeployedRelease`."""
         return self.root / "deployed.json"
 
     @property
     def scratch(self) -> Path:
-        """Unpacked archives and worker sockets; elsewhere where a socket's path would be too long."""
+        """Unpacked archives and worker sockets; outside the folder if a socket's path would be too long."""
         inside = self.root / "tmp"
         if len(os.fsencode(f"{inside}/.ts.sock.99999")) <= SOCKET_PATH_LIMIT:
             return inside
@@ -77,7 +79,7 @@ class StateDir:
 
     def create(self) -> None:
         """Make the folders, readable by their owner only."""
-        with writing(self.root):
+        with report_write_errors(self.root):
             for folder in (self.root, self.store, self.logs, self.scratch):
                 folder.mkdir(parents=True, exist_ok=True)
             self.root.chmod(0o700)
@@ -85,16 +87,16 @@ class StateDir:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the folder against another process that would start, deploy or stop at the same time."""
+        """Hold the folder's lock, so that no other process starts, deploys or stops at the same time."""
         self.create()
-        with writing(self.root):
+        with report_write_errors(self.root):
             handle = (self.root / "lock").open("w")
         with handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
     def require_room(self) -> None:
-        """Raise a ServingError where a start would fail for want of room or rights to write."""
+        """Raise a ServingError if a start would fail because the disk is full or cannot be written to."""
         probe = self.root / ".room.probe"
         try:
             write_private(probe, " " * ROOM_BYTES)
@@ -103,116 +105,82 @@ class StateDir:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Say in a sentence that a folder cannot be written to."""
+def report_write_errors(folder: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a ServingError that says what cannot be written."""
     try:
         yield
     except OSError as error:
-        what = error.filename2 or error.filename or folder
+        path = error.filename2 or error.filename or folder
         raise ServingError(
-            f"{what} cannot be written: {error.strerror or error}. Make room or give the rights in {folder}, "
+            f"{path} cannot be written: {error.strerror or error}. Make room or give the rights in {folder}, "
             "and try again."
         ) from error
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file in one step; only its owner may read it. Raises ServingError where it can't."""
-    partial = path.with_name(f".{path.name}.partial")
-    with writing(path.parent):
-        partial.unlink(missing_ok=True)
-        try:
-            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
-                handle.write(text)
-            partial.replace(path)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
+    """Replace a file in one step; only its owner may read it. Raises ServingError if that fails."""
+    with report_write_errors(path.parent):
+        write_atomic(path, text, mode=0o600)
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Read a JSON object, or None where there is no such file.
+class DeployedRelease(BaseModel):
+    """The record deployed.json: what was deployed last, and so what a start loads."""
 
-    Raises:
-        ServingError: where the file is there and is not a JSON object, or cannot be read.
-    """
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ServingError(f"{path} is not JSON ({error}); deploy again, or stop and start.") from error
-    except OSError as error:
-        raise ServingError(f"{path} cannot be read: {error.strerror}; give the rights to.") from error
-    if not isinstance(value, dict):
-        raise ServingError(f"{path} does not hold a JSON object; deploy again, or stop and start.")
-    return value
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
+    release: Annotated[str, StringConstraints(min_length=1)]
+    """Full digest of the release."""
+    version: Annotated[str, StringConstraints(min_length=1)]
+    """The release's model version in TorchServe."""
+    archive: Annotated[str, StringConstraints(min_length=1)]
+    """Name of the archive's file in the model store."""
+    sha256: Annotated[str, StringConstraints(min_length=1)]
+    """Digest of the archive."""
 
-@dataclass(frozen=True)
-class DeployedRelease:
-    """What deployed.json says.
-
-    Attributes:
-        release: full digest.
-        version: TorchServe's name of it.
-        archive: file name within the model store.
-        sha256: of that archive.
-    """
-
-    release: str
-    version: str
-    archive: str
-    sha256: str
-
+    @field_validator("archive")
     @classmethod
-    def read(cls, state: StateDir) -> DeployedRelease | None:
-        """Read the note; None where nothing was deployed.
-
-        Raises:
-            ServingError: where the file is damaged.
-        """
-        found = read_json(state.deployed)
-        if found is None:
-            return None
-        values = {field.name: found.get(field.name) for field in fields(cls)}
-        texts = {name: value for name, value in values.items() if isinstance(value, str) and value}
-        if len(texts) < len(values) or Path(texts["archive"]).name != texts["archive"]:
-            raise ServingError(f"{state.deployed} is damaged; deploy the release again.")
-        return cls(**texts)
-
-    @classmethod
-    def load_or_none(cls, state: StateDir) -> DeployedRelease | None:
-        """Read the note; None also where it is damaged, for those who are about to write it anew."""
-        try:
-            return cls.read(state)
-        except ServingError:
-            return None
+    def _is_in_the_store(cls, name: str) -> str:
+        if Path(name).name != name:
+            raise ValueError("the archive must be a file name, not a path")
+        return name
 
     @classmethod
     def load(cls, state: StateDir) -> DeployedRelease:
-        """Read the note; a ServingError where there is none or it is damaged."""
-        found = cls.read(state)
-        if found is None:
+        """Read the record. Raises ServingError if nothing was deployed or the file is damaged."""
+        try:
+            return cls.model_validate_json(state.deployed.read_bytes())
+        except FileNotFoundError as error:
             raise ServingError(
                 f"Nothing was deployed to {state.root} yet; run the pipeline or deploy a release."
-            )
-        return found
+            ) from error
+        except OSError as error:
+            raise ServingError(f"{state.deployed} cannot be read: {error.strerror}.") from error
+        except ValidationError as error:
+            raise ServingError(f"{state.deployed} is damaged; deploy the release again.") from error
+
+    @classmethod
+    def load_or_none(cls, state: StateDir) -> DeployedRelease | None:
+        """Read the record; None if nothing was deployed or the file is damaged."""
+        try:
+            return cls.load(state)
+        except ServingError:
+            return None
 
     def write(self, state: StateDir) -> None:
-        """Replace the note in one step."""
-        write_private(state.deployed, json.dumps(asdict(self), indent=2) + "\n")
+        """Replace the record in one step."""
+        write_private(state.deployed, self.model_dump_json(indent=2) + "\n")
 
     def verify_archive(self, state: StateDir) -> Path:
-        """The archive in the model store, hashed again.
+        """Hash the archive in the model store again and return its path.
 
         Raises:
-            ServingError: where it is missing, cannot be read or is not what was deployed.
+            ServingError: it is missing, cannot be read or is not what was deployed.
         """
         archive = state.store / self.archive
         try:
-            whole = file_digest(archive) == self.sha256
+            intact = file_digest(archive) == self.sha256
         except OSError:
-            whole = False
-        if not whole:
+            intact = False
+        if not intact:
             raise ServingError(f"{archive} is missing or not what was deployed; deploy the release again.")
         return archive

@@ -1,0 +1,233 @@
+"""The commands that serve releases: deploy, infra-validate and serve; status, start, stop, ask and the like."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from common.cli import report_errors
+from registry.channels.channel import find
+from registry.cli.options import DEFAULT_REGISTRY, Registry, ReleaseOrChannel, Who
+from registry.store.open import open_store
+from serving.settings import TORCH_THREADS
+
+LOOPBACK = "127.0.0.1"
+DEFAULT_STATE = Path(".car/serving")
+Serving = Annotated[Path, typer.Option("--serving", help="The server's folder.")]
+History = Annotated[str, typer.Option(help="Item ids, oldest first, separated by commas.")]
+K = Annotated[int, typer.Option("--k", help="Number of items to recommend.")]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="Port of requests and probes.")]
+Threads = Annotated[int, typer.Option(min=1, envvar=TORCH_THREADS, help="Threads of PyTorch.")]
+
+app = typer.Typer(help="Serve releases and look after the server of this machine.", no_args_is_help=True)
+console = Console()
+
+
+@app.command("deploy")
+@report_errors()
+def deploy_command(
+    *,
+    channel: Annotated[str, typer.Argument(help="The channel whose release to serve.")] = "production",
+    registry: Registry = DEFAULT_REGISTRY,
+    serving: Annotated[
+        Path, typer.Option("--serving", help="The server's folder; the server is started if it is down.")
+    ] = DEFAULT_STATE,
+    who: Who,
+    follow: Annotated[
+        float,
+        typer.Option(min=0, help="Keep running and look at the channel every so many seconds; 0: deploy once."),
+    ] = 0,
+) -> None:
+    """Roll the server of this machine over to the release that a channel uses."""
+    from serving.deployment.deploy_channel import deploy_channel
+    from serving.deployment.follow import TorchServeTarget, follow_channel
+
+    store = open_store(registry)
+    if follow:
+        target = TorchServeTarget(serving, who)
+        follow_channel(store, channel, target, seconds=follow, report=typer.echo)
+    typer.echo(deploy_channel(store, channel, serving, who).sentence(channel))
+
+
+@app.command("infra-validate")
+@report_errors()
+def infra_validate_command(
+    *, release: ReleaseOrChannel, registry: Registry = DEFAULT_REGISTRY, who: Who
+) -> None:
+    """Prove again, with this code, that a release can be served as it was evaluated."""
+    from serving.deployment.deploy_channel import validate_release
+
+    store = open_store(registry)
+    report = validate_release(store, find(store, release), who)
+    typer.echo(
+        f"Release {report.release[:12]} can be served as archive {report.archive_sha256[:12]}: "
+        f"{report.replay.sentence()}, p99 {report.replay.p99_ms:g} ms."
+    )
+
+
+@app.command()
+@report_errors()
+def serve(
+    *,
+    channel: Annotated[str, typer.Argument(help="The channel to follow.")] = "production",
+    registry: Registry = DEFAULT_REGISTRY,
+    follow: Annotated[float, typer.Option(min=1, help="Seconds between looks at the channel.")] = 30,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any other than loopback needs --keys.")
+    ] = LOOPBACK,
+    port: Port = 8080,
+    keys: Annotated[Path | None, typer.Option(help="File with the valid keys, one per line.")] = None,
+    metrics_host: Annotated[str, typer.Option(help="Address of the metrics; they need no key.")] = LOOPBACK,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of the metrics; without it there are none.")
+    ] = None,
+    threads: Threads = 1,
+) -> None:
+    """Serve the release that a channel uses without TorchServe, as a container on a cluster does."""
+    from serving.asgi.api_keys import require_keys
+
+    valid_keys = require_keys(host, keys)
+    from serving.asgi.server import Pod, serve_pod
+    from serving.deployment.follow import PodTarget, follow_channel
+
+    pod = Pod(valid_keys)
+    threading.Thread(
+        target=follow_channel,
+        args=(open_store(registry), channel, PodTarget(pod)),
+        kwargs={"seconds": follow, "report": typer.echo},
+        daemon=True,
+    ).start()
+    serve_pod(pod, host, port, (metrics_host, metrics_port) if metrics_port else None, threads)
+
+
+@app.command()
+@report_errors()
+def asgi(
+    archive: Annotated[Path | None, typer.Option(help="A model archive; default: the deployed one.")] = None,
+    port: Port = 8080,
+    serving: Serving = DEFAULT_STATE,
+    threads: Threads = 1,
+) -> None:
+    """Serve one archive without TorchServe, on loopback, until Ctrl-C."""
+    from serving.asgi.app import serve_archive
+    from serving.torchserve.state_dir import DeployedRelease, StateDir
+
+    if archive is None:
+        state = StateDir.at(serving)
+        archive = DeployedRelease.load(state).verify_archive(state)
+    serve_archive(archive, port, threads=threads)
+
+
+@app.command()
+@report_errors()
+def status(serving: Serving = DEFAULT_STATE) -> None:
+    """Show what runs and which release it serves; exit code 1 if nothing runs."""
+    from serving.torchserve.process import find_processes
+    from serving.torchserve.server import TorchServe
+    from serving.torchserve.state_dir import DeployedRelease
+
+    server = TorchServe.attach(serving)
+    deployed = DeployedRelease.load(server.state) if server.state.deployed.is_file() else None
+    table = Table("property", Column("value", overflow="fold"), show_header=False)
+    table.add_row("release", deployed.release if deployed else "none")
+    table.add_row("processes", ", ".join(str(process.pid) for process in find_processes(server.state)))
+    for name, port in server.ports.as_dict().items():
+        table.add_row(f"{name} port", str(port))
+    default = server.client.default_version()
+    for version in server.client.versions().values():
+        role = " (default)" if version.version == default else ""
+        table.add_row(
+            f"version {version.version}{role}", f"{version.ready_workers} ready, {version.pending} waiting"
+        )
+    table.add_row("logs", str(server.state.logs))
+    console.print(table)
+
+
+@app.command()
+@report_errors()
+def start(serving: Serving = DEFAULT_STATE) -> None:
+    """Start the server again with the release that was deployed last."""
+    from serving.torchserve.rollover import restore
+    from serving.torchserve.state_dir import StateDir
+
+    state = StateDir.at(serving)
+    with state.exclusive():
+        server = restore(state.root)
+    console.print(f"TorchServe answers on {server.client.prediction_url}.")
+
+
+@app.command()
+@report_errors()
+def stop(serving: Serving = DEFAULT_STATE) -> None:
+    """Stop the server and its workers; it is fine if none runs."""
+    from serving.torchserve.server import TorchServe
+    from serving.torchserve.state_dir import StateDir
+
+    state = StateDir.at(serving)
+    if not state.root.is_dir():
+        console.print(f"No server was ever started in {state.root}.")
+        return
+    with state.exclusive():
+        count = TorchServe.stop(state.root)
+    console.print(f"Stopped TorchServe ({count} processes)." if count else f"No server runs in {state.root}.")
+
+
+@app.command()
+@report_errors()
+def ask(
+    history: History = "",
+    k: K = 10,
+    thinking: Annotated[
+        int | None, typer.Option(help="Semantic-ID levels in the score; 0 is fastest, default: all.")
+    ] = None,
+    raw: Annotated[bool, typer.Option(help="Print the answer as JSON.")] = False,
+    serving: Serving = DEFAULT_STATE,
+) -> None:
+    """Ask for recommendations and print them with their reasons."""
+    from serving.torchserve.server import TorchServe
+
+    request = {"history": _item_ids(history), "k": k, "explain": True}
+    if thinking is not None:
+        request["thinking"] = thinking
+    answer = TorchServe.attach(serving).predict(request)
+    if raw:
+        console.print_json(json.dumps(answer))
+        return
+    table = Table("#", "item", "title", "score", "why", title=f"release {answer['release'][:12]}")
+    for rank, item in enumerate(answer["items"], start=1):
+        reasons = "\n".join(item.get("reasons", []))
+        score = "" if item["score"] is None else f"{item['score']:.4g}"
+        table.add_row(str(rank), item["item_id"], item["title"], score, reasons)
+    console.print(table)
+    if answer.get("skipped"):
+        console.print(f"Unknown items were skipped: {', '.join(answer['skipped'])}.")
+    if answer.get("fallback"):
+        console.print("No item of the history is known, so these are popular items.")
+
+
+@app.command()
+@report_errors()
+def curl(history: History = "", k: K = 10, serving: Serving = DEFAULT_STATE) -> None:
+    """Print a curl line that asks the server; curl reads the key from a private file."""
+    from serving.torchserve.rollover import curl_line
+    from serving.torchserve.server import TorchServe
+
+    typer.echo(curl_line(TorchServe.attach(serving), {"history": _item_ids(history), "k": k}))
+
+
+@app.command()
+def openapi() -> None:
+    """Print the API as an OpenAPI 3.1 document."""
+    from serving.answering.openapi import as_yaml
+
+    typer.echo(as_yaml(), nl=False)
+
+
+def _item_ids(history: str) -> list[str]:
+    return [item.strip() for item in history.split(",") if item.strip()]
