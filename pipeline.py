@@ -41,7 +41,7 @@ from orchestration.local.summary import Summary
 from orchestration.resources import Options
 from orchestration.run_request import Request
 from orchestration.step import IMAGE
-from serving.deployment.cli import delivery
+from serving.cli import app as serving_app
 
 NAME = "car-on-kubeflow"
 DESCRIPTION = "Interactions and a catalogue in, a gated release served out."
@@ -219,7 +219,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(delivery)  # without a name: these commands stand beside `run`
+app.add_typer(serving_app)  # without a name: these commands stand beside `run`
 app.add_typer(for_clusters(build_for_cluster, NAME, DOWNLOADS))
 
 

@@ -28,7 +28,7 @@ from car_model.data.histories import Histories
 from car_model.evaluation.answer_profile import measure
 from car_model.recommender.recommender import Recommender
 from serving.metrics.counters import Metrics
-from serving.metrics.drift_window import Drift
+from serving.metrics.drift_window import WindowDrift
 from serving.metrics.observer import InstrumentedResponder
 
 OUTPUT = Path("benchmarks/results/speed/drift.json")
@@ -65,7 +65,7 @@ def profiled_release(data: str) -> tuple[Recommender, Histories]:
     return Recommender(replace(bundle, profile=measure(Recommender(bundle), histories))), histories
 
 
-def read(recommender: Recommender, ask: Ask, answers: int) -> Drift:
+def read(recommender: Recommender, ask: Ask, answers: int) -> WindowDrift:
     """The drift after so many answers to users drawn at random (seed 0)."""
     metrics, rng = Metrics(), np.random.default_rng(0)
     watched = InstrumentedResponder(recommender, metrics)
@@ -74,7 +74,7 @@ def read(recommender: Recommender, ask: Ask, answers: int) -> Drift:
         bodies = [{"explain": False} | ask(user) for user in users[start : start + TOGETHER]]
         watched([json.dumps(body).encode() for body in bodies])
     window = metrics.drift.window
-    return window.read() if window else Drift(0.0, 0.0, 0)
+    return window.read() if window else WindowDrift(0.0, 0.0, 0)
 
 
 def _kinds(recommender: Recommender, data: Histories) -> dict[str, Ask]:

@@ -32,9 +32,11 @@ def deploy(
     deployment.path = f"{deployment.path}.json"
     state: dict = {"release": release}
     if serving:
-        validated = json.loads(Path(infra.path).read_text())["archive_sha256"]
-        done = roll_over(Path(archive.path), release, serving, Path(golden.path), validated=validated)
-        state = dataclasses.asdict(done)
-        deployment.metadata.update(version=done.version, url=done.url, changed=done.changed)
+        validated_sha256 = json.loads(Path(infra.path).read_text())["archive_sha256"]
+        rollover = roll_over(
+            Path(archive.path), release, serving, Path(golden.path), validated_sha256=validated_sha256
+        )
+        state = dataclasses.asdict(rollover)
+        deployment.metadata.update(version=rollover.version, url=rollover.url, changed=rollover.changed)
     Path(deployment.path).write_text(json.dumps(state, indent=2))
     deployment.metadata.update(release=release)

@@ -10,15 +10,14 @@ def infra_validate(
     archive: Input[Artifact], golden: Input[Artifact], release: str, infra: Output[Artifact]
 ) -> None:
     """Load the archive in a real TorchServe, compare its answers with the evaluation's, measure latency."""
-    import json
     from pathlib import Path
 
     from common.digests import file_digest
-    from serving.torchserve.infra_validation import infra_validate as serve
+    from serving.torchserve.infra_validation import infra_validate as validate_archive
 
     server = Path(infra.path)  # the throw-away server's files, its logs among them
     infra.path = f"{infra.path}.json"
-    report = serve(Path(archive.path), Path(golden.path), release, server)
-    Path(infra.path).write_text(json.dumps(report.as_dict(), indent=2))
+    report = validate_archive(Path(archive.path), Path(golden.path), release, server)
+    Path(infra.path).write_text(report.model_dump_json(indent=2))
     infra.metadata.update(digest=file_digest(infra.path), release=release, archive=report.archive_sha256)
-    infra.metadata.update(golden=golden.metadata["digest"], p99_ms=report.golden.p99_ms)
+    infra.metadata.update(golden=golden.metadata["digest"], p99_ms=report.replay.p99_ms)

@@ -1,4 +1,4 @@
-"""The commands that serve releases: deploy, infra-validate and serve; status, start, stop, ask and the like."""
+"""The commands that serve releases: deploy, infra-validate, serve, status, start, stop, ask and the like."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from common.cli import report_errors
@@ -41,7 +42,9 @@ def deploy_command(
     who: Who,
     follow: Annotated[
         float,
-        typer.Option(min=0, help="Keep running and look at the channel every so many seconds; 0: deploy once."),
+        typer.Option(
+            min=0, help="Keep running and look at the channel every so many seconds; 0: deploy once."
+        ),
     ] = 0,
 ) -> None:
     """Roll the server of this machine over to the release that a channel uses."""
@@ -203,7 +206,7 @@ def ask(
     for rank, item in enumerate(answer["items"], start=1):
         reasons = "\n".join(item.get("reasons", []))
         score = "" if item["score"] is None else f"{item['score']:.4g}"
-        table.add_row(str(rank), item["item_id"], item["title"], score, reasons)
+        table.add_row(str(rank), escape(item["item_id"]), escape(item["title"]), score, escape(reasons))
     console.print(table)
     if answer.get("skipped"):
         console.print(f"Unknown items were skipped: {', '.join(answer['skipped'])}.")

@@ -15,7 +15,7 @@ class ServingEnvironment(BaseModel):
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
-    torch_threads: int | None = Field(default=None, alias=TORCH_THREADS, ge=1)
+    torch_threads: int | None = Field(default=None, alias="CAR_TORCH_THREADS", ge=1)
     """Threads that PyTorch uses in every TorchServe worker, or in the process of `car serve` and `car asgi`.
     Overrides the archive's own setting (1)."""
     java_home: Path | None = Field(default=None, alias="JAVA_HOME")

@@ -23,7 +23,7 @@ from car_model.recommender.recommender import Recommender
 from serving.answering.answer import respond
 from serving.archive.build import MODEL_NAME
 from serving.torchserve.config import LOOPBACK
-from serving.torchserve.state_dir import StateDir, read_json
+from serving.torchserve.state_dir import StateDir
 
 OK = 200
 PATH = f"/predictions/{MODEL_NAME}"
@@ -92,7 +92,7 @@ class Load:
                 connection, headers = self._connect()
 
     def _connect(self) -> tuple[http.client.HTTPConnection, dict[str, str]]:
-        ports = (read_json(self._state.server) or {})["ports"]
+        ports = json.loads(self._state.server.read_text())["ports"]
         connection = http.client.HTTPConnection(LOOPBACK, ports["inference"], timeout=TIMEOUT)
         try:
             name, _, value = self._state.header.read_text().strip().partition(": ")

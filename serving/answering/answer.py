@@ -1,7 +1,7 @@
 """From the bytes of a request to a status and the bytes of an answer: what every server shell calls.
 
-Three stages: parse the bodies, let the recommender answer their requests together, encode the replies. The module
-knows no model server, so equal bodies get equal replies from all of them.
+Three stages: parse the bodies, let the recommender answer their requests together, encode the replies. The
+module knows no model server, so equal bodies get equal replies from all of them.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _parse(body: object) -> ParsedBody | Reply:
 
 
 def _recommend(recommender: Recommends, requests: list[Any]) -> list[Reply]:
-    """Answer requests in groups. If a group fails, answer it one by one, so that a defect costs one answer."""
+    """Answer requests in groups; if one fails, answer it one by one, so that a defect costs one answer."""
     replies: list[Reply] = []
     for start in range(0, len(requests), GROUP):
         group = requests[start : start + GROUP]

@@ -1,8 +1,8 @@
 """From the bytes of an HTTP body to a JSON value; the module knows no model server.
 
-The Recommender judges what the fields mean and which values they may take. This module only makes sure that the
-body is one JSON object or array of a reasonable size and depth and can be read in one way only: no name twice in an
-object, no NaN.
+The Recommender judges what the fields mean and which values they may take. This module only makes sure that
+the body is one JSON object or array of a reasonable size and depth and can be read in one way only: no name
+twice in an object, no NaN.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Load the recommender from an archive, and only if every file is the one that was packed.
 
-A server unpacks its archive to a disk, where the files lie for as long as it runs, and reads them again whenever
-a worker starts. A damaged file must end that worker instead of changing its answers.
+A server unpacks its archive to a disk, where the files lie for as long as it runs, and reads them again
+whenever a worker starts. A damaged file must end that worker instead of changing its answers.
 """
 
 from __future__ import annotations

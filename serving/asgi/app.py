@@ -1,8 +1,8 @@
 """The second shell: an ASGI app around the very functions that TorchServe's handler calls.
 
-It answers every body with the bytes that TorchServe answers (a test compares the two), so leaving TorchServe means
-starting another process and nothing else. One thread runs the model and answers waiting requests together;
-requests that find the queue full get 503.
+It answers every body with the bytes that TorchServe answers (a test compares the two), so leaving TorchServe
+means starting another process and nothing else. One thread runs the model and answers waiting requests
+together; requests that find the queue full get 503.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class AsgiMetrics(Metrics):
         return response
 
     def show(self, request: Request) -> Response:
-        """GET /metrics; not a coroutine, so that Starlette runs it in a thread while requests are answered."""
+        """GET /metrics; not a coroutine, so that Starlette runs it in a thread of its own."""
         return Response(generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

@@ -1,7 +1,7 @@
 """What a container on a cluster runs: the ASGI shell behind keys, with probes, one release after another.
 
-TorchServe makes its own keys for every process, which replicas behind one address cannot share. So pods run the
-second shell: its keys come from a Secret, and it has no management API that somebody could call.
+TorchServe makes its own keys for every process, which replicas behind one address cannot share. So pods run
+the second shell: its keys come from a Secret, and it has no management API that somebody could call.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Follow a channel: serve whatever release it uses, on a TorchServe or in a pod.
 
-One loop for both. The server is looked after first, which needs no registry: a TorchServe that has died gets back
-the release that was deployed last, from its own disk. Then the channel's entry is read, and deployed if the server
-does not serve it. What fails is reported once and tried again; a refused release waits longer each time, because
-each attempt loads a model.
+One loop for both. The server is looked after first, which needs no registry: a TorchServe that has died gets
+back the release that was deployed last, from its own disk. Then the channel's entry is read, and deployed if
+the server does not serve it. What fails is reported once and tried again; a refused release waits longer each
+time, because each attempt loads a model.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class TorchServeTarget:
 
     def keep_alive(self) -> str | None:
         release = restart_if_dead(self.state_dir)
-        return f"The server was down; release {release[:12]}, deployed last, answers again." if release else None
+        return (
+            f"The server was down; release {release[:12]}, deployed last, answers again." if release else None
+        )
 
     def serves(self, release: str) -> bool:
         return is_serving(self.state_dir, release)
@@ -144,7 +146,7 @@ class Follower:
     def step(self) -> None:
         """Bring the server back if it is down, then deploy the channel's entry if it is not served yet.
 
-        Errors of any kind are reported and tried again: a follower that ends is worse than one that complains.
+        Errors of any kind are reported, and the step is tried again: a follower must not end.
         """
         try:
             if sentence := self.target.keep_alive():

@@ -1,7 +1,7 @@
 """The metrics of a server's traffic, under the same names in every shell (docs/operations.md).
 
-The module knows no model server. The ASGI shell renders the registry as it is; TorchServe's workers pass changes on
-to their front end (`serving.torchserve.metrics_exporter`).
+The module knows no model server. The ASGI shell renders the registry as it is; TorchServe's workers pass
+changes on to their front end (`serving.torchserve.metrics_exporter`).
 """
 
 from __future__ import annotations
@@ -41,13 +41,21 @@ class Metrics:
             "requests", "Bodies by the status of their answer.", "status", "release"
         )
         self.invalid = self._counter("invalid_requests", "Requests with a wrong field, alone or in a batch.")
-        self.histories = self._counter("histories", "Answered requests by whether an item of their history is known.", "kind")
+        self.histories = self._counter(
+            "histories", "Answered requests by whether an item of their history is known.", "kind"
+        )
         self.items = self._counter("history_items", "Items in the histories of answered requests.")
-        self.unknown = self._counter("unknown_items", "Items of those histories that the catalogue does not hold.")
+        self.unknown = self._counter(
+            "unknown_items", "Items of those histories that the catalogue does not hold."
+        )
         self.recommended = CodeCounts()
         self.info = self._gauge("release_info", "The release that answers.", "release", "digest", "codebook")
-        self.loaded = self._gauge("release_loaded_timestamp_seconds", "Unix time at which the release was loaded.", "release")
-        self.expected = self._gauge("expected_code_share", "Share of a first-level code in the answer profile.", "code")
+        self.loaded = self._gauge(
+            "release_loaded_timestamp_seconds", "Unix time at which the release was loaded.", "release"
+        )
+        self.expected = self._gauge(
+            "expected_code_share", "Share of a first-level code in the answer profile.", "code"
+        )
         self.drift = _DriftCollector()
         for collector in (self.recommended, self.drift):
             self.registry.register(collector)
@@ -129,10 +137,14 @@ class _DriftCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         drift = self.window.read() if self.window else WindowDrift(0.0, 0.0, 0)
         yield GaugeMetricFamily(
-            "car_score_drift_psi", "Drift of the best items' scores from the answer profile.", value=drift.score
+            "car_score_drift_psi",
+            "Drift of the best items' scores from the answer profile.",
+            value=drift.score,
         )
         yield GaugeMetricFamily(
-            "car_code_drift_psi", "Drift of the recommended first-level codes from the answer profile.", value=drift.code
+            "car_code_drift_psi",
+            "Drift of the recommended first-level codes from the answer profile.",
+            value=drift.code,
         )
         yield GaugeMetricFamily(
             "car_drift_window_answers", "Answers that the drifts are computed from.", value=drift.answers

@@ -84,7 +84,8 @@ class Client:
         if reply.status_code == BUSY:
             raise RequestRefusedError(
                 BUSY,
-                f"The server had no room in its queue, or no worker, for {BUSY_SECONDS} s: {_sentence(reply)}",
+                f"The server had no room in its queue, or no worker, for {BUSY_SECONDS} s: "
+                f"{_sentence(reply)}",
             )
         if reply.status_code != requests.codes.ok:
             raise RequestRefusedError(reply.status_code, _sentence(reply))

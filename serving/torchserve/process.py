@@ -1,8 +1,8 @@
 """Start a TorchServe process for a state folder, find it again, and stop that one and no other.
 
-A process belongs to a state folder if its command line carries the folder's scratch path: TorchServe gets it as
-its temporary folder, and hands it to every worker as the folder of the worker's socket. A process id alone is
-never trusted, because the system reuses the ids of dead processes.
+A process belongs to a state folder if its command line carries the folder's scratch path: TorchServe gets it
+as its temporary folder, and hands it to every worker as the folder of the worker's socket. A process id alone
+is never trusted, because the system reuses the ids of dead processes.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def server_environment(java: Path, state: StateDir) -> dict[str, str]:
 
 def find_processes(state: StateDir) -> list[psutil.Process]:
     """Every living process of this folder's server: the front end first, then its workers."""
-    front_ends, workers = [], []
+    front_ends: list[psutil.Process] = []
+    workers: list[psutil.Process] = []
     for process in psutil.process_iter():
         try:
             arguments = process.cmdline()
@@ -113,8 +114,9 @@ def find_processes(state: StateDir) -> list[psutil.Process]:
                 group.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-    by_pid = [sorted(group, key=lambda process: process.pid) for group in (front_ends, workers)]
-    return by_pid[0] + by_pid[1]
+    return [
+        process for group in (front_ends, workers) for process in sorted(group, key=lambda item: item.pid)
+    ]
 
 
 def frontend_process(state: StateDir) -> psutil.Process | None:

@@ -236,9 +236,7 @@ def is_serving(state_dir: Path | str, release: str) -> bool:
     state = StateDir.at(state_dir)
     deployed = DeployedRelease.load_or_none(state)
     return (
-        deployed is not None
-        and deployed.release == release
-        and _answering_version(state) == deployed.version
+        deployed is not None and deployed.release == release and _answering_version(state) == deployed.version
     )
 
 

@@ -1,4 +1,4 @@
-"""Model versions of a running server: register one from an archive, retire others without losing a request."""
+"""Model versions of a running server: register one, retire others without losing a request."""
 
 from __future__ import annotations
 

@@ -19,14 +19,14 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from car_model.recommender.recommender import Recommender
 from serving.answering.answer import respond
-from serving.answering.golden import Golden
+from serving.answering.golden import GoldenRequests
 from serving.answering.openapi import document
 from serving.answering.request_body import MAX_BODY_BYTES
 from serving.archive.build import WorkerConfig
 from serving.torchserve import process
 from serving.torchserve.config import Ports
 from serving.torchserve.infra_validation import BAD_REQUESTS
-from serving.torchserve.replay import replay
+from serving.torchserve.replay import replay_on_server
 from serving.torchserve.server import TorchServe
 from tests.serving.answering.conformity import conforms
 from tests.serving.conftest import REQUESTS, Release
@@ -144,7 +144,7 @@ def test_five_thousand_hostile_bodies_meet_no_5xx_and_kill_no_worker(
     for body, (status, answer, _) in zip(sent, expected, strict=True):
         assert conforms(status, json.loads(answer)), (body[:200], answer[:300])
     assert workers(server) == before
-    assert replay(server.client, Golden.read(first.golden), first.digest, samples=0).passed
+    assert replay_on_server(server.client, GoldenRequests.read(first.golden), first.digest, samples=0).passed
 
 
 def test_the_content_type_changes_nothing(torchserve: Shell, asgi: Shell, recommender: Recommender) -> None:

@@ -10,8 +10,7 @@ import pytest
 
 from common.digests import tree_files
 from serving.archive.build import ArchiveError
-from serving.archive.load import DamagedError, load
-from serving.asgi.app import load as load_archive
+from serving.archive.load import DamagedArchiveError, load_archive, load_unpacked
 from tests.serving.conftest import REQUESTS, Release
 from tests.serving.damage import flipped, place_of
 
@@ -26,26 +25,26 @@ def opened(first: Release, tmp_path: Path) -> Path:
 
 
 def test_a_whole_one_answers(opened: Path, first: Release) -> None:
-    assert load(opened).answer(REQUESTS[0])["release"] == first.digest
+    assert load_unpacked(opened).answer(REQUESTS[0])["release"] == first.digest
 
 
 def test_a_flipped_bit_of_any_file_is_seen(opened: Path) -> None:
     names = [name for name in tree_files(opened) if name.startswith(("bundle/", "release.json"))]
     assert len(names) > 10
     for name in names:
-        with flipped(opened / name), pytest.raises(DamagedError):
-            load(opened)
-    load(opened)
+        with flipped(opened / name), pytest.raises(DamagedArchiveError):
+            load_unpacked(opened)
+    load_unpacked(opened)
 
 
 def test_a_file_more_or_less_is_seen(opened: Path) -> None:
     (opened / "bundle" / "more.json").write_text("{}")
-    with pytest.raises(DamagedError, match="are not those that were packed"):
-        load(opened)
+    with pytest.raises(DamagedArchiveError, match="are not those that were packed"):
+        load_unpacked(opened)
     (opened / "bundle" / "more.json").unlink()
     shutil.rmtree(opened / "bundle" / "codebook")
-    with pytest.raises(DamagedError):
-        load(opened)
+    with pytest.raises(DamagedArchiveError):
+        load_unpacked(opened)
 
 
 def test_a_damaged_archive_is_one_sentence(first: Release, tmp_path: Path) -> None:

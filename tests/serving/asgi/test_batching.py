@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from serving.asgi.batching import Batcher, FullError
+from serving.asgi.batching import Batcher, QueueFullError
 
 
 class Slow:
@@ -28,7 +28,7 @@ class Slow:
 
 async def begun(batcher: Batcher[int, int], slow: Slow, first: int = 0) -> asyncio.Task[int]:
     """The first one asked, under way."""
-    task = asyncio.create_task(batcher.ask(first))
+    task = asyncio.create_task(batcher.submit(first))
     await asyncio.to_thread(slow.begun.wait, 30)
     return task
 
@@ -36,14 +36,14 @@ async def begun(batcher: Batcher[int, int], slow: Slow, first: int = 0) -> async
 def test_those_who_wait_are_answered_together_and_each_gets_its_own() -> None:
     async def run() -> None:
         slow = Slow()
-        batcher = Batcher(slow, most=3, queue=100)
+        batcher = Batcher(slow, batch_size=3, queue=100)
         first = await begun(batcher, slow)
-        rest = [asyncio.create_task(batcher.ask(one)) for one in range(1, 6)]
+        rest = [asyncio.create_task(batcher.submit(one)) for one in range(1, 6)]
         await asyncio.sleep(0)
         slow.go.set()
         assert await asyncio.gather(first, *rest) == [0, 10, 20, 30, 40, 50]
         assert slow.batches == [[0], [1, 2, 3], [4, 5]]
-        assert await batcher.ask(7) == 70
+        assert await batcher.submit(7) == 70
 
     asyncio.run(run())
 
@@ -51,17 +51,17 @@ def test_those_who_wait_are_answered_together_and_each_gets_its_own() -> None:
 def test_a_full_queue_refuses_all_but_those_who_always_may() -> None:
     async def run() -> None:
         slow = Slow()
-        batcher = Batcher(slow, most=8, queue=2)
+        batcher = Batcher(slow, batch_size=8, queue=2)
         first = await begun(batcher, slow)
-        rest = [asyncio.create_task(batcher.ask(one)) for one in (1, 2)]
+        rest = [asyncio.create_task(batcher.submit(one)) for one in (1, 2)]
         await asyncio.sleep(0)
-        with pytest.raises(FullError, match="2 requests wait already"):
-            await batcher.ask(3)
-        beat = asyncio.create_task(batcher.ask(4, always=True))
+        with pytest.raises(QueueFullError, match="2 requests wait already"):
+            await batcher.submit(3)
+        beat = asyncio.create_task(batcher.submit(4, force=True))
         await asyncio.sleep(0)
         slow.go.set()
         assert await asyncio.gather(first, *rest, beat) == [0, 10, 20, 40]
-        assert await batcher.ask(5) == 50
+        assert await batcher.submit(5) == 50
 
     asyncio.run(run())
 
@@ -69,9 +69,9 @@ def test_a_full_queue_refuses_all_but_those_who_always_may() -> None:
 def test_one_who_goes_away_costs_the_others_nothing() -> None:
     async def run() -> None:
         slow = Slow()
-        batcher = Batcher(slow, most=8, queue=100)
+        batcher = Batcher(slow, batch_size=8, queue=100)
         first = await begun(batcher, slow)
-        gone, stays = (asyncio.create_task(batcher.ask(one)) for one in (1, 2))
+        gone, stays = (asyncio.create_task(batcher.submit(one)) for one in (1, 2))
         await asyncio.sleep(0)
         gone.cancel()
         slow.go.set()
@@ -87,9 +87,9 @@ def test_a_batch_that_fails_leaves_nobody_waiting() -> None:
         return list(asked)
 
     async def run() -> None:
-        batcher = Batcher(broken, most=8, queue=100)
-        found = await asyncio.gather(batcher.ask(1), batcher.ask(2), return_exceptions=True)
+        batcher = Batcher(broken, batch_size=8, queue=100)
+        found = await asyncio.gather(batcher.submit(1), batcher.submit(2), return_exceptions=True)
         assert [type(one) for one in found] == [RuntimeError, RuntimeError]
-        assert await batcher.ask(3) == 3
+        assert await batcher.submit(3) == 3
 
     asyncio.run(run())

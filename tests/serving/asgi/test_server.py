@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 from car_model.recommender.recommender import Recommender
 from registry.store.base import ObjectStore
 from registry.store.open import open_store
-from serving.answering.golden import Golden
-from serving.asgi.api_keys import Keys, require_keys
+from serving.answering.golden import GoldenRequests
+from serving.asgi.api_keys import ApiKeys, require_keys
 from serving.asgi.server import Pod
-from serving.deployment.cli import delivery
+from serving.cli import app
 from serving.errors import ServingError
 from tests.serving.conftest import REQUESTS, Release
 from tests.serving.pods import KEY, NEXT_KEY, Running, in_production, pod, released
@@ -105,7 +105,7 @@ def test_a_release_with_another_answer_never_becomes_the_one_that_answers(
     wrong = tmp_path / "golden.json"
     wrong.write_text(json.dumps(content))
     in_production(store, released(store, second, **{"golden.json": wrong}))
-    running.wait(lambda: "golden request 1: answer.items[0].title" in running.log.read_text())
+    running.wait(lambda: "another answer: request 1: answer.items[0].title" in running.log.read_text())
     assert running.ask(HISTORY).json()["release"] == first.digest
 
 
@@ -138,8 +138,8 @@ def loaded(first: Release) -> Recommender:
 def test_only_probes_are_open_and_metrics_have_their_own_port(
     loaded: Recommender, first: Release, keys: Path
 ) -> None:
-    served = Pod(Keys(keys))
-    served.use(loaded, Golden.read(first.golden))
+    served = Pod(ApiKeys(keys))
+    served.use(loaded, GoldenRequests.read(first.golden))
     with TestClient(served) as client:
         assert client.get("/live").status_code == client.get("/ready").status_code == 200
         for path in ("/ping", "/openapi.json", "/metrics", "/predictions/car", "/live/x", "//live", "/LIVE"):
@@ -169,7 +169,7 @@ def test_a_model_that_does_not_answer_is_not_live(
     loaded: Recommender, first: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served = Pod(None, hung_seconds=0.4)
-    served.use(loaded, Golden.read(first.golden))
+    served.use(loaded, GoldenRequests.read(first.golden))
     hung = threading.Event()
     with TestClient(served) as client:
         assert client.get("/live").status_code == 200
@@ -192,18 +192,18 @@ def test_keys_that_are_none_are_refused_without_showing_them(tmp_path: Path, con
     path = tmp_path / "keys"
     path.write_text(content)
     with pytest.raises(ServingError) as caught:
-        Keys(path)
+        ApiKeys(path)
     assert str(path) in str(caught.value)
     assert not any(line in str(caught.value) for line in content.split())
     path.write_text(f"{KEY}\n")
-    keys = Keys(path)
+    keys = ApiKeys(path)
     path.write_text(content)
-    assert not keys.admit(f"Bearer {KEY}") and not keys.admit("Bearer short") and not keys.admit("Bearer ")
+    assert not keys.accept(f"Bearer {KEY}") and not keys.accept("Bearer short") and not keys.accept("Bearer ")
 
 
 def test_no_key_stays_in_memory(keys: Path) -> None:
-    held = Keys(keys)
-    assert held.admit(f"bearer {KEY}")
+    held = ApiKeys(keys)
+    assert held.accept(f"bearer {KEY}")
     assert KEY not in repr(vars(held))
 
 
@@ -212,7 +212,7 @@ def test_a_network_needs_keys(host: str, keys: Path) -> None:
     with pytest.raises(ServingError, match="--keys"):
         require_keys(host, None)
     assert require_keys(host, keys)
-    done = CliRunner().invoke(delivery, ["serve", "--host", host])
+    done = CliRunner().invoke(app, ["serve", "--host", host])
     assert done.exit_code == 1
     assert "--keys" in done.stderr
 

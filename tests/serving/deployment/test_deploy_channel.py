@@ -25,13 +25,14 @@ from orchestration.onboard import onboard_items
 from registry.channels.channel import promote, rollback, stage
 from registry.errors import ReleaseError
 from registry.releases.bundle_files import release_digest
+from registry.releases.fetch import FetchedRelease
 from registry.releases.layout import blob_name
 from registry.releases.release import read_manifest, write_release
 from registry.releases.validations import read_validations
 from registry.store.base import ObjectStore
 from registry.store.open import open_store
 from serving.archive.build import WorkerConfig, build_archive, read_archive
-from serving.deployment.cli import delivery
+from serving.cli import app
 from serving.deployment.deploy_channel import (
     deploy_channel,
     read_validated_archives,
@@ -42,7 +43,7 @@ from serving.torchserve.infra_validation import InfraValidationError
 from serving.torchserve.process import find_processes
 from serving.torchserve.rollover import DeployError
 from serving.torchserve.server import TorchServe
-from serving.torchserve.state_dir import StateDir, read_json
+from serving.torchserve.state_dir import StateDir
 from tests.fixtures import tiny_bundle
 from tests.registry.bundles import make_evidence
 from tests.registry.trained import NEW, trained_release
@@ -104,7 +105,7 @@ def test_onboarded_items_are_served_and_a_rollback_takes_them_back(serving: Path
 
     NEW.to_csv(tmp_path / "items.csv", index=False)
     child = onboard_items(store, parent, tmp_path / "items.csv", tmp_path / "vectors").manifest.release
-    assert read_validated_archives(store, read_manifest(store, child)) == []
+    assert read_validated_archives(FetchedRelease.read(store, child)) == []
     in_production(store, child)
     assert deploy_channel(store, "production", serving, "ann@shop").changed
     after = asked(serving, everything)
@@ -151,20 +152,20 @@ def test_what_was_validated_by_other_code_waits_for_a_validation_by_this(
     said = (
         rf"Release {release[:12]} was not deployed: It was validated as archive ffffffffffff, but this "
         rf"machine's serving code builds {file_digest(archive)[:12]} \(its handler changed and "
-        rf"torch-model-archiver is 0\.12\.0 instead of 0\.11\.1\)\. Validate it with this code \(python "
-        rf"pipeline\.py infra-validate {release[:12]} --registry {store.url}\), or deploy"
+        rf"torch-model-archiver is 0\.12\.0 instead of 0\.11\.1\)\. Validate it with this code \(car "
+        rf"infra-validate {release[:12]} --registry {store.url}\), or deploy"
     )
     with pytest.raises(DeployError, match=said):
         deploy_channel(store, "production", serving, "ann")
 
     options = [release[:8], "--registry", store.url, "--who", "ann@shop"]
-    done = CliRunner().invoke(delivery, ["infra-validate", *options], catch_exceptions=False)
+    done = CliRunner().invoke(app, ["infra-validate", *options], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert "all 2 golden requests gave the expected answer" in done.output
     (validation,) = read_validations(store, release)
     assert validation.report["archive_sha256"] == file_digest(archive)
     options = ["--registry", store.url, "--serving", str(serving)]
-    done = CliRunner().invoke(delivery, ["deploy", *options], catch_exceptions=False)
+    done = CliRunner().invoke(app, ["deploy", *options], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert f"production, release {release[:12]}: all 2 golden" in done.output
     assert asked(serving, REQUESTS[0])["release"] == release
@@ -218,7 +219,10 @@ def test_releasing_again_with_other_code_notes_its_validation(
         record_validation(store, manifest, report, "pipeline run 2")
         assert len(read_validations(store, release)) == noted
     first, second = (json.loads(path.read_text())["archive_sha256"] for path in (new, old))
-    assert [proof.archive_sha256 for proof in read_validated_archives(store, manifest)] == [first, second]
+    assert [proof.archive_sha256 for proof in read_validated_archives(FetchedRelease(store, manifest))] == [
+        first,
+        second,
+    ]
 
 
 def test_bad_reports_and_empty_channels_are_sentences(
@@ -230,9 +234,9 @@ def test_bad_reports_and_empty_channels_are_sentences(
     files = evidence(tmp_path, bundle, **{"infra.json": tmp_path / "infra.json"})
     in_production(store, write_release(store, bundle, files).release)
     command = ["deploy", "--registry", store.url, "--serving", str(serving)]
-    done = CliRunner().invoke(delivery, command)
+    done = CliRunner().invoke(app, command)
     assert done.exit_code == 1
-    assert "An infra report has no archive_sha256" in done.stderr
+    assert "infra.json must hold a JSON object, not list" in done.stderr
 
 
 def test_following_a_channel(tmp_path: Path, bundle: Path, store: ObjectStore) -> None:
@@ -300,12 +304,12 @@ def test_what_the_pipeline_released_is_deployed_again_from_the_registry(
     )
     assert "car.mar" not in read_manifest(store, made).evidence
     assert read_validations(store, made) == []
-    first = read_json(StateDir.at(serving).deployed)
+    first = json.loads(StateDir.at(serving).deployed.read_text())
     TorchServe.stop(serving)
     for kept in StateDir.at(serving).store.iterdir():
         kept.unlink()
     assert deploy_channel(store, "production", serving, "ann").release == made
-    assert read_json(StateDir.at(serving).deployed) == first
+    assert json.loads(StateDir.at(serving).deployed.read_text()) == first
     Path(archive.path).write_bytes(Path(archive.path).read_bytes() + b"x")
     with pytest.raises(DeployError, match="but the archive that was validated has"):
         deploy.python_func(

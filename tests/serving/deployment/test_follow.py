@@ -109,7 +109,7 @@ def test_golden_requests_that_fail_under_load_leave_no_residue(
 
 def roll(release: Release, state_dir: Path) -> None:
     validated = file_digest(release.archive)
-    roll_over(release.archive, release.digest, state_dir, release.golden, validated=validated)
+    roll_over(release.archive, release.digest, state_dir, release.golden, validated_sha256=validated)
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ from serving.torchserve.rollover import DeployError, roll_over
 resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
 archive, release, state, golden, digest = sys.argv[1:]
 try:
-    roll_over(Path(archive), release, state, Path(golden), validated=digest)
+    roll_over(Path(archive), release, state, Path(golden), validated_sha256=digest)
 except DeployError as error:
     print(error)
 """
@@ -236,7 +236,8 @@ except DeployError as error:
 def test_a_switch_that_fails_is_taken_back(
     deployed: TorchServe, second: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from serving.torchserve.client import Client, RequestRefusedError
+    from serving.errors import RequestRefusedError
+    from serving.torchserve.client import Client
 
     def refuse(client: Client, version: str) -> None:
         raise RequestRefusedError(500, "no")

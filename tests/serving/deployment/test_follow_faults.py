@@ -47,7 +47,7 @@ def test_what_breaks_under_a_follower_is_told_once_and_mended(
         assert answers(state_dir) == first.digest
         (tmp_path / "registry").unlink()
         (tmp_path / "away").rename(tmp_path / "registry")
-        follower.wait_for("The server is again where production")
+        follower.wait_for("The server serves production of")
 
         said = follower.log.read_text()
         assert said.count("The server was down") == 1

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from car_model.recommender.request import batch_of
+from car_model.recommender.request import RequestError, batch_of
 from serving.answering.answer import respond_all
 from serving.answering.request_body import BadBodyError, parse_body
 from serving.asgi.app import HEALTH
@@ -42,7 +42,7 @@ def requests_of(raw: bytes) -> list[Any]:
     try:
         value = parse_body(raw)
         return batch_of(value) or [value]
-    except (BadBodyError, ValueError):
+    except (BadBodyError, RequestError):
         return []
 
 

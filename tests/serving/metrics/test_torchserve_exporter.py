@@ -16,7 +16,7 @@ from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 from serving import torchserve
 from serving.metrics.counters import Metrics
 from serving.metrics.observer import InstrumentedResponder
-from serving.torchserve.metrics_exporter import FrontEnd, samples
+from serving.torchserve.metrics_exporter import FrontEndExporter, samples
 from tests.serving.hostile import bodies
 from tests.serving.metrics.metered import recommender, shown
 
@@ -78,11 +78,11 @@ def test_the_front_end_knows_exactly_what_workers_say() -> None:
 def test_what_the_front_end_adds_up_is_what_the_worker_counted(context: SimpleNamespace, told: Told) -> None:
     metrics = Metrics()
     watched = InstrumentedResponder(recommender(), metrics)
-    front = FrontEnd(metrics.registry, context)
+    front = FrontEndExporter(metrics.registry, context)
     sent = list(bodies(300, seed=2))
     for start in range(0, 300, 60):
         watched(sent[start : start + 60])
-        assert front.tell() == told.read()
+        assert front.export() == told.read()
     assert {
         at: pytest.approx(value, abs=1e-6) for at, value in shown(metrics.registry).items()
     } == told.values
@@ -92,7 +92,7 @@ def test_two_workers_add_up_and_a_restarted_one_goes_on(context: SimpleNamespace
     for _ in range(3):
         metrics = Metrics()
         InstrumentedResponder(recommender(), metrics)([b'{"history": ["i1"]}'] * 10)
-        FrontEnd(metrics.registry, context).tell()
+        FrontEndExporter(metrics.registry, context).export()
     told.read()
     assert told.values["car_histories_total", frozenset({("kind", "known")})] == 30
     assert told.values["car_drift_window_answers", frozenset()] == 10
@@ -101,11 +101,11 @@ def test_two_workers_add_up_and_a_restarted_one_goes_on(context: SimpleNamespace
 def test_where_nothing_changed_nothing_is_said(context: SimpleNamespace, told: Told) -> None:
     metrics = Metrics()
     watched = InstrumentedResponder(recommender(), metrics)
-    front = FrontEnd(metrics.registry, context)
-    assert front.tell() > 50
-    assert front.tell() == 0
+    front = FrontEndExporter(metrics.registry, context)
+    assert front.export() > 50
+    assert front.export() == 0
     watched([b'{"history": ["i1"]}'] * 1000)
-    assert front.tell() < 50  # however many requests there were
+    assert front.export() < 50  # however many requests there were
 
 
 def test_a_front_end_that_knows_no_such_metric_costs_the_metrics_only(
@@ -114,7 +114,7 @@ def test_a_front_end_that_knows_no_such_metric_costs_the_metrics_only(
     metrics = Metrics()
     InstrumentedResponder(recommender(), metrics)
     context.metrics.cache.clear()
-    thread = FrontEnd(metrics.registry, context).start(seconds=0.01)
+    thread = FrontEndExporter(metrics.registry, context).start(seconds=0.01)
     thread.join(timeout=60)
     assert not thread.is_alive()
     assert caplog.text.count("stops trying") == 1

@@ -5,7 +5,8 @@ import pytest
 
 from serving.errors import ServingError
 from serving.torchserve.config import LOOPBACK, Ports, ServerConfig, render
-from serving.torchserve.state_dir import StateDir, read_json, write_private
+from serving.torchserve.server import ServerRecord
+from serving.torchserve.state_dir import StateDir, write_private
 
 
 def properties(text: str) -> dict[str, str]:
@@ -74,10 +75,10 @@ def test_private_files_are_for_their_owner_only(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["secret"]
 
 
-@pytest.mark.parametrize("content", ["{", "[]"])
-def test_a_broken_record_is_named(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "server.json"
-    assert read_json(path) is None
-    path.write_text(content)
-    with pytest.raises(ServingError, match=r"server\.json .*deploy again, or stop and start"):
-        read_json(path)
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"pid": 1, "ports": {"inference": 1}}'])
+def test_a_missing_or_broken_record_is_named(tmp_path: Path, content: str | None) -> None:
+    state = StateDir.at(tmp_path)
+    if content is not None:
+        state.server.write_text(content)
+    with pytest.raises(ServingError, match=r"server\.json is missing or damaged; stop the server and start"):
+        ServerRecord.load(state)

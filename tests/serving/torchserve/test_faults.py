@@ -20,10 +20,10 @@ from benchmarks.load.checked_clients import Load, Right
 from common.digests import file_digest
 from serving.answering.answer import FAILED
 from serving.archive.build import WorkerConfig
-from serving.errors import ServingError
+from serving.errors import RequestRefusedError, ServingError
 from serving.torchserve import client as client_module
 from serving.torchserve import process
-from serving.torchserve.client import WORKER_DIED, RequestRefusedError
+from serving.torchserve.client import WORKER_DIED
 from serving.torchserve.config import ServerConfig
 from serving.torchserve.rollover import roll_over
 from serving.torchserve.server import TorchServe
@@ -37,7 +37,7 @@ SENT = 60
 
 def roll(release: Release, state_dir: Path, config: ServerConfig | None = None) -> TorchServe:
     validated = file_digest(release.archive)
-    roll_over(release.archive, release.digest, state_dir, release.golden, config, validated=validated)
+    roll_over(release.archive, release.digest, state_dir, release.golden, config, validated_sha256=validated)
     return TorchServe.attach(state_dir)
 
 
@@ -136,7 +136,7 @@ def reply(status: int, words: dict[str, Any]) -> requests.Response:
 
 
 def command(server: TorchServe, *arguments: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "serving", *arguments, "--state", str(server.state.root)]
+    line = [sys.executable, "-m", "serving", *arguments, "--serving", str(server.state.root)]
     return subprocess.run(line, capture_output=True, text=True, check=False)
 
 

@@ -23,9 +23,9 @@ def test_a_servable_archive_is_proven(first: Release, tmp_path: Path) -> None:
     report = infra_validate(first.archive, first.golden, first.digest, tmp_path)
     assert report.release == first.digest
     assert report.archive_sha256 == file_digest(first.archive)
-    assert report.golden.passed
+    assert report.replay.passed
     assert report.bad_requests_refused == len(BAD_REQUESTS)
-    assert json.loads(json.dumps(report.as_dict()))["golden"]["requests"] == 4
+    assert json.loads(report.model_dump_json())["replay"]["requests"] == 4
     assert nothing_runs(tmp_path)
 
 

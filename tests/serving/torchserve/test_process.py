@@ -89,7 +89,7 @@ def test_java_home_is_the_second_choice(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_the_server_inherits_no_credentials(monkeypatch: pytest.MonkeyPatch, state: StateDir) -> None:
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/etc/secret.json")
     monkeypatch.setenv("CAR_TORCH_THREADS", "2")
-    environment = process._environment(Path("/java"), state)
+    environment = process.server_environment(Path("/java"), state)
     assert "GOOGLE_APPLICATION_CREDENTIALS" not in environment
     assert environment["CAR_TORCH_THREADS"] == "2"
 

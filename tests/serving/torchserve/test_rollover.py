@@ -13,13 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from common.digests import file_digest
-from serving.__main__ import app
 from serving.archive.build import build_archive, read_archive
+from serving.cli import app
 from serving.errors import ServingError
 from serving.torchserve import process
 from serving.torchserve.rollover import DeployError, Deployment, curl_line, restore, roll_over
 from serving.torchserve.server import TorchServe
-from serving.torchserve.state_dir import read_json
 from tests.serving.conftest import REQUESTS, Release
 
 pytestmark = pytest.mark.integration
@@ -27,7 +26,7 @@ pytestmark = pytest.mark.integration
 
 def roll(release: Release, state_dir: Path) -> Deployment:
     validated = file_digest(release.archive)
-    return roll_over(release.archive, release.digest, state_dir, release.golden, validated=validated)
+    return roll_over(release.archive, release.digest, state_dir, release.golden, validated_sha256=validated)
 
 
 def answers(release: Release) -> list[dict[str, Any]]:
@@ -38,7 +37,7 @@ def answers(release: Release) -> list[dict[str, Any]]:
 def serves(state_dir: Path, release: Release) -> bool:
     """Whether the release answers, alone, and is what a restart would bring back."""
     server = TorchServe.attach(state_dir)
-    record = read_json(server.state.deployed) or {}
+    record = json.loads(server.state.deployed.read_text())
     return (
         [server.predict(request) for request in REQUESTS] == answers(release)
         and list(server.client.versions()) == [record["version"]]
@@ -144,7 +143,7 @@ def test_an_archive_that_was_not_validated_is_refused(
 ) -> None:
     other = file_digest(first.archive)
     with pytest.raises(DeployError, match=rf"but the archive that was validated has {other[:12]}; package"):
-        roll_over(second.archive, second.digest, deployed, second.golden, validated=other)
+        roll_over(second.archive, second.digest, deployed, second.golden, validated_sha256=other)
     assert serves(deployed, first)
 
 
@@ -210,7 +209,7 @@ def test_what_cannot_be_brought_back_is_deployed_anew(deployed: Path, first: Rel
     shutil.copyfile(damaged(first, tmp_path).archive, stored)
     with pytest.raises(ServingError, match="not what was deployed; deploy the release again"):
         restore(deployed)
-    record = read_json(state.deployed) or {}
+    record = json.loads(state.deployed.read_text())
     version = read_archive(stored).version
     state.deployed.write_text(json.dumps(record | {"sha256": file_digest(stored), "version": version}))
     with pytest.raises(ServingError, match=rf"Version {version} does not load: \w+: "):
@@ -231,7 +230,7 @@ def test_the_curl_line_works_as_pasted(deployed: Path, first: Release) -> None:
 
 def test_the_command_line(deployed: Path, first: Release) -> None:
     def run(*arguments: str) -> str:
-        result = CliRunner().invoke(app, [*arguments, "--state", str(deployed)], catch_exceptions=False)
+        result = CliRunner().invoke(app, [*arguments, "--serving", str(deployed)], catch_exceptions=False)
         assert result.exit_code == 0, result.output
         return result.output
 
@@ -245,12 +244,13 @@ def test_the_command_line(deployed: Path, first: Release) -> None:
     assert "No server runs in" in run("stop")
     assert "TorchServe answers on" in run("start")
     assert serves(deployed, first)
-    with pytest.raises(ServingError, match="'k'"):
-        run("ask", "--history", "i1", "--k", "0")
+    refused = CliRunner().invoke(app, ["ask", "--history", "i1", "--k", "0", "--serving", str(deployed)])
+    assert refused.exit_code == 1
+    assert "'k'" in refused.stderr
 
 
 def test_the_command_line_says_errors_in_a_sentence(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "serving", "status", "--state", str(tmp_path)]
+    command = [sys.executable, "-m", "serving", "status", "--serving", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "No TorchServe runs in" in done.stderr

@@ -20,13 +20,12 @@ import pytest
 import requests
 
 from common.digests import file_digest
-from serving.answering.golden import Golden
+from serving.answering.golden import GoldenRequests
 from serving.archive.build import MODEL_NAME
-from serving.errors import ServingError
+from serving.errors import RequestRefusedError, ServingError
 from serving.torchserve import process
-from serving.torchserve.client import RequestRefusedError
 from serving.torchserve.config import LOOPBACK
-from serving.torchserve.replay import replay
+from serving.torchserve.replay import replay_on_server
 from serving.torchserve.rollover import DeployError, curl_line, restore, roll_over
 from serving.torchserve.server import TorchServe
 from serving.torchserve.state_dir import StateDir
@@ -50,7 +49,9 @@ def deployed(state_dir: Path, first: Release) -> Iterator[TorchServe]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in HOSTILE_SETTINGS.items():
             patch.setenv(name, value)
-        roll_over(first.archive, first.digest, state_dir, first.golden, validated=file_digest(first.archive))
+        roll_over(
+            first.archive, first.digest, state_dir, first.golden, validated_sha256=file_digest(first.archive)
+        )
     yield TorchServe.attach(state_dir)
     TorchServe.stop(state_dir)
 
@@ -117,7 +118,7 @@ def test_no_key_and_no_request_is_in_a_log_or_on_a_command_line(deployed: TorchS
     line = curl_line(deployed, request)
     asked = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
     assert json.loads(asked.stdout)["skipped"] == [SECRET_ITEM]
-    command = [sys.executable, "-m", "serving", "ask", "--history", "i1", "--state", str(state.root)]
+    command = [sys.executable, "-m", "serving", "ask", "--history", "i1", "--serving", str(state.root)]
     shown = subprocess.run(command, capture_output=True, text=True, check=True)
     for body in (b"{", json.dumps({"history": [SECRET_ITEM], "k": 0}).encode(), SECRET_ITEM.encode()):
         assert deployed.client.send(body).status_code == 400
@@ -230,7 +231,7 @@ def test_an_archive_that_was_not_validated_is_not_served(
     spoiled = spoil(second.archive, tmp_path / "spoiled.mar")  # type: ignore[operator]
     validated = file_digest(second.archive)
     with pytest.raises(DeployError, match=r"has digest|is not|damaged"):
-        roll_over(spoiled, second.digest, deployed.state.root, second.golden, validated=validated)
+        roll_over(spoiled, second.digest, deployed.state.root, second.golden, validated_sha256=validated)
     assert deployed.client.versions() == before
     assert deployed.predict({"history": ["i1"], "k": 1})["release"] == first.digest
 
@@ -251,7 +252,9 @@ def test_no_archive_installs_packages(deployed: TorchServe, first: Release) -> N
 
 
 def test_a_stored_archive_that_was_changed_does_not_come_back(first: Release, tmp_path: Path) -> None:
-    roll_over(first.archive, first.digest, tmp_path, first.golden, validated=file_digest(first.archive))
+    roll_over(
+        first.archive, first.digest, tmp_path, first.golden, validated_sha256=file_digest(first.archive)
+    )
     TorchServe.stop(tmp_path)
     [stored] = StateDir.at(tmp_path).store.glob(f"{MODEL_NAME}*.mar")
     changed(stored, stored)
@@ -267,13 +270,15 @@ def test_it_runs_without_rights_on_a_read_only_system(first: Release) -> None:
         prefix = locked_down(place)
         state = StateDir.at(place / "state")
         assert state.scratch.is_relative_to(state.root)
-        roll_over(first.archive, first.digest, state.root, first.golden, validated=file_digest(first.archive))
+        roll_over(
+            first.archive, first.digest, state.root, first.golden, validated_sha256=file_digest(first.archive)
+        )
         TorchServe.stop(state.root)
-        command = [*prefix, sys.executable, "-m", "serving", "start", "--state", str(state.root)]
+        command = [*prefix, sys.executable, "-m", "serving", "start", "--serving", str(state.root)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done
         server = TorchServe.attach(state.root)
-        report = replay(server.client, Golden.read(first.golden), first.digest, samples=0)
+        report = replay_on_server(server.client, GoldenRequests.read(first.golden), first.digest, samples=0)
         assert report.passed, report.sentence()
         for running in process.find_processes(state):
             status = Path(f"/proc/{running.pid}/status").read_text()

@@ -11,13 +11,12 @@ import pytest
 import requests
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
-from serving.answering.golden import Golden
-from serving.errors import ServingError
+from serving.answering.golden import GoldenRequests
+from serving.errors import RequestRefusedError, ServingError
 from serving.torchserve import process
-from serving.torchserve.client import RequestRefusedError
 from serving.torchserve.config import Ports, ServerConfig
 from serving.torchserve.infra_validation import BAD_REQUESTS
-from serving.torchserve.replay import replay
+from serving.torchserve.replay import replay_on_server
 from serving.torchserve.server import TorchServe
 from serving.torchserve.state_dir import StateDir
 from tests.serving.conftest import Release
@@ -26,10 +25,10 @@ pytestmark = pytest.mark.integration
 
 
 def test_golden_requests_give_the_evaluated_answers(server: TorchServe, first: Release) -> None:
-    report = replay(server.client, Golden.read(first.golden), first.digest, samples=20)
+    report = replay_on_server(server.client, GoldenRequests.read(first.golden), first.digest, samples=20)
     assert report.passed, report.sentence()
     assert 0 < report.p50_ms <= report.p99_ms
-    wrong = replay(server.client, Golden.read(first.golden), "another release", samples=0)
+    wrong = replay_on_server(server.client, GoldenRequests.read(first.golden), "another release", samples=0)
     assert not wrong.passed
     assert 'expected "another release"' in wrong.sentence()
 
