@@ -52,7 +52,7 @@ run: $(STAMP) ## the whole pipeline on real data, ending with a served release (
 	@$(BIN)/python pipeline.py run --bootstrap --data $(DATA) $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(RUN)
 
 stop: $(STAMP) ## stop the server that make run started
-	@for state in .car/serving .car/*/serving; do test ! -d $$state || $(BIN)/python -m serving stop --state $$state; done
+	@for state in .car/serving .car/*/serving; do test ! -d $$state || $(BIN)/python -m serving stop --serving $$state; done
 
 compile: $(STAMP) ## the pipeline as IR YAML, for Kubeflow
 	@$(BIN)/python pipeline.py compile --output build/pipeline.yaml
