@@ -1,4 +1,4 @@
-"""What can go wrong with a registry, each as one sentence for the person who has to act on it."""
+"""Errors of a registry. Each message is one sentence for the person who has to act on it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from common.errors import UserError
 
 
 class RegistryError(UserError):
-    """Base of every error this room raises on purpose; `str(error)` is one clear sentence."""
+    """Base of every expected error of a registry."""
 
 
 class StoreError(RegistryError):
     """The store cannot be reached, read or written.
 
     Attributes:
-        name: the object it is about; "" where it is about none.
+        name: the object that the error is about; "" if it is about none.
     """
 
     def __init__(self, sentence: str, name: str = "") -> None:
@@ -26,15 +26,15 @@ class ObjectMissing(StoreError):  # noqa: N818 - named for what happened
 
 
 class ObjectDamaged(StoreError):  # noqa: N818
-    """An object's bytes do not fit the checksum that the store has of them."""
+    """An object's bytes do not match the store's checksum."""
 
 
 class ObjectExists(StoreError):  # noqa: N818
-    """Another object already holds that name; objects are never overwritten."""
+    """An object with other bytes has that name; objects are never overwritten."""
 
 
 class BundleError(RegistryError):
-    """A bundle folder is incomplete, inconsistent or holds a file that a release may not carry."""
+    """A bundle folder is incomplete or inconsistent, or holds a file that a release may not contain."""
 
 
 class ReleaseError(RegistryError):
@@ -46,4 +46,4 @@ class ChannelError(RegistryError):
 
 
 class ConflictError(ChannelError):
-    """Somebody else moved the channel first."""
+    """The channel was moved by somebody else first."""

@@ -2,44 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
-from registry.channels.log import NAME, Action, Entry, Move, read_log
+from car_model.evidence.verdict import ForcedPromotion
+from registry.channels.log import CHANNEL_NAME, Action, Entry, read_log
 from registry.errors import ChannelError, ConflictError, ReleaseError
 from registry.releases.layout import CHANNELS, PRODUCTION, STAGING
-from registry.releases.manifest import Gate, Manifest
-from registry.releases.release import find_release, load_manifest, mark_release, read_manifest
+from registry.releases.manifest import Manifest
+from registry.releases.release import find_release, load_manifest, mark_in_use, read_manifest
 from registry.store.base import ObjectStore
 
 RECENT = 16  # entries
 
 
 def head(store: ObjectStore, channel: str) -> Entry | None:
-    """The channel's last entry, or None for a channel that was never moved. Raises ChannelError."""
+    """The channel's last entry, or None for an empty channel. Raises ChannelError."""
     return read_log(store, channel, last=2).head
 
 
 def history(store: ObjectStore, channel: str) -> list[Entry]:
-    """All entries, oldest first, after checking that none is missing or was changed. Raises ChannelError."""
+    """All entries, oldest first. Raises ChannelError if one is missing or was changed."""
     return list(read_log(store, channel).entries)
 
 
 def find(store: ObjectStore, text: str) -> str:
-    """Full digest of the release that a channel uses, or that a digest's first characters stand for.
+    """Full digest of the release that a channel uses, or whose digest starts with `text`.
 
     Raises:
-        ReleaseError: neither a channel that was ever moved nor the beginning of one release.
+        ReleaseError: there is neither such a channel nor exactly one such release.
         ChannelError: the channel's log is damaged.
     """
-    entry = head(store, text) if NAME.fullmatch(text) else None
+    entry = head(store, text) if CHANNEL_NAME.fullmatch(text) else None
     return entry.release if entry else find_release(store, text)
 
 
 def list_channels(store: ObjectStore) -> list[str]:
-    """Names of the channels that were ever moved."""
+    """Names of all channels, sorted."""
     return sorted({name.split("/")[1] for name in store.list(CHANNELS)})
+
+
+def channels_by_release(store: ObjectStore) -> dict[str, list[str]]:
+    """Names of the channels that use a release, by the release's full digest."""
+    channels: dict[str, list[str]] = {}
+    for name in list_channels(store):
+        if entry := head(store, name):
+            channels.setdefault(entry.release, []).append(name)
+    return channels
 
 
 def promote(
@@ -52,15 +60,18 @@ def promote(
     expected: int | None = None,
     force: bool = False,
 ) -> Entry:
-    """Put a release (full digest) in use; return the entry. Promoting the release in use changes nothing.
+    """Put a release (full digest) in use and return the entry; nothing changes if it is in use already.
 
-    Production takes only what was in staging before.
+    Production takes only releases that were in staging before.
 
     Args:
-        who: person or pipeline that moves the channel.
+        store: the registry.
+        channel: the channel to move.
+        release: full digest.
+        who: the person or pipeline that moves the channel.
         why: the reason, for the audit trail.
         expected: number of the entry that the release was gated against (0: the channel was empty). If the
-            channel has moved since, nothing happens and ConflictError says who moved it. None: any.
+            channel was moved since, nothing happens and ConflictError names who moved it. None: any.
         force: promote a release that the gate did not bless or that was never staged; recorded as such.
 
     Raises:
@@ -71,7 +82,7 @@ def promote(
     if force and not why.strip():
         raise ChannelError(f"Forcing a release into {channel} needs a reason, for its history.")
     log = read_log(store, channel, last=2)
-    mark_release(store, release)  # a collection that saw it unused lets it be
+    mark_in_use(store, release)  # so that a concurrent garbage collection keeps it
     manifest, sha256 = load_manifest(store, release)
     if log.head and log.head.release == release:
         return log.head
@@ -80,7 +91,7 @@ def promote(
     if objection and not force:
         raise ReleaseError(objection)
     action: Action = "force" if objection else "promote"
-    return log.append(Move(action, release, sha256, who, why))
+    return log.append(action, release, sha256, who=who, why=why)
 
 
 def stage(store: ObjectStore, release: str, *, who: str, why: str) -> Entry:
@@ -92,12 +103,12 @@ def stage(store: ObjectStore, release: str, *, who: str, why: str) -> Entry:
         ReleaseError, ChannelError: as for `promote`.
     """
     while True:
-        before = head(store, STAGING)
-        if known := _staged(store, release):
-            return known
-        # Where somebody else was faster, that one got through: this ends.
+        last = head(store, STAGING)
+        if entry := _staging_entry(store, release):
+            return entry
+        # The loop ends: in every conflict another writer succeeded.
         with suppress(ConflictError):
-            expected = before.number if before else 0
+            expected = last.number if last else 0
             return promote(store, STAGING, release, who=who, why=why, expected=expected)
 
 
@@ -112,11 +123,14 @@ def rollback(
 ) -> Entry:
     """Put an earlier release back in use, as a new entry.
 
+    Works like undo: once returns to the previous release, twice to the one before.
+
     Args:
-        to: full digest of a release this channel had in use before. None: the one in use before the current
-            one was promoted; releases that were themselves rolled back are passed over, so that two rollbacks
-            go back two releases instead of returning to the bad one.
+        store: the registry.
+        channel: the channel to move.
         who, why, expected: as for `promote`.
+        to: full digest of a release that this channel used before; None: undo the last promotion that is not
+            undone yet.
 
     Raises:
         ChannelError: there is nothing to go back to, or the channel never had `to`.
@@ -129,93 +143,89 @@ def rollback(
     if to == log.head.release:
         return log.head
     log.expect(expected)
-    target = to or _release_before(channel, log.entries)
-    known = next((entry for entry in reversed(log.entries) if entry.release == target), None)
-    if known is None:
+    target = to
+    if target is None:
+        stack: list[str] = []  # promoted releases that are not undone
+        for entry in log.entries:
+            if entry.action == "rollback" and entry.release in stack:
+                while stack[-1] != entry.release:
+                    stack.pop()
+            else:
+                stack.append(entry.release)
+        if len(stack) < 2:
+            raise ChannelError(
+                f"The channel {channel} has no release before {stack[-1][:12]} to roll back to."
+            )
+        target = stack[-2]
+    promotion = next((entry for entry in reversed(log.entries) if entry.release == target), None)
+    if promotion is None:
         raise ChannelError(f"The channel {channel} never had release {target[:12]}; promote it instead.")
-    mark_release(store, target)
-    read_manifest(store, target, known.manifest_sha256)
-    return log.append(Move("rollback", target, known.manifest_sha256, who, why))
-
-
-def _staged(store: ObjectStore, release: str) -> Entry | None:
-    """The last entry that put a release into staging."""
-    for last in (RECENT, None):  # it is nearly always among the last ones
-        entries = read_log(store, STAGING, last=last).entries
-        if found := next((entry for entry in reversed(entries) if entry.release == release), None):
-            return found
-    return None
-
-
-def _objection(store: ObjectStore, channel: str, manifest: Manifest) -> str:
-    """Why a channel should not take a release; "" where nothing speaks against it."""
-    if not manifest.gate.blessed:
-        return _not_blessed(manifest.release, manifest.gate)
-    if channel == PRODUCTION and _staged(store, manifest.release) is None:
-        return (
-            f"Release {manifest.release[:12]} was never in {STAGING}, which {PRODUCTION} asks for: "
-            "promote it there first, or force it with a reason."
-        )
-    return ""
-
-
-def _release_before(channel: str, entries: Sequence[Entry]) -> str:
-    """The release below the current one, with every rollback taken as undoing what it went back over."""
-    stack: list[str] = []
-    for entry in entries:
-        if entry.action == "rollback" and entry.release in stack:
-            while stack[-1] != entry.release:
-                stack.pop()
-        else:
-            stack.append(entry.release)
-    if len(stack) < 2:
-        raise ChannelError(f"The channel {channel} has no release before {stack[-1][:12]} to roll back to.")
-    return stack[-2]
-
-
-def _not_blessed(release: str, gate: Gate) -> str:
-    reason = f", it was written by force ({gate.forced})" if gate.forced else ""
-    return (
-        f"The gate did not bless release {release[:12]}{reason}; failing: {'; '.join(gate.failing)}. "
-        "Promote a blessed one, or force it with a reason."
-    )
+    mark_in_use(store, target)
+    read_manifest(store, target, promotion.manifest_sha256)
+    return log.append("rollback", target, promotion.manifest_sha256, who=who, why=why)
 
 
 def forced_promotions(
     store: ObjectStore, channel: str, entry: Entry, last: int = RECENT
-) -> list[dict[str, Any]]:
-    """Forced promotions, newest first: the one that put the release in use, and any among the last entries.
+) -> list[ForcedPromotion]:
+    """Forced promotions, newest first: the one of the release in use, and any among the last entries.
 
     Args:
-        entry: the channel's last entry as the caller read it; entries after it are left out.
-        last: how many entries up to it are looked at. For a release that a rollback put back, all are: it may
-            have come by force long ago.
-
-    Returns:
-        Of each, plain JSON values: `number`, `release`, `who`, `when`, `why`, `in_use` (whether it brought
-        the release that `entry` names), and `failing`: what the gate had against it (empty where it had
-        nothing, so that the release was merely never staged, or where the manifest is gone).
+        store: the registry.
+        channel: the channel's name.
+        entry: the channel's last entry as the caller read it; later entries are left out.
+        last: how many entries up to it are looked at. If `entry` is a rollback the whole log is, because the
+            release may have been forced long ago.
 
     Raises:
         ChannelError: the log is damaged.
     """
-    far = None if entry.action == "rollback" else last + 1  # one more: somebody may have moved it since
-    until = [one for one in read_log(store, channel, far).entries[::-1] if one.number <= entry.number]
-    came = (one for one in until if one.release == entry.release and one.action != "rollback")
-    brought = next(came, None)
-    return [
-        {**_told(one), "in_use": one == brought, "failing": _failing(store, one)}
-        for one in until
-        if one.action == "force" and (one == brought or one.number > entry.number - last)
-    ]
+    n_entries = None if entry.action == "rollback" else last + 1  # one more: the channel may have moved since
+    entries = [item for item in read_log(store, channel, n_entries).entries if item.number <= entry.number]
+    entries.reverse()
+    origin = next((e for e in entries if e.release == entry.release and e.action != "rollback"), None)
+    promotions = []
+    for item in entries:
+        if item.action != "force" or (item != origin and item.number <= entry.number - last):
+            continue
+        try:
+            failing = read_manifest(store, item.release).gate.failing
+        except ReleaseError:  # deleted or written anew since; the log still says who and why
+            failing = ()
+        promotion = ForcedPromotion(
+            number=item.number,
+            release=item.release,
+            who=item.who,
+            when=item.when,
+            why=item.why,
+            in_use=item == origin,
+            failing=failing,
+        )
+        promotions.append(promotion)
+    return promotions
 
 
-def _told(entry: Entry) -> dict[str, Any]:
-    return entry.model_dump(mode="json", include={"number", "release", "who", "when", "why"})
+def _staging_entry(store: ObjectStore, release: str) -> Entry | None:
+    """The last entry that put a release into staging."""
+    for last in (RECENT, None):  # it is nearly always among the last entries
+        entries = read_log(store, STAGING, last=last).entries
+        if entry := next((item for item in reversed(entries) if item.release == release), None):
+            return entry
+    return None
 
 
-def _failing(store: ObjectStore, entry: Entry) -> list[str]:
-    try:
-        return list(read_manifest(store, entry.release).gate.failing)
-    except ReleaseError:  # collected since, or written anew: who and why are in the log all the same
-        return []
+def _objection(store: ObjectStore, channel: str, manifest: Manifest) -> str:
+    """Why a channel must not take a release without force; "" if it may."""
+    release, gate = manifest.release[:12], manifest.gate
+    if not gate.blessed:
+        reason = f", it was written by force ({gate.forced})" if gate.forced else ""
+        return (
+            f"The gate did not bless release {release}{reason}; failing: {'; '.join(gate.failing)}. "
+            "Promote a blessed one, or force it with a reason."
+        )
+    if channel == PRODUCTION and _staging_entry(store, manifest.release) is None:
+        return (
+            f"Release {release} was never in {STAGING}, as {PRODUCTION} requires: promote it there first, or "
+            "force it with a reason."
+        )
+    return ""

@@ -1,14 +1,16 @@
-"""`python -m registry`: look at releases and move channels."""
+"""`car registry`: inspect releases, move channels, and keep a registry whole and small."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from datetime import timedelta
 from typing import Annotated
 
 import typer
 
+from common.cli import report_errors
 from registry.channels import channel as channels
 from registry.channels.log import Entry
-from registry.cli.maintenance import upkeep
 from registry.cli.options import (
     DEFAULT_REGISTRY,
     AsJson,
@@ -20,53 +22,59 @@ from registry.cli.options import (
     Who,
     Why,
     show_json,
-    show_view,
+    show_table,
 )
-from registry.cli.tables import history_table, release_view, releases_table
+from registry.cli.tables import difference_table, format_size, history_table, manifest_table, releases_table
+from registry.maintenance.diff import compare
+from registry.maintenance.garbage_collection import GRACE, find_garbage, garbage_collect
+from registry.maintenance.verify import verify_all, verify_releases
 from registry.releases.release import find_release, list_releases, read_manifest
 from registry.releases.validations import read_validations
-from registry.store.base import ObjectStore
 from registry.store.open import open_store
 
 app = typer.Typer(
-    help="Look at releases and move the channels that say which one is in use.",
+    help="Inspect releases, and move the channels that say which release is in use.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(upkeep)
 
 
 @app.command("list")
+@report_errors()
 def list_command(registry: Registry = DEFAULT_REGISTRY, as_json: AsJson = False) -> None:
-    """List the releases, newest first, and the channels that use them."""
+    """List all releases, newest first, and the channels that use them."""
     store = open_store(registry)
-    releases, used_by = list_releases(store), _used_by(store)
+    manifests, used_by = list_releases(store), channels.channels_by_release(store)
     if as_json:
-        show_json(
-            [one.model_dump(mode="json") | {"channels": used_by.get(one.release, [])} for one in releases]
-        )
-    elif releases:
-        show_view(releases_table(releases, used_by))
+        show_json([
+            manifest.model_dump(mode="json") | {"channels": used_by.get(manifest.release, [])}
+            for manifest in manifests
+        ])
+    elif manifests:
+        show_table(releases_table(manifests, used_by))
     else:
         typer.echo(f"No releases in {store.url}.")
 
 
 @app.command()
+@report_errors()
 def show(release: ReleaseOrChannel, registry: Registry = DEFAULT_REGISTRY, as_json: AsJson = False) -> None:
-    """Show all that a release's manifest says, and its later infra validations."""
+    """Show a release's manifest and its later validations."""
     store = open_store(registry)
     manifest = read_manifest(store, channels.find(store, release))
-    names, validations = _used_by(store).get(manifest.release, []), read_validations(store, manifest.release)
+    used_by = channels.channels_by_release(store).get(manifest.release, [])
+    validations = read_validations(store, manifest.release)
     if as_json:
-        later = [one.model_dump(mode="json") for one in validations]
-        show_json(manifest.model_dump(mode="json") | {"channels": names, "validations": later})
+        reports = [validation.model_dump(mode="json") for validation in validations]
+        show_json(manifest.model_dump(mode="json") | {"channels": used_by, "validations": reports})
     else:
-        show_view(release_view(manifest, names, validations))
+        show_table(manifest_table(manifest, used_by, validations))
 
 
 @app.command()
+@report_errors()
 def history(
     registry: Registry = DEFAULT_REGISTRY, channel: Channel = "production", as_json: AsJson = False
 ) -> None:
@@ -76,12 +84,13 @@ def history(
     if as_json:
         show_json([entry.model_dump(mode="json") for entry in entries])
     elif entries:
-        show_view(history_table(entries))
+        show_table(history_table(entries))
     else:
         typer.echo(f"The channel {channel} in {store.url} is empty.")
 
 
 @app.command()
+@report_errors()
 def promote(
     *,
     release: Release,
@@ -91,19 +100,20 @@ def promote(
     channel: Channel = "production",
     expected: Expected = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Promote what the gate did not bless, or was never staged.")
+        bool, typer.Option("--force", help="Even if the gate did not bless it, or it was never in staging.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put a release in use; production takes what was in staging before."""
+    """Put a release in use. Production takes only releases that were in staging before."""
     store = open_store(registry)
     before = channels.head(store, channel)
     digest = find_release(store, release)
     entry = channels.promote(store, channel, digest, who=who, why=why, expected=expected, force=force)
-    _report(channel, before, entry, as_json)
+    _show_entry(channel, before, entry, as_json)
 
 
 @app.command()
+@report_errors()
 def rollback(
     *,
     why: Why,
@@ -112,33 +122,110 @@ def rollback(
     channel: Channel = "production",
     to: Annotated[
         str | None,
-        typer.Option(help="Release to go back to; else the one before the current.", show_default=False),
+        typer.Option(help="The release to return to; default: the previous one.", show_default=False),
     ] = None,
     expected: Expected = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put the release before the current one back in use."""
+    """Return to the previous release. Works like undo: a second rollback returns to the one before."""
     store = open_store(registry)
     before = channels.head(store, channel)
     target = find_release(store, to) if to else None
     entry = channels.rollback(store, channel, who=who, why=why, to=target, expected=expected)
-    _report(channel, before, entry, as_json)
+    _show_entry(channel, before, entry, as_json)
 
 
-def _used_by(store: ObjectStore) -> dict[str, list[str]]:
-    heads: dict[str, list[str]] = {}
-    for name in channels.list_channels(store):
-        entry = channels.head(store, name)
-        if entry:
-            heads.setdefault(entry.release, []).append(name)
-    return heads
+@app.command()
+@report_errors()
+def diff(
+    before: ReleaseOrChannel,
+    after: ReleaseOrChannel,
+    registry: Registry = DEFAULT_REGISTRY,
+    as_json: AsJson = False,
+) -> None:
+    """Show what changed between two releases."""
+    store = open_store(registry)
+    difference = compare(store, channels.find(store, before), channels.find(store, after))
+    if as_json:
+        show_json(difference.model_dump(mode="json"))
+    else:
+        show_table(difference_table(difference))
 
 
-def _report(channel: str, before: Entry | None, entry: Entry, as_json: bool) -> None:
+@app.command()
+@report_errors()
+def verify(
+    release: Annotated[
+        str | None,
+        typer.Argument(
+            help="A release's digest, its first characters, or a channel; default: everything.",
+            show_default=False,
+        ),
+    ] = None,
+    registry: Registry = DEFAULT_REGISTRY,
+    every: Annotated[bool, typer.Option("--all", help="Verify every release and every channel.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Hash stored files again and check the channels' logs. Exit code 1 if anything is damaged."""
+    if release is not None and every:
+        raise typer.BadParameter("name a release or a channel, or say --all, not both.")
+    store = open_store(registry)
+    if release is None:
+        findings = verify_all(store)
+    else:
+        findings = verify_releases(store, [channels.find(store, release)])
+    if as_json:
+        show_json(asdict(findings))
+    else:
+        for damage in findings.damage:
+            typer.echo(damage.what)
+        result = f"{len(findings.damage)} damaged" if findings.damage else "no damage"
+        typer.echo(
+            f"Checked {findings.releases} releases, {findings.blobs} files ({format_size(findings.size)}) "
+            f"and {findings.channels} channels: {result}."
+        )
+    if findings.damage:
+        raise typer.Exit(1)
+
+
+@app.command()
+@report_errors()
+def gc(
+    keep: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Keep the releases in the last N entries of any channel.", show_default=False
+        ),
+    ],
+    grace: Annotated[
+        float, typer.Option("--grace-hours", min=0, help="Keep what was written or used within this time.")
+    ] = GRACE.total_seconds() / 3600,
+    registry: Registry = DEFAULT_REGISTRY,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete. Without this flag: dry run.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Garbage collection: delete releases that are out of use, and files that no release needs."""
+    work = garbage_collect if delete else find_garbage
+    garbage = work(open_store(registry), keep, timedelta(hours=grace))
+    names = [state.name for state in garbage.objects]
+    if as_json:
+        kept = garbage.n_remaining
+        show_json({"deleted": delete, "objects": names, "bytes": garbage.size, "kept": kept})
+        return
+    for name in names:
+        typer.echo(name)
+    typer.echo(
+        f"{'Deleted' if delete else 'Dry run, nothing was deleted. With --delete:'} "
+        f"{len(garbage.manifests)} releases and {len(garbage.blobs)} files, {format_size(garbage.size)}; "
+        f"{garbage.n_remaining} releases stay."
+    )
+
+
+def _show_entry(channel: str, before: Entry | None, entry: Entry, as_json: bool) -> None:
     if as_json:
         show_json(entry.model_dump(mode="json"))
     elif before and before.nonce == entry.nonce:
         typer.echo(f"{channel} already uses {entry.release[:12]} (entry {entry.number}); nothing to do.")
     else:
-        came = f", after {entry.previous[:12]}" if entry.previous else ""
-        typer.echo(f"{channel} now uses {entry.release[:12]} (entry {entry.number}, {entry.action}{came}).")
+        previous = f", after {entry.previous[:12]}" if entry.previous else ""
+        typer.echo(f"{channel} now uses {entry.release[:12]} (entry {entry.number}, {entry.action}{previous}).")

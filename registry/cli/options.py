@@ -1,4 +1,4 @@
-"""What the commands share: their options, and how they print."""
+"""Options that the registry's commands share."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ DEFAULT_REGISTRY = ".car/registry"
 
 
 def this_user() -> str:
-    """user@host, as entries record it."""
+    """user@host, as channel entries record it."""
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 Registry = Annotated[
     str, typer.Option(envvar="CAR_REGISTRY", help="A folder, or gs://bucket/prefix.", show_default=True)
 ]
-Channel = Annotated[str, typer.Option("--channel", "-c", help="The channel's name.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Channel = Annotated[str, typer.Option("--channel", "-c", help="Name of the channel.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Why = Annotated[str, typer.Option("--why", "--reason", help="The reason, for the audit trail.")]
 Who = Annotated[
     str, typer.Option(default_factory=this_user, help="Who moves the channel.", show_default="user@host")
@@ -30,7 +30,7 @@ Who = Annotated[
 Expected = Annotated[
     int | None,
     typer.Option(
-        help="Do it only if the channel's last entry has this number (0: none).", show_default=False
+        help="Fail unless the channel's last entry has this number (0: no entry).", show_default=False
     ),
 ]
 Release = Annotated[
@@ -41,11 +41,11 @@ ReleaseOrChannel = Annotated[
 ]
 
 
-def show_view(view: RenderableType) -> None:
+def show_table(table: RenderableType) -> None:
     """Print a table for people."""
-    Console(highlight=False).print(view)
+    Console(highlight=False).print(table)
 
 
 def show_json(value: Any) -> None:
-    """Print JSON for machines."""
+    """Print plain values as JSON for machines."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,117 +1,127 @@
-"""What changed between two releases."""
+"""Compare two releases."""
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue
 
+from car_model.evidence.codebook import Churn
+from common.files import read_json_object
 from registry.errors import ReleaseError
 from registry.releases.fetch import FetchedRelease
-from registry.releases.manifest import FileRecord, Manifest
-from registry.releases.release import read_manifest
+from registry.releases.manifest import FileRecord
 from registry.store.base import ObjectStore
 
 CONFIG = "model/config.json"
 CATALOGUE = "catalogue.parquet"
-VERSIONS = ("codebook", "catalogue", "model", "data")
-T = TypeVar("T")
+PARTS = {"codebook", "catalogue", "model", "data"}  # of a release's versions
 
 
 class Change(BaseModel):
-    """A value in either release; None where one has none."""
+    """A value that differs between two releases."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     before: JsonValue
+    """The value in the first release; null if it has none."""
     after: JsonValue
-    difference: float | None = None  # of two numbers
+    """The value in the second release; null if it has none."""
+    difference: float | None = None
+    """`after - before`, if both are numbers."""
 
 
 class FileChange(BaseModel):
-    """A file that is not the same in both; None where one has none. Sizes in bytes."""
+    """A file that differs between two releases."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     before: int | None
+    """Bytes in the first release; null if it has no such file."""
     after: int | None
+    """Bytes in the second release; null if it has no such file."""
 
 
 class Difference(BaseModel):
-    """All that differs; an empty part is equal in both."""
+    """Everything that differs between two releases. A part without differences is empty."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     before: str
+    """Digest of the first release."""
     after: str
+    """Digest of the second release."""
     versions: dict[str, Change]
     encoder: dict[str, Change]
+    """Settings of the text encoder."""
     config: dict[str, Change]
+    """Settings of the model."""
     metrics: dict[str, Change]
-    churn: dict[str, Any]  # of the catalogues, see car_model.churn
+    churn: Churn
+    """Semantic IDs that changed, and items that came or went."""
     files: dict[str, FileChange]
 
 
 def compare(store: ObjectStore, before: str, after: str) -> Difference:
-    """Compare two releases (full digests), fetching their catalogues and model configurations.
+    """Compare two releases (full digests), downloading their catalogues and model configurations.
 
     Raises:
-        ReleaseError: one of them is missing or damaged, or its catalogue or configuration cannot be read.
+        ReleaseError: a release is missing or damaged, or its catalogue or configuration cannot be read.
     """
-    one, other = read_manifest(store, before), read_manifest(store, after)
+    old, new = FetchedRelease.read(store, before), FetchedRelease.read(store, after)
     with tempfile.TemporaryDirectory() as folder:
-        parts = [_fetch(store, each, Path(folder) / str(at)) for at, each in enumerate((one, other))]
-        config = _changes(*(_read(each, CONFIG, _json) for each in parts))
-        churn = _churn(*parts)
+        for release, name in ((old, "before"), (new, "after")):
+            release.fetch_files({path: Path(folder) / name / path for path in (CONFIG, CATALOGUE)})
+        config = _changes(
+            read_json_object(Path(folder) / "before" / CONFIG, ReleaseError),
+            read_json_object(Path(folder) / "after" / CONFIG, ReleaseError),
+        )
+        churn = _compare_catalogues(Path(folder) / "before" / CATALOGUE, Path(folder) / "after" / CATALOGUE)
     return Difference(
         before=before,
         after=after,
         versions=_changes(
-            *({name: getattr(each.versions, name) for name in VERSIONS} for each in (one, other))
+            old.manifest.versions.model_dump(include=PARTS), new.manifest.versions.model_dump(include=PARTS)
         ),
-        encoder=_changes(one.versions.encoder, other.versions.encoder),
+        encoder=_changes(old.manifest.versions.encoder, new.manifest.versions.encoder),
         config=config,
-        metrics=_changes(one.metrics, other.metrics),
+        metrics=_changes(old.manifest.metrics, new.manifest.metrics),
         churn=churn,
-        files=_files(one.files, other.files),
+        files=_changed_files(old.manifest.files, new.manifest.files),
     )
 
 
-def _fetch(store: ObjectStore, manifest: Manifest, folder: Path) -> Path:
-    FetchedRelease(store, manifest).fetch_files({path: folder / path for path in (CONFIG, CATALOGUE)})
-    return folder
-
-
-def _churn(before: Path, after: Path) -> dict[str, Any]:
-    from car_model.data.catalogue import Catalogue
+def _compare_catalogues(before: Path, after: Path) -> Churn:
+    from car_model.data.catalogue import Catalogue, CatalogueError
     from car_model.metrics.codebook import churn
 
-    return churn(*(_read(folder, CATALOGUE, Catalogue.load) for folder in (before, after)))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    value = json.loads(path.read_bytes())
-    if not isinstance(value, dict):
-        raise ValueError("it is not a JSON object")
-    return value
-
-
-def _read(folder: Path, path: str, load: Callable[[Path], T]) -> T:
     try:
-        return load(folder / path)
-    except ValueError as error:
-        raise ReleaseError(f"{path} cannot be compared: {error}.") from error
+        return Churn.model_validate(churn(Catalogue.load(before), Catalogue.load(after)), strict=False)
+    except CatalogueError as error:
+        raise ReleaseError(f"{CATALOGUE} cannot be compared: {str(error).rstrip('.')}.") from error
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Change]:
-    names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
-    return {name: _change(before.get(name), after.get(name)) for name in names}
+    changes = {}
+    for name in sorted({*before, *after}):
+        old, new = before.get(name), after.get(name)
+        if old != new:
+            numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (old, new))
+            changes[name] = Change(before=old, after=new, difference=new - old if numbers else None)
+    return changes
 
 
-def _change(before: Any, after: Any) -> Change:
-    numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in (before, after))
-    return Change(before=before, after=after, difference=after - before if numbers else None)
-
-
-def _files(before: Mapping[str, FileRecord], after: Mapping[str, FileRecord]) -> dict[str, FileChange]:
-    changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
-    sizes = [{path: one.size for path, one in files.items()} for files in (before, after)]
-    return {path: FileChange(before=sizes[0].get(path), after=sizes[1].get(path)) for path in changed}
+def _changed_files(
+    before: Mapping[str, FileRecord], after: Mapping[str, FileRecord]
+) -> dict[str, FileChange]:
+    return {
+        path: FileChange(
+            before=before[path].size if path in before else None,
+            after=after[path].size if path in after else None,
+        )
+        for path in sorted({*before, *after})
+        if before.get(path) != after.get(path)
+    }

@@ -1,4 +1,4 @@
-"""Checking a registry: every file hashed again, every channel's log followed."""
+"""Verify a registry: hash every stored file again and follow every channel's log."""
 
 from __future__ import annotations
 
@@ -31,115 +31,115 @@ class Damage:
 
 @dataclass
 class Findings:
-    """What a check looked at and what it found."""
+    """What was verified, and the damage.
+
+    Attributes:
+        releases: number of releases.
+        blobs: number of files hashed.
+        size: bytes hashed.
+        channels: number of channels.
+        damage: every damaged or missing object.
+    """
 
     releases: int = 0
     blobs: int = 0
-    size: int = 0  # bytes hashed
+    size: int = 0
     channels: int = 0
     damage: list[Damage] = field(default_factory=list)
 
 
 def verify_releases(store: ObjectStore, releases: Iterable[str]) -> Findings:
-    """Check some releases (full digests): their manifests and every file they name. Raises StoreError."""
+    """Verify some releases (full digests): their manifests and every file they name. Raises StoreError."""
     findings = Findings()
-    manifests = [_checked_manifest(store, release, findings)[0] for release in releases]
-    _check_blobs(store, [one for one in manifests if one], findings)
+    manifests = [_verify_manifest(store, release, (), findings) for release in releases]
+    _verify_blobs(store, [manifest for manifest in manifests if manifest], findings)
     return findings
 
 
 def verify_all(store: ObjectStore) -> Findings:
-    """Check every release and every channel.
+    """Verify every release and every channel.
 
-    A log may name releases that were collected since, and perhaps written anew; the one in use must be there,
-    and those that were not written anew must have the manifests that were promoted.
+    A log may name releases that were garbage collected since, and perhaps written anew. The release in use
+    must exist, and releases that were not written anew must have the manifests that were promoted.
 
     Raises:
         StoreError: the store cannot be reached. Damage is not raised but returned.
     """
     findings = Findings()
-    entries = [entry for name in list_channels(store) for entry in _log(store, name, findings)]
-    manifests = []
-    for release in release_digests(store):
-        manifest, sha256 = _checked_manifest(store, release, findings)
-        manifests += [manifest] if manifest else []
-        if manifest and any(_contradicts(entry, manifest, sha256) for entry in entries):
-            _note(store, findings, manifest_name(release), "was changed after it was promoted")
-    _check_blobs(store, manifests, findings)
+    entries: list[Entry] = []
+    for channel in list_channels(store):
+        findings.channels += 1
+        try:
+            log = read_log(store, channel)
+        except StoreError:
+            raise
+        except RegistryError as error:
+            findings.damage.append(Damage(f"channels/{channel}", str(error)))
+            continue
+        entries += log.entries
+        if log.head and not store.exists(manifest_name(log.head.release)):
+            problem = f"is missing, but {channel} uses this release"
+            findings.damage.append(_damage(store, manifest_name(log.head.release), problem))
+    manifests = [_verify_manifest(store, release, entries, findings) for release in release_digests(store)]
+    _verify_blobs(store, [manifest for manifest in manifests if manifest], findings)
     return findings
 
 
-def _contradicts(entry: Entry, manifest: Manifest, sha256: str) -> bool:
-    """Whether an entry put this release in use as it is there, but with another manifest."""
-    same = entry.release == manifest.release and manifest.created <= entry.when
-    return same and entry.manifest_sha256 != sha256
-
-
-def _log(store: ObjectStore, channel: str, findings: Findings) -> tuple[Entry, ...]:
-    """A channel's entries, or none where its log is damaged."""
-    findings.channels += 1
-    try:
-        log = read_log(store, channel)
-    except StoreError:
-        raise
-    except RegistryError as error:
-        findings.damage.append(Damage(f"channels/{channel}", str(error)))
-        return ()
-    if log.head and not store.exists(manifest_name(log.head.release)):
-        what = f"is missing, but {channel} uses this release"
-        _note(store, findings, manifest_name(log.head.release), what)
-    return log.entries
-
-
-def _checked_manifest(store: ObjectStore, release: str, findings: Findings) -> tuple[Manifest | None, str]:
+def _verify_manifest(
+    store: ObjectStore, release: str, entries: Iterable[Entry], findings: Findings
+) -> Manifest | None:
+    """Verify a release's validations and its manifest, also against the channels' entries."""
     findings.releases += 1
-    _check_validations(store, release, findings)
-    try:
-        return load_manifest(store, release)
-    except StoreError:  # says nothing of the release
-        raise
-    except RegistryError as error:
-        findings.damage.append(Damage(manifest_name(release), str(error)))
-        return None, ""
-
-
-def _check_validations(store: ObjectStore, release: str, findings: Findings) -> None:
     for name in store.list(validations_folder(release)):
         try:
             read_validation(store, name)
         except ReleaseError as error:
             findings.damage.append(Damage(name, str(error)))
+    try:
+        manifest, sha256 = load_manifest(store, release)
+    except StoreError:  # says nothing about the release
+        raise
+    except RegistryError as error:
+        findings.damage.append(Damage(manifest_name(release), str(error)))
+        return None
+    # An entry older than the manifest promoted a release that was written anew since.
+    promotions = [e for e in entries if e.release == release and e.when >= manifest.created]
+    if any(entry.manifest_sha256 != sha256 for entry in promotions):
+        findings.damage.append(_damage(store, manifest_name(release), "was changed after it was promoted"))
+    return manifest
 
 
-def _check_blobs(store: ObjectStore, manifests: Iterable[Manifest], findings: Findings) -> None:
+def _verify_blobs(store: ObjectStore, manifests: Iterable[Manifest], findings: Findings) -> None:
     """Hash each file once, however many releases share it."""
-    sizes = {seen.name: seen.size for seen in store.scan(BLOBS)}
+    sizes = {state.name: state.size for state in store.scan(BLOBS)}
     users: dict[FileRecord, list[str]] = {}
     for manifest in manifests:
-        for path, stored in (*manifest.files.items(), *manifest.evidence.items()):
-            users.setdefault(stored, []).append(f"{path} of {manifest.release[:12]}")
-    wrong = in_parallel(_wrong, [(store, stored, sizes.get(blob_name(stored.sha256))) for stored in users])
-    for (stored, names), what in zip(users.items(), wrong, strict=True):
+        for path, record in manifest.all_files():
+            users.setdefault(record, []).append(f"{path} of {manifest.release[:12]}")
+
+    def find_problem(record: FileRecord) -> str:
+        """What is wrong with a blob; "" if nothing is."""
+        name = blob_name(record.sha256)
+        if name not in sizes:
+            return "is missing"
+        if sizes[name] != record.size:
+            return f"is damaged: it has {sizes[name]} bytes instead of {record.size}"
+        try:
+            digest = store.sha256(name)
+        except ObjectMissing:  # deleted since it was listed
+            return "is missing"
+        except ObjectDamaged:
+            return "is damaged: it does not come back as it is stored"
+        return "" if digest == record.sha256 else f"is damaged: its digest is {digest[:12]}"
+
+    problems = in_parallel(find_problem, [(record,) for record in users])
+    for (record, names), problem in zip(users.items(), problems, strict=True):
         findings.blobs += 1
-        findings.size += stored.size
-        if what:
-            _note(store, findings, blob_name(stored.sha256), f"{what}; it is {', '.join(names)}")
+        findings.size += record.size
+        if problem:
+            sentence = f"{problem}; it is {', '.join(names)}"
+            findings.damage.append(_damage(store, blob_name(record.sha256), sentence))
 
 
-def _wrong(store: ObjectStore, stored: FileRecord, size: int | None) -> str:
-    """What is wrong with a blob of this size (None: not listed); "" where nothing is."""
-    if size is None:
-        return "is missing"
-    if size != stored.size:
-        return f"is damaged: it has {size} bytes instead of {stored.size}"
-    try:
-        found = store.sha256(blob_name(stored.sha256))
-    except ObjectMissing:  # since it was listed
-        return "is missing"
-    except ObjectDamaged:
-        return "is damaged: it does not come back as it is stored"
-    return "" if found == stored.sha256 else f"is damaged: its digest is {found[:12]}"
-
-
-def _note(store: ObjectStore, findings: Findings, name: str, what: str) -> None:
-    findings.damage.append(Damage(name, f"{store.url}/{name} {what}."))
+def _damage(store: ObjectStore, name: str, problem: str) -> Damage:
+    return Damage(name, f"{store.url}/{name} {problem}.")

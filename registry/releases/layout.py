@@ -1,4 +1,4 @@
-"""Where things lie in a registry: object names, and nothing else."""
+"""Object names in a registry: where blobs, manifests, validations and channel entries are stored."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ RELEASES = "releases/"
 CHANNELS = "channels/"
 
 STAGING = "staging"
-PRODUCTION = "production"  # takes only what was in staging
+PRODUCTION = "production"  # takes only releases that were in staging before
 
 
 def blob_name(sha256: str) -> str:
-    """Object name of a file's bytes, whichever releases they belong to."""
+    """Object name of a file's bytes; all releases that hold the file share it."""
     return f"{BLOBS}{sha256[:2]}/{sha256}"
 
 
@@ -30,13 +30,18 @@ def validation_name(release: str, sha256: str) -> str:
     return f"{validations_folder(release)}{sha256}.json"
 
 
-def owner(name: str) -> str:
-    """Name of the manifest that an object among the releases belongs to; a manifest is its own."""
+def manifest_of(name: str) -> str:
+    """Name of the manifest that an object below RELEASES belongs to; for a manifest, its own name."""
     return manifest_name(name.split("/")[1])
 
 
+def is_manifest(name: str) -> bool:
+    """Whether an object below RELEASES is a manifest."""
+    return name == manifest_of(name)
+
+
 def is_validation(name: str) -> bool:
-    """Whether an object among the releases is a validation."""
+    """Whether an object below RELEASES is a validation."""
     return name.startswith(validations_folder(name.split("/")[1]))
 
 

@@ -1,11 +1,11 @@
-"""The manifest: what a release is made of, where it comes from and what the gate said of it."""
+"""The manifest: a release's files and versions, its origin and the gate's answer."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -22,12 +22,11 @@ from pydantic import (
 )
 
 from common.digests import json_digest
+from common.errors import first_problem
 from registry.errors import RegistryError, StoreError
 from registry.store.base import check_name
 
 FORMAT = 1
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Filled = Annotated[str, StringConstraints(min_length=1)]
 
 
 def _safe_path(path: str) -> str:
@@ -37,91 +36,105 @@ def _safe_path(path: str) -> str:
         raise ValueError(str(error)) from error
 
 
-Moment = Annotated[
-    AwareDatetime, AfterValidator(lambda when: when.astimezone(UTC)), PlainSerializer(datetime.isoformat)
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+NonEmpty = Annotated[str, StringConstraints(min_length=1)]
+UtcTime = Annotated[
+    AwareDatetime, AfterValidator(lambda time: time.astimezone(UTC)), PlainSerializer(datetime.isoformat)
 ]
 SafePath = Annotated[str, AfterValidator(_safe_path)]
-ModelT = TypeVar("ModelT", bound="Document")
+DocumentT = TypeVar("DocumentT", bound="Document")
 
 
 class Document(BaseModel):
-    """A frozen JSON document with one canonical text, so that its digest means something."""
+    """A frozen JSON document. Equal documents have the same bytes, so that they can be named by digest."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     def to_bytes(self) -> bytes:
-        """The bytes as stored: indented, sorted keys, UTF-8."""
+        """Return the bytes to store: indented JSON with sorted keys in UTF-8."""
         text = json.dumps(
             self.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False
         )
-        return (text + "\n").encode()
+        return f"{text}\n".encode()
 
     @classmethod
-    def from_bytes(cls: type[ModelT], data: bytes, name: str, error: type[RegistryError]) -> ModelT:
-        """Parse stored bytes; raises `error`, which names the object and its first bad field."""
+    def from_bytes(cls: type[DocumentT], data: bytes, name: str, error: type[RegistryError]) -> DocumentT:
+        """Parse stored bytes. Raises `error`, which names the object and the first bad field."""
         try:
             return cls.model_validate_json(data)
         except ValidationError as problem:
-            first = problem.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            where = f" at {place}" if place else ""
-            raise error(f"{name} is damaged or of another format{where}: {first['msg']}.") from problem
+            sentence = f"{name} is damaged or of another format: {first_problem(problem)}"
+            raise error(sentence) from problem
 
 
 class FileRecord(Document):
     """One stored file."""
 
     sha256: Digest
-    size: int = Field(ge=0)  # bytes
+    size: int = Field(ge=0)
+    """Bytes."""
 
 
 class Versions(Document):
-    """What a bundle says it is made of: the digests in its bundle.json."""
+    """The digests of a bundle's parts, as its bundle.json names them."""
 
-    codebook: Filled
-    catalogue: Filled
-    model: Filled
-    data: Filled
+    codebook: NonEmpty
+    catalogue: NonEmpty
+    model: NonEmpty
+    data: NonEmpty
+    """The dataset that the model was trained on."""
     encoder: dict[str, JsonValue] = Field(min_length=1)
+    """Settings of the text encoder."""
     format: Literal[1]
 
 
 class Gate(Document):
-    """The gate's answer as the registry keeps it; the whole verdict is among the evidence."""
+    """The gate's answer in short; the whole verdict is among the evidence."""
 
     blessed: bool
     bootstrap: bool
-    failing: tuple[str, ...]  # conditions that block
-    forced: Filled | None = None  # the reason given where the release was written against the verdict
+    """Whether it was blessed as a first release, without a champion to compare with."""
+    failing: tuple[str, ...]
+    """Names of the blocking conditions that failed."""
+    forced: NonEmpty | None = None
+    """The reason for which the release was written although the gate did not bless it."""
 
 
 class Manifest(Document):
-    """A release. Its identity covers files and versions; all else may differ between equal releases."""
+    """A release. Its digest covers files and versions; the rest may differ between equal releases."""
 
     format: Literal[1] = 1
     release: Digest
+    """The release's digest; see `release_identity`."""
     files: dict[SafePath, FileRecord] = Field(min_length=1)
+    """The bundle's files by path."""
     evidence: dict[SafePath, FileRecord]
+    """Files about the release, such as verdict.json and report.html."""
     versions: Versions
     parent: Digest | None
+    """The release that this one was compared with or made from."""
     metrics: dict[str, FiniteFloat]
+    """Mean metrics on the holdout, between 0 and 1."""
     gate: Gate
-    git_commit: Filled | None
-    run_id: Filled | None
-    created: Moment
+    git_commit: NonEmpty | None
+    run_id: NonEmpty | None
+    created: UtcTime
 
     @model_validator(mode="after")
-    def _names_itself(self) -> Manifest:
-        if identity(self.files, self.versions) != self.release:
+    def _digest_matches_content(self) -> Manifest:
+        if release_identity(self.files, self.versions) != self.release:
             raise ValueError("the files and versions it lists are not those its release digest stands for")
         return self
 
+    def all_files(self) -> list[tuple[str, FileRecord]]:
+        """Path and record of every file: the bundle's and the evidence."""
+        return [*self.files.items(), *self.evidence.items()]
 
-def identity(files: Mapping[str, FileRecord], versions: Versions) -> str:
-    """A release's digest (hex SHA-256): over file names, file bytes and versions, and nothing else."""
-    parts: dict[str, Any] = {
+
+def release_identity(files: Mapping[str, FileRecord], versions: Versions) -> str:
+    """A release's digest: hex SHA-256 over file names, file bytes and versions."""
+    return json_digest({
         "format": FORMAT,
         "files": {path: record.sha256 for path, record in files.items()},
         "versions": versions.model_dump(mode="json"),
-    }
-    return json_digest(parts)
+    })

@@ -1,22 +1,26 @@
-"""Releases: written once under their content's digest, the manifest last; found by it or its beginning."""
+"""Releases: written once under the digest of their content, the manifest last; found by that digest."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
+from car_model.evidence.base import EvidenceError
+from car_model.evidence.evaluation import Evaluation
+from car_model.evidence.verdict import Verdict
+from common.errors import first_problem
 from registry.errors import ObjectExists, ObjectMissing, ReleaseError
 from registry.releases.bundle_files import read_bundle, record
-from registry.releases.evidence import read_gate, read_metrics
-from registry.releases.layout import RELEASES, blob_name, manifest_name
-from registry.releases.manifest import FileRecord, Manifest
+from registry.releases.layout import RELEASES, blob_name, is_manifest, manifest_name
+from registry.releases.manifest import FileRecord, Gate, Manifest
 from registry.store.base import ObjectStore
 
+VERDICT = "verdict.json"
+EVALUATION = "evaluation.json"
 MIN_PREFIX = 4
 
 
@@ -31,18 +35,21 @@ def write_release(
     run_id: str | None = None,
     force: str | None = None,
 ) -> Manifest:
-    """Store a bundle and its evidence as a release; return its manifest.
+    """Store a bundle and its evidence as a release and return its manifest.
 
-    Files go first, each as the blob of its digest unless that is there already, and the manifest last, so
-    that a release is there whole or not at all. Writing equal content again returns the manifest that is
-    there, after putting back files that went missing; an interrupted write is completed.
+    Files are written first, each as the blob of its digest unless that exists already, and the manifest
+    last: a release is either complete or not there. Writing equal content again returns the existing
+    manifest, after restoring missing files. An interrupted write is completed by the next one.
 
     Args:
-        store: see `registry.store.base.open_store`.
+        store: the registry.
         bundle: the bundle folder.
-        evidence: name -> file, stored beside the release and named in its manifest, but no part of its
-            identity. `verdict.json` is needed; `evaluation.json` gives the metrics unless `metrics` does.
-        parent: the release this one follows, which must be in the registry.
+        evidence: name -> file. Evidence is stored with the release and named in its manifest, but does not
+            count in its digest. `verdict.json` is required.
+        parent: the release that this one follows, which must be in the registry.
+        metrics: the challenger's metrics; by default those of `evaluation.json`, if that is there.
+        git_commit: commit of the code that made the release.
+        run_id: the pipeline run that made it.
         force: the reason to write a release that the gate did not bless.
 
     Raises:
@@ -50,45 +57,57 @@ def write_release(
         ReleaseError: the verdict is not blessed and not forced, or the parent is unknown.
         StoreError: the store cannot be written.
     """
-    gate = read_gate(evidence, force)
+    gate = _read_gate(evidence, force)
     checked = read_bundle(bundle)
     files = [(stored, checked.folder / path) for path, stored in checked.files.items()]
-    if store.touch(manifest_name(checked.release)):  # a collection that saw it unused lets it be
+    if store.refresh_mark(manifest_name(checked.release)):  # a concurrent garbage collection keeps it
         _upload(store, checked.folder, files)
         return read_manifest(store, checked.release)
     if parent is not None:
         read_manifest(store, parent)
-    manifest = _manifest(
-        release=checked.release,
-        files=checked.files,
-        evidence={name: record(_plain_file(name, path)) for name, path in evidence.items()},
-        versions=checked.versions,
-        parent=parent,
-        metrics=read_metrics(evidence) if metrics is None else dict(metrics),
-        gate=gate,
-        git_commit=git_commit or None,
-        run_id=run_id or None,
-        created=datetime.now(UTC),
-    )
+    for name, path in evidence.items():
+        if not Path(path).is_file():
+            raise ReleaseError(f"The evidence {name} is not a file: {path}.")
+    try:
+        manifest = Manifest(
+            release=checked.release,
+            files=checked.files,
+            evidence={name: record(Path(path)) for name, path in evidence.items()},
+            versions=checked.versions,
+            parent=parent,
+            metrics=_read_metrics(evidence) if metrics is None else dict(metrics),
+            gate=gate,
+            git_commit=git_commit or None,
+            run_id=run_id or None,
+            created=datetime.now(UTC),
+        )
+    except ValidationError as error:
+        raise ReleaseError(f"The release cannot be recorded: {first_problem(error)}") from error
     files += [(stored, Path(evidence[name])) for name, stored in manifest.evidence.items()]
     _upload(store, checked.folder, files)
-    return _seal(store, manifest)
+    try:
+        store.create(manifest_name(manifest.release), manifest.to_bytes())
+    except ObjectExists:  # an equal run was faster; its manifest is the release's
+        return read_manifest(store, manifest.release)
+    return manifest
 
 
 def read_manifest(store: ObjectStore, release: str, sha256: str | None = None) -> Manifest:
-    """The manifest of a release, given its full digest.
+    """Read the manifest of a release, given its full digest.
 
     Args:
-        sha256: what a channel's entry says of the manifest; checked if given.
+        store: the registry.
+        release: the release's full digest.
+        sha256: the manifest's digest in a channel's entry; checked if given.
 
     Raises:
-        ReleaseError: the release is missing, its manifest is damaged, or not the one that was promoted.
+        ReleaseError: the release is missing, or its manifest is damaged or not the one that was promoted.
     """
-    manifest, found = load_manifest(store, release)
-    if sha256 is not None and found != sha256:
+    manifest, digest = load_manifest(store, release)
+    if sha256 is not None and digest != sha256:
         raise ReleaseError(
             f"{store.url}/{manifest_name(release)} was changed or written anew after it was promoted: its "
-            f"digest is {found[:12]}, the channel recorded {sha256[:12]}; look at it and promote it again."
+            f"digest is {digest[:12]}, the channel recorded {sha256[:12]}; look at it and promote it again."
         )
     return manifest
 
@@ -106,78 +125,94 @@ def load_manifest(store: ObjectStore, release: str) -> tuple[Manifest, str]:
     return manifest, hashlib.sha256(data).hexdigest()
 
 
-def mark_release(store: ObjectStore, release: str) -> None:
-    """Keep a release that is about to be used from being collected now. Raises ReleaseError if it is gone."""
-    if not store.touch(manifest_name(release)):
+def mark_in_use(store: ObjectStore, release: str) -> None:
+    """Mark a release that is about to be used, so that no running garbage collection deletes it.
+
+    Raises:
+        ReleaseError: the release is missing.
+    """
+    if not store.refresh_mark(manifest_name(release)):
         raise ReleaseError(f"There is no release {release[:12]} in {store.url}.")
 
 
 def release_digests(store: ObjectStore) -> list[str]:
     """Full digests of all complete releases, sorted."""
-    found = [(name.split("/")[1], name) for name in store.list(RELEASES)]
-    return [digest for digest, name in found if name == manifest_name(digest)]
+    return [name.split("/")[1] for name in store.list(RELEASES) if is_manifest(name)]
 
 
 def list_releases(store: ObjectStore) -> list[Manifest]:
     """Manifests of all complete releases, newest first."""
     manifests = [read_manifest(store, digest) for digest in release_digests(store)]
-    return sorted(manifests, key=lambda one: (one.created, one.release), reverse=True)
+    return sorted(manifests, key=lambda manifest: (manifest.created, manifest.release), reverse=True)
 
 
 def find_release(store: ObjectStore, prefix: str) -> str:
-    """The one full digest that a prefix of at least four characters stands for.
+    """Return the full digest of the only release whose digest starts with a prefix.
 
     Raises:
-        ReleaseError: the prefix is too short, fits no complete release, or fits several.
+        ReleaseError: the prefix has fewer than four characters, or fits no complete release or several.
     """
     if len(prefix) < MIN_PREFIX:
         raise ReleaseError(f"{prefix!r} is too short for a release: give at least {MIN_PREFIX} characters.")
-    matching = [digest for digest in release_digests(store) if digest.startswith(prefix.lower())]
-    if not matching:
+    matches = [digest for digest in release_digests(store) if digest.startswith(prefix.lower())]
+    if not matches:
         raise ReleaseError(f"There is no release {prefix} in {store.url}.")
-    if len(matching) > 1:
-        fitting = ", ".join(one[:16] for one in matching)
-        raise ReleaseError(f"{prefix} fits {len(matching)} releases ({fitting}): give more characters.")
-    return matching[0]
+    if len(matches) > 1:
+        shortened = ", ".join(digest[:16] for digest in matches)
+        raise ReleaseError(f"{prefix} fits {len(matches)} releases ({shortened}): give more characters.")
+    return matches[0]
 
 
-def _manifest(**fields: Any) -> Manifest:
+def _read_gate(evidence: Mapping[str, Path], force: str | None) -> Gate:
+    """The gate's answer in verdict.json. Without a readable verdict the release is not blessed.
+
+    Raises:
+        ReleaseError: the release is not blessed, and no reason to force it is given.
+    """
     try:
-        return Manifest(**fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ReleaseError(f"The release's {place} cannot be recorded: {first['msg']}.") from error
+        if VERDICT not in evidence:
+            raise EvidenceError(f"there is no {VERDICT}")
+        verdict = Verdict.read(evidence[VERDICT])
+        failing = tuple(result.name for result in verdict.blockers)
+        gate = Gate(blessed=verdict.blessed, bootstrap=verdict.bootstrap, failing=failing)
+    except EvidenceError as error:
+        gate = Gate(blessed=False, bootstrap=False, failing=(str(error).rstrip("."),))
+    if gate.blessed:
+        return gate
+    if force is None or not force.strip():
+        raise ReleaseError(
+            f"The gate did not bless this release ({'; '.join(gate.failing)}): it is not written. "
+            "Fix what fails, or force it with a reason."
+        )
+    return gate.model_copy(update={"forced": force.strip()})
+
+
+def _read_metrics(evidence: Mapping[str, Path]) -> dict[str, float]:
+    """The challenger's mean metrics in evaluation.json; empty without that file."""
+    if EVALUATION not in evidence:
+        return {}
+    path = evidence[EVALUATION]
+    try:
+        challenger = Evaluation.read(path).models.get("challenger", {})
+    except EvidenceError as error:
+        raise ReleaseError(str(error)) from error
+    metrics = {str(name): interval.mean for name, interval in challenger.items() if interval.mean is not None}
+    if not metrics:
+        raise ReleaseError(f"{path} has no metrics of the form models.challenger.<metric>.mean.")
+    return metrics
 
 
 def _upload(store: ObjectStore, bundle: Path, files: Sequence[tuple[FileRecord, Path]]) -> None:
-    """Store files (what each was when it was looked at, where it is) unless their blobs are there."""
+    """Store files (record from when they were checked, path) unless their blobs exist."""
     try:
         store.upload_many({blob_name(stored.sha256): path for stored, path in files})
     except ObjectExists as error:
         raise ReleaseError(f"{error} It is damaged: delete that object and run again.") from error
-    if any(not path.is_file() or record(path) != stored for stored, path in files):
-        _discard(store, [stored for stored, _ in files])
-        raise ReleaseError(f"{bundle} or its evidence changed while it was being released: run again.")
-
-
-def _discard(store: ObjectStore, records: Iterable[FileRecord]) -> None:
-    """Delete blobs that are not what their names say, lest the next run finds them in its way."""
-    for folder in {blob_name(stored.sha256).rpartition("/")[0] for stored in records}:
-        for seen in store.scan(f"{folder}/"):
-            if store.sha256(seen.name) != seen.name.rpartition("/")[2]:
-                store.delete(seen)
-
-
-def _seal(store: ObjectStore, manifest: Manifest) -> Manifest:
-    try:
-        store.create(manifest_name(manifest.release), manifest.to_bytes())
-    except ObjectExists:  # an equal run was faster; its manifest is the release's
-        return read_manifest(store, manifest.release)
-    return manifest
-
-
-def _plain_file(name: str, path: Path) -> Path:
-    if not Path(path).is_file():
-        raise ReleaseError(f"The evidence {name} is not a file: {path}.")
-    return Path(path)
+    if all(path.is_file() and record(path) == stored for stored, path in files):
+        return
+    # A file changed during the upload. Delete blobs with the wrong bytes: they would block the next run.
+    for folder in {blob_name(stored.sha256).rpartition("/")[0] for stored, _ in files}:
+        for state in store.scan(f"{folder}/"):
+            if store.sha256(state.name) != state.name.rpartition("/")[2]:
+                store.delete(state)
+    raise ReleaseError(f"{bundle} or its evidence changed while it was being released: run again.")

@@ -1,94 +1,145 @@
-"""Object stores: the operations a registry needs, on a folder or on Google Cloud Storage.
+"""Object stores: the operations that a registry needs, on a folder or on Google Cloud Storage.
 
 Objects are written once and never changed. Creating an object that exists with the same bytes succeeds, so
-that a write can be retried after a lost answer or a killed process; other bytes under its name are refused.
+that a write can be retried after a lost answer or a killed process. Other bytes under its name are refused.
 
-Whoever finds an object there and relies on it marks it as used (`touch`; an upload does it). Deletion is
-bound to the state that was seen (`scan`), so that an object marked in between stays.
+Writers mark the existing objects that they rely on (`refresh_mark`; an upload does so too). A deletion applies
+to the state that an earlier `scan` returned, so that an object marked in between stays.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
 
-from registry.errors import StoreError
+from registry.errors import ObjectExists, StoreError
 
 MAX_NAME_BYTES = 1024  # the limit of Google Cloud Storage
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\]")
 
 
 @dataclass(frozen=True)
-class Stored:
-    """An object as a listing saw it.
+class ObjectState:
+    """An object as a listing returned it.
 
     Attributes:
-        used: when it was written or last marked as used, in UTC.
-        version: what changes when it is written anew or marked; of use to its store alone.
+        name: the object's name.
+        size: bytes.
+        last_used: when it was written or last marked as used, in UTC.
+        version: changes when the object is written again or marked; only its store can interpret it.
     """
 
     name: str
     size: int
-    used: datetime
+    last_used: datetime
     version: tuple[int, int]
 
 
-class ObjectStore(Protocol):
-    """Named, immutable objects. Names are relative POSIX paths (`check_name`)."""
+class ObjectStore(ABC):
+    """Named, immutable objects. Names are relative POSIX paths (`check_name`).
 
-    @property
-    def url(self) -> str:
-        """Where the store is, for people and for `open_store`."""
+    Every method raises StoreError if the store cannot be reached, read or written.
 
+    Attributes:
+        url: the store's address, for people and for `open_store`.
+        workers: the number of transfers at a time.
+    """
+
+    def __init__(self, url: str, workers: int) -> None:
+        self.url = url
+        self.workers = workers
+
+    @abstractmethod
     def read(self, name: str) -> bytes:
-        """Bytes of one (small) object. Raises ObjectMissing."""
+        """Return the bytes of one (small) object. Raises ObjectMissing."""
 
     def create(self, name: str, data: bytes) -> None:
         """Write a new (small) object, whole or not at all. Raises ObjectExists if it holds other bytes."""
+        if not self._create(name, data) and self.read(name) != data:
+            raise self._name_conflict(name)
 
+    @abstractmethod
     def upload_many(self, files: Mapping[str, Path]) -> None:
         """Write new objects (name -> local file), several at a time, each whole or not at all.
 
-        An object that is there with the same bytes is marked as used instead. Raises ObjectExists like
-        `create`; what was written by then stays.
+        An object that exists with the same bytes is marked as used instead. Raises ObjectExists like
+        `create`; the objects written before that stay.
         """
 
+    @abstractmethod
     def download_many(self, targets: Sequence[tuple[str, Path]]) -> None:
-        """Copy objects into local files, whose folders exist, several at a time. Raises ObjectMissing."""
+        """Copy objects to local files in existing folders, several at a time. Raises ObjectMissing."""
 
+    @abstractmethod
     def sha256(self, name: str) -> str:
-        """SHA-256 (hex) of an object's bytes as they come back from the store. Raises ObjectMissing."""
+        """Read an object back from the store and return its SHA-256 (hex). Raises ObjectMissing."""
 
-    def touch(self, name: str) -> bool:
-        """Mark an object as used now, so that no deletion begun before succeeds; False if there is none."""
+    @abstractmethod
+    def refresh_mark(self, name: str) -> bool:
+        """Mark an object as used now, so that no deletion planned before succeeds; False if it is missing."""
 
-    def scan(self, prefix: str) -> list[Stored]:
-        """All objects below a prefix with their states, sorted by name."""
+    @abstractmethod
+    def scan(self, prefix: str) -> list[ObjectState]:
+        """Return the states of all objects below a prefix that ends in a slash, sorted by name."""
 
-    def delete(self, seen: Stored) -> bool:
-        """Delete an object that is still as it was seen; False where it was marked or written since."""
+    @abstractmethod
+    def delete(self, state: ObjectState) -> bool:
+        """Delete an object that is still in this state; False if it was marked or written since."""
 
     def list(self, prefix: str) -> list[str]:
-        """Sorted names of all objects below a folder-like prefix (`releases/`); empty if there is none."""
+        """Return the sorted names of all objects below a prefix (`releases/`); empty if there are none."""
+        return [state.name for state in self.scan(prefix)]
 
+    @abstractmethod
     def exists(self, name: str) -> bool:
         """Whether there is an object of this name."""
 
+    @abstractmethod
+    def _create(self, name: str, data: bytes) -> bool:
+        """Write a new object; False if the name was taken."""
+
+    @abstractmethod
+    def _store_error(self, name: str, error: Exception) -> StoreError | None:
+        """The StoreError that stands for an error of the platform; None for a programming error."""
+
+    @contextmanager
+    def _store_errors(self, name: str) -> Iterator[None]:
+        """Raise the platform's errors as StoreErrors about the object `name`."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except Exception as error:
+            translated = self._store_error(name, error)
+            if translated is None:
+                raise
+            raise translated from error
+
+    def _name_conflict(self, name: str) -> ObjectExists:
+        return ObjectExists(
+            f"{self.url}/{name} already exists with other content and is never overwritten.", name
+        )
+
 
 def check_name(name: str) -> str:
-    """Return an object name unchanged if it is safe everywhere.
+    """Return an object name unchanged if it is safe in every store.
 
     Raises:
-        StoreError: for a name that is empty, absolute, too long, has `.`, `..` or empty parts, backslashes,
-            control characters, or a first part that starts with a dot (reserved for temporary files).
+        StoreError: the name is empty, absolute or too long, has `.`, `..` or empty parts, backslashes or
+            control characters, or its first part starts with a dot (reserved for temporary files).
     """
+    try:
+        too_long = len(name.encode()) > MAX_NAME_BYTES
+    except UnicodeEncodeError:  # a lone surrogate: a file name that is not UTF-8
+        too_long = True
     parts = name.split("/")
     bad_part = any(part in ("", ".", "..") for part in parts)
-    if bad_part or parts[0].startswith(".") or _FORBIDDEN.search(name) or _too_long(name):
+    if too_long or bad_part or parts[0].startswith(".") or _FORBIDDEN.search(name):
         raise StoreError(
             f"{name!r} cannot name an object: use a relative path without '..', backslashes, control "
             f"characters or a leading dot, of at most {MAX_NAME_BYTES} bytes."
@@ -96,15 +147,8 @@ def check_name(name: str) -> str:
     return name
 
 
-def _too_long(name: str) -> bool:
-    try:
-        return len(name.encode()) > MAX_NAME_BYTES
-    except UnicodeEncodeError:  # a lone surrogate: a file name that is not UTF-8
-        return True
-
-
 def check_prefix(prefix: str) -> str:
-    """Return a listing prefix unchanged if it is safe: a name that ends in a slash."""
+    """Return a listing prefix unchanged if it is a safe name that ends in a slash. Raises StoreError."""
     if not prefix.endswith("/"):
         raise StoreError(f"{prefix!r} cannot be listed: a prefix ends in '/'.")
     check_name(prefix[:-1])

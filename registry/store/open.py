@@ -1,4 +1,4 @@
-"""Open the store that an address names."""
+"""Open the store at an address."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from registry.store.parallel import WORKERS
 
 
 def open_store(url: str | Path, workers: int = WORKERS) -> ObjectStore:
-    """Open the store behind `gs://bucket[/prefix]`, `file:///path` or a plain folder path.
+    """Open the store at `gs://bucket[/prefix]`, `file:///path` or a plain folder path.
 
-    Nothing is created or contacted yet. STORAGE_EMULATOR_HOST is honoured for gs://. `workers` is the number
-    of transfers at a time.
+    Nothing is created or contacted yet. For gs:// the variable STORAGE_EMULATOR_HOST is honoured.
+
+    Args:
+        url: the store's address.
+        workers: the number of transfers at a time.
 
     Raises:
-        StoreError: for another scheme or a gs:// URL without a bucket.
+        StoreError: another scheme, or a gs:// URL without a bucket.
     """
     text = str(url)
     if text.startswith("gs://"):
         from registry.store.gcs import GcsStore
 
         return GcsStore(text, workers=workers)
-    if text.startswith("file://"):
-        text = text.removeprefix("file://")
-    if not text or "://" in text:
+    path = text.removeprefix("file://")
+    if not path or "://" in path:
         raise StoreError(f"The registry {str(url)!r} is neither a folder nor gs://bucket/prefix.")
     from registry.store.folder import FolderStore
 
-    return FolderStore(text, workers)
+    return FolderStore(path, workers)

@@ -1,4 +1,4 @@
-"""Many small jobs at once: threads, because transfers wait for disks and networks."""
+"""Run many small transfers at once, in threads because they wait for disks and networks."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
-WORKERS = 8  # of the 10 connections that the HTTP library keeps
+WORKERS = 8  # of the 10 connections that the HTTP library pools
 R = TypeVar("R")
 
 
 def in_parallel(work: Callable[..., R], jobs: Iterable[tuple[Any, ...]], workers: int = WORKERS) -> list[R]:
-    """Results of `work(*job)` for every job, in order.
+    """Return the results of `work(*job)` for every job, in order.
 
-    The first failure is raised once nothing runs any more; jobs that had not begun by then are dropped, so
-    that a store that is down costs one round of retries and not one for every object.
+    After a failure no further job starts, so that a store that is down costs one round of retries and not
+    one per object. The failure is raised when the running jobs have ended.
     """
     failed = threading.Event()
 

@@ -70,7 +70,7 @@ class Rival:
     def __init__(self, store: ObjectStore, release: str) -> None:
         self.store, self.release, self.url = store, release, store.url
         self.read, self.list, self.exists = store.read, store.list, store.exists
-        self.touch = store.touch
+        self.refresh_mark = store.refresh_mark
 
     def create(self, name: str, data: bytes) -> None:
         promote(self.store, "canary", self.release, who="bob", why="I was faster")

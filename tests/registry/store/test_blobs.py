@@ -84,13 +84,13 @@ def test_a_scan_tells_sizes_and_a_mark_makes_things_young(store: ObjectStore, tm
     store.create("a/b/2", b"")
     one, two = store.scan("a/")
     assert [(one.name, one.size), (two.name, two.size)] == [("a/1", 3), ("a/b/2", 0)]
-    assert began < one.used < datetime.now(UTC) + timedelta(seconds=5)
-    assert store.touch("a/1")
+    assert began < one.last_used < datetime.now(UTC) + timedelta(seconds=5)
+    assert store.refresh_mark("a/1")
     again, _ = store.scan("a/")
-    assert again.used > one.used
+    assert again.last_used > one.last_used
     assert again.version != one.version
     assert store.read("a/1") == b"one"
-    assert not store.touch("a/none")
+    assert not store.refresh_mark("a/none")
     assert store.scan("none/") == []
 
 
@@ -98,7 +98,7 @@ def test_what_was_marked_or_written_since_it_was_seen_is_not_deleted(strict_url:
     store = open_store(strict_url)
     (tmp_path / "file").write_bytes(b"bytes")
     store.create("a/1", b"bytes")
-    for use in (lambda: store.touch("a/1"), lambda: store.upload_many({"a/1": tmp_path / "file"})):
+    for use in (lambda: store.refresh_mark("a/1"), lambda: store.upload_many({"a/1": tmp_path / "file"})):
         (seen,) = store.scan("a/")
         use()
         assert not store.delete(seen)
@@ -107,7 +107,7 @@ def test_what_was_marked_or_written_since_it_was_seen_is_not_deleted(strict_url:
     assert store.delete(seen)
     assert store.list("a/") == []
     assert store.delete(seen)  # gone already, as wanted
-    assert not store.touch("a/1")
+    assert not store.refresh_mark("a/1")
     store.upload_many({"a/1": tmp_path / "file"})
     assert not store.delete(seen)  # of the same bytes, but another object
     assert store.exists("a/1")

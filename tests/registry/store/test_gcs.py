@@ -145,8 +145,8 @@ class Overtaken(GcsStore):
 
     rival: bytes
 
-    def _holds(self, name: str, source: Path) -> bool:
-        there = super()._holds(name, source)
+    def _mark_if_equal(self, name: str, source: Path) -> bool:
+        there = super()._mark_if_equal(name, source)
         GcsStore(self.url).create(name, self.rival)
         return there
 

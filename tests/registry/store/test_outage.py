@@ -160,7 +160,7 @@ mount -t tmpfs -o size=64k none "$1" || exit 77
 import sys
 from pathlib import Path
 from registry.errors import StoreError
-from registry.store.base import open_store
+from registry.store.open import open_store
 disk = Path(sys.argv[1])
 (disk / "model").write_bytes(b"m" * 30_000)
 store = open_store(disk / "registry")

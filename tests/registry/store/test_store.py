@@ -82,7 +82,7 @@ def test_names_that_could_escape_are_refused(tmp_path: Path, name: str) -> None:
         for use in (
             store.read,
             store.exists,
-            store.touch,
+            store.refresh_mark,
             store.sha256,
             lambda n, s=store: s.create(n, b"x"),
         ):

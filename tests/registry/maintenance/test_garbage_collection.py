@@ -223,8 +223,8 @@ def age(folder: Path) -> None:
 class Watched(FolderStore):
     """A folder in which a collection runs whenever a writer has looked at or changed something."""
 
-    def touch(self, name: str) -> bool:
-        found = super().touch(name)
+    def refresh_mark(self, name: str) -> bool:
+        found = super().refresh_mark(name)
         collect(FolderStore(self.root), keep=1)
         return found
 
