@@ -22,6 +22,8 @@ def resolve_champion(registry: str, channel: str) -> NamedTuple(  # type: ignore
     entry = head(store, channel)
     if entry is None:
         return "", 0, []
-    return entry.release, entry.number, [
-        promotion.model_dump(mode="json") for promotion in forced_promotions(store, channel, entry)
-    ]
+    return (
+        entry.release,
+        entry.number,
+        [promotion.model_dump(mode="json") for promotion in forced_promotions(store, channel, entry)],
+    )

@@ -48,10 +48,12 @@ def list_command(registry: Registry = DEFAULT_REGISTRY, as_json: AsJson = False)
     store = open_store(registry)
     manifests, used_by = list_releases(store), channels.channels_by_release(store)
     if as_json:
-        show_json([
-            manifest.model_dump(mode="json") | {"channels": used_by.get(manifest.release, [])}
-            for manifest in manifests
-        ])
+        show_json(
+            [
+                manifest.model_dump(mode="json") | {"channels": used_by.get(manifest.release, [])}
+                for manifest in manifests
+            ]
+        )
     elif manifests:
         show_table(releases_table(manifests, used_by))
     else:
@@ -228,4 +230,6 @@ def _show_entry(channel: str, before: Entry | None, entry: Entry, as_json: bool)
         typer.echo(f"{channel} already uses {entry.release[:12]} (entry {entry.number}); nothing to do.")
     else:
         previous = f", after {entry.previous[:12]}" if entry.previous else ""
-        typer.echo(f"{channel} now uses {entry.release[:12]} (entry {entry.number}, {entry.action}{previous}).")
+        typer.echo(
+            f"{channel} now uses {entry.release[:12]} (entry {entry.number}, {entry.action}{previous})."
+        )

@@ -107,7 +107,8 @@ def _compare_catalogues(before: Path, after: Path) -> Churn:
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Change]:
     changes = {}
     for name in sorted({*before, *after}):
-        old, new = before.get(name), after.get(name)
+        old: Any = before.get(name)
+        new: Any = after.get(name)
         if old != new:
             numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (old, new))
             changes[name] = Change(before=old, after=new, difference=new - old if numbers else None)

@@ -19,7 +19,15 @@ from datetime import UTC, datetime, timedelta
 from registry.channels.channel import list_channels
 from registry.channels.log import read_log
 from registry.errors import RegistryError, ReleaseError
-from registry.releases.layout import BLOBS, RELEASES, blob_name, is_manifest, is_validation, manifest_name, manifest_of
+from registry.releases.layout import (
+    BLOBS,
+    RELEASES,
+    blob_name,
+    is_manifest,
+    is_validation,
+    manifest_name,
+    manifest_of,
+)
 from registry.releases.release import read_manifest
 from registry.store.base import ObjectState, ObjectStore
 from registry.store.parallel import in_parallel

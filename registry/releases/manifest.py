@@ -133,8 +133,10 @@ class Manifest(Document):
 
 def release_identity(files: Mapping[str, FileRecord], versions: Versions) -> str:
     """A release's digest: hex SHA-256 over file names, file bytes and versions."""
-    return json_digest({
-        "format": FORMAT,
-        "files": {path: record.sha256 for path, record in files.items()},
-        "versions": versions.model_dump(mode="json"),
-    })
+    return json_digest(
+        {
+            "format": FORMAT,
+            "files": {path: record.sha256 for path, record in files.items()},
+            "versions": versions.model_dump(mode="json"),
+        }
+    )

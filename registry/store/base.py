@@ -3,8 +3,8 @@
 Objects are written once and never changed. Creating an object that exists with the same bytes succeeds, so
 that a write can be retried after a lost answer or a killed process. Other bytes under its name are refused.
 
-Writers mark the existing objects that they rely on (`refresh_mark`; an upload does so too). A deletion applies
-to the state that an earlier `scan` returned, so that an object marked in between stays.
+Writers mark the existing objects that they rely on (`refresh_mark`; an upload does so too). A deletion
+applies to the state that an earlier `scan` returned, so that an object marked in between stays.
 """
 
 from __future__ import annotations

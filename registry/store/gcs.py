@@ -156,7 +156,8 @@ class GcsStore(ObjectStore):
         return f"{self._prefix}/{name}" if self._prefix else name
 
     def _blob(self, name: str) -> storage.Blob:
-        return self._client.bucket(self._bucket).blob(self._full_name(check_name(name)))
+        full = self._full_name(check_name(name))  # before the client asks for credentials
+        return self._client.bucket(self._bucket).blob(full)
 
     def _mark(self, name: str) -> storage.Blob | None:
         """Mark an object as used now and return its new state; None if it is missing."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from car_model.data.catalogue import Catalogue
+from car_model.evidence.verdict import ConditionResult, Verdict
 from common.digests import tree_digest
 from registry.releases.manifest import Manifest
 from registry.releases.release import write_release
@@ -63,13 +64,31 @@ def make_evidence(
 ) -> dict[str, Path]:
     """A verdict, an evaluation and a report; `note` varies the report as time would."""
     folder.mkdir(parents=True, exist_ok=True)
-    condition = {"name": "beats popularity", "severity": "block", "verdict": "pass" if blessed else "fail"}
-    verdict = {"blessed": blessed, "bootstrap": bootstrap, "conditions": [condition]}
-    metrics = {"recall@10": {"mean": 0.131, "low": 0.1, "high": 0.2}, "ndcg@10": {"mean": 0.068}}
-    write_json(folder / "verdict.json", verdict)
+    verdict = Verdict(
+        blessed=blessed,
+        bootstrap=bootstrap,
+        policy="p" * 64,
+        champion=None,
+        conditions=(make_condition("beats popularity", verdict="pass" if blessed else "fail"),),
+    )
+    metrics = {
+        "recall@10": {"mean": 0.131, "low": 0.1, "high": 0.2},
+        "ndcg@10": {"mean": 0.068, "low": 0.06, "high": 0.07},
+    }
+    verdict.write(folder / "verdict.json")
     write_json(folder / "evaluation.json", {"models": {"challenger": metrics}})
     (folder / "report.html").write_text(f"<html>{note}</html>")
     return {name: folder / name for name in ("verdict.json", "evaluation.json", "report.html")}
+
+
+def make_condition(
+    name: str, severity: Literal["block", "warn"] = "block", verdict: Literal["pass", "fail"] = "pass"
+) -> ConditionResult:
+    """A line of the gate table."""
+    return ConditionResult(
+        name=name, metric="paired.popularity.ndcg@10.low", value=0.1, bound="> 0", severity=severity,
+        verdict=verdict, why="A model must beat popularity.", detail="It is 0.1.",
+    )  # fmt: skip
 
 
 def make_release(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from car_model.evidence.verdict import ForcedPromotion
 from registry.channels.channel import forced_promotions, head, promote, rollback, stage
 from registry.errors import ChannelError
 from registry.releases.layout import manifest_name
@@ -27,9 +28,7 @@ def told(store: ObjectStore, **options: Any) -> list[tuple[int, bool]]:
     """Number, and whether it brought what is in use, of the promotions that are told."""
     entry = head(store, "production")
     assert entry
-    return [
-        (one["number"], one["in_use"]) for one in forced_promotions(store, "production", entry, **options)
-    ]
+    return [(one.number, one.in_use) for one in forced_promotions(store, "production", entry, **options)]
 
 
 @pytest.fixture
@@ -50,15 +49,15 @@ def test_who_when_why_and_what_the_gate_had_against_it(
     entry = head(store, "production")
     assert entry
     (one,) = forced_promotions(store, "production", entry)
-    assert one == {
-        "number": 2,
-        "release": refused,
-        "who": "ann",
-        "when": entry.when.isoformat(),
-        "why": "withdrawn items must go now",
-        "in_use": True,
-        "failing": ["beats popularity"],
-    }
+    assert one == ForcedPromotion(
+        number=2,
+        release=refused,
+        who="ann",
+        when=entry.when,
+        why="withdrawn items must go now",
+        in_use=True,
+        failing=("beats popularity",),
+    )
 
 
 def test_nothing_is_told_where_nothing_was_forced(store: ObjectStore, good: list[str]) -> None:
@@ -71,7 +70,7 @@ def test_a_release_that_only_was_not_staged_fails_on_nothing(store: ObjectStore,
     put(store, good[0], force=True)
     entry = head(store, "production")
     assert entry
-    assert [one["failing"] for one in forced_promotions(store, "production", entry)] == [[]]
+    assert [one.failing for one in forced_promotions(store, "production", entry)] == [()]
 
 
 def test_an_earlier_one_is_told_as_long_as_it_is_among_the_last(
@@ -113,9 +112,7 @@ def test_a_forced_release_that_is_gone_is_still_told(
     remove(url, manifest_name(refused))
     entry = head(store, "production")
     assert entry
-    assert [(one["who"], one["failing"]) for one in forced_promotions(store, "production", entry)] == [
-        ("ann", [])
-    ]
+    assert [(one.who, one.failing) for one in forced_promotions(store, "production", entry)] == [("ann", ())]
 
 
 def test_a_damaged_log_is_an_error(store: ObjectStore, url: str, good: list[str], flip: Change) -> None:

@@ -25,9 +25,7 @@ def made(store: ObjectStore, tmp_path: Path) -> list[str]:
 
 
 def test_production_takes_only_what_was_staged(store: ObjectStore, made: list[str]) -> None:
-    sentence = (
-        f"Release {made[0][:12]} was never in staging, which production asks for: promote it there first"
-    )
+    sentence = f"Release {made[0][:12]} was never in staging, as production requires: promote it there first"
     with pytest.raises(ReleaseError, match=sentence):
         promote(store, "production", made[0], **ANN)
     promote(store, "canary", made[0], **ANN)  # another channel is no staging

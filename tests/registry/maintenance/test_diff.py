@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from car_model.data.catalogue import Catalogue
+from car_model.evidence.codebook import Churn
 from registry.channels.channel import promote
 from registry.errors import ReleaseError
 from registry.maintenance.diff import compare
@@ -51,14 +52,12 @@ def test_all_that_differs_is_told_and_nothing_else(store: ObjectStore, two: tupl
     assert found.metrics.keys() == {"ndcg@10", "new"}
     assert found.metrics["ndcg@10"].difference == pytest.approx(0.01)
     assert (found.metrics["new"].before, found.metrics["new"].difference) == (None, None)
-    assert found.churn == {
-        "items": 3, "by_level": [0.333333, 0.666667], "whole": 0.666667, "added": 1, "retired": 0,
-    }  # fmt: skip
+    assert found.churn == Churn(items=3, by_level=(0.333333, 0.666667), whole=0.666667, added=1, retired=0)
     assert found.files.keys() == {"bundle.json", "catalogue.parquet", "model/config.json"}
     assert found.files["model/config.json"].after - found.files["model/config.json"].before == 1
 
     back = compare(store, two[1], two[0])
-    assert (back.churn["added"], back.churn["retired"]) == (0, 1)
+    assert (back.churn.added, back.churn.retired) == (0, 1)
     assert back.config["d_model"].difference == -8
     same = compare(store, two[0], two[0])
     assert not any((same.versions, same.encoder, same.config, same.metrics, same.files))
@@ -73,11 +72,11 @@ def test_the_command_takes_channels_and_short_digests(
     assert json.loads(out) == compare(store, *two).model_dump(mode="json")
     code, out, _ = run("diff", "staging", two[1][:8])
     for told in (
-        two[0][:12], two[1][:12], "+0.0100", "width", "encoder: equal", "3 common items: 66.7% changed",
+        two[0][:12], two[1][:12], "+0.0100", "d_model", "encoder: equal", "3 common items: 66.7% changed",
         "by level: 33.3%, 66.7%", "1 items added, 0 retired", "catalogue.parquet", "+1 B",
     ):  # fmt: skip
         assert told in out
-    assert "They are one release." in run("diff", "staging", two[0])[1]
+    assert "They are the same release." in run("diff", "staging", two[0])[1]
     assert run("diff", "staging")[0] == 2
     assert run("diff", "staging", "ffffffff")[0] == 1
 

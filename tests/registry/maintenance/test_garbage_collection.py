@@ -14,7 +14,7 @@ import pytest
 
 from registry.channels.channel import promote, rollback
 from registry.errors import ChannelError, RegistryError, ReleaseError
-from registry.maintenance.garbage_collect import collect, plan
+from registry.maintenance.garbage_collection import find_garbage, garbage_collect
 from registry.maintenance.verify import verify_all
 from registry.releases.fetch import fetch_release
 from registry.releases.layout import blob_name, manifest_name
@@ -49,13 +49,13 @@ def test_what_no_channel_used_lately_goes_with_its_files(store: ObjectStore, tmp
     promote(store, "canary", made[0], **ANN)
     never_used = make_release(store, tmp_path, 4).release
     lost = read_manifest(store, made[1]).files["popular.json"]  # shared with those that stay
-    gone = plan(store, keep=2, grace=NOW)
-    assert {one.name for one in gone.releases} == {manifest_name(made[1]), manifest_name(never_used)}
+    gone = find_garbage(store, keep=2, grace=NOW)
+    assert {one.name for one in gone.manifests} == {manifest_name(made[1]), manifest_name(never_used)}
     assert there(store) == {*made, never_used}
 
-    done = collect(store, keep=2, grace=NOW)
+    done = garbage_collect(store, keep=2, grace=NOW)
 
-    assert (done.releases, done.blobs, done.kept) == (gone.releases, gone.blobs, 3)
+    assert (done.manifests, done.blobs, done.n_remaining) == (gone.manifests, gone.blobs, 3)
     assert done.size == gone.size > 0
     assert there(store) == {made[0], made[2], made[3]}
     assert verify_all(store).damage == []
@@ -66,17 +66,17 @@ def test_what_no_channel_used_lately_goes_with_its_files(store: ObjectStore, tmp
     }
     assert set(store.list("blobs/")) == named
     assert blob_name(lost.sha256) in named
-    again = collect(store, keep=2, grace=NOW)
-    assert (again.releases, again.blobs) == ((), ())
+    again = garbage_collect(store, keep=2, grace=NOW)
+    assert (again.manifests, again.blobs) == ((), ())
 
 
 def test_what_is_young_stays(store: ObjectStore, tmp_path: Path) -> None:
     made = make_release(store, tmp_path).release
     store.create(blob_name("ab" * 32), b"of a release that is being written")
-    assert collect(store, keep=1).releases == ()
+    assert garbage_collect(store, keep=1).manifests == ()
     assert there(store) == {made}
     assert store.exists(blob_name("ab" * 32))
-    collect(store, keep=1, grace=NOW)
+    garbage_collect(store, keep=1, grace=NOW)
     assert (store.list("blobs/"), store.list("releases/")) == ([], [])
 
 
@@ -85,7 +85,7 @@ def test_a_child_outlives_its_parent_and_logs_keep_their_entries(store: ObjectSt
     promote(store, "staging", parent, **ANN)
     child = make_release(store, tmp_path, 2, parent=parent).release
     promote(store, "staging", child, **ANN)
-    collect(store, keep=1, grace=NOW)
+    garbage_collect(store, keep=1, grace=NOW)
     assert there(store) == {child}
     assert read_manifest(store, child).parent == parent
     fetch_release(store, child, tmp_path / "out")
@@ -109,12 +109,12 @@ def test_damage_stops_a_collection_before_it_begins(
     for name in (manifest_name(made[0]), manifest_name(made[2]), "channels/staging/00000003.json"):
         flip(url, name)
         with pytest.raises((ReleaseError, ChannelError)):
-            collect(store, keep=1, grace=NOW)
+            garbage_collect(store, keep=1, grace=NOW)
         flip(url, name)
     assert (there(store), store.list("blobs/")) == (set(made), before)
     for keep, grace in ((0, NOW), (1, timedelta(hours=-1))):
         with pytest.raises(RegistryError, match="at least the last entry"):
-            collect(store, keep=keep, grace=grace)
+            garbage_collect(store, keep=keep, grace=grace)
 
 
 def test_the_command_shows_first_and_deletes_when_told(
@@ -124,7 +124,7 @@ def test_the_command_shows_first_and_deletes_when_told(
     options = ("gc", "--keep", "1", "--grace-hours", "0")
     assert (
         run("gc", "--keep", "1")[1]
-        == "0 releases and 0 files, 0 B, would go (--delete does it); 2 releases stay.\n"
+        == "Dry run, nothing was deleted. With --delete: 0 releases and 0 files, 0 B; 2 releases stay.\n"
     )
     code, out, error = run(*options)
     assert (code, error) == (0, "")
@@ -202,7 +202,7 @@ def test_whoever_uses_something_during_a_collection_keeps_it(
             shutil.copytree(tmp_path / "template", store.url)
         used: list[str | None] = []
         busy = Interrupted(store, point, lambda: used.append(event(store, tmp_path)))  # noqa: B023
-        collect(busy, keep=1, grace=NOW)  # type: ignore[arg-type]
+        garbage_collect(busy, keep=1, grace=NOW)  # type: ignore[arg-type]
         if busy.left > 0:  # the collection was over before
             break
         assert verify_all(store).damage == []
@@ -225,12 +225,12 @@ class Watched(FolderStore):
 
     def refresh_mark(self, name: str) -> bool:
         found = super().refresh_mark(name)
-        collect(FolderStore(self.root), keep=1)
+        garbage_collect(FolderStore(self.root), keep=1)
         return found
 
     def create(self, name: str, data: bytes) -> None:
         super().create(name, data)
-        collect(FolderStore(self.root), keep=1)
+        garbage_collect(FolderStore(self.root), keep=1)
 
 
 def test_a_writer_survives_collections_at_each_of_its_steps(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_writing_a_release_again_makes_it_young(tmp_path: Path) -> None:
     release = make_release(store, tmp_path).release
     age(store.root)
     assert make_release(store, tmp_path).release == release  # a pipeline's rerun, about to promote it
-    collect(store, keep=1)
+    garbage_collect(store, keep=1)
     assert there(store) == {release}
     assert verify_all(store).damage == []
 
@@ -272,10 +272,10 @@ def test_a_collection_that_was_killed_is_completed(tmp_path: Path) -> None:
         shutil.copytree(finished.root, store.root)
         busy = Interrupted(store, point, stop)
         try:
-            collect(busy, keep=1, grace=NOW)  # type: ignore[arg-type]
+            garbage_collect(busy, keep=1, grace=NOW)  # type: ignore[arg-type]
         except Stopped:
             assert verify_all(store).damage == []
-            collect(store, keep=1, grace=NOW)
+            garbage_collect(store, keep=1, grace=NOW)
         assert len(there(store)) == 1
         assert len(store.list("releases/")) == 2  # a manifest and its validation
         assert verify_all(store).damage == []

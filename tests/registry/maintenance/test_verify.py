@@ -34,7 +34,7 @@ def test_a_whole_registry_is_found_whole(run: Run, made: list[str], store: Objec
     assert (code, error) == (0, "")
     files = len(store.list("blobs/"))
     assert out.startswith(f"Checked 2 releases, {files} files (")
-    assert out.endswith("and 1 channels: all is whole.\n")
+    assert out.endswith("and 1 channels: no damage.\n")
     assert run("verify", "--all") == (code, out, error)
     assert run("verify", made[0][:8])[1].startswith("Checked 1 releases, ")
     assert json.loads(run("verify", "staging", "--json")[1])["damage"] == []

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from common.digests import tree_digest
 from registry.errors import BundleError
-from registry.releases.bundle_files import REQUIRED, hash_folder, read_bundle, release_digest
-from registry.releases.manifest import FileRecord, Gate, Manifest, Versions, identity
+from registry.releases.bundle_files import REQUIRED_FILES, hash_folder, read_bundle, release_digest
+from registry.releases.manifest import FileRecord, Gate, Manifest, Versions, release_identity
 from tests.registry.bundles import make_bundle, write_json
 
 NAMES = st.text(
@@ -47,7 +47,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
     """Any manifest that names itself rightly."""
     files, versions = draw(FILES), draw(VERSIONS)
     return Manifest(
-        release=identity(files, versions),
+        release=release_identity(files, versions),
         files=files,
         evidence=draw(st.dictionaries(SAFE_PATHS, RECORDS, max_size=3)),
         versions=versions,
@@ -74,7 +74,7 @@ def test_a_manifest_survives_serialising(manifest: Manifest) -> None:
 def test_identity_ignores_order(files: dict[str, FileRecord], versions: Versions, random: object) -> None:
     order = list(files.items())
     random.shuffle(order)
-    assert identity(dict(order), versions) == identity(files, versions)
+    assert release_identity(dict(order), versions) == release_identity(files, versions)
 
 
 @settings(deadline=None)
@@ -82,13 +82,13 @@ def test_identity_ignores_order(files: dict[str, FileRecord], versions: Versions
 def test_identity_follows_every_name_and_version(
     files: dict[str, FileRecord], versions: Versions, data: st.DataObject
 ) -> None:
-    before = identity(files, versions)
+    before = release_identity(files, versions)
     old = data.draw(st.sampled_from(sorted(files)))
     new = data.draw(SAFE_PATHS.filter(lambda path: path not in files))
     renamed = {new if path == old else path: record for path, record in files.items()}
     part = data.draw(st.sampled_from(["codebook", "catalogue", "model", "data"]))
     other = versions.model_copy(update={part: getattr(versions, part) + "x"})
-    assert len({before, identity(renamed, versions), identity(files, other)}) == 3
+    assert len({before, release_identity(renamed, versions), release_identity(files, other)}) == 3
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +98,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=20, deadline=None)
 @given(
-    order=st.permutations(REQUIRED),
-    times=st.lists(st.integers(0, 2**31), min_size=len(REQUIRED), max_size=len(REQUIRED)),
+    order=st.permutations(REQUIRED_FILES),
+    times=st.lists(st.integers(0, 2**31), min_size=len(REQUIRED_FILES), max_size=len(REQUIRED_FILES)),
 )
 def test_the_digest_ignores_order_of_creation_and_times(
     bundle: Path, order: list[str], times: list[int]
@@ -114,21 +114,21 @@ def test_the_digest_ignores_order_of_creation_and_times(
 
 
 @settings(max_examples=40, deadline=None)
-@given(path=st.sampled_from(REQUIRED), place=st.integers(0, 10**6), bit=st.integers(0, 7))
+@given(path=st.sampled_from(REQUIRED_FILES), place=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_the_digest_follows_every_bit(bundle: Path, path: str, place: int, bit: int) -> None:
     versions = read_bundle(bundle).versions
-    before = identity(hash_folder(bundle), versions)
+    before = release_identity(hash_folder(bundle), versions)
     original = (bundle / path).read_bytes()
     changed = bytearray(original)
     changed[place % len(changed)] ^= 1 << bit
     (bundle / path).write_bytes(changed)
     try:
-        assert identity(hash_folder(bundle), versions) != before
+        assert release_identity(hash_folder(bundle), versions) != before
     finally:
         (bundle / path).write_bytes(original)
 
 
-@pytest.mark.parametrize("missing", REQUIRED)
+@pytest.mark.parametrize("missing", REQUIRED_FILES)
 def test_every_required_file_is_missed(tmp_path: Path, missing: str) -> None:
     folder = make_bundle(tmp_path / "bundle")
     (folder / missing).unlink()
@@ -159,16 +159,19 @@ def pickled_centroids(folder: Path) -> None:
 BROKEN = [
     (edit("bundle.json", codebook="f" * 64), "names codebook ffffffffffff: the bundle mixes two codebooks"),
     (edit("codebook/codebook.json", version=None), "has version none, but bundle.json names codebook"),
-    (edit("codebook/codebook.json", encoder={"name": "other"}), "made with another encoder"),
+    (
+        edit("codebook/codebook.json", encoder={"name": "other"}),
+        "with another encoder than bundle.json",
+    ),
     (edit("bundle.json", model="0" * 64), "names model 000000000000: the bundle mixes two models"),
     (put("model/config.json", b'{"d_model": 16}'), "the bundle mixes two models, or a file is damaged"),
-    (edit("bundle.json", data=None), "bundle.json is damaged or of another format at data: Field required"),
-    (edit("bundle.json", catalogue=""), "at catalogue"),
-    (edit("bundle.json", encoder={}), "at encoder"),
-    (edit("bundle.json", format=2), "at format"),
-    (put("bundle.json", b"not json"), "bundle.json is not JSON"),
-    (put("bundle.json", b"[]"), "bundle.json is not a JSON object"),
-    (put("codebook/codebook.json", b"\xff"), "codebook.json is not JSON"),
+    (edit("bundle.json", data=None), "bundle.json is damaged or of another format: 'data' is missing"),
+    (edit("bundle.json", catalogue=""), "another format: 'catalogue' is '': string should have"),
+    (edit("bundle.json", encoder={}), "another format: 'encoder': dictionary should have"),
+    (edit("bundle.json", format=2), "another format: 'format' is 2: input should be 1"),
+    (put("bundle.json", b"not json"), "bundle.json is not valid JSON"),
+    (put("bundle.json", b"[]"), "bundle.json must hold a JSON object, not list"),
+    (put("codebook/codebook.json", b"\xff"), "codebook.json is not valid JSON"),
     (put("model/weights.pkl", b"x"), "weights.pkl may not be in a release: only .json, .npy"),
     (put("model/pytorch_model.bin", b"x"), "may not be in a release"),
     (put("README", b"x"), "may not be in a release"),
@@ -224,5 +227,5 @@ def unnamed(folder: Path) -> None:
 def test_a_ranker_and_its_header_belong_together(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     folder = with_ranker(tmp_path / "bundle")
     damage(folder)
-    with pytest.raises(BundleError, match=r"ranker has digest .*, but bundle.json names ranker"):
+    with pytest.raises(BundleError, match=r"ranker has version .*, but bundle.json names ranker"):
         read_bundle(folder)

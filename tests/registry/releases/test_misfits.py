@@ -12,7 +12,7 @@ import pytest
 from car_model.bundle import Bundle
 from car_model.weights import save_model
 from registry.errors import BundleError, ReleaseError
-from registry.releases.bundle_files import REQUIRED
+from registry.releases.bundle_files import REQUIRED_FILES
 from registry.releases.fetch import fetch_release
 from registry.releases.layout import blob_name
 from registry.releases.release import write_release
@@ -23,7 +23,7 @@ from tests.registry.bundles import make_evidence, make_release, reseal_model, wr
 from tests.registry.damage import Change
 
 pytestmark = pytest.mark.integration
-CODEBOOK = [path for path in REQUIRED if path.startswith("codebook/")]
+CODEBOOK = [path for path in REQUIRED_FILES if path.startswith("codebook/")]
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from registry.releases.layout import BLOBS, RELEASES, blob_name, manifest_name
 from registry.releases.release import find_release, list_releases, read_manifest, write_release
 from registry.store.base import ObjectStore
 from registry.store.folder import FolderStore
-from tests.registry.bundles import make_bundle, make_evidence, make_release, write_json
+from tests.registry.bundles import make_bundle, make_condition, make_evidence, make_release, write_json
 
 
 def test_a_release_comes_back_as_it_was_written(store: ObjectStore, tmp_path: Path) -> None:
@@ -74,39 +75,42 @@ def test_what_an_interrupted_run_left_does_not_stand_in_the_way(store: ObjectSto
 
 
 @pytest.mark.parametrize(
-    ("verdict", "sentence"),
+    ("changes", "sentence"),
     [
-        (
-            {"blessed": False, "conditions": [{"name": "churn", "severity": "block", "verdict": "fail"}]},
-            r"\(churn\)",
-        ),
-        (
-            {"blessed": True, "conditions": [{"name": "churn", "severity": "block", "verdict": "fail"}]},
-            r"\(churn\)",
-        ),
-        (
-            {"blessed": "yes", "conditions": [{"name": "c", "severity": "block", "verdict": "pass"}]},
-            "not say blessed",
-        ),
-        ({"blessed": True, "conditions": []}, "does not say blessed"),
-        ({"blessed": True}, "unreadable"),
-        ([], "unreadable"),
-        (None, "there is no verdict.json"),
+        ({"blessed": False}, r"\(churn\)"),
+        ({}, "'blessed' contradicts the conditions"),
+        ({"blessed": "yes"}, "'blessed' is 'yes'"),
+        ({"conditions": []}, "'conditions': tuple should have at least 1 item"),
+        ({"conditions": None}, "'conditions' is None"),
     ],
 )
-def test_no_clear_yes_means_no_release(tmp_path: Path, verdict: object, sentence: str) -> None:
-    store = FolderStore(tmp_path / "registry")
+def test_without_a_clear_verdict_there_is_no_release(
+    tmp_path: Path, changes: dict[str, object], sentence: str
+) -> None:
     evidence = make_evidence(tmp_path / "evidence")
-    write_json(evidence["verdict.json"], verdict)
-    if verdict is None:
-        del evidence["verdict.json"]
-    bundle = make_bundle(tmp_path / "bundle")
+    verdict = json.loads(evidence["verdict.json"].read_text())
+    verdict["conditions"] = [make_condition("churn", verdict="fail").model_dump()]
+    write_json(evidence["verdict.json"], verdict | changes)
+    require_force(tmp_path, evidence, sentence)
 
+
+def test_without_a_verdict_there_is_no_release(tmp_path: Path) -> None:
+    evidence = make_evidence(tmp_path / "evidence")
+    write_json(evidence["verdict.json"], [])
+    require_force(tmp_path, evidence, "verdict.json must hold a JSON object")
+    del evidence["verdict.json"]
+    shutil.rmtree(tmp_path / "registry")
+    require_force(tmp_path, evidence, r"\(there is no verdict.json\)")
+
+
+def require_force(folder: Path, evidence: dict[str, Path], sentence: str) -> None:
+    """Check that a release with this evidence is refused, and written only if it is forced."""
+    store, bundle = FolderStore(folder / "registry"), make_bundle(folder / "bundle")
     with pytest.raises(ReleaseError, match=sentence):
         write_release(store, bundle, evidence)
     with pytest.raises(ReleaseError, match=sentence):
         write_release(store, bundle, evidence, force="  ")
-    assert not (tmp_path / "registry").exists()
+    assert not store.root.exists()
     forced = write_release(store, bundle, evidence, force="the shop is down")
     assert (forced.gate.blessed, forced.gate.forced) == (False, "the shop is down")
     assert forced.gate.failing
@@ -115,7 +119,7 @@ def test_no_clear_yes_means_no_release(tmp_path: Path, verdict: object, sentence
 def test_a_warning_does_not_block_and_bootstrap_is_recorded(store: ObjectStore, tmp_path: Path) -> None:
     evidence = make_evidence(tmp_path / "evidence", bootstrap=True)
     verdict = json.loads(evidence["verdict.json"].read_text())
-    verdict["conditions"].append({"name": "sasrec", "severity": "warn", "verdict": "fail"})
+    verdict["conditions"].append(make_condition("sasrec", severity="warn", verdict="fail").model_dump())
     write_json(evidence["verdict.json"], verdict)
 
     gate = write_release(store, make_bundle(tmp_path / "bundle"), evidence).gate
@@ -185,7 +189,7 @@ def test_unknown_evidence_and_metrics_that_are_no_numbers(store: ObjectStore, tm
     with pytest.raises(ReleaseError, match="is a folder: give the path"):
         fetch_evidence(store, release, "report.html", tmp_path)
     evidence = make_evidence(tmp_path / "evidence")
-    with pytest.raises(ReleaseError, match=r"metrics.ndcg@10 cannot be recorded"):
+    with pytest.raises(ReleaseError, match=r"cannot be recorded: 'metrics.ndcg@10' is nan"):
         write_release(store, make_bundle(tmp_path / "b", 5), evidence, metrics={"ndcg@10": float("nan")})
     write_json(evidence["evaluation.json"], {"models": {}})
     with pytest.raises(ReleaseError, match="has no metrics of the form"):

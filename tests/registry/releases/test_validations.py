@@ -11,7 +11,7 @@ import pytest
 
 from registry.channels.channel import promote
 from registry.errors import ReleaseError
-from registry.maintenance.garbage_collect import collect
+from registry.maintenance.garbage_collection import garbage_collect
 from registry.maintenance.verify import verify_all
 from registry.releases.fetch import fetch_release
 from registry.releases.layout import manifest_name
@@ -76,8 +76,8 @@ def test_they_go_with_their_release_and_stay_with_it(store: ObjectStore, tmp_pat
     for release in made:
         promote(store, "staging", release, **ANN)
         add_validation(store, release, {}, "ann@shop")
-    assert collect(store, keep=2, grace=NOW).blobs == ()
-    done = collect(store, keep=1, grace=NOW)
+    assert garbage_collect(store, keep=2, grace=NOW).blobs == ()
+    done = garbage_collect(store, keep=1, grace=NOW)
     assert len([one for one in done.blobs if "validations" in one.name]) == 1
     assert release_digests(store) == [made[1]]
     assert not [name for name in store.list("releases/") if made[0] in name]
