@@ -1,4 +1,4 @@
-"""How good predicted probabilities of an action are.
+"""Quality of predicted action probabilities.
 
 Sources: normalised entropy, He et al. 2014 ("Practical Lessons from Predicting Clicks on Ads at Facebook");
 expected calibration error, Guo et al. 2017, over bins of equal mass (Nixon et al. 2019), since most
@@ -10,8 +10,10 @@ from __future__ import annotations
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from car_model.evidence.training import ActionMetrics
+
 BINS = 15
-SMALLEST = 1e-7  # probabilities are held this far from 0 and 1
+SMALLEST = 1e-7  # probabilities are clipped to this distance from 0 and 1
 
 
 def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -24,8 +26,8 @@ def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
         raise ValueError(f"{labels.shape} labels can't be compared with {probabilities.shape} probabilities.")
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise ValueError("a probability is not a number from 0 to 1.")
-    held = np.clip(probabilities.astype(np.float64), SMALLEST, 1 - SMALLEST)
-    return -np.where(labels == 1, np.log(held), np.log1p(-held))
+    clipped = np.clip(probabilities.astype(np.float64), SMALLEST, 1 - SMALLEST)
+    return -np.where(labels == 1, np.log(clipped), np.log1p(-clipped))
 
 
 def entropy(rate: float) -> float:
@@ -34,7 +36,7 @@ def entropy(rate: float) -> float:
 
 
 def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> float:
-    """Expected calibration error: how far a bin's mean prediction is from its share of likes, on average."""
+    """Expected calibration error: mean distance of a bin's mean prediction from its share of likes."""
     order = np.argsort(probabilities, kind="stable")
     gaps = [
         len(part) * abs(float(probabilities[part].mean()) - float(labels[part].mean()))
@@ -43,25 +45,25 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int =
     return sum(gaps) / len(labels)
 
 
-def action_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float | None]:
-    """`log_loss`, `normalised_entropy` (1 is what the mean rate achieves; less is better), `auc`, `ece`.
+def action_metrics(labels: np.ndarray, probabilities: np.ndarray) -> ActionMetrics:
+    """Log loss, normalised entropy (1 is what the mean rate achieves; less is better), AUC and ECE.
 
     Args:
-        labels: [n] 1 where the action counts as liked, else 0.
+        labels: [n] 1 if the action counts as liked, else 0.
         probabilities: [n] predicted.
 
     Returns:
-        None instead of what cannot be told: all of them without labels, all but log_loss and ece where only
-        one class occurs.
+        Metrics are None if they are undefined: all without labels, normalised entropy and AUC if only one
+        class occurs.
     """
     losses = log_losses(labels, probabilities)
     if not len(labels):
-        return dict.fromkeys(("log_loss", "normalised_entropy", "auc", "ece"))
+        return ActionMetrics(log_loss=None, normalised_entropy=None, auc=None, ece=None)
     loss, rate = float(losses.mean()), float(labels.mean())
-    both = 0 < rate < 1
-    return {
-        "log_loss": loss,
-        "normalised_entropy": loss / entropy(rate) if both else None,
-        "auc": float(roc_auc_score(labels, probabilities)) if both else None,
-        "ece": calibration_error(labels, probabilities),
-    }
+    two_classes = 0 < rate < 1
+    return ActionMetrics(
+        log_loss=loss,
+        normalised_entropy=loss / entropy(rate) if two_classes else None,
+        auc=float(roc_auc_score(labels, probabilities)) if two_classes else None,
+        ece=calibration_error(labels, probabilities),
+    )

@@ -3,53 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from car_model.data.catalogue import Catalogue
+from car_model.evidence.codebook import Churn, CodebookChurn, CodebookHealth, Cooccurrence
 
 
-def codebook_health(sids: np.ndarray, residual: np.ndarray, spread: np.ndarray, codes: int) -> dict[str, Any]:
-    """Health of a codebook on the catalogue it encoded.
+def codebook_health(
+    sids: np.ndarray,
+    residual: np.ndarray,
+    spread: np.ndarray,
+    codebook_size: int,
+    cooccurrence: Cooccurrence,
+    *,
+    mode: Literal["fit", "reuse", "refresh"] = "fit",
+    parent: str | None = None,
+    churn: CodebookChurn | None = None,
+    unexplained_new: float | None = None,
+) -> CodebookHealth:
+    """Measure a codebook on the catalogue that it encoded; see `CodebookHealth` for each figure.
 
     Args:
         sids: int [N, levels].
         residual: squared error after each level, [N, levels].
         spread: squared distance of each vector from the mean, [N].
-        codes: codes a level.
-
-    Returns:
-        `usage`: share of codes used, `perplexity`: exp of the code entropy in codes, `residual`: share of
-        the vectors' variance not explained after the level, `usage_counts`: items a code, most used first;
-        each a list over levels. `unexplained`: the quantisation error, the residual after the last level.
-        `collision_rate`: share of items whose whole SID another item has too.
+        codebook_size: codes per level.
+        cooccurrence, mode, parent, churn, unexplained_new: passed on.
     """
-    counts = np.stack([np.bincount(level, minlength=codes) for level in sids.T])  # [levels, codes]
+    counts = np.stack([np.bincount(level, minlength=codebook_size) for level in sids.T])  # [levels, codes]
     share = counts / counts.sum(axis=1, keepdims=True)
     entropy = -(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=1)
     perplexity = np.exp(entropy)
     usage = (counts > 0).mean(axis=1)
-    return {
-        "levels": int(sids.shape[1]),
-        "codes": int(codes),
-        "items": len(sids),
-        "usage": usage.round(6).tolist(),
-        "usage_min": round(float(usage.min()), 6),
-        "dead_codes": (counts == 0).sum(axis=1).tolist(),
-        "perplexity": perplexity.round(4).tolist(),
-        "perplexity_min_share": round(float(perplexity.min() / codes), 6),
-        "residual": (residual.mean(axis=0) / spread.mean()).round(6).tolist(),
-        "unexplained": unexplained(residual, spread),
-        "collision_rate": round(collision_rate(sids), 6),
-        "usage_counts": (-np.sort(-counts, axis=1)).tolist(),
-    }
+    return CodebookHealth(
+        n_levels=int(sids.shape[1]),
+        codebook_size=int(codebook_size),
+        items=len(sids),
+        usage=tuple(usage.round(6).tolist()),
+        usage_min=round(float(usage.min()), 6),
+        dead_codes=tuple((counts == 0).sum(axis=1).tolist()),
+        perplexity=tuple(perplexity.round(4).tolist()),
+        perplexity_min_share=round(float(perplexity.min() / codebook_size), 6),
+        residual=tuple((residual.mean(axis=0) / spread.mean()).round(6).tolist()),
+        unexplained=unexplained(residual, spread),
+        unexplained_new=unexplained_new,
+        collision_rate=round(collision_rate(sids), 6),
+        usage_counts=tuple(tuple(level) for level in (-np.sort(-counts, axis=1)).tolist()),
+        mode=mode,
+        parent=parent,
+        churn=churn,
+        cooccurrence=cooccurrence,
+    )
 
 
 def unexplained(residual: np.ndarray, spread: np.ndarray) -> float:
     """Quantisation error: share of the vectors' variance that whole SIDs leave unexplained; 0 without items.
 
-    Of items that a codebook was not fit on it may exceed 1: their SIDs say less than the mean would.
+    It may exceed 1 for items that the codebook was not fit on: their SIDs say less than the mean would.
     """
     return round(float(residual[:, -1].sum() / spread.sum()), 6) if len(residual) else 0.0
 
@@ -60,55 +72,50 @@ def collision_rate(sids: np.ndarray) -> float:
     return float((sizes[group.ravel()] > 1).mean())
 
 
-def cooccurrence(train: Sequence[np.ndarray], sid_table: np.ndarray) -> dict[str, list[float]]:
+def cooccurrence(train: Sequence[np.ndarray], sid_table: np.ndarray) -> Cooccurrence:
     """How far SID prefixes agree with behaviour: do items that follow one another share the first codes?
 
     Args:
         train: UIDs of each user, oldest first.
         sid_table: codes by UID, [N + 1, levels].
-
-    Returns:
-        lists over levels: `agreement`, share of pairs of different items in a row whose codes are equal up
-        to the level; `lift`, that over the share among random pairs (1: codes say nothing of behaviour).
     """
-    pairs = [np.stack([seq[:-1], seq[1:]], axis=1) for seq in train if len(seq) > 1]
-    drawn = np.concatenate(pairs) if pairs else np.zeros((0, 2), dtype=np.int64)
-    drawn = drawn[drawn[:, 0] != drawn[:, 1]]
-    if not len(drawn):
-        return {"agreement": [0.0] * sid_table.shape[1], "lift": [1.0] * sid_table.shape[1]}
+    n_levels = sid_table.shape[1]
+    steps = [np.stack([history[:-1], history[1:]], axis=1) for history in train if len(history) > 1]
+    pairs = np.concatenate(steps) if steps else np.zeros((0, 2), dtype=np.int64)
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    if not len(pairs):
+        return Cooccurrence(agreement=(0.0,) * n_levels, lift=(1.0,) * n_levels)
     agreement, lift = [], []
-    for level in range(1, sid_table.shape[1] + 1):
+    for level in range(1, n_levels + 1):
         prefix = np.unique(sid_table[:, :level], axis=0, return_inverse=True)[1].ravel()
-        first, second = prefix[drawn].T
-        shares = [np.bincount(end, minlength=prefix.max() + 1) / len(drawn) for end in (first, second)]
+        first, second = prefix[pairs].T
+        shares = [np.bincount(end, minlength=prefix.max() + 1) / len(pairs) for end in (first, second)]
         chance = float(shares[0] @ shares[1])
         agreement.append(round(float((first == second).mean()), 6))
         lift.append(round(float((first == second).mean()) / chance, 4) if chance else 1.0)
-    return {"agreement": agreement, "lift": lift}
+    return Cooccurrence(agreement=tuple(agreement), lift=tuple(lift))
 
 
-def churn(old: Catalogue, new: Catalogue) -> dict[str, Any]:
+def churn(old: Catalogue, new: Catalogue) -> Churn:
     """What changed for the items that both catalogues offer.
 
-    Returns:
-        `items`: number of common items; `by_level`: share of them with another code, each level on its own;
-        `whole`: share with another SID; `added`, `retired`: items offered by one alone. SIDs of different
-        numbers of levels are compared over the levels they share, and `whole` is then 1.
+    SIDs with different numbers of levels are compared over the levels that both have; `whole` is then 1.
     """
-    before, after = old.offered, new.offered
-    common = [item for item in old.item_ids if item in before and item in after]
-    one = old.sids[[old.uids[item] - 1 for item in common]]
-    other = new.sids[[new.uids[item] - 1 for item in common]]
-    levels = min(one.shape[1], other.shape[1])
-    changed = one[:, :levels] != other[:, :levels]
-    whole = changed.any(axis=1) if one.shape[1] == other.shape[1] else np.ones(len(common), dtype=bool)
-    return {
-        "items": len(common),
-        "by_level": [_share(level) for level in changed.T],
-        "whole": _share(whole),
-        "added": len(after - before),
-        "retired": len(before - after),
-    }
+    old_items, new_items = old.offered, new.offered
+    common = [item for item in old.item_ids if item in old_items and item in new_items]
+    before = old.sids[[old.uids[item] - 1 for item in common]]  # [items, levels]
+    after = new.sids[[new.uids[item] - 1 for item in common]]
+    levels = min(before.shape[1], after.shape[1])
+    changed = before[:, :levels] != after[:, :levels]
+    same_levels = before.shape[1] == after.shape[1]
+    whole = changed.any(axis=1) if same_levels else np.ones(len(common), dtype=bool)
+    return Churn(
+        items=len(common),
+        by_level=tuple(_share(level) for level in changed.T),
+        whole=_share(whole),
+        added=len(new_items - old_items),
+        retired=len(old_items - new_items),
+    )
 
 
 def _share(flags: np.ndarray) -> float:
