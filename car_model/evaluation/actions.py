@@ -1,109 +1,147 @@
-"""How good ranking by action is on the holdout: the part `action` of the gate's evidence."""
+"""How good ranking by action is on the holdout: part `action` of the evaluation."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from car_model.action_ranker.data import ActionHistories, action_histories
-from car_model.action_ranker.rerank import Reranker, liked_metrics
+from car_model.action_ranker.rerank import Reranker
 from car_model.data.dataset import Dataset
 from car_model.data.histories import MAX_HISTORY
+from car_model.evidence.evaluation import (
+    ActionLatency,
+    ActionRankerEvidence,
+    Interval,
+    LikedAndDisliked,
+    NoActionRanker,
+    RankedBothWays,
+)
+from car_model.evidence.training import RankerSummary
 from car_model.metrics.actions import action_metrics, entropy, log_losses
-from car_model.metrics.ranking import ranks_of
+from car_model.metrics.ranking import paired, ranks_of, summary
 from car_model.recommender.held_out_requests import asked_before, held_out, liked_at, targets_of
 from car_model.recommender.recommender import Recommender
 from car_model.training.train_ranker import Predictions, predict
 
 RESAMPLES = 2000
-USERS = 5000  # about so many are ranked for, one at a time
+USERS = 5000  # at most about so many are ranked for, one at a time
 LATENCY_REQUESTS = 200
+NO_RANKER = "the release has no action ranker."
 
 
-def action_evidence(
-    dataset: Dataset, recommender: Recommender, told: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """What the gate and the report say of ranking by action.
-
-    `ranker` is there in every answer; where it is false, `why` says why there is none.
+def evaluate_action_ranker(
+    dataset: Dataset, recommender: Recommender, ranker_summary: RankerSummary | None = None
+) -> ActionRankerEvidence | NoActionRanker:
+    """Measure predicted likes on test actions, and rankings by action on test items.
 
     Args:
-        told: what training the ranker had to tell.
+        ranker_summary: what training the ranker reported; says why a release has no ranker.
     """
     ranker = recommender.bundle.ranker
     if ranker is None:
-        return {"ranker": False, "why": (told or {}).get("why", "the release has no ranker by action.")}
+        return NoActionRanker(why=ranker_summary.why if ranker_summary else NO_RANKER)
     task = ranker.model.config.tasks[0]
     data = action_histories(dataset.interactions, recommender.catalogue.uids, ranker.model.config.tasks)
-    found = predict(ranker.model, data, "test")
-    return {
-        "ranker": True,
-        "architecture": ranker.model.config.architecture,
-        "liked": task.bounds[task.positive - 1],
-        "weight": ranker.weight,
-        "candidates": ranker.candidates,
-        "actions": len(found.labels),
-        "liked_share": float(found.labels.mean()) if len(found.labels) else None,
-        **action_metrics(found.labels, found.probabilities),
-        "normalised_entropy": normalised_entropy(found),
-        "normalised_entropy_without_actions": normalised_entropy(predict(ranker.model, blind(data), "test")),
-        "ndcg": ranked(recommender, ranker, data),
-        "latency": latency(recommender, data),
-    }
+    predictions = predict(ranker.model, data, "test")
+    without_actions = predict(ranker.model, hide_past_actions(data), "test")
+    labels = predictions.labels
+    metrics = action_metrics(labels, predictions.probabilities)
+    return ActionRankerEvidence(
+        architecture=ranker.model.config.architecture,
+        liked=float(task.bounds[task.positive - 1]),
+        weight=float(ranker.weight),
+        candidates=ranker.candidates,
+        actions=len(labels),
+        liked_share=float(labels.mean()) if len(labels) else None,
+        log_loss=metrics.log_loss,
+        auc=metrics.auc,
+        ece=metrics.ece,
+        normalised_entropy=normalised_entropy(predictions),
+        normalised_entropy_without_actions=normalised_entropy(without_actions),
+        ndcg=rank_both_ways(recommender, ranker, data),
+        latency=latency(recommender, data),
+    )
 
 
-def normalised_entropy(found: Predictions) -> dict[str, float | None]:
-    """Normalised entropy and its bootstrap interval (95 %) over test actions; None where only one class is.
+def normalised_entropy(predictions: Predictions) -> Interval:
+    """Normalised entropy over test actions and its 95 % bootstrap interval; None if only one class occurs.
 
-    Each resample is held to its own share of likes.
+    Each resample is compared with its own share of likes.
     """
-    losses, labels = log_losses(found.labels, found.probabilities), found.labels
+    labels = predictions.labels
     if not len(labels) or not 0 < labels.mean() < 1:
-        return dict.fromkeys(("mean", "low", "high"))
-    rng, drawn = np.random.default_rng(0), []
+        return Interval(mean=None, low=None, high=None)
+    losses = log_losses(labels, predictions.probabilities)
+    rng, resampled = np.random.default_rng(0), []
     for _ in range(RESAMPLES):
-        at = rng.integers(0, len(labels), len(labels))
-        base = entropy(float(labels[at].mean()))
-        drawn.append(float(losses[at].mean()) / base if base else np.inf)
-    low, high = np.quantile(drawn, [0.025, 0.975])
+        sample = rng.integers(0, len(labels), len(labels))
+        base = entropy(float(labels[sample].mean()))
+        resampled.append(float(losses[sample].mean()) / base if base else np.inf)
+    low, high = np.quantile(resampled, [0.025, 0.975])
     mean = float(losses.mean()) / entropy(float(labels.mean()))
-    bounds = {"mean": mean, "low": float(low), "high": float(high)}
-    return {name: round(value, 6) if np.isfinite(value) else None for name, value in bounds.items()}
+    ends = [round(float(end), 6) if np.isfinite(end) else None for end in (low, high)]
+    return Interval(mean=round(mean, 6), low=ends[0], high=ends[1])
 
 
-def blind(data: ActionHistories) -> ActionHistories:
-    """The same histories with the actions before the test part unknown, as in requests without `actions`."""
+def hide_past_actions(data: ActionHistories) -> ActionHistories:
+    """The same histories with all actions before the test part unknown, as in requests without `actions`."""
     actions = [
-        np.where((parts == 2)[:, None], did, 0) for parts, did in zip(data.parts, data.actions, strict=True)
+        np.where((parts == 2)[:, None], known, 0)
+        for parts, known in zip(data.parts, data.actions, strict=True)
     ]
     return ActionHistories(data.users, data.uids, actions, data.parts)
 
 
-def ranked(recommender: Recommender, ranker: Reranker, data: ActionHistories) -> dict[str, Any]:
-    """Metrics of test items that were liked and of others, ranked by relevance and by action."""
+def rank_both_ways(recommender: Recommender, ranker: Reranker, data: ActionHistories) -> LikedAndDisliked:
+    """Rank test items by relevance and by action, for about `USERS` users, evenly spread."""
     places = held_out(data, "test")
     places = places[:: max(1, len(places) // USERS)]
-    targets = targets_of(data, places)
-    ranks: dict[str, list[float]] = {"relevance": [], "action": []}
-    for one, target in zip(asked_before(recommender, data, places), targets, strict=True):
-        for name, scores in (("relevance", one.scores), ("action", ranker.scores(one))):
-            ranks[name].append(float(ranks_of(scores.numpy()[None], np.array([target]))[0]))
+    relevance, action = [], []
+    requests = asked_before(recommender, data, places)
+    for request, uid in zip(requests, targets_of(data, places), strict=True):
+        target = np.array([uid])
+        relevance.append(float(ranks_of(request.scores.numpy()[None], target)[0]))
+        action.append(float(ranks_of(ranker.scores(request).numpy()[None], target)[0]))
     liked = liked_at(data, places, ranker.model.config.tasks[0].positive)
-    return liked_metrics({name: np.array(found) for name, found in ranks.items()}, liked)
+    return compare_by_liking(np.array(relevance), np.array(action), liked)
 
 
-def latency(recommender: Recommender, data: ActionHistories) -> dict[str, float]:
-    """Milliseconds of an answer without reasons, by relevance and by action: medians, taken in turn."""
+def compare_by_liking(relevance: np.ndarray, action: np.ndarray, liked: np.ndarray) -> LikedAndDisliked:
+    """Ranking metrics by relevance and by action, of users who liked their test item and of the others.
+
+    Only a liked item is relevant *and* good. Users who did not like theirs have no such item; it should be
+    found *less* often when ranked by action.
+
+    Args:
+        relevance, action: ranks of the same users' test items, [users].
+        liked: whether each user liked the test item, [users].
+    """
+    halves = [
+        RankedBothWays(
+            users=int(part.sum()),
+            relevance=summary(relevance[part]),
+            action=summary(action[part]),
+            paired=paired(action[part], relevance[part]),
+        )
+        for part in (liked, ~liked)
+    ]
+    return LikedAndDisliked(liked=halves[0], disliked=halves[1])
+
+
+def latency(recommender: Recommender, data: ActionHistories) -> ActionLatency:
+    """Median time of an answer without reasons, by relevance and by action, measured in turn."""
     items, places = recommender.catalogue.item_ids, held_out(data, "test")
-    spent: dict[str, list[float]] = {"relevance": [], "action": []}
-    for number in range(LATENCY_REQUESTS if places else 0):
+    if not places:
+        return ActionLatency()
+    times: dict[str, list[float]] = {"relevance": [], "action": []}  # milliseconds
+    for number in range(LATENCY_REQUESTS):
         row, place = places[number % len(places)]
         history = [items[uid - 1] for uid in data.uids[row][:place][-MAX_HISTORY:]]
-        for by, taken in spent.items():
+        for rank_by, spent in times.items():
             start = time.perf_counter()
-            recommender.answer({"history": history, "k": 10, "explain": False, "rank_by": by})
-            taken.append(1000 * (time.perf_counter() - start))
-    return {f"{by}_p50_ms": round(float(np.median(taken)), 3) for by, taken in spent.items() if taken}
+            recommender.answer({"history": history, "k": 10, "explain": False, "rank_by": rank_by})
+            spent.append(1000 * (time.perf_counter() - start))
+    medians = {rank_by: round(float(np.median(spent)), 3) for rank_by, spent in times.items()}
+    return ActionLatency(relevance_p50_ms=medians["relevance"], action_p50_ms=medians["action"])

@@ -1,4 +1,4 @@
-"""Challenger, champion and baselines on the same holdout, by the same code: the gate's evidence.
+"""Challenger, champion and baselines on the same holdout, by the same code.
 
 Full ranking over the catalogue, history masked, leave-one-out. Never sampled negatives, never hits on SIDs.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,18 +20,33 @@ from car_model.compute import limit_threads
 from car_model.data.catalogue import Catalogue
 from car_model.data.dataset import Dataset
 from car_model.data.histories import MAX_HISTORY, pad
+from car_model.evaluation.actions import evaluate_action_ranker
+from car_model.evidence.codebook import CodebookHealth
+from car_model.evidence.drift import DataDrift
+from car_model.evidence.evaluation import (
+    ChampionComparison,
+    ColdItems,
+    Evaluation,
+    HoldoutSummary,
+    Latency,
+    RecommendedItem,
+    Sample,
+    Slice,
+)
+from car_model.evidence.training import RankerSummary, TrainingCurves
 from car_model.metrics.ranking import device_ranks, mask_histories, paired, per_user, summary
 from car_model.models.baselines import Popularity, SASRec
 from car_model.recommender.recommender import Recommender
 from common.digests import json_digest
 
-ROWS = 256
+ROWS = 256  # users scored at once
 HEAD_SHARE = 0.2  # the most popular fifth of the items is the head
 LATENCY_REQUESTS = 200
+COLD_CUTOFFS = (10, 50)
 
 
 class Ranker(Protocol):
-    """What can be scored: a catalogue, and scores [B, N + 1] of its UIDs after histories of UIDs."""
+    """What can be evaluated: a catalogue, and scores [B, N + 1] of its UIDs after histories of UIDs."""
 
     catalogue: Catalogue
 
@@ -50,17 +65,14 @@ class Baseline:
 
     catalogue: Catalogue
     model: Scorer
-    history: int
+    max_history: int
 
     def scores(self, histories: Sequence[np.ndarray]) -> Tensor:
         """Scores [B, N + 1]."""
-        with torch.inference_mode():
-            return self.model.score(pad(histories, self.history).to(self._device())).clone()
-
-    def _device(self) -> torch.device:
-        """Where the model's weights are, if it has any."""
         weights = self.model.parameters() if isinstance(self.model, torch.nn.Module) else iter(())
-        return next(weights, torch.empty(0)).device
+        device = next(weights, torch.empty(0)).device
+        with torch.inference_mode():
+            return self.model.score(pad(histories, self.max_history).to(device)).clone()
 
 
 @dataclass(frozen=True)
@@ -68,8 +80,9 @@ class Holdout:
     """Prompts and targets by item id, the same for every model.
 
     Attributes:
-        prompts: what a user did before the test item, oldest first, as much as a request may carry.
-        targets: the test item of each user.
+        users: user ids.
+        prompts: each user's items before the test item, oldest first, at most as many as a request may have.
+        targets: each user's test item.
         counts: training interactions by item id.
     """
 
@@ -91,187 +104,204 @@ class Holdout:
         users = [user for user in test.index if user in before.index]
         if not users:
             raise ValueError("no user has a test item and a history before it to evaluate on.")
+        prompts = [before[user][-MAX_HISTORY:] for user in users]
         counts = frame[frame["split"] == "train"]["item_id"].value_counts()
-        return cls(
-            users,
-            [before[user][-MAX_HISTORY:] for user in users],
-            test[users].tolist(),
-            {str(item): int(n) for item, n in counts.items()},
-        )
+        return cls(users, prompts, test[users].tolist(), {str(item): int(n) for item, n in counts.items()})
 
     @property
     def digest(self) -> str:
         """Version of the holdout."""
         return json_digest([self.users, self.prompts, self.targets])
 
+    def part(self, rows: Sequence[int]) -> Holdout:
+        """The same holdout for some of its users."""
+        return replace(
+            self,
+            users=[self.users[row] for row in rows],
+            prompts=[self.prompts[row] for row in rows],
+            targets=[self.targets[row] for row in rows],
+        )
+
 
 def holdout_ranks(
     ranker: Ranker, holdout: Holdout, candidates: set[str] | None = None, name: str = ""
 ) -> np.ndarray:
-    """Rank of each user's test item, [users]; infinity where the model can't rank it.
+    """Rank of each user's test item, [users]; infinite if the model can't rank it.
 
     Args:
-        candidates: items that may be ranked, of those offered; None means all that are offered.
+        candidates: the only items that are ranked, of those that the catalogue offers; None ranks all of these.
     """
     uids = ranker.catalogue.uids
-    wanted = ranker.catalogue.offered if candidates is None else ranker.catalogue.offered & candidates
-    barred = [0, *(uid for item, uid in uids.items() if item not in wanted)]
+    ranked = ranker.catalogue.offered if candidates is None else ranker.catalogue.offered & candidates
+    masked = [0, *(uid for item, uid in uids.items() if item not in ranked)]
     ranks = np.full(len(holdout.users), np.inf)
-    known = [[uids[item] for item in prompt if item in uids] for prompt in holdout.prompts]
-    able = [at for at, prompt in enumerate(known) if prompt and holdout.targets[at] in wanted]
-    for start in tqdm(range(0, len(able), ROWS), desc=f"score {name}", unit="batch", mininterval=2):
-        group = able[start : start + ROWS]
-        prompts = [np.array(known[at]) for at in group]
+    prompts = [np.array([uids[item] for item in prompt if item in uids]) for prompt in holdout.prompts]
+    rows = [row for row, prompt in enumerate(prompts) if len(prompt) and holdout.targets[row] in ranked]
+    for start in tqdm(range(0, len(rows), ROWS), desc=f"score {name}", unit="batch", mininterval=2):
+        batch = rows[start : start + ROWS]
+        histories = [prompts[row] for row in batch]
         with torch.inference_mode():
-            scores = mask_histories(ranker.scores(prompts), prompts)
-            scores[:, barred] = -torch.inf
-        ranks[group] = device_ranks(scores, np.array([uids[holdout.targets[at]] for at in group]))
+            scores = mask_histories(ranker.scores(histories), histories)
+            scores[:, masked] = -torch.inf
+        ranks[batch] = device_ranks(scores, np.array([uids[holdout.targets[row]] for row in batch]))
     return ranks
 
 
 def evaluate(
-    dataset: Dataset, challenger: Recommender, sasrec: SASRec, champion: Recommender | None = None
-) -> dict[str, Any]:
-    """All the gate needs to know (docs/architecture.md: evaluation.json).
+    dataset: Dataset,
+    challenger: Recommender,
+    sasrec: SASRec,
+    champion: Recommender | None = None,
+    *,
+    codebook: CodebookHealth | None = None,
+    drift: DataDrift | None = None,
+    training: Mapping[str, TrainingCurves] | None = None,
+    ranker_summary: RankerSummary | None = None,
+) -> Evaluation:
+    """Measure everything that the gate judges.
 
-    With a champion of another catalogue, both are ranked over the items they share and compared on the
-    users whose test item is among them.
+    If the champion has another catalogue, both are ranked over the items that they share, and compared on the
+    users whose test item is among these.
+
+    Args:
+        codebook, drift, training: what other steps measured, passed on.
+        ranker_summary: what training the action ranker reported.
     """
     limit_threads()
     catalogue = challenger.catalogue
     holdout = Holdout.of(dataset)
     counts = np.array([0, *(holdout.counts.get(item, 0) for item in catalogue.item_ids)])
-    rankers: dict[str, Ranker] = {
-        "challenger": challenger,
-        "popularity": Baseline(catalogue, Popularity(counts), challenger.model.config.max_history),
-        "sasrec": Baseline(catalogue, sasrec, sasrec.config.max_history),
+    popularity = Baseline(catalogue, Popularity(counts), challenger.model.config.max_history)
+    ranks = {
+        "challenger": holdout_ranks(challenger, holdout, name="challenger"),
+        "popularity": holdout_ranks(popularity, holdout, name="popularity"),
+        "sasrec": holdout_ranks(
+            Baseline(catalogue, sasrec, sasrec.config.max_history), holdout, name="sasrec"
+        ),
     }
-    ranks = {name: holdout_ranks(ranker, holdout, name=name) for name, ranker in rankers.items()}
-    compared = {name: paired(ranks["challenger"], ranks[name]) for name in ("popularity", "sasrec")}
-    models = {name: summary(found) for name, found in ranks.items()}
-    against: dict[str, Any] = {"release": None}
+    models = {name: summary(model_ranks) for name, model_ranks in ranks.items()}
+    differences = {name: paired(ranks["challenger"], ranks[name]) for name in ("popularity", "sasrec")}
+    comparison = ChampionComparison(release=None)
     if champion is not None:
-        ours, theirs, against = _champion_ranks(holdout, challenger, champion, ranks["challenger"])
-        compared["champion"], models["champion"] = paired(ours, theirs), summary(theirs)
-    return {
-        "holdout": {
-            "split": "test",
-            "users": len(holdout.users),
-            "items": len(catalogue.offered),
-            "digest": holdout.digest,
-        },
-        "models": models,
-        "paired": compared,
-        "slices": slices(holdout, ranks),
-        "champion": against,
-        "latency": latency(challenger, holdout),
-        "samples": samples(challenger, holdout),
-    }
+        shared = catalogue.offered & champion.catalogue.offered
+        users = np.array([target in shared for target in holdout.targets], dtype=bool)
+        ours, theirs = ranks["challenger"], holdout_ranks(champion, holdout, shared, "champion")
+        if not shared == catalogue.offered == champion.catalogue.offered:
+            ours = holdout_ranks(challenger, holdout, shared, "challenger, shared items")
+        models["champion"] = summary(theirs[users])
+        differences["champion"] = paired(ours[users], theirs[users])
+        comparison = ChampionComparison(
+            release=champion.release,
+            items=len(shared),
+            items_challenger=len(catalogue.offered),
+            items_champion=len(champion.catalogue.offered),
+            users=int(users.sum()),
+            users_share=round(float(users.mean()), 6),
+        )
+    return Evaluation(
+        holdout=HoldoutSummary(
+            users=len(holdout.users), items=len(catalogue.offered), digest=holdout.digest
+        ),
+        models=models,
+        paired=differences,
+        slices=slices(holdout, ranks),
+        champion=comparison,
+        latency=latency(challenger, holdout),
+        samples=samples(challenger, holdout),
+        cold=cold_recall(challenger, holdout),
+        action=evaluate_action_ranker(dataset, challenger, ranker_summary),
+        codebook=codebook,
+        drift=drift,
+        training=dict(training or {}),
+    )
 
 
-def _champion_ranks(
-    holdout: Holdout, challenger: Recommender, champion: Recommender, own: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Ranks of both over the items they share, for the users whose test item is shared."""
-    common = challenger.catalogue.offered & champion.catalogue.offered
-    same = common == challenger.catalogue.offered == champion.catalogue.offered
-    ours = own if same else holdout_ranks(challenger, holdout, common, "challenger, shared items")
-    theirs = holdout_ranks(champion, holdout, common, "champion")
-    users = np.array([target in common for target in holdout.targets], dtype=bool)
-    stated = {
-        "release": champion.release,
-        "items": len(common),
-        "items_challenger": len(challenger.catalogue.offered),
-        "items_champion": len(champion.catalogue.offered),
-        "users": int(users.sum()),
-        "users_share": round(float(users.mean()), 6),
-    }
-    return ours[users], theirs[users], stated
+def slices(holdout: Holdout, ranks: Mapping[str, np.ndarray]) -> dict[str, Slice]:
+    """Metrics on parts of the holdout: head, tail and cold items, short and long histories.
 
-
-def slices(holdout: Holdout, ranks: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Metrics on parts of the holdout: head, tail and cold items, short and long histories."""
+    Args:
+        ranks: of each model's test items, [users].
+    """
     popularity = np.array([holdout.counts.get(item, 0) for item in holdout.targets])
-    every = np.sort(np.array(list(holdout.counts.values())))[::-1]
-    bound = every[: max(1, round(HEAD_SHARE * len(every)))][-1] if len(every) else 0
+    counts = np.sort(np.array(list(holdout.counts.values())))[::-1]
+    head = max(counts[: max(1, round(HEAD_SHARE * len(counts)))][-1], 1) if len(counts) else 1
     lengths = np.array([len(prompt) for prompt in holdout.prompts])
-    middle = int(np.median(lengths)) if len(lengths) else 0
+    median = int(np.median(lengths)) if len(lengths) else 0
     parts = {
-        f"head items (top {HEAD_SHARE:.0%})": popularity >= max(bound, 1),
-        "tail items": (popularity < bound) & (popularity > 0),
+        f"head items (top {HEAD_SHARE:.0%})": popularity >= head,
+        "tail items": (popularity < head) & (popularity > 0),
         "cold items (never trained on)": popularity == 0,
-        f"short histories (up to {middle})": lengths <= middle,
-        f"long histories (over {middle})": lengths > middle,
+        f"short histories (up to {median})": lengths <= median,
+        f"long histories (over {median})": lengths > median,
     }
-    return {
-        name: {
-            "users": int(mask.sum()),
-            "models": {
+    result = {}
+    for name, users in parts.items():
+        if users.any():
+            means = {
                 model: {
-                    metric: round(float(values.mean()), 6) for metric, values in per_user(found[mask]).items()
+                    metric: round(float(values.mean()), 6)
+                    for metric, values in per_user(model_ranks[users]).items()
                 }
-                for model, found in ranks.items()
-            },
-        }
-        for name, mask in parts.items()
-        if mask.any()
-    }
+                for model, model_ranks in ranks.items()
+            }
+            result[name] = Slice(users=int(users.sum()), models=means)
+    return result
 
 
-def latency(recommender: Recommender, holdout: Holdout) -> dict[str, float]:
-    """Milliseconds of one answer in this process, one request at a time, after a warm-up."""
-    prompts = [holdout.prompts[at % len(holdout.prompts)] for at in range(LATENCY_REQUESTS)]
-    spent = []
+def latency(recommender: Recommender, holdout: Holdout) -> Latency:
+    """Time of one answer in this process, one request at a time, after a warm-up."""
+    prompts = [holdout.prompts[i % len(holdout.prompts)] for i in range(LATENCY_REQUESTS)]
+    times = []  # milliseconds
     for prompt in prompts[:20] + prompts:
         start = time.perf_counter()
         recommender.answer({"history": prompt, "k": 10})
-        spent.append(1000 * (time.perf_counter() - start))
-    p50, p99 = np.percentile(spent[20:], [50, 99])
-    return {"p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3)}
+        times.append(1000 * (time.perf_counter() - start))
+    p50, p99 = np.percentile(times[20:], [50, 99])
+    return Latency(p50_ms=round(float(p50), 3), p99_ms=round(float(p99), 3))
 
 
-def samples(recommender: Recommender, holdout: Holdout, users: int = 3) -> list[dict[str, Any]]:
-    """A few users' recent history in titles and what the challenger answers, for people to read."""
+def samples(recommender: Recommender, holdout: Holdout, users: int = 3) -> tuple[Sample, ...]:
+    """What the challenger recommends to a few users, evenly spread, for people to read."""
     titles = dict(zip(recommender.catalogue.item_ids, recommender.catalogue.titles, strict=True))
     step = max(1, len(holdout.users) // users)
-    return [
-        {
-            "user": holdout.users[at],
-            "history": [titles[item] for item in holdout.prompts[at][-10:] if item in titles],
-            "answer": recommender.answer({"history": holdout.prompts[at], "k": 5}),
-        }
-        for at in range(0, len(holdout.users), step)[:users]
-    ]
+    result = []
+    for row in range(0, len(holdout.users), step)[:users]:
+        answer = recommender.answer({"history": holdout.prompts[row], "k": 5})
+        items = tuple(
+            RecommendedItem(
+                item_id=item["item_id"],
+                title=item["title"],
+                score=item["score"],
+                reasons=tuple(item.get("reasons", ())),
+            )
+            for item in answer["items"]
+        )
+        history = tuple(titles[item] for item in holdout.prompts[row][-10:] if item in titles)
+        result.append(
+            Sample(user=holdout.users[row], history=history, items=items, fallback=answer["fallback"])
+        )
+    return tuple(result)
 
 
-CUTOFFS = (10, 50)
-
-
-def cold_recall(ranker: Ranker, holdout: Holdout) -> dict[str, Any]:
+def cold_recall(ranker: Ranker, holdout: Holdout) -> ColdItems:
     """Recall among cold items, for the users whose test item is one.
 
-    Only cold items are ranked: among all items the answer would mostly say how many of them are popular.
-
-    Returns:
-        `users`, `items`: how many there are; `recall@10`, `recall@50` and what random order would reach
-        (`random@10`, ...); `shortfall`: by how much recall@50 is *surely* below random (upper end of its
-        exact 95 % interval), 0 where it is not, or nobody's test item is cold.
+    Only cold items are ranked: among all items the number would mostly say how many of them are popular.
     """
     cold = {item for item in ranker.catalogue.offered if not holdout.counts.get(item)}
-    asked = [at for at, target in enumerate(holdout.targets) if target in cold]
-    found: dict[str, Any] = {"users": len(asked), "items": len(cold), "shortfall": 0.0}
-    if not asked:
-        return found
-    part = Holdout(
-        [holdout.users[at] for at in asked],
-        [holdout.prompts[at] for at in asked],
-        [holdout.targets[at] for at in asked],
-        holdout.counts,
+    rows = [row for row, target in enumerate(holdout.targets) if target in cold]
+    if not rows:
+        return ColdItems(users=0, items=len(cold), shortfall=0.0)
+    ranks = holdout_ranks(ranker, holdout.part(rows), cold, "cold items")
+    recall = [round(float((ranks <= cutoff).mean()), 6) for cutoff in COLD_CUTOFFS]
+    random = [round(min(1.0, cutoff / len(cold)), 6) for cutoff in COLD_CUTOFFS]
+    upper = binomtest(int((ranks <= COLD_CUTOFFS[-1]).sum()), len(ranks)).proportion_ci().high
+    return ColdItems(
+        users=len(rows),
+        items=len(cold),
+        recall_10=recall[0],
+        recall_50=recall[1],
+        random_10=random[0],
+        random_50=random[1],
+        shortfall=round(max(0.0, random[1] - float(upper)), 6),
     )
-    ranks = holdout_ranks(ranker, part, cold, "cold items")
-    for cutoff in CUTOFFS:
-        found[f"recall@{cutoff}"] = round(float((ranks <= cutoff).mean()), 6)
-        found[f"random@{cutoff}"] = round(min(1.0, cutoff / len(cold)), 6)
-    high = binomtest(int((ranks <= CUTOFFS[-1]).sum()), len(ranks)).proportion_ci().high
-    found["shortfall"] = round(max(0.0, found[f"random@{CUTOFFS[-1]}"] - float(high)), 6)
-    return found
