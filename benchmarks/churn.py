@@ -102,7 +102,7 @@ def measure(book: Codebook, known: Catalogue, ids: list[str], vectors: np.ndarra
     sids, left = book.residuals(vectors)
     error = left[:, -1].sum() / ((vectors - vectors.mean(axis=0)) ** 2).sum()
     moved = churn(known, Catalogue(ids, ids, sids))
-    return {"by_level": moved["by_level"], "whole": moved["whole"], "error": round(float(error), 5)}
+    return {"by_level": moved.by_level, "whole": moved.whole, "error": round(float(error), 5)}
 
 
 def sheets(found: dict[str, Any]) -> list[Sheet]:

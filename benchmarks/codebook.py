@@ -40,9 +40,9 @@ def main(data: str = "movielens", seed: int = 0) -> None:
             table.add_row(
                 "all" if axes == ALL_AXES else str(axes),
                 f"{codes}{' (default)' if codes == usual else ''}",
-                ", ".join(f"{value:.0f}" for value in health["perplexity"]),
-                f"{health['residual'][-1]:.0%}",
-                f"{health['collision_rate']:.1%}",
+                ", ".join(f"{value:.0f}" for value in health.perplexity),
+                f"{health.residual[-1]:.0%}",
+                f"{health.collision_rate:.1%}",
             )
     Console(width=110).print(table)
 

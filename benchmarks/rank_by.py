@@ -21,7 +21,7 @@ from benchmarks.models.bundles import fitted
 from benchmarks.report.machine import machine
 from benchmarks.report.table import Sheet
 from car_model.data.dataset import Dataset
-from car_model.evaluation.actions import action_evidence
+from car_model.evaluation.actions import evaluate_action_ranker
 from car_model.recommender.recommender import Recommender
 from car_model.training.recipe import RankerRecipe, Recipe
 from car_model.training.train_ranker import fit_ranker
@@ -56,9 +56,12 @@ def one(dataset: Dataset, vectors: dict[str, Any], seed: int) -> dict[str, Any]:
     settings = {"seed": seed, "threads": 1}
     bundle, _ = fitted(dataset, None, vectors, Recipe.model_validate(settings))
     ranked, told = fit_ranker(dataset, bundle, RankerRecipe.model_validate(settings))
-    if not told["trained"]:
-        raise typer.BadParameter(f"no ranker for {dataset.report['name']}: {told['why']}")
-    return {"seed": seed, **action_evidence(dataset, Recommender(ranked), told)}
+    if not told.trained:
+        raise typer.BadParameter(f"no ranker for {dataset.report['name']}: {told.why}")
+    return {
+        "seed": seed,
+        **evaluate_action_ranker(dataset, Recommender(ranked), told).model_dump(mode="json"),
+    }
 
 
 def sheets(found: dict[str, Any]) -> list[Sheet]:

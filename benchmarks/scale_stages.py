@@ -60,7 +60,7 @@ def tokenize(folder: Path, config: DatasetConfig) -> Figures:
     vectors = np.load(folder / "vectors.npy", mmap_mode="r")[rows]
     made = encode(dataset, vectors, EncoderSpec(), CodebookConfig())
     made.save(folder / "codebook", folder / "catalogue.parquet")
-    return {"codes": made.codebook.codes, "collision_rate": made.health["collision_rate"]}
+    return {"codes": made.codebook.codes, "collision_rate": made.health.collision_rate}
 
 
 def train(folder: Path, config: DatasetConfig) -> Figures:

@@ -27,14 +27,15 @@ def evaluate(
         ranker: what training the ranker by action had to tell.
         champion: digest of the release in production; "" where there is none.
     """
-    import json
     from pathlib import Path
 
     from car_model.data.dataset import Dataset as Ingested
-    from car_model.evaluation.actions import action_evidence
-    from car_model.evaluation.evaluate import Holdout, cold_recall
+    from car_model.evaluation.evaluate import Holdout
     from car_model.evaluation.evaluate import evaluate as score
-    from car_model.evaluation.golden import golden as answers
+    from car_model.evaluation.golden import record_golden
+    from car_model.evidence.codebook import CodebookHealth
+    from car_model.evidence.drift import DataDrift
+    from car_model.evidence.training import RankerSummary, TrainingCurves
     from car_model.recommender.recommender import Recommender
     from car_model.weights import load_sasrec
     from common.digests import file_digest
@@ -43,24 +44,28 @@ def evaluate(
 
     evaluation.path, golden.path = f"{evaluation.path}.json", f"{golden.path}.json"
     data = Ingested.load(Path(dataset.path))
-    challenger, rival = Recommender.load(bundle.path), None
+    challenger, production = Recommender.load(bundle.path), None
     if champion:
         folder = Path(f"{evaluation.path}.champion")
         fetch_release(open_store(registry), champion, folder)
-        rival = Recommender.load(folder, champion)
-    evidence = score(data, challenger, load_sasrec(Path(sasrec.path)), rival)
+        production = Recommender.load(folder, champion)
+    evidence = score(
+        data,
+        challenger,
+        load_sasrec(Path(sasrec.path)),
+        production,
+        codebook=CodebookHealth.read(health.path),
+        drift=DataDrift.read(drift.path),
+        training={
+            "challenger": TrainingCurves.read(car_curves.path),
+            "sasrec": TrainingCurves.read(sasrec_curves.path),
+        },
+        ranker_summary=RankerSummary.read(ranker.path),
+    )
     holdout = Holdout.of(data)
-    evidence["cold"] = cold_recall(challenger, holdout)
-    evidence["action"] = action_evidence(data, challenger, json.loads(Path(ranker.path).read_text()))
-    evidence["codebook"] = json.loads(Path(health.path).read_text())
-    evidence["drift"] = json.loads(Path(drift.path).read_text())
-    evidence["training"] = {
-        "challenger": json.loads(Path(car_curves.path).read_text()),
-        "sasrec": json.loads(Path(sasrec_curves.path).read_text()),
-    }
-    Path(evaluation.path).write_text(json.dumps(evidence, indent=1, allow_nan=False))
-    Path(golden.path).write_text(json.dumps(answers(challenger, holdout), indent=1))
+    evidence.write(evaluation.path)
+    record_golden(challenger, holdout).write(golden.path)
     golden.metadata.update(digest=file_digest(golden.path), model=bundle.metadata["model"])
-    evaluation.metadata.update(digest=file_digest(evaluation.path), holdout=evidence["holdout"]["digest"])
+    evaluation.metadata.update(digest=file_digest(evaluation.path), holdout=holdout.digest)
     evaluation.metadata.update(model=bundle.metadata["model"], sasrec=sasrec.metadata["digest"])
     evaluation.metadata.update(champion=champion, data=bundle.metadata["data"])

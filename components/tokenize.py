@@ -60,9 +60,9 @@ def tokenize(
         parent=parent,
     )
     made.save(Path(codebook.path), Path(catalogue.path))
-    Path(health.path).write_text(json.dumps(made.health))
+    made.health.write(health.path)
     codebook.metadata.update(version=made.codebook.version, dataset=dataset.metadata["digest"])
     catalogue.metadata.update(digest=made.catalogue.digest, codebook=made.codebook.version)
-    for name in ("codes", "levels", "usage_min", "perplexity_min_share", "collision_rate"):
-        summary.log_metric(name, made.health[name])
+    for name in ("codebook_size", "n_levels", "usage_min", "perplexity_min_share", "collision_rate"):
+        summary.log_metric(name, getattr(made.health, name))
     Path(summary.path).write_text(json.dumps(summary.metadata))  # a cache trusts only outputs that exist

@@ -23,22 +23,23 @@ def train_ranker(
         training: false keeps what the bundle has, the champion's ranker carried on.
         checkpoints: folder that survives a killed run, to resume from; "" keeps none.
     """
-    import json
     import shutil
     from dataclasses import replace
     from pathlib import Path
 
     from car_model.bundle import Bundle
     from car_model.data.dataset import Dataset as Ingested
+    from car_model.evidence.training import RankerSummary
     from car_model.training.recipe import parse_ranker
     from car_model.training.train_ranker import fit_ranker
 
     told.path = f"{told.path}.json"
     given, recipe = Bundle.load(Path(bundle.path)), parse_ranker(ranker)
     if recipe is None:
-        made, said = replace(given, ranker=None), {"trained": False, "why": "none was asked for."}
+        made, said = replace(given, ranker=None), RankerSummary(trained=False, why="none was asked for.")
     elif not training:
-        made, said = given, {"trained": False, "why": "nothing was trained, and production has none."}
+        why = "nothing was trained, and production has none."
+        made, said = given, RankerSummary(trained=False, why=why)
     else:
         kept = Path(checkpoints) / "ranker" if checkpoints else None
         made, said = fit_ranker(Ingested.load(Path(dataset.path)), given, recipe, kept)
@@ -46,5 +47,5 @@ def train_ranker(
         shutil.copytree(bundle.path, ranked.path, dirs_exist_ok=True)
     else:
         made.save(Path(ranked.path))
-    Path(told.path).write_text(json.dumps(said))
+    said.write(told.path)
     ranked.metadata.update(bundle.metadata, ranker=made.ranker is not None)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from car_model.evidence.evaluation import Metric
 from car_model.metrics.ranking import interval, per_user
 
 METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
@@ -36,7 +37,7 @@ def best_valid(run: dict[str, Any]) -> float:
     return float(max(run["valid_ndcg@10"], default=0.0))
 
 
-def compared(ours: Sequence[str], theirs: Sequence[str], metric: str) -> tuple[float, float, float]:
+def compared(ours: Sequence[str], theirs: Sequence[str], metric: Metric) -> tuple[float, float, float]:
     """Our metric relative to theirs, with a paired 95 % bootstrap interval over users.
 
     Args:

@@ -13,10 +13,10 @@ Shape letters: N items, K candidates.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from car_model.action_ranker.attention import MixedBlock, MixedTransformer, NullSlot, PastActions
 from car_model.action_ranker.model import ActionRanker
 from car_model.metrics.actions import SMALLEST
-from car_model.metrics.ranking import paired, per_user, ranks_of, summary
+from car_model.metrics.ranking import per_user, ranks_of
 from car_model.models.kv_cache import KVCache
 from car_model.models.packing import Packing
 from car_model.models.transformer import Transformer
@@ -208,28 +208,3 @@ def choose_weight(model: ActionRanker, asked: Iterable[ScoredHistory], targets: 
             scores = combined(one.scores, uids, chances, weight).numpy()[None]
             gains[weight] += float(per_user(ranks_of(scores, np.array([target])))["ndcg@10"][0])
     return max(WEIGHTS, key=lambda weight: (round(gains[weight], 9), -weight))
-
-
-def liked_metrics(ranks: Mapping[str, np.ndarray], liked: np.ndarray) -> dict[str, Any]:
-    """NDCG and recall of test items that are relevant *and* liked, without and with ranking by action.
-
-    Args:
-        ranks: `relevance` and `action`, the ranks of the same users' test items, [users] each.
-        liked: [users] whether the test item was liked. Users who did not like theirs have no item that is
-            relevant and liked; theirs are told apart, and should be found *less* often when ranked by action.
-
-    Returns:
-        `liked` and `disliked`, each with `users`, `relevance` and `action` (metrics with intervals) and
-        `paired`, the second minus the first user by user.
-    """
-    return {name: _part(ranks, keep) for name, keep in (("liked", liked), ("disliked", ~liked))}
-
-
-def _part(ranks: Mapping[str, np.ndarray], keep: np.ndarray) -> dict[str, Any]:
-    relevance, action = ranks["relevance"][keep], ranks["action"][keep]
-    return {
-        "users": int(keep.sum()),
-        "relevance": summary(relevance),
-        "action": summary(action),
-        "paired": paired(action, relevance),
-    }

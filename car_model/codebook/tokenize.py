@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from car_model.compute import limit_threads
 from car_model.data.catalogue import Catalogue
 from car_model.data.dataset import Dataset, template
 from car_model.encoding.encoder import Encoder, EncoderSpec, embed, load, settle_precision
+from car_model.evidence.codebook import CodebookChurn, CodebookHealth
 from car_model.metrics.codebook import churn, codebook_health, cooccurrence, unexplained
 
 
@@ -44,7 +44,7 @@ class Tokenized:
     codebook: Codebook
     labels: CodeLabels
     catalogue: Catalogue
-    health: dict[str, Any]
+    health: CodebookHealth
 
     def save(self, codebook: Path, catalogue: Path) -> None:
         """Write the codebook folder and the catalogue file."""
@@ -112,13 +112,25 @@ def encode(
     sids, residual = codebook.residuals(vectors)
     catalogue = Catalogue(ids, titles, sids, text=codebook.coordinates(vectors))
     spread = codebook.spread(vectors)
-    health = codebook_health(sids, residual, spread, codebook.codes)
+    changes, unexplained_new = None, None
     if parent:
         new = np.array([item not in parent.catalogue.uids for item in ids], dtype=bool)
-        health["unexplained_new"] = unexplained(residual[new], spread[new])
+        unexplained_new = unexplained(residual[new], spread[new])
         catalogue = parent.catalogue.extend_lineage(catalogue, _handed_on(parent, codebook))
-    health |= {"mode": mode if parent else "fit", **_lineage(parent, catalogue, mode)}
-    health["cooccurrence"] = cooccurrence(dataset.histories(catalogue.uids).train, catalogue.sid_table)
+        all_changes = churn(parent.catalogue, catalogue)
+        unasked = 0.0 if mode == "fit" else all_changes.whole  # a new codebook is meant to change SIDs
+        changes = CodebookChurn(**all_changes.model_dump(), unasked=unasked)
+    health = codebook_health(
+        sids,
+        residual,
+        spread,
+        codebook.codes,
+        cooccurrence(dataset.histories(catalogue.uids).train, catalogue.sid_table),
+        mode=mode if parent else "fit",
+        parent=parent.codebook.version if parent else None,
+        churn=changes,
+        unexplained_new=unexplained_new,
+    )
     same = parent is not None and parent.codebook.version == codebook.version
     found = label_codes(texts, sids, codebook.codes, ids)
     labels = parent.labels.extended(found) if parent and same else found
@@ -156,12 +168,3 @@ def _handed_on(parent: Parent, codebook: Codebook) -> tuple[np.ndarray, np.ndarr
         vectors = np.repeat(codebook.mean[None], known.size, axis=0)
     sids = known.sids if codebook.version == old.version else codebook.encode(vectors)
     return sids, codebook.coordinates(vectors)
-
-
-def _lineage(parent: Parent | None, catalogue: Catalogue, mode: Mode) -> dict[str, Any]:
-    """The parent's codebook and the churn against it; `unasked` is none where a new codebook was wanted."""
-    if parent is None:
-        return {"parent": None, "churn": None}
-    moved = churn(parent.catalogue, catalogue)
-    unasked = 0.0 if mode == "fit" else moved["whole"]
-    return {"parent": parent.codebook.version, "churn": {**moved, "unasked": unasked}}

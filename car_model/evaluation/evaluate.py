@@ -129,7 +129,7 @@ def holdout_ranks(
     """Rank of each user's test item, [users]; infinite if the model can't rank it.
 
     Args:
-        candidates: the only items that are ranked, of those that the catalogue offers; None ranks all of these.
+        candidates: the only items that are ranked, of those that the catalogue offers; None: all of these.
     """
     uids = ranker.catalogue.uids
     ranked = ranker.catalogue.offered if candidates is None else ranker.catalogue.offered & candidates
@@ -199,9 +199,7 @@ def evaluate(
             users_share=round(float(users.mean()), 6),
         )
     return Evaluation(
-        holdout=HoldoutSummary(
-            users=len(holdout.users), items=len(catalogue.offered), digest=holdout.digest
-        ),
+        holdout=HoldoutSummary(users=len(holdout.users), items=len(catalogue.offered), digest=holdout.digest),
         models=models,
         paired=differences,
         slices=slices(holdout, ranks),

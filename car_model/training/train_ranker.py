@@ -29,6 +29,7 @@ from car_model.action_ranker.rerank import Reranker, choose_weight
 from car_model.bundle import Bundle, tables
 from car_model.compute import limit_threads
 from car_model.data.dataset import Dataset
+from car_model.evidence.training import RankerSummary
 from car_model.metrics.actions import action_metrics, log_losses
 from car_model.recommender.held_out_requests import asked_before, held_out, liked_at, targets_of
 from car_model.recommender.recommender import Recommender
@@ -218,11 +219,11 @@ WEIGHT_USERS = 5000  # users the weight of P(liked) is chosen on
 
 def fit_ranker(
     dataset: Dataset, bundle: Bundle, recipe: RankerRecipe, checkpoint: Path | None = None
-) -> tuple[Bundle, dict[str, Any]]:
-    """Add a ranker by action to a bundle; returns it and what there is to tell.
+) -> tuple[Bundle, RankerSummary]:
+    """Add an action ranker to a bundle; returns the bundle and a summary of the training.
 
-    Without actions, or where a ranker knows no more than the share of likes, the bundle stays as it is and
-    `why` says so. `trained` is in every answer; of a ranker it comes with settings, curves and validation.
+    Without actions, or if a ranker knows no more than the share of likes, the bundle gets none and the
+    summary says why.
 
     Args:
         checkpoint: folder of the resumable state.
@@ -232,23 +233,33 @@ def fit_ranker(
     """
     liked = least_liked(dataset, recipe.liked)
     if isinstance(liked, str):
-        return bundle, {"trained": False, "why": liked}
+        return bundle, RankerSummary(trained=False, why=liked)
     sids, catalogue = tables(bundle.catalogue)[0], bundle.catalogue
     config = recipe.ranker(catalogue.size, bundle.codebook.levels, bundle.codebook.codes, liked)
     data = action_histories(dataset.interactions, catalogue.uids, config.tasks)
     torch.manual_seed(recipe.seed)
     model = ActionRanker(config, sids)
     curves = train_ranker(model, data, recipe.train_config(), checkpoint, "ranker by action")
-    found = predict(model, data, "valid")
-    told: dict[str, Any] = {"liked": liked, "architecture": config.architecture, **asdict(curves)}
-    told["valid"] = action_metrics(found.labels, found.probabilities)
-    reached = told["valid"]["normalised_entropy"]
+    predictions = predict(model, data, "valid")
+    metrics = action_metrics(predictions.labels, predictions.probabilities)
+    reached, weight, why = metrics.normalised_entropy, None, ""
     if reached is None or reached >= 1:
-        said = "can't be told" if reached is None else f"is {reached:.3f}"
-        why = f"its normalised entropy on validation {said}: it beats no base rate, so it is left out."
-        return replace(bundle, ranker=None), {"trained": False, "why": why, **told}
-    weight = _weight(replace(bundle, ranker=None), model, data)
-    return replace(bundle, ranker=Reranker(model, weight)), {"trained": True, "weight": weight, **told}
+        value = "is undefined" if reached is None else f"is {reached:.3f}"
+        why = f"its normalised entropy on validation {value}: it beats no base rate, so it is left out."
+    else:
+        weight = _weight(replace(bundle, ranker=None), model, data)
+    summary = RankerSummary(
+        trained=weight is not None,
+        why=why,
+        liked=float(liked),
+        architecture=config.architecture,
+        epoch=tuple(curves.epoch),
+        train_loss=tuple(curves.train_loss),
+        valid_log_loss=tuple(curves.valid_log_loss),
+        valid=metrics,
+        weight=weight,
+    )
+    return replace(bundle, ranker=Reranker(model, weight) if weight is not None else None), summary
 
 
 def _weight(bundle: Bundle, model: ActionRanker, data: ActionHistories) -> float:

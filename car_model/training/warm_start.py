@@ -86,7 +86,7 @@ def codes_aligned(codebook: Codebook, catalogue: Catalogue, parent: Bundle) -> b
     same = np.array_equal(codebook.axes, old.axes) and np.array_equal(codebook.mean, old.mean)
     if not same or codebook.centroids.shape != old.centroids.shape:
         return False
-    return churn(parent.catalogue, catalogue)["by_level"][0] < MOST
+    return churn(parent.catalogue, catalogue).by_level[0] < MOST
 
 
 def _check(model: CAR, parent: CAR, aligned: bool) -> None:

@@ -99,7 +99,7 @@ def _compare_catalogues(before: Path, after: Path) -> Churn:
     from car_model.metrics.codebook import churn
 
     try:
-        return Churn.model_validate(churn(Catalogue.load(before), Catalogue.load(after)), strict=False)
+        return churn(Catalogue.load(before), Catalogue.load(after))
     except CatalogueError as error:
         raise ReleaseError(f"{CATALOGUE} cannot be compared: {str(error).rstrip('.')}.") from error
 

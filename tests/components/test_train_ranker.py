@@ -12,6 +12,7 @@ from kfp import dsl
 
 from car_model.bundle import Bundle
 from car_model.data.dataset import Dataset
+from car_model.evidence.training import RankerSummary
 from common.digests import tree_digest
 from components.train_ranker import train_ranker
 from registry.releases.bundle_files import release_digest
@@ -37,7 +38,7 @@ def trained(
     made = {name: dsl.Artifact(uri=str(folder / name)) for name in ("dataset", "bundle", "ranked", "told")}
     made["bundle"].metadata["model"] = "m"
     train_ranker.python_func(**made, ranker=ranker, training=training, checkpoints=str(folder / "states"))
-    return made, json.loads(Path(made["told"].path).read_text())
+    return made, RankerSummary.read(made["told"].path)
 
 
 def plain() -> Bundle:
@@ -47,7 +48,7 @@ def plain() -> Bundle:
 def test_with_actions_the_bundle_gets_a_ranker_and_the_same_digest_every_time(tmp_path: Path) -> None:
     runs = [trained(tmp_path / name, rated(), plain(), SETTINGS) for name in ("one", "two")]
     for made, told in runs:
-        assert told["trained"] is True
+        assert told.trained is True
         assert made["ranked"].metadata == {"model": "m", "ranker": True}
         assert Bundle.load(Path(made["ranked"].path)).ranker is not None
     one, two = (release_digest(made["ranked"].path) for made, _ in runs)
@@ -66,7 +67,7 @@ def test_otherwise_it_passes_through(
     tmp_path: Path, dataset: Dataset, ranker: str, training: bool, why: str
 ) -> None:
     made, told = trained(tmp_path / "run", dataset, plain(), ranker, training)
-    assert told == {"trained": False, "why": why}
+    assert told == RankerSummary(trained=False, why=why)
     assert tree_digest(made["ranked"].path) == tree_digest(made["bundle"].path)
     assert made["ranked"].metadata == {"model": "m", "ranker": False}
 
@@ -77,4 +78,4 @@ def test_without_training_the_champions_ranker_is_carried_on_unless_none_is_want
     assert made["ranked"].metadata["ranker"] is True
     made, told = trained(tmp_path / "off", rated(), liking()[0], ranker="off", training=False)
     assert Bundle.load(Path(made["ranked"].path)).ranker is None
-    assert told["why"] == "none was asked for."
+    assert told.why == "none was asked for."

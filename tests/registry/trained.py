@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +10,7 @@ from car_model.codebook.residual_kmeans import CodebookConfig
 from car_model.codebook.tokenize import tokenize
 from car_model.encoding.encoder import EncoderSpec
 from car_model.evaluation.evaluate import Holdout
-from car_model.evaluation.golden import golden
+from car_model.evaluation.golden import record_golden
 from car_model.recommender.recommender import Recommender
 from car_model.training.recipe import parse_recipe
 from car_model.training.train_car import fit_car
@@ -38,7 +37,7 @@ def trained_release(folder: Path) -> tuple[ObjectStore, str]:
     bundle, _ = fit_car(dataset, folder / "codebook", made.catalogue, recipe)
     bundle.save(folder / "bundle")
     evidence = make_evidence(folder / "evidence")
-    (folder / "golden.json").write_text(json.dumps(golden(Recommender(bundle), Holdout.of(dataset))))
+    record_golden(Recommender(bundle), Holdout.of(dataset)).write(folder / "golden.json")
     store = open_store(folder / "registry")
     manifest = write_release(store, folder / "bundle", {**evidence, "golden.json": folder / "golden.json"})
     return store, manifest.release

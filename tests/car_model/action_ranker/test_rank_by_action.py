@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 from car_model.action_ranker.rerank import precise, predict_like
 from car_model.bundle import Bundle
 from car_model.evaluation.evaluate import Holdout
-from car_model.evaluation.golden import golden, golden_requests
+from car_model.evaluation.golden import golden_requests, record_golden
 from car_model.recommender.recommender import Recommender, RequestError
 from tests.car_model.action_ranker.liking import liking, rated
 from tests.fixtures import tiny_parts
@@ -127,7 +126,7 @@ def test_golden_requests_rank_by_action_where_the_release_can(
     recommender: Recommender, tmp_path: Path
 ) -> None:
     holdout = Holdout.of(rated())
-    recorded = json.loads(json.dumps(golden(recommender, holdout)))
+    recorded = record_golden(recommender, holdout).to_json()
     asked = [one for one in recorded["requests"] if one.get("rank_by") == "action"]
     assert len(asked) == 2 and asked[1]["actions"][:3] == [5.0, 4.0, None]
     assert all("rank_by" not in one for one in golden_requests(holdout, 3))

@@ -15,7 +15,6 @@ from car_model.action_ranker.rerank import (
     ScoredHistory,
     choose_weight,
     combined,
-    liked_metrics,
     predict_like,
 )
 from tests.car_model.action_ranker.rankers import LIKED, RATING, random_batch, tiny_ranker
@@ -112,19 +111,3 @@ def test_the_weight_is_what_finds_liked_items_best() -> None:
         worst.append(int(candidates[chances.argmin()]))
     assert choose_weight(model, asked, np.array(best)) > 0
     assert choose_weight(model, asked, np.array(worst)) == 0
-
-
-def test_liked_and_disliked_test_items_are_told_apart() -> None:
-    ranks = {"relevance": np.array([1.0, 3.0, 2.0, np.inf]), "action": np.array([1.0, 1.0, 9.0, np.inf])}
-    found = liked_metrics(ranks, np.array([True, True, False, False]))
-    assert (found["liked"]["users"], found["disliked"]["users"]) == (2, 2)
-    assert found["liked"]["relevance"]["ndcg@10"]["mean"] == pytest.approx(0.75)
-    assert found["liked"]["action"]["ndcg@10"]["mean"] == 1.0
-    assert found["liked"]["paired"]["ndcg@10"]["difference"] == pytest.approx(0.25)
-    assert found["disliked"]["paired"]["ndcg@10"]["difference"] < 0
-
-
-def test_without_users_who_liked_theirs_there_is_no_number() -> None:
-    ranks = {"relevance": np.array([1.0]), "action": np.array([1.0])}
-    found = liked_metrics(ranks, np.array([False]))["liked"]
-    assert (found["users"], found["action"]["ndcg@10"]["mean"]) == (0, None)

@@ -70,10 +70,10 @@ def test_what_is_saved_loads_and_encodes_alike(made: Tokenized, tmp_path: Path) 
 
 
 def test_health_describes_this_catalogue(made: Tokenized) -> None:
-    assert made.health["items"] == 48
-    assert made.health["levels"] == 2
-    assert 0 < made.health["residual"][1] < made.health["residual"][0] < 1
-    json.dumps(made.health, allow_nan=False)
+    assert made.health.items == 48
+    assert made.health.n_levels == 2
+    assert 0 < made.health.residual[1] < made.health.residual[0] < 1
+    json.dumps(made.health.to_json(), allow_nan=False)
 
 
 def test_an_empty_catalogue_is_refused(dataset: Dataset, cache: Path) -> None:
@@ -111,12 +111,12 @@ def test_a_lineage_keeps_its_uids_in_every_mode(
     assert made.catalogue.item_ids[: old.size] == old.item_ids
     assert made.catalogue.item_ids[old.size :] == ["n1", "n2"]
     assert made.catalogue.retired == {old.item_ids[5]}
-    assert made.health["items"] == 49
-    assert made.health["mode"] == mode
-    assert made.health["parent"] == parent.codebook.version
-    assert (made.health["churn"]["added"], made.health["churn"]["retired"]) == (2, 1)
-    assert made.health["unexplained_new"] > 0
-    json.dumps(made.health, allow_nan=False)
+    assert made.health.items == 49
+    assert made.health.mode == mode
+    assert made.health.parent == parent.codebook.version
+    assert (made.health.churn.added, made.health.churn.retired) == (2, 1)
+    assert made.health.unexplained_new > 0
+    json.dumps(made.health.to_json(), allow_nan=False)
 
 
 def test_reuse_keeps_codebook_labels_and_sids_to_the_byte(
@@ -129,15 +129,15 @@ def test_reuse_keeps_codebook_labels_and_sids_to_the_byte(
     assert tree_digest(tmp_path / "after") == tree_digest(tmp_path / "before")
     assert made.labels.words == parent.labels.words
     assert set(made.labels.items) == {*parent.labels.items, "n1", "n2"}
-    assert made.health["churn"]["whole"] == made.health["churn"]["unasked"] == 0
+    assert made.health.churn.whole == made.health.churn.unasked == 0
     assert np.array_equal(made.catalogue.sids[: parent.catalogue.size], parent.catalogue.sids)
 
 
 def test_a_new_fit_on_purpose_is_no_unasked_churn(parent: Parent, tomorrow: Dataset, cache: Path) -> None:
     other = CodebookConfig(levels=2, codes=4, seed=9)
     made = tokenize(tomorrow, EncoderSpec(), other, cache, mode="fit", parent=parent)
-    assert made.health["churn"]["unasked"] == 0
-    assert made.health["churn"]["whole"] > 0
+    assert made.health.churn.unasked == 0
+    assert made.health.churn.whole > 0
 
 
 def test_an_edited_text_churns_even_under_reuse(parent: Parent, dataset: Dataset, cache: Path) -> None:
@@ -145,9 +145,9 @@ def test_an_edited_text_churns_even_under_reuse(parent: Parent, dataset: Dataset
     items.loc[0, ["title", "genre"]] = ["A quite different thing", "garden furniture"]
     made = tokenize(replace(dataset, items=items), EncoderSpec(), CONFIG, cache, mode="reuse", parent=parent)
     moved = made.catalogue.sids[0].tolist() != parent.catalogue.sids[0].tolist()
-    assert made.health["churn"]["unasked"] == (round(1 / 48, 6) if moved else 0)
+    assert made.health.churn.unasked == (round(1 / 48, 6) if moved else 0)
     assert made.catalogue.titles[0] == "A quite different thing"
-    assert made.health["unexplained_new"] == 0  # there is no new item to misdescribe
+    assert made.health.unexplained_new == 0  # there is no new item to misdescribe
 
 
 @pytest.mark.parametrize("mode", ["reuse", "refresh"])
@@ -156,7 +156,7 @@ def test_without_a_parent_a_codebook_is_fit(
 ) -> None:
     first = tokenize(dataset, EncoderSpec(), CONFIG, cache, mode=mode)
     assert first.codebook.version == made.codebook.version
-    assert (first.health["mode"], first.health["parent"], first.health["churn"]) == ("fit", None, None)
+    assert (first.health.mode, first.health.parent, first.health.churn) == ("fit", None, None)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from car_model.data.catalogue import Catalogue
 from car_model.evaluation.evaluate import Holdout, cold_recall
+from car_model.evidence.evaluation import ColdItems
 
 ITEMS = [f"i{at}" for at in range(400)]
 WARM = ITEMS[:100]
@@ -41,26 +42,26 @@ DOWN = -np.arange(400.0)  # the lower the number of the item, the better
 
 def test_cold_items_are_ranked_among_themselves() -> None:
     found = cold_recall(ranker(DOWN), holdout(["i100", "i109", "i110", "i149", "i150", "i5"]))
-    assert (found["users"], found["items"]) == (5, 300)
-    assert (found["recall@10"], found["recall@50"]) == (0.4, 0.8)
-    assert (found["random@10"], found["random@50"]) == (round(10 / 300, 6), round(50 / 300, 6))
-    assert found["shortfall"] == 0
+    assert (found.users, found.items) == (5, 300)
+    assert (found.recall_10, found.recall_50) == (0.4, 0.8)
+    assert (found.random_10, found.random_50) == (round(10 / 300, 6), round(50 / 300, 6))
+    assert found.shortfall == 0
 
 
 def test_retired_items_do_not_count() -> None:
     found = cold_recall(ranker(DOWN, frozenset(ITEMS[100:150])), holdout(["i150", "i120"]))
-    assert (found["users"], found["items"], found["recall@10"]) == (1, 250, 1.0)
+    assert (found.users, found.items, found.recall_10) == (1, 250, 1.0)
 
 
 def test_surely_worse_than_chance_is_a_shortfall() -> None:
     found = cold_recall(ranker(DOWN), holdout(["i399"] * 200))
-    assert found["recall@50"] == 0
-    assert 0.1 < found["shortfall"] < found["random@50"]
+    assert found.recall_50 == 0
+    assert 0.1 < found.shortfall < found.random_50
 
 
 def test_a_few_misses_prove_nothing() -> None:
-    assert cold_recall(ranker(DOWN), holdout(["i399", "i398"]))["shortfall"] == 0
+    assert cold_recall(ranker(DOWN), holdout(["i399", "i398"])).shortfall == 0
 
 
 def test_nobody_with_a_cold_item_is_said() -> None:
-    assert cold_recall(ranker(DOWN), holdout(["i5"])) == {"users": 0, "items": 300, "shortfall": 0.0}
+    assert cold_recall(ranker(DOWN), holdout(["i5"])) == ColdItems(users=0, items=300, shortfall=0.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ import pytest
 from car_model.data.dataset import Dataset
 from car_model.data.histories import MAX_HISTORY
 from car_model.evaluation.evaluate import Baseline, Holdout, evaluate, holdout_ranks, slices
+from car_model.evidence.evaluation import ChampionComparison, Evaluation, HoldoutSummary
 from car_model.metrics.ranking import per_user
 from car_model.models.baselines import Popularity, SASRec
 from car_model.recommender.recommender import Recommender
@@ -26,7 +26,7 @@ def sasrec() -> SASRec:
 
 
 @pytest.fixture(scope="module")
-def evidence(dataset: Dataset, recommender: Recommender, sasrec: SASRec) -> dict[str, Any]:
+def evidence(dataset: Dataset, recommender: Recommender, sasrec: SASRec) -> Evaluation:
     return evaluate(dataset, recommender, sasrec)
 
 
@@ -133,75 +133,76 @@ def test_candidates_bar_everything_else(recommender: Recommender, holdout: Holdo
 def test_retired_items_are_neither_ranked_nor_found(recommender: Recommender, holdout: Holdout) -> None:
     gone = frozenset(holdout.targets[:5])
     catalogue = replace(recommender.catalogue, retired=gone)
-    retired = Baseline(catalogue, recommender.model, recommender.model.config.history)
-    still = Baseline(recommender.catalogue, recommender.model, recommender.model.config.history)
+    retired = Baseline(catalogue, recommender.model, recommender.model.config.max_history)
+    still = Baseline(recommender.catalogue, recommender.model, recommender.model.config.max_history)
     left = set(recommender.catalogue.item_ids) - gone
     found = holdout_ranks(retired, holdout)
     assert np.array_equal(found, holdout_ranks(still, holdout, left))
     assert all(np.isinf(rank) == (item in gone) for rank, item in zip(found, holdout.targets, strict=True))
 
 
-def test_the_evidence_has_what_the_gate_reads(evidence: dict[str, Any], holdout: Holdout) -> None:
-    assert evidence["holdout"] == {"split": "test", "users": 40, "items": ITEMS, "digest": holdout.digest}
-    assert sorted(evidence["models"]) == ["challenger", "popularity", "sasrec"]
-    assert sorted(evidence["paired"]) == ["popularity", "sasrec"]
-    assert evidence["champion"] == {"release": None}
-    assert evidence["latency"]["p50_ms"] <= evidence["latency"]["p99_ms"]
-    for model in evidence["models"].values():
+def test_the_evidence_has_what_the_gate_reads(evidence: Evaluation, holdout: Holdout) -> None:
+    assert evidence.holdout == HoldoutSummary(users=40, items=ITEMS, digest=holdout.digest)
+    assert sorted(evidence.models) == ["challenger", "popularity", "sasrec"]
+    assert sorted(evidence.paired) == ["popularity", "sasrec"]
+    assert evidence.champion == ChampionComparison(release=None)
+    assert evidence.latency is not None and evidence.latency.p50_ms <= evidence.latency.p99_ms
+    for model in evidence.models.values():
         assert sorted(model) == ["ndcg@10", "ndcg@5", "recall@10", "recall@5"]
-        assert all(part["low"] <= part["mean"] <= part["high"] for part in model.values())
-    assert json.loads(json.dumps(evidence, allow_nan=False)) == evidence
+        assert all(part.low <= part.mean <= part.high for part in model.values())
+    assert Evaluation.model_validate_json(json.dumps(evidence.to_json(), allow_nan=False)) == evidence
 
 
 def test_a_champion_of_another_catalogue_is_compared_over_the_shared_items(
-    evidence: dict[str, Any], dataset: Dataset, recommender: Recommender, sasrec: SASRec, holdout: Holdout
+    evidence: Evaluation, dataset: Dataset, recommender: Recommender, sasrec: SASRec, holdout: Holdout
 ) -> None:
     gone = frozenset(holdout.targets[:5])
     smaller = replace(recommender.bundle, catalogue=replace(recommender.catalogue, retired=gone))
     found = evaluate(dataset, recommender, sasrec, Recommender(smaller, "c" * 64))
     users = sum(target not in gone for target in holdout.targets)
-    assert found["champion"] == {
-        "release": "c" * 64,
-        "items": ITEMS - len(gone),
-        "items_challenger": ITEMS,
-        "items_champion": ITEMS - len(gone),
-        "users": users,
-        "users_share": round(users / 40, 6),
-    }
+    assert found.champion == ChampionComparison(
+        release="c" * 64,
+        items=ITEMS - len(gone),
+        items_challenger=ITEMS,
+        items_champion=ITEMS - len(gone),
+        users=users,
+        users_share=round(users / 40, 6),
+    )
     # the same weights over the same items for the same users: no difference, whatever the catalogues
-    assert {part["difference"] for part in found["paired"]["champion"].values()} == {0.0}
-    assert found["models"]["challenger"] == evidence["models"]["challenger"]
+    assert {part.difference for part in found.paired["champion"].values()} == {0.0}
+    assert found.models["challenger"] == evidence.models["challenger"]
 
 
-def test_paired_differences_are_those_of_the_means(evidence: dict[str, Any]) -> None:
-    models = evidence["models"]
+def test_paired_differences_are_those_of_the_means(evidence: Evaluation) -> None:
+    models = evidence.models
     for rival in ("popularity", "sasrec"):
-        for metric, found in evidence["paired"][rival].items():
-            gap = models["challenger"][metric]["mean"] - models[rival][metric]["mean"]
-            assert found["difference"] == pytest.approx(gap, abs=3e-6)
+        for metric, found in evidence.paired[rival].items():
+            gap = models["challenger"][metric].mean - models[rival][metric].mean
+            assert found.difference == pytest.approx(gap, abs=3e-6)
 
 
 def test_evaluating_twice_differs_in_time_alone(
-    evidence: dict[str, Any], dataset: Dataset, recommender: Recommender, sasrec: SASRec
+    evidence: Evaluation, dataset: Dataset, recommender: Recommender, sasrec: SASRec
 ) -> None:
     again = evaluate(dataset, recommender, sasrec)
-    assert {**again, "latency": None} == {**evidence, "latency": None}
+    timeless = {"latency": None}
+    assert again.model_copy(update=timeless) == evidence.model_copy(update=timeless)
 
 
-def test_slices_partition_the_users(evidence: dict[str, Any]) -> None:
-    users = {name: part["users"] for name, part in evidence["slices"].items()}
+def test_slices_partition_the_users(evidence: Evaluation) -> None:
+    users = {name: part.users for name, part in evidence.slices.items()}
     assert sum(n for name, n in users.items() if "items" in name) == 40
     assert sum(n for name, n in users.items() if "histories" in name) == 40
     assert min(users.values()) > 0
 
 
 @pytest.mark.parametrize("kind", ["items", "histories"])
-def test_slices_add_up_to_the_whole(evidence: dict[str, Any], kind: str) -> None:
-    parts = [part for name, part in evidence["slices"].items() if kind in name]
-    for model, whole in evidence["models"].items():
+def test_slices_add_up_to_the_whole(evidence: Evaluation, kind: str) -> None:
+    parts = [part for name, part in evidence.slices.items() if kind in name]
+    for model, whole in evidence.models.items():
         for metric in whole:
-            mean = sum(part["users"] * part["models"][model][metric] for part in parts) / 40
-            assert mean == pytest.approx(whole[metric]["mean"], abs=1e-5)
+            mean = sum(part.users * part.models[model][metric] for part in parts) / 40
+            assert mean == pytest.approx(whole[metric].mean, abs=1e-5)
 
 
 def test_slices_split_where_they_say() -> None:
@@ -210,7 +211,7 @@ def test_slices_split_where_they_say() -> None:
     made = Holdout(list("abcde"), [["x"] * n for n in (1, 2, 3, 4, 9)], targets, counts)
     ranks = np.array([1.0, 2.0, 3.0, np.inf, 50.0])
     found = slices(made, {"challenger": ranks})
-    assert {name.split(" (")[0]: part["users"] for name, part in found.items()} == {
+    assert {name.split(" (")[0]: part.users for name, part in found.items()} == {
         "head items": 3,  # the top fifth of ten items: hit and seen
         "tail items": 1,
         "cold items": 1,
@@ -219,7 +220,7 @@ def test_slices_split_where_they_say() -> None:
     }
     head = next(part for name, part in found.items() if name.startswith("head"))
     gains = per_user(ranks[[0, 1, 4]])["ndcg@10"]
-    assert head["models"]["challenger"]["ndcg@10"] == pytest.approx(gains.mean(), abs=1e-6)
+    assert head.models["challenger"]["ndcg@10"] == pytest.approx(gains.mean(), abs=1e-6)
 
 
 def test_slices_without_any_training_interaction_are_all_cold() -> None:

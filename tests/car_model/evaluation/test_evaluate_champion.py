@@ -15,6 +15,7 @@ from car_model.bundle import Bundle
 from car_model.data.catalogue import Catalogue
 from car_model.data.dataset import Dataset
 from car_model.evaluation.evaluate import Holdout, evaluate
+from car_model.evidence.evaluation import ChampionComparison, Evaluation
 from car_model.metrics.ranking import paired, summary
 from car_model.models.car import CAR
 from car_model.recommender.recommender import Recommender
@@ -40,9 +41,9 @@ def over(parts: Bundle, rows: Sequence[int], extra: Sequence[str] = ()) -> Recom
     return Recommender(replace(parts, catalogue=catalogue, model=model, popular=[1]), "c" * 64)
 
 
-def against(dataset: Dataset, challenger: Recommender, champion: Recommender) -> dict[str, Any]:
-    evidence = evaluate(dataset, challenger, tiny_sasrec(items=challenger.catalogue.size).eval(), champion)
-    json.dumps(evidence, allow_nan=False)
+def against(dataset: Dataset, challenger: Recommender, champion: Recommender) -> Evaluation:
+    evidence = evaluate(dataset, challenger, tiny_sasrec(n_items=challenger.catalogue.size).eval(), champion)
+    json.dumps(evidence.to_json(), allow_nan=False)
     return evidence
 
 
@@ -50,11 +51,11 @@ def test_a_model_against_itself_differs_by_exactly_nothing(
     dataset: Dataset, recommender: Recommender, bundle: Any
 ) -> None:
     evidence = against(dataset, recommender, Recommender.load(bundle, "r" * 64))
-    sizes = {"items_challenger": ITEMS, "items_champion": ITEMS, "users_share": 1.0}
-    assert evidence["champion"] == {"release": "r" * 64, "items": ITEMS, "users": 40, **sizes}
-    assert evidence["models"]["champion"] == evidence["models"]["challenger"]
-    for found in evidence["paired"]["champion"].values():
-        assert (found["difference"], found["low"], found["high"]) == (0.0, 0.0, 0.0)
+    sizes: dict[str, Any] = {"items_challenger": ITEMS, "items_champion": ITEMS, "users_share": 1.0}
+    assert evidence.champion == ChampionComparison(release="r" * 64, items=ITEMS, users=40, **sizes)
+    assert evidence.models["champion"] == evidence.models["challenger"]
+    for found in evidence.paired["champion"].values():
+        assert (found.difference, found.low, found.high) == (0.0, 0.0, 0.0)
 
 
 def test_renumbered_items_are_the_same_items(
@@ -62,8 +63,8 @@ def test_renumbered_items_are_the_same_items(
 ) -> None:
     order = np.random.default_rng(0).permutation(ITEMS)
     evidence = against(dataset, recommender, over(parts, order.tolist()))
-    assert evidence["models"]["champion"] == evidence["models"]["challenger"]
-    assert evidence["paired"]["champion"]["ndcg@10"]["difference"] == 0.0
+    assert evidence.models["champion"] == evidence.models["challenger"]
+    assert evidence.paired["champion"]["ndcg@10"].difference == 0.0
 
 
 def shared_ranks(recommender: Recommender, holdout: Holdout, shared: set[str]) -> np.ndarray:
@@ -88,10 +89,10 @@ def test_other_catalogues_are_compared_on_shared_items(
     assert len(shared) == len(KEPT)
     evidence = against(dataset, challenger, champion)
     ours, theirs = (shared_ranks(one, holdout, shared) for one in (challenger, champion))
-    assert evidence["models"]["champion"] == summary(theirs)
-    assert evidence["paired"]["champion"] == paired(ours, theirs)
-    assert evidence["champion"]["items"] == len(KEPT)
-    assert evidence["champion"]["users"] == len(ours) < len(holdout.users)
+    assert evidence.models["champion"] == summary(theirs)
+    assert evidence.paired["champion"] == paired(ours, theirs)
+    assert evidence.champion.items == len(KEPT)
+    assert evidence.champion.users == len(ours) < len(holdout.users)
 
 
 def test_the_challengers_own_numbers_do_not_depend_on_the_champion(
@@ -99,8 +100,8 @@ def test_the_challengers_own_numbers_do_not_depend_on_the_champion(
 ) -> None:
     alone = evaluate(dataset, recommender, tiny_sasrec().eval())
     evidence = against(dataset, recommender, over(parts, KEPT))
-    assert evidence["models"]["challenger"] == alone["models"]["challenger"]
-    assert evidence["holdout"] == alone["holdout"]
+    assert evidence.models["challenger"] == alone.models["challenger"]
+    assert evidence.holdout == alone.holdout
 
 
 def test_a_champion_that_shares_nothing_has_no_numbers(
@@ -110,10 +111,10 @@ def test_a_champion_that_shares_nothing_has_no_numbers(
     ids = [f"other {at}" for at in range(ITEMS)]
     stranger.catalogue = Catalogue(ids, ids, parts.catalogue.sids)
     evidence = against(dataset, recommender, stranger)
-    sizes = {"items_challenger": ITEMS, "items_champion": ITEMS, "users_share": 0.0}
-    assert evidence["champion"] == {"release": "c" * 64, "items": 0, "users": 0, **sizes}
-    assert set(evidence["paired"]["champion"]["ndcg@10"].values()) == {None}
-    assert set(evidence["models"]["champion"]["recall@5"].values()) == {None}
+    sizes: dict[str, Any] = {"items_challenger": ITEMS, "items_champion": ITEMS, "users_share": 0.0}
+    assert evidence.champion == ChampionComparison(release="c" * 64, items=0, users=0, **sizes)
+    assert {value for _, value in evidence.paired["champion"]["ndcg@10"]} == {None}
+    assert {value for _, value in evidence.models["champion"]["recall@5"]} == {None}
 
 
 def test_a_broken_champion_does_not_win(dataset: Dataset, recommender: Recommender) -> None:
@@ -121,4 +122,4 @@ def test_a_broken_champion_does_not_win(dataset: Dataset, recommender: Recommend
     with torch.no_grad():
         broken.model.uid.weight.fill_(torch.nan)
     evidence = against(dataset, recommender, Recommender(broken))
-    assert evidence["models"]["champion"]["recall@10"]["mean"] == 0.0
+    assert evidence.models["champion"]["recall@10"].mean == 0.0

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from car_model.evaluation.evaluate import Holdout
-from car_model.evaluation.golden import USERS, golden, golden_requests
+from car_model.evaluation.golden import USERS, golden_requests, record_golden
 from car_model.recommender.recommender import Recommender
 
 
 def test_requests_use_every_feature(holdout: Holdout) -> None:
-    requests = golden_requests(holdout, levels=3)
+    requests = golden_requests(holdout, n_levels=3)
     assert len(requests) == USERS + 3
     assert {request.get("thinking") for request in requests} == {None, 0, 1, 2, 3}
     assert {request.get("explain") for request in requests} == {None, True, False}
@@ -35,14 +35,14 @@ def test_few_users_are_enough(holdout: Holdout, users: int) -> None:
     few = replace(
         holdout, users=holdout.users[:users], prompts=holdout.prompts[:users], targets=holdout.targets[:users]
     )
-    requests = golden_requests(few, levels=3)
+    requests = golden_requests(few, n_levels=3)
     assert min(users, USERS) + 3 == len(requests)
 
 
 def test_answers_replay_exactly_after_a_reload(
     recommender: Recommender, holdout: Holdout, bundle: Path
 ) -> None:
-    recorded = json.loads(json.dumps(golden(recommender, holdout), allow_nan=False))
+    recorded = json.loads(json.dumps(record_golden(recommender, holdout).to_json(), allow_nan=False))
     served = Recommender.load(bundle, "a" * 64)
     assert len(recorded["answers"]) == len(recorded["requests"])
     for request, answer in zip(recorded["requests"], recorded["answers"], strict=True):
@@ -51,7 +51,7 @@ def test_answers_replay_exactly_after_a_reload(
 
 
 def test_edge_cases_are_among_the_answers(recommender: Recommender, holdout: Holdout) -> None:
-    answers = golden(recommender, holdout)["answers"]
+    answers = record_golden(recommender, holdout).answers
     nobody, unknown, mixed = answers[-3:]
     assert (nobody["fallback"], unknown["fallback"], mixed["fallback"]) == ("popular", "popular", None)
     assert unknown["skipped"] == mixed["skipped"] == ["no such item"]

@@ -19,7 +19,7 @@ OLD = catalogue({"a": [1, 1], "b": [1, 2], "c": [2, 1], "gone": [0, 0]})
 
 def test_levels_and_whole_sids_are_counted_over_common_items() -> None:
     new = catalogue({"c": [2, 1], "b": [3, 2], "a": [1, 0], "new": [0, 0]})
-    assert churn(OLD, new) == {
+    assert churn(OLD, new).model_dump(mode="json") == {
         "items": 3,
         "by_level": [round(1 / 3, 6), round(1 / 3, 6)],
         "whole": round(2 / 3, 6),
@@ -31,16 +31,22 @@ def test_levels_and_whole_sids_are_counted_over_common_items() -> None:
 def test_what_is_retired_counts_as_gone() -> None:
     new = catalogue({"a": [9, 9], "b": [1, 2], "c": [2, 1], "gone": [0, 0]}, retired={"a", "gone"})
     found = churn(OLD, new)
-    assert (found["items"], found["whole"], found["retired"]) == (2, 0.0, 2)
+    assert (found.items, found.whole, found.retired) == (2, 0.0, 2)
 
 
 def test_another_number_of_levels_changes_every_sid() -> None:
     new = catalogue({"a": [1, 1, 0], "b": [1, 2, 0], "c": [2, 1, 0], "gone": [0, 0, 0]})
-    assert churn(OLD, new) == {"items": 4, "by_level": [0.0, 0.0], "whole": 1.0, "added": 0, "retired": 0}
+    assert churn(OLD, new).model_dump(mode="json") == {
+        "items": 4,
+        "by_level": [0.0, 0.0],
+        "whole": 1.0,
+        "added": 0,
+        "retired": 0,
+    }
 
 
 def test_nothing_in_common_is_no_churn() -> None:
-    assert churn(OLD, catalogue({"x": [0, 0]})) == {
+    assert churn(OLD, catalogue({"x": [0, 0]})).model_dump(mode="json") == {
         "items": 0,
         "by_level": [0.0, 0.0],
         "whole": 0.0,
@@ -56,4 +62,4 @@ def test_a_level_never_changes_more_often_than_the_whole(sids: list[list[int]], 
     )
     ids = [str(at) for at in range(len(sids))]
     found = churn(Catalogue(ids, ids, np.array(sids)), Catalogue(ids, ids, np.array(other)))
-    assert max(found["by_level"]) <= found["whole"] <= min(1.0, sum(found["by_level"]) + 1e-6)
+    assert max(found.by_level) <= found.whole <= min(1.0, sum(found.by_level) + 1e-6)

@@ -12,6 +12,7 @@ import torch
 from car_model.action_ranker.rerank import WEIGHTS, predict_like
 from car_model.bundle import Bundle
 from car_model.data.dataset import Dataset
+from car_model.evidence.training import RankerSummary
 from car_model.training.onboard import onboard
 from car_model.training.recipe import RankerRecipe, parse_ranker
 from car_model.training.train_ranker import fit_ranker, least_liked
@@ -28,11 +29,11 @@ def with_actions(*values: float) -> Dataset:
 
 def test_a_ranker_that_learned_something_joins() -> None:
     bundle, told = liking()
-    assert told["trained"] is True
-    assert bundle.ranker is not None and bundle.ranker.weight == told["weight"] in WEIGHTS
-    assert (told["liked"], told["architecture"]) == (5.0, "lfa")
-    assert told["valid"]["normalised_entropy"] < 0.9
-    assert len(told["train_loss"]) == len(told["valid_log_loss"]) == QUICK.epochs
+    assert told.trained is True
+    assert bundle.ranker is not None and bundle.ranker.weight == told.weight in WEIGHTS
+    assert (told.liked, told.architecture) == (5.0, "lfa")
+    assert told.valid.normalised_entropy < 0.9
+    assert len(told.train_loss) == len(told.valid_log_loss) == QUICK.epochs
 
 
 @pytest.mark.parametrize(
@@ -47,15 +48,15 @@ def test_without_actions_the_bundle_stays(dataset: Dataset, why: str) -> None:
     bundle = tiny_parts()
     found, told = fit_ranker(dataset, bundle, QUICK)
     assert found is bundle
-    assert told == {"trained": False, "why": why}
+    assert told == RankerSummary(trained=False, why=why)
 
 
 def test_a_ranker_that_beats_no_base_rate_is_left_out() -> None:
     quick = QUICK.model_copy(update={"epochs": 2, "learning_rate": 0.5, "warmup": 0.0})
     found, told = fit_ranker(rated(noise=True), tiny_parts(), quick)
     assert found.ranker is None
-    assert told["trained"] is False
-    assert "beats no base rate, so it is left out" in told["why"]
+    assert told.trained is False
+    assert "beats no base rate, so it is left out" in told.why
 
 
 @pytest.mark.parametrize(

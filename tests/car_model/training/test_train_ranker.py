@@ -42,7 +42,7 @@ LEARNT = replace(BUDGET, epochs=40, learning_rate=1e-2, patience=40, batch_size=
 
 def auc(model: ActionRanker, data: ActionHistories) -> float:
     found = predict(model, data, "test")
-    said = action_metrics(found.labels, found.probabilities)["auc"]
+    said = action_metrics(found.labels, found.probabilities).auc
     assert said is not None
     return said
 
@@ -102,7 +102,7 @@ def test_the_epoch_of_the_lowest_validation_loss_is_kept() -> None:
     model, data = fresh("lfa"), tastes()
     curves = train_ranker(model, data, replace(BUDGET, epochs=30, learning_rate=2e-2))
     found = predict(model, data, "valid")
-    loss = action_metrics(found.labels, found.probabilities)["log_loss"]
+    loss = action_metrics(found.labels, found.probabilities).log_loss
     assert loss == pytest.approx(min(curves.valid_log_loss))
     assert min(curves.valid_log_loss) < curves.valid_log_loss[-1]
 
