@@ -130,7 +130,7 @@ def test_codes_are_aligned_where_the_codebook_is_the_parents_or_refreshed_from_i
     }
     assert [name for name, aligned in found.items() if aligned] == ["reused", "refreshed"]
     turned = replace(parent.catalogue, sids=books["fit with another seed"].encode(vectors))
-    assert churn(parent.catalogue, turned)["by_level"][0] > 0.5
+    assert churn(parent.catalogue, turned).by_level[0] > 0.5
 
 
 @pytest.mark.parametrize(
