@@ -16,9 +16,8 @@ from common.cli import report_errors
 from registry.channels.channel import find
 from registry.cli.options import DEFAULT_REGISTRY, Registry, ReleaseOrChannel, Who
 from registry.store.open import open_store
-from serving.settings import TORCH_THREADS
+from serving.torchserve.config import LOOPBACK, TORCH_THREADS
 
-LOOPBACK = "127.0.0.1"
 DEFAULT_STATE = Path(".car/serving")
 Serving = Annotated[Path, typer.Option("--serving", help="The server's folder.")]
 History = Annotated[str, typer.Option(help="Item ids, oldest first, separated by commas.")]

