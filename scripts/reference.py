@@ -7,9 +7,7 @@ are complete. A test checks that the committed files are what it would write.
 from __future__ import annotations
 
 import importlib
-import inspect
 import json
-import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -19,6 +17,7 @@ from typing import Any, Literal, get_args, get_origin
 import typer
 from pydantic import BaseModel
 
+from car_model.evidence.schemas import schemas
 from common.environment import VARIABLES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,7 +109,6 @@ SETTINGS = (
         "[`train-job.yaml`](../../deploy/cluster/train-job.yaml).",
     ),
 )
-EVIDENCE = "car_model.evidence"
 
 
 def render() -> dict[Path, str]:
@@ -144,18 +142,18 @@ def settings_page(page: SettingsPage) -> str:
     return "\n".join(lines)
 
 
-def described_models(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def described_models(schema: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """The models of a JSON schema, the outermost first.
 
     Raises:
         MissingDescriptionError: a field of one of them has no docstring.
     """
-    for title, part in [(schema["title"], schema), *schema.get("$defs", {}).items()]:
+    models = [(schema["title"], schema), *schema.get("$defs", {}).items()]
+    for title, part in models:
         for name, field in part.get("properties", {}).items():
             if not field.get("description"):
                 raise MissingDescriptionError(f"{title}.{name} has no docstring that says what it means.")
-        if "properties" in part:
-            yield title, part
+    return [(title, part) for title, part in models if "properties" in part]
 
 
 def paragraph(part: dict[str, Any]) -> list[str]:
@@ -298,41 +296,33 @@ def choices_of(annotation: Any) -> list[str]:
     return [str(value) for value in get_args(annotation)] if get_origin(annotation) is Literal else []
 
 
-def evidence_models() -> dict[str, type[BaseModel]]:
-    """The models that evidence files are read into, by name."""
-    package = importlib.import_module(EVIDENCE)
-    models = {}
-    for module in pkgutil.iter_modules(package.__path__, f"{EVIDENCE}."):
-        for name, model in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
-            if issubclass(model, BaseModel) and hasattr(model, "read") and model.__module__ == module.name:
-                models[name] = model
-    return models
-
-
 def schema_files() -> dict[Path, str]:
-    """A JSON schema per evidence model, and their index."""
+    """A JSON schema per evidence file, and their index.
+
+    Raises:
+        MissingDescriptionError: a field of the evidence has no docstring.
+    """
     files = {}
     lines = ["# Schemas of the evidence", "", NOTICE, ""]
     lines += [
-        "What the steps write about a challenger, as JSON Schema. A number that cannot be computed is null.",
-        "",
+        "What the steps write about a challenger, as JSON Schema. A number that cannot be computed is null."
     ]
-    for name, model in sorted(evidence_models().items()):
-        schema = model.model_json_schema(mode="serialization")
-        parts = list(described_models(schema))
-        path = Path("schemas", f"{snake_case(name)}.json")
-        files[path] = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
-        lines += [f"## {name}", "", *paragraph(schema), f"[`{path.name}`]({path.name})", ""]
+    lines += ["The tables show the outermost fields; the schemas describe what is inside.", ""]
+    for name, schema in schemas().items():
+        _, evidence = described_models(schema)[0]
+        files[Path("schemas", f"{name}.json")] = json.dumps(schema, indent=2, ensure_ascii=False)
+        lines += [
+            f"## {schema['title']}",
+            "",
+            *paragraph(schema),
+            f"Schema: [`{name}.json`]({name}.json)",
+            "",
+        ]
         lines += ["| field | meaning |", "|---|---|"]
-        lines += [row(f"`{field}`", part["description"]) for field, part in parts[0][1]["properties"].items()]
+        lines += [row(f"`{field}`", part["description"]) for field, part in evidence["properties"].items()]
         lines.append("")
     files[Path("schemas", "README.md")] = "\n".join(lines)
     return files
-
-
-def snake_case(name: str) -> str:
-    """`CodebookHealth` as `codebook_health`."""
-    return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))
 
 
 def main() -> None:

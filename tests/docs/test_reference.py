@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
+from car_model import evidence
+from car_model.evidence.base import EvidenceFile
+from car_model.evidence.schemas import FILES
 from common.environment import VARIABLES
 from scripts import reference
 from tests.docs.pages import ROOT
@@ -50,7 +55,7 @@ def test_a_setting_without_a_docstring_is_refused() -> None:
         """What is inside."""
 
     with pytest.raises(reference.MissingDescriptionError, match=r"Inner\.size"):
-        list(reference.described_models(Outer.model_json_schema()))
+        reference.described_models(Outer.model_json_schema())
 
 
 @pytest.mark.parametrize(
@@ -77,11 +82,11 @@ def test_every_command_is_on_the_page(rendered: dict[Path, str]) -> None:
     assert all(f"\n## {path}\n" in page for path in paths)
 
 
-def test_every_evidence_model_has_a_schema(rendered: dict[Path, str]) -> None:
-    models = reference.evidence_models()
-    assert {"Evaluation", "Verdict"} <= set(models)
-    for name in models:
-        assert Path("schemas", f"{reference.snake_case(name)}.json") in rendered
+def test_every_evidence_file_has_a_schema() -> None:
+    """Whatever is read or written as evidence is listed, wherever it is defined."""
+    for module in pkgutil.iter_modules(evidence.__path__, f"{evidence.__name__}."):
+        importlib.import_module(module.name)
+    assert set(FILES.values()) == set(EvidenceFile.__subclasses__())
 
 
 def test_every_environment_variable_that_the_code_reads_is_in_the_table() -> None:
