@@ -1,4 +1,4 @@
-"""The lock files agree: an extra in an image is the very version that the tests ran with."""
+"""The lock files agree: an image gets the versions that the tests ran with."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def pins(name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["run", *EXTRAS])
-def test_what_an_image_gets_is_what_the_tests_ran_with(name: str) -> None:
-    tested, found = pins("dev"), pins(name)
-    assert found
-    assert {one: tested.get(one) for one in found} == found
+def test_an_image_gets_the_versions_that_the_tests_ran_with(name: str) -> None:
+    tested, installed = pins("dev"), pins(name)
+    assert installed
+    assert {package: tested.get(package) for package in installed} == installed
 
 
 @pytest.mark.parametrize("name", EXTRAS)
 def test_an_extra_is_pinned_and_the_image_can_be_built_with_it(name: str) -> None:
     assert EXTRAS[name] == {"file": [f"requirements/{name}.in"]}
     assert PIN.findall((FOLDER / f"{name}.in").read_text())
-    carried = (ROOT / ".dockerignore").read_text().splitlines()
+    context = (ROOT / ".dockerignore").read_text().splitlines()
     for kind in ("in", "lock"):
         assert f"requirements/{name}.{kind}" in (ROOT / "Dockerfile").read_text()
-        assert f"!requirements/{name}.{kind}" in carried
+        assert f"!requirements/{name}.{kind}" in context
