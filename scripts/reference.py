@@ -18,8 +18,7 @@ import typer
 from pydantic import BaseModel
 
 from car_model.evidence.schemas import schemas
-from common.environment import VARIABLES, Variable
-from serving.settings import ServingEnvironment
+from common.environment import VARIABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -199,21 +198,6 @@ def row(*cells: str) -> str:
     return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
 
 
-def variables() -> list[Variable]:
-    """The environment variables of the whole product, with those of the servers.
-
-    Raises:
-        MissingDescriptionError: a variable of the servers has no docstring.
-    """
-    schema = ServingEnvironment.model_json_schema(by_alias=True)
-    described_models(schema)
-    servers = [
-        Variable(name=name, owner="person", reader="servers", meaning=field["description"])
-        for name, field in schema["properties"].items()
-    ]
-    return sorted([*VARIABLES, *servers], key=lambda variable: variable.name)
-
-
 def environment_page() -> str:
     """The table of environment variables, by who sets them."""
     lines = ["# Environment variables", "", NOTICE, ""]
@@ -223,7 +207,7 @@ def environment_page() -> str:
     lines += ["variables and no others, so they have no credentials.", ""]
     for owner, title in OWNERS.items():
         lines += [f"## {title}", "", "| variable | read by | meaning |", "|---|---|---|"]
-        lines += [row(f"`{v.name}`", v.reader, v.meaning) for v in variables() if v.owner == owner]
+        lines += [row(f"`{v.name}`", v.reader, v.meaning) for v in VARIABLES if v.owner == owner]
         lines.append("")
     return "\n".join(lines)
 

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from car_model import evidence
 from car_model.evidence.base import EvidenceFile
 from car_model.evidence.schemas import FILES
+from common.environment import VARIABLES
 from scripts import reference
-from serving.settings import ServingEnvironment
 from tests.docs.pages import ROOT
 
 PRODUCT = (
@@ -124,8 +124,7 @@ def test_every_environment_variable_that_the_code_reads_is_in_the_table() -> Non
                 )
                 if value is not None:  # a loop variable over names that are listed as constants
                     names.add(value)
-    servers = {str(field.alias) for field in ServingEnvironment.model_fields.values()}
-    assert names | servers == {variable.name for variable in reference.variables()}
+    assert names == {variable.name for variable in VARIABLES}
 
 
 def variable_keys(tree: ast.AST) -> Iterator[ast.expr]:
