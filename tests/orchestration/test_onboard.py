@@ -94,7 +94,7 @@ def test_a_file_that_says_nothing_new_changes_nothing(
     before = len(list_releases(store))
     code, _, said = onboard(cli, store, old, written(tmp_path, NEW[2:]))
     assert (code, len(list_releases(store))) == (1, before)
-    assert "holds nothing new" in said
+    assert "holds no new item" in said
 
 
 def test_more_new_items_than_known_ones_are_refused(
