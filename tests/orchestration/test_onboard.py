@@ -13,7 +13,7 @@ from car_model.recommender.recommender import Recommender
 from orchestration.onboard import SEPARATORS, read_items
 from registry.channels.channel import head
 from registry.releases.bundle_files import read_bundle
-from registry.releases.fetch import fetch_evidence, fetch_release
+from registry.releases.fetch import FetchedRelease, fetch_release
 from registry.releases.release import list_releases, read_manifest, write_release
 from registry.store.base import ObjectStore
 from registry.store.open import open_store
@@ -50,51 +50,55 @@ def written(folder: Path, table: pd.DataFrame, name: str = "items.csv") -> Path:
     return path
 
 
-def test_new_items_come_into_a_release_of_their_own(
+def test_new_items_get_a_release_of_their_own(
     cli: Run, parent: tuple[ObjectStore, str], tmp_path: Path
 ) -> None:
     store, old = parent
-    code, told, _ = onboard(cli, store, old, written(tmp_path, NEW))
+    code, output, _ = onboard(cli, store, old, written(tmp_path, NEW))
     assert code == 0
-    assert "with 2 new items (1 were known)" in told
-    made = next(one for one in list_releases(store) if one.parent == old)
-    assert made.release[:12] in told
-    assert made.versions.codebook == read_manifest(store, old).versions.codebook
-    fetch_release(store, made.release, tmp_path / "bundle")
-    assert read_bundle(tmp_path / "bundle").release == made.release
-    recommender = Recommender.load(tmp_path / "bundle", made.release)
+    assert "with 2 new items (1 were known)" in output
+    onboarded = next(result for result in list_releases(store) if result.parent == old)
+    assert onboarded.release[:12] in output
+    assert onboarded.versions.codebook == read_manifest(store, old).versions.codebook
+    fetch_release(store, onboarded.release, tmp_path / "bundle")
+    assert read_bundle(tmp_path / "bundle").release == onboarded.release
+    recommender = Recommender.load(tmp_path / "bundle", onboarded.release)
     answer = recommender.answer({"history": ["n1"], "k": 50})
     assert answer["skipped"] == []
     assert "n2" in {item["item_id"] for item in answer["items"]}
     assert head(store, "production") is None
 
 
-def test_its_verdict_reads_like_a_gates_and_its_golden_answers_are_its_own(
+def test_the_release_has_a_verdict_and_its_own_golden_answers(
     cli: Run, parent: tuple[ObjectStore, str], tmp_path: Path
 ) -> None:
     store, old = parent
     assert onboard(cli, store, old, written(tmp_path, NEW))[0] == 0
-    made = next(one for one in list_releases(store) if one.parent == old)
-    verdict = Verdict.read(fetch_evidence(store, made, "verdict.json", tmp_path / "verdict.json"))
+    onboarded = next(result for result in list_releases(store) if result.parent == old)
+    verdict = Verdict.read(
+        FetchedRelease(store, onboarded).fetch_evidence("verdict.json", tmp_path / "verdict.json")
+    )
     assert verdict.blessed
     assert verdict.champion == old
-    assert {one.verdict for one in verdict.conditions} == {"pass"}
-    asked = json.loads(fetch_evidence(store, made, "golden.json", tmp_path / "golden.json").read_text())
-    assert asked["requests"][-1]["history"] == ["n1", "n2"]
-    assert asked["answers"][-1]["skipped"] == []
-    fetch_release(store, made.release, tmp_path / "bundle")
+    assert {result.verdict for result in verdict.conditions} == {"pass"}
+    golden = json.loads(
+        FetchedRelease(store, onboarded).fetch_evidence("golden.json", tmp_path / "golden.json").read_text()
+    )
+    assert golden["requests"][-1]["history"] == ["n1", "n2"]
+    assert golden["answers"][-1]["skipped"] == []
+    fetch_release(store, onboarded.release, tmp_path / "bundle")
     recommender = Recommender.load(tmp_path / "bundle")
-    assert [recommender.answer(request) for request in asked["requests"]] == asked["answers"]
+    assert [recommender.answer(request) for request in golden["requests"]] == golden["answers"]
 
 
-def test_a_file_that_says_nothing_new_changes_nothing(
+def test_a_file_without_new_items_changes_nothing(
     cli: Run, parent: tuple[ObjectStore, str], tmp_path: Path
 ) -> None:
     store, old = parent
     before = len(list_releases(store))
-    code, _, said = onboard(cli, store, old, written(tmp_path, NEW[2:]))
+    code, _, message = onboard(cli, store, old, written(tmp_path, NEW[2:]))
     assert (code, len(list_releases(store))) == (1, before)
-    assert "holds no new item" in said
+    assert "holds no new item" in message
 
 
 def test_more_new_items_than_known_ones_are_refused(
@@ -102,33 +106,37 @@ def test_more_new_items_than_known_ones_are_refused(
 ) -> None:
     store, old = parent
     many = pd.concat([NEW[:1]] * 60, ignore_index=True)
-    many["item_id"] = [f"m{at}" for at in range(60)]
+    many["item_id"] = [f"m{i}" for i in range(60)]
     before = len(list_releases(store))
-    code, _, said = onboard(cli, store, old, written(tmp_path, many))
+    code, _, message = onboard(cli, store, old, written(tmp_path, many))
     assert (code, len(list_releases(store))) == (1, before)
-    assert "most items are known: it is 0.5556, but must be (<= 0.5)" in said
+    assert "most items are known: it is 0.5556, but must be (<= 0.5)" in message
 
 
-def test_a_forced_parent_is_no_side_door(cli: Run, parent: tuple[ObjectStore, str], tmp_path: Path) -> None:
+def test_the_items_of_an_unblessed_parent_are_refused(
+    cli: Run, parent: tuple[ObjectStore, str], tmp_path: Path
+) -> None:
     store, old = parent
     fetch_release(store, old, tmp_path / "bundle")
-    golden_file = fetch_evidence(store, read_manifest(store, old), "golden.json", tmp_path / "golden.json")
+    golden_file = FetchedRelease(store, read_manifest(store, old)).fetch_evidence(
+        "golden.json", tmp_path / "golden.json"
+    )
     evidence = {**make_evidence(tmp_path / "evidence", blessed=False), "golden.json": golden_file}
     other = open_store(tmp_path / "registry")
     forced = write_release(other, tmp_path / "bundle", evidence, force="a drill")
-    code, _, said = onboard(cli, other, forced.release, written(tmp_path, NEW))
+    code, _, message = onboard(cli, other, forced.release, written(tmp_path, NEW))
     assert code == 1
-    assert "parent is blessed" in said
+    assert "parent is blessed" in message
 
 
 @pytest.mark.parametrize("name", ["items.csv", "items.tsv", "items.jsonl", "items.parquet"])
-def test_every_format_says_the_same(tmp_path: Path, name: str) -> None:
+def test_every_file_format_gives_the_same_table(tmp_path: Path, name: str) -> None:
     table = read_items(written(tmp_path, NEW, name), ["title", "genre", "year"])
     pd.testing.assert_frame_equal(table, NEW)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda table: table.drop(columns="genre"), "no column 'genre'; there are: item_id, title, year"),
         (lambda table: table.assign(item_id=["a", "", "c"]), "no item_id in row 2"),
@@ -136,14 +144,14 @@ def test_every_format_says_the_same(tmp_path: Path, name: str) -> None:
         (lambda table: table.assign(item_id=["a", "b", "a"]), "item 'a' twice"),
     ],
 )
-def test_a_bad_file_is_refused_by_column_and_row(tmp_path: Path, change, said: str) -> None:
+def test_a_bad_file_is_refused_by_column_and_row(tmp_path: Path, change, message: str) -> None:
     path = written(tmp_path, change(NEW))
-    with pytest.raises(Exception, match=said):
+    with pytest.raises(Exception, match=message):
         read_items(path, ["title", "genre", "year"])
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("items.txt", "item_id", "neither .csv"),
         ("items.parquet", "item_id", "cannot be read"),
@@ -151,9 +159,9 @@ def test_a_bad_file_is_refused_by_column_and_row(tmp_path: Path, change, said: s
         ("items.csv", "", "cannot be read"),
     ],
 )
-def test_what_is_no_table_is_refused(tmp_path: Path, name: str, content: str, said: str) -> None:
+def test_an_unreadable_file_is_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content)
-    with pytest.raises(Exception, match=said):
+    with pytest.raises(Exception, match=message):
         read_items(tmp_path / name, [])
     with pytest.raises(Exception, match="cannot be read"):
         read_items(tmp_path / "nowhere.csv", [])

@@ -31,10 +31,10 @@ NEW = pd.DataFrame({
 def trained_release(folder: Path) -> tuple[ObjectStore, str]:
     """Train, evaluate golden requests and release; the registry and the release's digest."""
     dataset = tiny_dataset()
-    made = tokenize(dataset, EncoderSpec(), CodebookConfig(levels=2, codes=4), folder / "vectors")
-    made.save(folder / "codebook", folder / "catalogue.parquet")
+    tokenized = tokenize(dataset, EncoderSpec(), CodebookConfig(levels=2, codes=4), folder / "vectors")
+    tokenized.save(folder / "codebook", folder / "catalogue.parquet")
     recipe = parse_recipe({"d_model": 16, "n_layers": 1, "epochs": 8, "threads": 1})
-    bundle, _ = fit_car(dataset, folder / "codebook", made.catalogue, recipe)
+    bundle, _ = fit_car(dataset, folder / "codebook", tokenized.catalogue, recipe)
     bundle.save(folder / "bundle")
     evidence = make_evidence(folder / "evidence")
     record_golden(Recommender(bundle), Holdout.of(dataset)).write(folder / "golden.json")

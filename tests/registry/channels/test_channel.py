@@ -1,4 +1,4 @@
-"""Moving channels and telling damaged logs, on every store."""
+"""Channels on every store: promotion, rollback, and damaged logs."""
 
 from __future__ import annotations
 
@@ -19,53 +19,51 @@ ANN = {"who": "ann@shop", "why": "better on cold items"}
 
 
 @pytest.fixture
-def made(store: ObjectStore, tmp_path: Path) -> list[str]:
+def releases(store: ObjectStore, tmp_path: Path) -> list[str]:
     """Digests of four releases in the store; the last one is not blessed."""
     return [make_release(store, tmp_path, seed, blessed=seed < 3).release for seed in range(4)]
 
 
-def test_an_untouched_channel_is_empty(store: ObjectStore) -> None:
+def test_a_channel_without_entries_is_empty(store: ObjectStore) -> None:
     assert (head(store, "canary"), history(store, "canary"), list_channels(store)) == (None, [], [])
 
 
-def test_promotions_make_a_history(store: ObjectStore, made: list[str]) -> None:
-    first = promote(store, "canary", made[0], **ANN)
-    second = promote(store, "canary", made[1], who="ci", why="nightly", expected=1)
-    promote(store, "staging", made[2], **ANN)
+def test_promotions_make_a_history(store: ObjectStore, releases: list[str]) -> None:
+    first = promote(store, "canary", releases[0], **ANN)
+    second = promote(store, "canary", releases[1], who="ci", why="nightly", expected=1)
+    promote(store, "staging", releases[2], **ANN)
 
     assert history(store, "canary") == [first, second]
     assert head(store, "canary") == second
     assert (first.number, first.previous, first.after, first.action) == (1, None, None, "promote")
-    assert (second.number, second.previous, second.who, second.why) == (2, made[0], "ci", "nightly")
+    assert (second.number, second.previous, second.who, second.why) == (2, releases[0], "ci", "nightly")
     assert second.when.utcoffset().total_seconds() == 0
     assert list_channels(store) == ["canary", "staging"]
 
 
-def test_promoting_what_is_in_use_changes_nothing(store: ObjectStore, made: list[str]) -> None:
-    entry = promote(store, "canary", made[0], **ANN)
-    assert promote(store, "canary", made[0], who="bob", why="again") == entry
-    assert promote(store, "canary", made[0], who="bob", why="a cached step", expected=0) == entry
+def test_promoting_what_is_in_use_changes_nothing(store: ObjectStore, releases: list[str]) -> None:
+    entry = promote(store, "canary", releases[0], **ANN)
+    assert promote(store, "canary", releases[0], who="bob", why="again") == entry
+    assert promote(store, "canary", releases[0], who="bob", why="a cached step", expected=0) == entry
     assert history(store, "canary") == [entry]
 
 
-def test_a_channel_that_moved_since_the_gate_is_a_conflict(store: ObjectStore, made: list[str]) -> None:
-    promote(store, "canary", made[0], **ANN)
-    sentence = (
-        rf"moved since entry 0: ann@shop put release {made[0][:12]} in use with entry 1 \(promote: better on"
-    )
+def test_a_channel_that_moved_since_the_gate_is_a_conflict(store: ObjectStore, releases: list[str]) -> None:
+    promote(store, "canary", releases[0], **ANN)
+    sentence = rf"moved since entry 0: ann@shop put release {releases[0][:12]} in use with entry 1 \(promote"
     with pytest.raises(ConflictError, match=sentence):
-        promote(store, "canary", made[1], who="ci", why="nightly", expected=0)
+        promote(store, "canary", releases[1], who="ci", why="nightly", expected=0)
     with pytest.raises(ConflictError, match="has 1 entries, not the expected 7"):
-        promote(store, "canary", made[1], who="ci", why="nightly", expected=7)
+        promote(store, "canary", releases[1], who="ci", why="nightly", expected=7)
     with pytest.raises(ConflictError, match="has 0 entries, not the expected 1"):
-        promote(store, "staging", made[1], who="ci", why="nightly", expected=1)
+        promote(store, "staging", releases[1], who="ci", why="nightly", expected=1)
     with pytest.raises(ConflictError, match="moved since entry 0"):
-        rollback(store, "canary", who="ci", why="nightly", expected=0, to=made[1])
+        rollback(store, "canary", who="ci", why="nightly", expected=0, to=releases[1])
     assert len(history(store, "canary")) == 1
 
 
 class Rival:
-    """A store in which somebody else moves the channel between our look and our write."""
+    """A store in which somebody else moves the channel between our read and our write."""
 
     def __init__(self, store: ObjectStore, release: str) -> None:
         self.store, self.release, self.url = store, release, store.url
@@ -79,79 +77,79 @@ class Rival:
         self.store.create(name, data)
 
 
-def test_a_lost_race_says_who_won(store: ObjectStore, made: list[str]) -> None:
-    with pytest.raises(ConflictError, match=f"bob put release {made[1][:12]} in use with entry 1"):
-        promote(Rival(store, made[1]), "canary", made[0], **ANN)
+def test_a_lost_race_names_the_winner(store: ObjectStore, releases: list[str]) -> None:
+    with pytest.raises(ConflictError, match=f"bob put release {releases[1][:12]} in use with entry 1"):
+        promote(Rival(store, releases[1]), "canary", releases[0], **ANN)
     assert [entry.who for entry in history(store, "canary")] == ["bob"]
 
 
-def test_a_rival_with_the_same_release_is_no_conflict(store: ObjectStore, made: list[str]) -> None:
-    entry = promote(Rival(store, made[0]), "canary", made[0], **ANN)
+def test_a_rival_with_the_same_release_is_no_conflict(store: ObjectStore, releases: list[str]) -> None:
+    entry = promote(Rival(store, releases[0]), "canary", releases[0], **ANN)
     assert (entry.who, history(store, "canary")) == ("bob", [entry])
 
 
-def test_only_releases_that_are_there_and_blessed(store: ObjectStore, made: list[str]) -> None:
+def test_only_existing_blessed_releases_are_promoted(store: ObjectStore, releases: list[str]) -> None:
     with pytest.raises(ReleaseError, match="There is no release ffffffffffff"):
         promote(store, "canary", "f" * 64, **ANN)
     with pytest.raises(
         ReleaseError, match=r"did not bless .* by force \(a test of the fire drill\); failing: beats pop"
     ):
-        promote(store, "canary", made[3], **ANN)
+        promote(store, "canary", releases[3], **ANN)
     with pytest.raises(ChannelError, match="Forcing a release into canary needs a reason"):
-        promote(store, "canary", made[3], who="ann", why=" ", force=True)
+        promote(store, "canary", releases[3], who="ann", why=" ", force=True)
     assert history(store, "canary") == []
-    assert promote(store, "canary", made[3], **ANN, force=True).action == "force"
-    assert promote(store, "canary", made[0], **ANN, force=True).action == "promote"
+    assert promote(store, "canary", releases[3], **ANN, force=True).action == "force"
+    assert promote(store, "canary", releases[0], **ANN, force=True).action == "promote"
 
 
 @pytest.mark.parametrize("name", ["", "Production", "a/b", "..", "a b", "1st", "a" * 64])
-def test_names_that_are_no_channel(tmp_path: Path, name: str) -> None:
+def test_invalid_channel_names_are_refused(tmp_path: Path, name: str) -> None:
     for use in (head, history):
         with pytest.raises(ChannelError, match="cannot name a channel"):
             use(FolderStore(tmp_path), name)
 
 
-def test_rollbacks_go_back_and_back(store: ObjectStore, made: list[str]) -> None:
-    for release in made[:3]:
+def test_rollback_works_like_undo(store: ObjectStore, releases: list[str]) -> None:
+    for release in releases[:3]:
         promote(store, "canary", release, **ANN)
     first = rollback(store, "canary", who="oncall", why="slow")
     second = rollback(store, "canary", who="oncall", why="still slow")
 
-    assert (first.release, first.previous, first.action) == (made[1], made[2], "rollback")
-    assert second.release == made[0]
-    with pytest.raises(ChannelError, match=f"no release before {made[0][:12]} to roll back to"):
+    assert (first.release, first.previous, first.action) == (releases[1], releases[2], "rollback")
+    assert second.release == releases[0]
+    with pytest.raises(ChannelError, match=f"no release before {releases[0][:12]} to roll back to"):
         rollback(store, "canary", who="oncall", why="what now")
-    promote(store, "canary", made[2], **ANN)
-    assert rollback(store, "canary", who="oncall", why="again").release == made[0]
+    promote(store, "canary", releases[2], **ANN)
+    assert rollback(store, "canary", who="oncall", why="again").release == releases[0]
     assert [entry.number for entry in history(store, "canary")] == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_a_rollback_may_name_its_release(store: ObjectStore, made: list[str]) -> None:
-    for release in made[:2]:
+def test_a_rollback_may_name_its_release(store: ObjectStore, releases: list[str]) -> None:
+    for release in releases[:2]:
         promote(store, "canary", release, **ANN)
-    with pytest.raises(ChannelError, match=f"never had release {made[2][:12]}; promote it instead"):
-        rollback(store, "canary", to=made[2], who="oncall", why="x")
-    back = rollback(store, "canary", to=made[0], who="oncall", why="x")
-    assert rollback(store, "canary", to=made[0], who="oncall", why="x") == back
-    forth = rollback(store, "canary", to=made[1], who="oncall", why="it was not that")
-    assert (forth.number, forth.release) == (4, made[1])
-    assert rollback(store, "canary", who="oncall", why="it was that").release == made[0]
+    with pytest.raises(ChannelError, match=f"never had release {releases[2][:12]}; promote it instead"):
+        rollback(store, "canary", to=releases[2], who="oncall", why="x")
+    undone = rollback(store, "canary", to=releases[0], who="oncall", why="x")
+    assert rollback(store, "canary", to=releases[0], who="oncall", why="x") == undone
+    forth = rollback(store, "canary", to=releases[1], who="oncall", why="it was not that")
+    assert (forth.number, forth.release) == (4, releases[1])
+    assert rollback(store, "canary", who="oncall", why="it was that").release == releases[0]
 
 
-def test_nothing_to_roll_back(store: ObjectStore, made: list[str]) -> None:
+def test_nothing_to_roll_back(store: ObjectStore, releases: list[str]) -> None:
     with pytest.raises(ChannelError, match="canary is empty"):
         rollback(store, "canary", who="oncall", why="x")
-    promote(store, "canary", made[0], **ANN)
+    promote(store, "canary", releases[0], **ANN)
     with pytest.raises(ChannelError, match="no release before"):
         rollback(store, "canary", who="oncall", why="x")
 
 
-def test_a_manifest_changed_after_promotion_is_not_rolled_back_to(tmp_path: Path) -> None:
+def test_rollback_refuses_a_manifest_changed_after_promotion(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "registry")
-    made = [make_release(store, tmp_path, seed).release for seed in range(2)]
-    for release in made:
+    releases = [make_release(store, tmp_path, seed).release for seed in range(2)]
+    for release in releases:
         promote(store, "canary", release, **ANN)
-    path = tmp_path / "registry" / manifest_name(made[0])
+    path = tmp_path / "registry" / manifest_name(releases[0])
     path.chmod(0o644)
     path.write_text(path.read_text().replace("0.068", "0.999"))
     with pytest.raises(ReleaseError, match="was changed or written anew after it was promoted"):
@@ -162,16 +160,16 @@ def test_a_manifest_changed_after_promotion_is_not_rolled_back_to(tmp_path: Path
 def log(tmp_path: Path) -> tuple[FolderStore, list[Path]]:
     """A channel of four entries in a folder, and its files."""
     store = FolderStore(tmp_path / "registry")
-    made = [make_release(store, tmp_path, seed).release for seed in range(2)]
+    releases = [make_release(store, tmp_path, seed).release for seed in range(2)]
     for number in range(4):
-        promote(store, "canary", made[number % 2], **ANN)
+        promote(store, "canary", releases[number % 2], **ANN)
     files = [store.root / entry_name("canary", number) for number in range(1, 5)]
     for path in files:
         path.chmod(0o644)
     return store, files
 
 
-def test_a_gap_is_named(log: tuple[FolderStore, list[Path]]) -> None:
+def test_a_missing_entry_is_named(log: tuple[FolderStore, list[Path]]) -> None:
     store, files = log
     files[1].unlink()
     for use in (head, history):
@@ -189,7 +187,7 @@ def test_an_edited_entry_breaks_the_chain(log: tuple[FolderStore, list[Path]]) -
         promote(store, "canary", head_release(files[0]), **ANN)
 
 
-def test_entries_that_lie_about_themselves(log: tuple[FolderStore, list[Path]]) -> None:
+def test_entries_under_another_number_or_cut_short_are_refused(log: tuple[FolderStore, list[Path]]) -> None:
     store, files = log
     original = files[3].read_text()
     files[3].write_text(files[1].read_text())
@@ -205,7 +203,7 @@ def test_entries_that_lie_about_themselves(log: tuple[FolderStore, list[Path]]) 
         history(store, "canary")
 
 
-def test_strangers_in_the_log_are_found(log: tuple[FolderStore, list[Path]]) -> None:
+def test_a_foreign_file_in_the_log_is_named(log: tuple[FolderStore, list[Path]]) -> None:
     store, _ = log
     store.create("channels/canary/notes.json", b"{}")
     with pytest.raises(ChannelError, match=r"entry 5 is missing \(found channels/canary/notes.json\)"):

@@ -1,4 +1,4 @@
-"""Real processes that race and die; real damage."""
+"""Processes that race or are killed, and damaged files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from common.digests import tree_files
 from registry.channels.channel import history, promote
 from registry.errors import ConflictError, ReleaseError
 from registry.releases.bundle_files import release_digest
-from registry.releases.fetch import fetch_evidence, fetch_release
+from registry.releases.fetch import FetchedRelease, fetch_release
 from registry.releases.layout import blob_name
 from registry.releases.release import list_releases, write_release
 from registry.store.base import ObjectStore
@@ -33,31 +33,32 @@ BUDGET_S = 20.0  # an API server takes as many rounds as fit
 fork = multiprocessing.get_context("fork")
 
 
-def race(url: str, releases: list[str], me: int, signals: tuple[Barrier, Event], wins: Path) -> None:
+def race(url: str, releases: list[str], rank: int, signals: tuple[Barrier, Event], wins: Path) -> None:
     """Promote once a round, at the same moment as all the others; note the rounds that were won."""
-    (start, over), store, until = signals, open_store(url), time.monotonic() + BUDGET_S
+    (start, stop), store, deadline = signals, open_store(url), time.monotonic() + BUDGET_S
     for number in range(ROUNDS):
-        if me == 0 and url.startswith("gs://") and time.monotonic() > until:
-            over.set()
+        if rank == 0 and url.startswith("gs://") and time.monotonic() > deadline:
+            stop.set()
         start.wait()
-        if over.is_set():
+        if stop.is_set():
             return
-        mine = releases[(me + number) % len(releases)]
+        release = releases[(rank + number) % len(releases)]
         with suppress(ConflictError):
-            who = f"process {me}"
-            entry = promote(store, "canary", mine, who=who, why=f"round {number}", expected=number)
+            who = f"process {rank}"
+            entry = promote(store, "canary", release, who=who, why=f"round {number}", expected=number)
             if entry.who == who:  # else a rival brought the same release
                 (wins / f"{number}-{who}").touch()
         start.wait()
 
 
-def test_racing_promotions_have_one_winner_each(store: ObjectStore, url: str, tmp_path: Path) -> None:
+def test_of_racing_promotions_exactly_one_succeeds(store: ObjectStore, url: str, tmp_path: Path) -> None:
     releases = [make_release(store, tmp_path, seed).release for seed in range(3)]
-    start, over = fork.Barrier(PROCESSES, timeout=120), fork.Event()
+    start, stop = fork.Barrier(PROCESSES, timeout=120), fork.Event()
     wins = tmp_path / "wins"
     wins.mkdir()
     racers = [
-        fork.Process(target=race, args=(url, releases, me, (start, over), wins)) for me in range(PROCESSES)
+        fork.Process(target=race, args=(url, releases, rank, (start, stop), wins))
+        for rank in range(PROCESSES)
     ]
     for racer in racers:
         racer.start()
@@ -67,14 +68,14 @@ def test_racing_promotions_have_one_winner_each(store: ObjectStore, url: str, tm
     assert [racer.exitcode for racer in racers] == [0] * PROCESSES
     log = history(store, "canary")
     assert [(entry.number, entry.why) for entry in log] == [(n + 1, f"round {n}") for n in range(len(log))]
-    assert all(one.release != two.release for one, two in pairwise(log))
-    assert {path.name for path in wins.iterdir()} == {f"{one.number - 1}-{one.who}" for one in log}
-    assert len(log) == ROUNDS or over.is_set()
+    assert all(item.release != after.release for item, after in pairwise(log))
+    assert {path.name for path in wins.iterdir()} == {f"{item.number - 1}-{item.who}" for item in log}
+    assert len(log) == ROUNDS or stop.is_set()
     assert len(log) > 1
 
 
 def write_and_die(url: str, bundle: Path, evidence: dict[str, Path], point: int) -> None:
-    """Write a release, but be killed just before the given change to a file or amid a message to a server."""
+    """Write a release, killed just before the given change to a file or within a message to a server."""
     store, left = open_store(url), point
 
     def count(event: str, args: tuple[object, ...]) -> None:
@@ -104,25 +105,25 @@ def changes_something(event: str, args: tuple[object, ...], url: str) -> bool:
     return event == "http.client.send"
 
 
-def test_a_release_killed_anywhere_is_whole_or_absent(url: str, tmp_path: Path) -> None:
+def test_a_release_killed_at_any_step_is_complete_or_absent(url: str, tmp_path: Path) -> None:
     bundle, digest = make_bundle(tmp_path / "bundle"), release_digest(tmp_path / "bundle")
     evidence = make_evidence(tmp_path / "evidence")
     rerun = make_evidence(tmp_path / "rerun", note="another time")
     states = []
     for point in range(1, 500):
-        place = f"{url}/{point}"
-        child = fork.Process(target=write_and_die, args=(place, bundle, evidence, point))
+        registry = f"{url}/{point}"
+        child = fork.Process(target=write_and_die, args=(registry, bundle, evidence, point))
         child.start()
         child.join()
         assert child.exitcode in (0, -signal.SIGKILL)
-        store = open_store(place)
+        store = open_store(registry)
         states.append(reader_sees(store, digest, tmp_path / f"early-{point}"))
         if child.exitcode == 0:
             break
         finished = write_release(store, bundle, rerun)
         fetch_release(store, digest, tmp_path / f"late-{point}")
         assert tree_files(tmp_path / f"late-{point}") == tree_files(bundle)
-        fetch_evidence(store, finished, "report.html", tmp_path / "report.html")
+        FetchedRelease(store, finished).fetch_evidence("report.html", tmp_path / "report.html")
     # Long absent, then whole: the change happens once, near the end.
     assert states == sorted(states)
     assert states[-1]
@@ -163,11 +164,11 @@ def reader_sees(store: ObjectStore, digest: str, target: Path) -> bool:
         return False
     manifest = fetch_release(store, digest, target)
     for name in manifest.evidence:
-        fetch_evidence(store, manifest, name, target.with_name("fetched-evidence"))
+        FetchedRelease(store, manifest).fetch_evidence(name, target.with_name("fetched-evidence"))
     return True
 
 
-def test_a_flipped_bit_in_any_file_is_found_and_named(
+def test_a_flipped_bit_in_any_file_is_detected(
     store: ObjectStore, url: str, tmp_path: Path, flip: Change
 ) -> None:
     release = make_release(store, tmp_path)
@@ -183,7 +184,7 @@ def test_a_flipped_bit_in_any_file_is_found_and_named(
         flip(url, blob_name(stored.sha256))
         (tmp_path / path).write_text("an older one")
         with pytest.raises(ReleaseError, match=f"{path} of release .* is damaged"):
-            fetch_evidence(store, release, path, tmp_path / path)
+            FetchedRelease(store, release).fetch_evidence(path, tmp_path / path)
         assert (tmp_path / path).read_text() == "an older one"
     fetch_release(store, release.release, tmp_path / "out")
     assert not list(tmp_path.glob(".*partial"))

@@ -1,4 +1,4 @@
-"""The command line: what people read, what machines read, and how it fails."""
+"""The command line: tables, JSON and errors."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests.registry.conftest import Run
 
 
 @pytest.fixture
-def made(url: str, tmp_path: Path) -> list[str]:
+def releases(url: str, tmp_path: Path) -> list[str]:
     """Digests of three releases: two were staged, the last one is not blessed."""
     store = open_store(url)
-    made = [make_release(store, tmp_path, seed, blessed=seed < 2).release for seed in range(3)]
-    for release in made[:2]:
+    releases = [make_release(store, tmp_path, seed, blessed=seed < 2).release for seed in range(3)]
+    for release in releases[:2]:
         stage(store, release, who="ann", why="to be looked at")
-    return made
+    return releases
 
 
 def test_an_empty_registry_says_so(run: Run, url: str) -> None:
@@ -35,14 +35,14 @@ def test_an_empty_registry_says_so(run: Run, url: str) -> None:
     assert run("show", "production")[0] == 1
 
 
-def test_promote_list_show_history_rollback(run: Run, made: list[str]) -> None:
-    short = [release[:12] for release in made]
+def test_promote_list_show_history_rollback(run: Run, releases: list[str]) -> None:
+    short = [release[:12] for release in releases]
     assert run("promote", short[0], "--why", "first") == (
         0,
         f"production now uses {short[0]} (entry 1, promote).\n",
         "",
     )
-    run("promote", made[1], "--why", "nightly", "--who", "ci@pipeline", "--expected", "1")
+    run("promote", releases[1], "--why", "nightly", "--who", "ci@pipeline", "--expected", "1")
     assert run("promote", short[1], "--why", "twice")[1].startswith(
         f"production already uses {short[1]} (entry 2)"
     )
@@ -59,44 +59,50 @@ def test_promote_list_show_history_rollback(run: Run, made: list[str]) -> None:
     assert "rollback" in rows[0]
     assert ("ci@pipeline" in rows[1], this_user() in rows[2]) == (True, True)
     shown = run("show", "staging")[1]
-    for fact in (made[0], "blessed", "production, staging", "recall@10   0.1310", "model/model.safetensors"):
+    for fact in (
+        releases[0],
+        "blessed",
+        "production, staging",
+        "recall@10   0.1310",
+        "model/model.safetensors",
+    ):
         assert fact in shown
 
 
-def test_machines_get_json(run: Run, made: list[str]) -> None:
-    entry = json.loads(run("promote", made[0], "--why", "first", "--json")[1])
-    assert (entry["number"], entry["release"], entry["who"]) == (1, made[0], this_user())
+def test_json_output(run: Run, releases: list[str]) -> None:
+    entry = json.loads(run("promote", releases[0], "--why", "first", "--json")[1])
+    assert (entry["number"], entry["release"], entry["who"]) == (1, releases[0], this_user())
     assert json.loads(run("history", "--json")[1]) == [entry]
-    listed = {one["release"]: one for one in json.loads(run("list", "--json")[1])}
-    assert listed.keys() == set(made)
-    assert listed[made[0]]["channels"] == ["production"]
+    listed = {release["release"]: release for release in json.loads(run("list", "--json")[1])}
+    assert listed.keys() == set(releases)
+    assert listed[releases[0]]["channels"] == ["production"]
     shown = json.loads(run("show", "production", "--json")[1])
-    assert shown == listed[made[0]] | {"validations": []}
-    back = json.loads(run("rollback", "--to", made[0][:8], "--why", "x", "--json")[1])
-    assert back == entry
+    assert shown == listed[releases[0]] | {"validations": []}
+    undone = json.loads(run("rollback", "--to", releases[0][:8], "--why", "x", "--json")[1])
+    assert undone == entry
 
 
-def test_force_needs_the_flag_and_stands_out(run: Run, made: list[str]) -> None:
-    code, out, error = run("promote", made[2][:8], "--why", "fire")
+def test_force_needs_its_flag_and_stands_out(run: Run, releases: list[str]) -> None:
+    code, out, error = run("promote", releases[2][:8], "--why", "fire")
     assert (code, out) == (1, "")
-    assert error.startswith(f"The gate did not bless release {made[2][:12]}")
+    assert error.startswith(f"The gate did not bless release {releases[2][:12]}")
     assert error.count("\n") == 1
-    assert run("promote", made[2][:8], "--reason", "shop [red]down", "--force")[0] == 0
+    assert run("promote", releases[2][:8], "--reason", "shop [red]down", "--force")[0] == 0
     assert "FORCE " in run("history")[1]
     assert "shop [red]down" in run("history")[1]
     assert "FORCED: a test of the fire drill; failing: beats popularity" in run("show", "production")[1]
 
 
-def test_mistakes_are_one_sentence(run: Run, made: list[str]) -> None:
-    run("promote", made[0], "--why", "first", "--who", "ann")
+def test_mistakes_give_a_one_sentence_error(run: Run, releases: list[str]) -> None:
+    run("promote", releases[0], "--why", "first", "--who", "ann")
     mistakes = {
-        ("promote", made[1], "--why", "x", "--expected", "0"): "moved since entry 0: ann put release",
+        ("promote", releases[1], "--why", "x", "--expected", "0"): "moved since entry 0: ann put release",
         ("promote", "abc", "--why", "x"): "too short",
         ("promote", "0" * 64, "--why", "x"): "There is no release",
-        ("promote", made[1], "--why", " "): "needs a name and a reason",
-        ("promote", made[2], "--why", " ", "--force"): "Forcing a release into production needs a reason",
+        ("promote", releases[1], "--why", " "): "needs a name and a reason",
+        ("promote", releases[2], "--why", " ", "--force"): "Forcing a release into production needs a reason",
         ("rollback", "--why", "x"): "no release before",
-        ("rollback", "--why", "x", "--to", made[1]): "never had release",
+        ("rollback", "--why", "x", "--to", releases[1]): "never had release",
         ("history", "--channel", "No"): "cannot name a channel",
         ("list", "--registry", "s3://bucket"): "neither a folder nor gs://",
     }
@@ -106,8 +112,8 @@ def test_mistakes_are_one_sentence(run: Run, made: list[str]) -> None:
         assert sentence in error
 
 
-def test_why_is_required(run: Run, made: list[str]) -> None:
-    for arguments in (("promote", made[0]), ("rollback",)):
+def test_why_is_required(run: Run, releases: list[str]) -> None:
+    for arguments in (("promote", releases[0]), ("rollback",)):
         code, _, error = run(*arguments)
         assert code == 2
         assert "--why" in error
@@ -124,11 +130,11 @@ def test_the_module_runs_piped_in_80_columns_and_loads_no_model_code(tmp_path: P
     )
     environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
     environment["CAR_REGISTRY"] = str(tmp_path / "registry")
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert release[:12] in done.stdout
-    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+    assert release[:12] in result.stdout
+    assert max(len(line) for line in result.stdout.splitlines()) <= 80
     wrong = [sys.executable, "-m", "registry", "show", "ffffffff"]
     failed = subprocess.run(wrong, env=environment, capture_output=True, text=True, check=False)
     assert (failed.returncode, failed.stdout) == (1, "")

@@ -22,9 +22,9 @@ from tests.registry.damage import Change
 
 
 @pytest.fixture
-def two(store: ObjectStore, tmp_path: Path) -> tuple[str, str]:
+def pair(store: ObjectStore, tmp_path: Path) -> tuple[str, str]:
     """Digests of a release and of the next day's, which differs in known ways."""
-    made = []
+    digests = []
     for day, sids, items in (
         (0, [[0, 0], [1, 1], [2, 2]], "abc"),
         (1, [[0, 0], [1, 3], [2, 2], [3, 3]], "abdc"),
@@ -37,52 +37,54 @@ def two(store: ObjectStore, tmp_path: Path) -> tuple[str, str]:
         write_json(bundle / "bundle.json", header | {"catalogue": catalogue.digest, "data": f"{day}" * 64})
         evidence = make_evidence(tmp_path / f"evidence-{day}")
         metrics = {"ndcg@10": 0.068 + 0.01 * day, "recall@10": 0.1} | ({"new": 1.0} if day else {})
-        made.append(write_release(store, bundle, evidence, metrics=metrics).release)
-    return made[0], made[1]
+        digests.append(write_release(store, bundle, evidence, metrics=metrics).release)
+    return digests[0], digests[1]
 
 
-def test_all_that_differs_is_told_and_nothing_else(store: ObjectStore, two: tuple[str, str]) -> None:
-    found = compare(store, *two)
-    assert found.versions.keys() == {"catalogue", "model", "data"}
-    assert (found.versions["data"].before, found.versions["data"].after) == ("0" * 64, "1" * 64)
-    assert found.encoder == {}
-    assert {name: (one.before, one.after, one.difference) for name, one in found.config.items()} == {
-        "d_model": (8, 16, 8)
-    }
-    assert found.metrics.keys() == {"ndcg@10", "new"}
-    assert found.metrics["ndcg@10"].difference == pytest.approx(0.01)
-    assert (found.metrics["new"].before, found.metrics["new"].difference) == (None, None)
-    assert found.churn == Churn(items=3, by_level=(0.333333, 0.666667), whole=0.666667, added=1, retired=0)
-    assert found.files.keys() == {"bundle.json", "catalogue.parquet", "model/config.json"}
-    assert found.files["model/config.json"].after - found.files["model/config.json"].before == 1
+def test_exactly_the_differences_are_reported(store: ObjectStore, pair: tuple[str, str]) -> None:
+    difference = compare(store, *pair)
+    assert difference.versions.keys() == {"catalogue", "model", "data"}
+    assert (difference.versions["data"].before, difference.versions["data"].after) == ("0" * 64, "1" * 64)
+    assert difference.encoder == {}
+    assert {
+        name: (change.before, change.after, change.difference) for name, change in difference.config.items()
+    } == {"d_model": (8, 16, 8)}
+    assert difference.metrics.keys() == {"ndcg@10", "new"}
+    assert difference.metrics["ndcg@10"].difference == pytest.approx(0.01)
+    assert (difference.metrics["new"].before, difference.metrics["new"].difference) == (None, None)
+    assert difference.churn == Churn(
+        items=3, by_level=(0.333333, 0.666667), whole=0.666667, added=1, retired=0
+    )
+    assert difference.files.keys() == {"bundle.json", "catalogue.parquet", "model/config.json"}
+    assert difference.files["model/config.json"].after - difference.files["model/config.json"].before == 1
 
-    back = compare(store, two[1], two[0])
-    assert (back.churn.added, back.churn.retired) == (0, 1)
-    assert back.config["d_model"].difference == -8
-    same = compare(store, two[0], two[0])
+    reverse = compare(store, pair[1], pair[0])
+    assert (reverse.churn.added, reverse.churn.retired) == (0, 1)
+    assert reverse.config["d_model"].difference == -8
+    same = compare(store, pair[0], pair[0])
     assert not any((same.versions, same.encoder, same.config, same.metrics, same.files))
 
 
 def test_the_command_takes_channels_and_short_digests(
-    run: Run, store: ObjectStore, two: tuple[str, str]
+    run: Run, store: ObjectStore, pair: tuple[str, str]
 ) -> None:
-    promote(store, "staging", two[0], who="ann", why="x")
-    code, out, error = run("diff", "staging", two[1][:8], "--json")
+    promote(store, "staging", pair[0], who="ann", why="x")
+    code, out, error = run("diff", "staging", pair[1][:8], "--json")
     assert (code, error) == (0, "")
-    assert json.loads(out) == compare(store, *two).model_dump(mode="json")
-    code, out, _ = run("diff", "staging", two[1][:8])
-    for told in (
-        two[0][:12], two[1][:12], "+0.0100", "d_model", "encoder: equal", "3 common items: 66.7% changed",
+    assert json.loads(out) == compare(store, *pair).model_dump(mode="json")
+    code, out, _ = run("diff", "staging", pair[1][:8])
+    for text in (
+        pair[0][:12], pair[1][:12], "+0.0100", "d_model", "encoder: equal", "3 common items: 66.7% changed",
         "by level: 33.3%, 66.7%", "1 items added, 0 retired", "catalogue.parquet", "+1 B",
     ):  # fmt: skip
-        assert told in out
-    assert "They are the same release." in run("diff", "staging", two[0])[1]
+        assert text in out
+    assert "They are the same release." in run("diff", "staging", pair[0])[1]
     assert run("diff", "staging")[0] == 2
     assert run("diff", "staging", "ffffffff")[0] == 1
 
 
-def test_what_cannot_be_compared_is_named(
-    run: Run, store: ObjectStore, two: tuple[str, str], flip: Change, tmp_path: Path
+def test_an_unreadable_part_is_named(
+    run: Run, store: ObjectStore, pair: tuple[str, str], flip: Change, tmp_path: Path
 ) -> None:
     bundle = make_bundle(tmp_path / "odd")
     (bundle / "catalogue.parquet").write_bytes(b"no parquet")
@@ -90,8 +92,8 @@ def test_what_cannot_be_compared_is_named(
     with pytest.raises(
         ReleaseError, match=r"catalogue.parquet cannot be compared: the catalogue .* can't be read"
     ):
-        compare(store, two[0], odd.release)
+        compare(store, pair[0], odd.release)
     flip(store.url, blob_name(odd.files["model/config.json"].sha256))
-    code, out, error = run("diff", two[0], odd.release)
+    code, out, error = run("diff", pair[0], odd.release)
     assert (code, out, error.count("\n")) == (1, "", 1)
     assert f"model/config.json of release {odd.release[:12]} is damaged" in error

@@ -1,4 +1,4 @@
-"""Collecting what nobody needs, while others write."""
+"""Garbage collection while others write."""
 
 from __future__ import annotations
 
@@ -33,48 +33,49 @@ NOW = timedelta(0)  # no grace: only marks and preconditions protect
 
 def stage(store: ObjectStore, folder: Path, seeds: range) -> list[str]:
     """Digests of releases that were validated and in use in staging one after the other."""
-    made = [make_release(store, folder, seed).release for seed in seeds]
-    for release in made:
-        add_validation(store, release, {"seed": len(made)}, "ann@shop")
+    releases = [make_release(store, folder, seed).release for seed in seeds]
+    for release in releases:
+        add_validation(store, release, {"seed": len(releases)}, "ann@shop")
         promote(store, "staging", release, **ANN)
-    return made
+    return releases
 
 
-def there(store: ObjectStore) -> set[str]:
-    return {one.release for one in list_releases(store)}
+def remaining(store: ObjectStore) -> set[str]:
+    return {item.release for item in list_releases(store)}
 
 
-def test_what_no_channel_used_lately_goes_with_its_files(store: ObjectStore, tmp_path: Path) -> None:
-    made = stage(store, tmp_path, range(4))
-    promote(store, "canary", made[0], **ANN)
+def test_releases_out_of_use_are_deleted_with_their_files(store: ObjectStore, tmp_path: Path) -> None:
+    releases = stage(store, tmp_path, range(4))
+    promote(store, "canary", releases[0], **ANN)
     never_used = make_release(store, tmp_path, 4).release
-    lost = read_manifest(store, made[1]).files["popular.json"]  # shared with those that stay
-    gone = find_garbage(store, keep=2, grace=NOW)
-    assert {one.name for one in gone.manifests} == {manifest_name(made[1]), manifest_name(never_used)}
-    assert there(store) == {*made, never_used}
+    shared = read_manifest(store, releases[1]).files["popular.json"]  # shared with those that stay
+    garbage = find_garbage(store, keep=2, grace=NOW)
+    assert {item.name for item in garbage.manifests} == {
+        manifest_name(releases[1]),
+        manifest_name(never_used),
+    }
+    assert remaining(store) == {*releases, never_used}
 
-    done = garbage_collect(store, keep=2, grace=NOW)
+    deleted = garbage_collect(store, keep=2, grace=NOW)
 
-    assert (done.manifests, done.blobs, done.n_remaining) == (gone.manifests, gone.blobs, 3)
-    assert done.size == gone.size > 0
-    assert there(store) == {made[0], made[2], made[3]}
+    assert (deleted.manifests, deleted.blobs, deleted.n_remaining) == (garbage.manifests, garbage.blobs, 3)
+    assert deleted.size == garbage.size > 0
+    assert remaining(store) == {releases[0], releases[2], releases[3]}
     assert verify_all(store).damage == []
     named = {
-        blob_name(one.sha256)
-        for each in list_releases(store)
-        for one in (*each.files.values(), *each.evidence.values())
+        blob_name(record.sha256) for manifest in list_releases(store) for _, record in manifest.all_files()
     }
     assert set(store.list("blobs/")) == named
-    assert blob_name(lost.sha256) in named
+    assert blob_name(shared.sha256) in named
     again = garbage_collect(store, keep=2, grace=NOW)
     assert (again.manifests, again.blobs) == ((), ())
 
 
-def test_what_is_young_stays(store: ObjectStore, tmp_path: Path) -> None:
-    made = make_release(store, tmp_path).release
+def test_recent_objects_stay(store: ObjectStore, tmp_path: Path) -> None:
+    release = make_release(store, tmp_path).release
     store.create(blob_name("ab" * 32), b"of a release that is being written")
     assert garbage_collect(store, keep=1).manifests == ()
-    assert there(store) == {made}
+    assert remaining(store) == {release}
     assert store.exists(blob_name("ab" * 32))
     garbage_collect(store, keep=1, grace=NOW)
     assert (store.list("blobs/"), store.list("releases/")) == ([], [])
@@ -86,7 +87,7 @@ def test_a_child_outlives_its_parent_and_logs_keep_their_entries(store: ObjectSt
     child = make_release(store, tmp_path, 2, parent=parent).release
     promote(store, "staging", child, **ANN)
     garbage_collect(store, keep=1, grace=NOW)
-    assert there(store) == {child}
+    assert remaining(store) == {child}
     assert read_manifest(store, child).parent == parent
     fetch_release(store, child, tmp_path / "out")
     assert verify_all(store).damage == []
@@ -101,26 +102,26 @@ def test_a_child_outlives_its_parent_and_logs_keep_their_entries(store: ObjectSt
     promote(store, "staging", parent, **ANN)
 
 
-def test_damage_stops_a_collection_before_it_begins(
+def test_damage_stops_a_garbage_collection_before_it_begins(
     store: ObjectStore, url: str, tmp_path: Path, flip: Change
 ) -> None:
-    made = stage(store, tmp_path, range(3))
+    releases = stage(store, tmp_path, range(3))
     before = store.list("blobs/")
-    for name in (manifest_name(made[0]), manifest_name(made[2]), "channels/staging/00000003.json"):
+    for name in (manifest_name(releases[0]), manifest_name(releases[2]), "channels/staging/00000003.json"):
         flip(url, name)
         with pytest.raises((ReleaseError, ChannelError)):
             garbage_collect(store, keep=1, grace=NOW)
         flip(url, name)
-    assert (there(store), store.list("blobs/")) == (set(made), before)
+    assert (remaining(store), store.list("blobs/")) == (set(releases), before)
     for keep, grace in ((0, NOW), (1, timedelta(hours=-1))):
         with pytest.raises(RegistryError, match="at least the last entry"):
             garbage_collect(store, keep=keep, grace=grace)
 
 
-def test_the_command_shows_first_and_deletes_when_told(
+def test_the_command_is_a_dry_run_without_delete(
     run: Run, store: ObjectStore, url: str, tmp_path: Path
 ) -> None:
-    made = stage(store, tmp_path, range(2))
+    releases = stage(store, tmp_path, range(2))
     options = ("gc", "--keep", "1", "--grace-hours", "0")
     assert (
         run("gc", "--keep", "1")[1]
@@ -128,13 +129,13 @@ def test_the_command_shows_first_and_deletes_when_told(
     )
     code, out, error = run(*options)
     assert (code, error) == (0, "")
-    assert manifest_name(made[0]) in out
+    assert manifest_name(releases[0]) in out
     assert "1 releases and " in out
-    assert there(store) == set(made)
+    assert remaining(store) == set(releases)
     would = json.loads(run(*options, "--json")[1])
     did = json.loads(run(*options, "--delete", "--json")[1])
     assert did == would | {"deleted": True}
-    assert there(store) == {made[1]}
+    assert remaining(store) == {releases[1]}
     assert not any(store.exists(name) for name in would["objects"])
     assert run("gc")[0] == 2
     assert run("gc", "--keep", "0")[0] == 2
@@ -147,8 +148,8 @@ class Interrupted:
         self.store, self.left, self.event = store, point, event
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self.store, name)
-        return self._counted(found) if callable(found) else found
+        result = getattr(self.store, name)
+        return self._counted(result) if callable(result) else result
 
     def _counted(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
@@ -161,21 +162,21 @@ class Interrupted:
 
 
 def write_anew(store: ObjectStore, folder: Path) -> str:
-    """Write a release that shares most files with the one that goes, and put it in use."""
+    """Write a release that shares most files with the one to be deleted, and put it in use."""
     release = write_release(store, folder / "bundle-7", make_evidence(folder / "evidence-0")).release
     promote(store, "canary", release, **ANN)
     return release
 
 
 def write_again(store: ObjectStore, folder: Path) -> str:
-    """Write the release that goes once more, and put it in use."""
+    """Write the release to be deleted once more, and put it in use."""
     release = write_release(store, folder / "bundle-0", make_evidence(folder / "evidence-0")).release
     promote(store, "canary", release, **ANN)
     return release
 
 
 def use_again(store: ObjectStore, folder: Path) -> str | None:
-    """Put the release that goes back in use, or hear that it is gone."""
+    """Put the release to be deleted back in use; None if it is deleted already."""
     release = write_release(
         FolderStore(folder / "aside"), folder / "bundle-0", make_evidence(folder / "evidence-0")
     )
@@ -187,11 +188,11 @@ def use_again(store: ObjectStore, folder: Path) -> str | None:
 
 
 @pytest.mark.parametrize("event", [write_anew, write_again, use_again])
-def test_whoever_uses_something_during_a_collection_keeps_it(
+def test_objects_used_during_a_garbage_collection_stay(
     strict_url: str, tmp_path: Path, event: Callable[[ObjectStore, Path], str | None]
 ) -> None:
     make_bundle(tmp_path / "bundle-7", 7)
-    kept, remote = set(), strict_url.startswith("gs://")
+    outcomes, remote = set(), strict_url.startswith("gs://")
     if not remote:
         stage(open_store(tmp_path / "template"), tmp_path, range(2))
     for point in range(1, 100, 3 if remote else 1):
@@ -200,17 +201,17 @@ def test_whoever_uses_something_during_a_collection_keeps_it(
             stage(store, tmp_path, range(2))
         else:
             shutil.copytree(tmp_path / "template", store.url)
-        used: list[str | None] = []
-        busy = Interrupted(store, point, lambda: used.append(event(store, tmp_path)))  # noqa: B023
+        used_releases: list[str | None] = []
+        busy = Interrupted(store, point, lambda: used_releases.append(event(store, tmp_path)))  # noqa: B023
         garbage_collect(busy, keep=1, grace=NOW)  # type: ignore[arg-type]
         if busy.left > 0:  # the collection was over before
             break
         assert verify_all(store).damage == []
-        if used[0]:
-            fetch_release(store, used[0], tmp_path / f"out-{point}")
-        kept.add(used[0] is not None)
+        if used_releases[0]:
+            fetch_release(store, used_releases[0], tmp_path / f"out-{point}")
+        outcomes.add(used_releases[0] is not None)
     assert point > 8
-    assert True in kept
+    assert True in outcomes
 
 
 def age(folder: Path) -> None:
@@ -220,43 +221,45 @@ def age(folder: Path) -> None:
             os.utime(path, (path.stat().st_mtime - 2e5,) * 2)
 
 
-class Watched(FolderStore):
-    """A folder in which a collection runs whenever a writer has looked at or changed something."""
+class CollectingStore(FolderStore):
+    """A folder that is garbage collected after every step of a writer."""
 
     def refresh_mark(self, name: str) -> bool:
-        found = super().refresh_mark(name)
+        result = super().refresh_mark(name)
         garbage_collect(FolderStore(self.root), keep=1)
-        return found
+        return result
 
     def create(self, name: str, data: bytes) -> None:
         super().create(name, data)
         garbage_collect(FolderStore(self.root), keep=1)
 
 
-def test_a_writer_survives_collections_at_each_of_its_steps(tmp_path: Path) -> None:
+def test_a_writer_survives_a_garbage_collection_at_each_step(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "registry")
     stage(store, tmp_path, range(2))
     age(store.root)
     release = write_release(
-        Watched(store.root, 1), make_bundle(tmp_path / "bundle-7", 7), make_evidence(tmp_path / "evidence-0")
+        CollectingStore(store.root, 1),
+        make_bundle(tmp_path / "bundle-7", 7),
+        make_evidence(tmp_path / "evidence-0"),
     ).release
-    promote(Watched(store.root, 1), "canary", release, **ANN)
+    promote(CollectingStore(store.root, 1), "canary", release, **ANN)
     assert verify_all(store).damage == []
     fetch_release(store, release, tmp_path / "out")
-    assert len(there(store)) == 2
+    assert len(remaining(store)) == 2
 
 
-def test_writing_a_release_again_makes_it_young(tmp_path: Path) -> None:
+def test_writing_a_release_again_refreshes_its_mark(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "registry")
     release = make_release(store, tmp_path).release
     age(store.root)
     assert make_release(store, tmp_path).release == release  # a pipeline's rerun, about to promote it
     garbage_collect(store, keep=1)
-    assert there(store) == {release}
+    assert remaining(store) == {release}
     assert verify_all(store).damage == []
 
 
-def test_a_collection_that_was_killed_is_completed(tmp_path: Path) -> None:
+def test_a_killed_garbage_collection_is_completed(tmp_path: Path) -> None:
     """A reader never sees a release without its files, and a rerun leaves nothing behind."""
 
     class Stopped(Exception):  # noqa: N818
@@ -276,15 +279,11 @@ def test_a_collection_that_was_killed_is_completed(tmp_path: Path) -> None:
         except Stopped:
             assert verify_all(store).damage == []
             garbage_collect(store, keep=1, grace=NOW)
-        assert len(there(store)) == 1
+        assert len(remaining(store)) == 1
         assert len(store.list("releases/")) == 2  # a manifest and its validation
         assert verify_all(store).damage == []
         assert len(store.list("blobs/")) == len(
-            {
-                one.sha256
-                for each in list_releases(store)
-                for one in (*each.files.values(), *each.evidence.values())
-            }
+            {record.sha256 for manifest in list_releases(store) for _, record in manifest.all_files()}
         )
         if busy.left > 0:
             break

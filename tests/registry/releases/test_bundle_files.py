@@ -1,4 +1,4 @@
-"""What may become a release, and what its identity depends on."""
+"""Which bundles may become a release, and what the release digest depends on."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def manifests(draw: st.DrawFn) -> Manifest:
 
 @settings(max_examples=50, deadline=None)
 @given(manifests())
-def test_a_manifest_survives_serialising(manifest: Manifest) -> None:
+def test_a_manifest_survives_a_round_trip(manifest: Manifest) -> None:
     data = manifest.to_bytes()
-    back = Manifest.from_bytes(data, "manifest.json", BundleError)
-    assert back == manifest
-    assert back.to_bytes() == data
+    parsed = Manifest.from_bytes(data, "manifest.json", BundleError)
+    assert parsed == manifest
+    assert parsed.to_bytes() == data
 
 
 @settings(deadline=None)
@@ -114,13 +114,13 @@ def test_the_digest_ignores_order_of_creation_and_times(
 
 
 @settings(max_examples=40, deadline=None)
-@given(path=st.sampled_from(REQUIRED_FILES), place=st.integers(0, 10**6), bit=st.integers(0, 7))
-def test_the_digest_follows_every_bit(bundle: Path, path: str, place: int, bit: int) -> None:
+@given(path=st.sampled_from(REQUIRED_FILES), offset=st.integers(0, 10**6), bit=st.integers(0, 7))
+def test_the_digest_follows_every_bit(bundle: Path, path: str, offset: int, bit: int) -> None:
     versions = read_bundle(bundle).versions
     before = release_identity(hash_folder(bundle), versions)
     original = (bundle / path).read_bytes()
     changed = bytearray(original)
-    changed[place % len(changed)] ^= 1 << bit
+    changed[offset % len(changed)] ^= 1 << bit
     (bundle / path).write_bytes(changed)
     try:
         assert release_identity(hash_folder(bundle), versions) != before
@@ -129,7 +129,7 @@ def test_the_digest_follows_every_bit(bundle: Path, path: str, place: int, bit: 
 
 
 @pytest.mark.parametrize("missing", REQUIRED_FILES)
-def test_every_required_file_is_missed(tmp_path: Path, missing: str) -> None:
+def test_every_required_file_must_exist(tmp_path: Path, missing: str) -> None:
     folder = make_bundle(tmp_path / "bundle")
     (folder / missing).unlink()
     with pytest.raises(BundleError, match=f"has no {missing}; assemble it again"):
@@ -141,12 +141,12 @@ def edit(path: str, **changes: object) -> Callable[[Path], None]:
 
     def apply(folder: Path) -> None:
         value = json.loads((folder / path).read_text()) | changes
-        write_json(folder / path, {key: one for key, one in value.items() if one is not None})
+        write_json(folder / path, {key: item for key, item in value.items() if item is not None})
 
     return apply
 
 
-def put(path: str, data: bytes) -> Callable[[Path], None]:
+def write(path: str, data: bytes) -> Callable[[Path], None]:
     """A file of a bundle with these bytes."""
     return lambda folder: (folder / path).write_bytes(data) and None
 
@@ -164,19 +164,19 @@ BROKEN = [
         "with another encoder than bundle.json",
     ),
     (edit("bundle.json", model="0" * 64), "names model 000000000000: the bundle mixes two models"),
-    (put("model/config.json", b'{"d_model": 16}'), "the bundle mixes two models, or a file is damaged"),
+    (write("model/config.json", b'{"d_model": 16}'), "the bundle mixes two models, or a file is damaged"),
     (edit("bundle.json", data=None), "bundle.json is damaged or of another format: 'data' is missing"),
     (edit("bundle.json", catalogue=""), "another format: 'catalogue' is '': string should have"),
     (edit("bundle.json", encoder={}), "another format: 'encoder': dictionary should have"),
     (edit("bundle.json", format=2), "another format: 'format' is 2: input should be 1"),
-    (put("bundle.json", b"not json"), "bundle.json is not valid JSON"),
-    (put("bundle.json", b"[]"), "bundle.json must hold a JSON object, not list"),
-    (put("codebook/codebook.json", b"\xff"), "codebook.json is not valid JSON"),
-    (put("model/weights.pkl", b"x"), "weights.pkl may not be in a release: only .json, .npy"),
-    (put("model/pytorch_model.bin", b"x"), "may not be in a release"),
-    (put("README", b"x"), "may not be in a release"),
+    (write("bundle.json", b"not json"), "bundle.json is not valid JSON"),
+    (write("bundle.json", b"[]"), "bundle.json must hold a JSON object, not list"),
+    (write("codebook/codebook.json", b"\xff"), "codebook.json is not valid JSON"),
+    (write("model/weights.pkl", b"x"), "weights.pkl may not be in a release: only .json, .npy"),
+    (write("model/pytorch_model.bin", b"x"), "may not be in a release"),
+    (write("README", b"x"), "may not be in a release"),
     (pickled_centroids, "without pickled objects"),
-    (put("codebook/centroids.npy", b""), "without pickled objects"),
+    (write("codebook/centroids.npy", b""), "without pickled objects"),
     (lambda folder: (folder / "link.json").symlink_to("/etc/hostname"), "link.json is not a plain file"),
     (lambda folder: os.mkfifo(folder / "pipe.json"), "pipe.json is not a plain file"),
 ]
@@ -209,21 +209,21 @@ def test_a_ranker_counts_in_the_release(tmp_path: Path) -> None:
     assert "ranker/model.safetensors" in read_bundle(ranked).files
 
 
-def lost(folder: Path) -> None:
+def remove_ranker(folder: Path) -> None:
     shutil.rmtree(folder / "ranker")
 
 
-def changed(folder: Path) -> None:
+def change_ranker(folder: Path) -> None:
     (folder / "ranker/model.safetensors").write_bytes(b"another")
 
 
-def unnamed(folder: Path) -> None:
+def remove_ranker_version(folder: Path) -> None:
     header = json.loads((folder / "bundle.json").read_text())
     header.pop("ranker")
     write_json(folder / "bundle.json", header)
 
 
-@pytest.mark.parametrize("damage", [lost, changed, unnamed])
+@pytest.mark.parametrize("damage", [remove_ranker, change_ranker, remove_ranker_version])
 def test_a_ranker_and_its_header_belong_together(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     folder = with_ranker(tmp_path / "bundle")
     damage(folder)

@@ -12,7 +12,7 @@ import pytest
 from common.digests import file_digest, tree_files
 from registry.errors import BundleError, ReleaseError, StoreError
 from registry.releases.bundle_files import release_digest
-from registry.releases.fetch import fetch_evidence, fetch_release
+from registry.releases.fetch import FetchedRelease, fetch_release
 from registry.releases.layout import BLOBS, RELEASES, blob_name, manifest_name
 from registry.releases.release import find_release, list_releases, read_manifest, write_release
 from registry.store.base import ObjectStore
@@ -20,7 +20,7 @@ from registry.store.folder import FolderStore
 from tests.registry.bundles import make_bundle, make_condition, make_evidence, make_release, write_json
 
 
-def test_a_release_comes_back_as_it_was_written(store: ObjectStore, tmp_path: Path) -> None:
+def test_a_release_is_read_as_it_was_written(store: ObjectStore, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle")
     evidence = make_evidence(tmp_path / "evidence")
     written = write_release(store, bundle, evidence, git_commit="abc123", run_id="run-1")
@@ -32,11 +32,11 @@ def test_a_release_comes_back_as_it_was_written(store: ObjectStore, tmp_path: Pa
     assert fetched == written
     assert tree_files(tmp_path / "out" / "served") == tree_files(bundle)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["served"]
-    report = fetch_evidence(store, written, "report.html", tmp_path / "report.html")
+    report = FetchedRelease(store, written).fetch_evidence("report.html", tmp_path / "report.html")
     assert report.read_bytes() == evidence["report.html"].read_bytes()
 
 
-def test_equal_content_is_one_release_whatever_surrounds_it(store: ObjectStore, tmp_path: Path) -> None:
+def test_equal_content_gives_the_same_release(store: ObjectStore, tmp_path: Path) -> None:
     first = write_release(store, make_bundle(tmp_path / "a"), make_evidence(tmp_path / "e1"), run_id="monday")
     again = make_evidence(tmp_path / "e2", note="another day, another latency")
     second = write_release(
@@ -44,21 +44,21 @@ def test_equal_content_is_one_release_whatever_surrounds_it(store: ObjectStore, 
     )
 
     assert second == first
-    assert [one.release for one in list_releases(store)] == [first.release]
+    assert [release.release for release in list_releases(store)] == [first.release]
     assert store.exists(blob_name(first.evidence["report.html"].sha256))
 
 
-def test_lineage_is_kept_and_must_exist(store: ObjectStore, tmp_path: Path) -> None:
+def test_a_parent_is_recorded_and_must_exist(store: ObjectStore, tmp_path: Path) -> None:
     parent = make_release(store, tmp_path, seed=1)
     child = make_release(store, tmp_path, seed=2, parent=parent.release)
 
     assert child.parent == parent.release
-    assert {one.release for one in list_releases(store)} == {parent.release, child.release}
+    assert {release.release for release in list_releases(store)} == {parent.release, child.release}
     with pytest.raises(ReleaseError, match="There is no release ffffffffffff"):
         make_release(store, tmp_path, seed=3, parent="f" * 64)
 
 
-def test_what_an_interrupted_run_left_does_not_stand_in_the_way(store: ObjectStore, tmp_path: Path) -> None:
+def test_leftovers_of_an_interrupted_run_do_not_block_the_next(store: ObjectStore, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle")
     digest = release_digest(bundle)
     catalogue = bundle / "catalogue.parquet"
@@ -127,18 +127,18 @@ def test_a_warning_does_not_block_and_bootstrap_is_recorded(store: ObjectStore, 
     assert (gate.blessed, gate.bootstrap, gate.failing) == (True, True, ())
 
 
-def test_short_digests_must_be_clear(store: ObjectStore, tmp_path: Path) -> None:
-    made = [make_release(store, tmp_path, seed=seed).release for seed in range(3)]
+def test_short_digests_must_be_unambiguous(store: ObjectStore, tmp_path: Path) -> None:
+    releases = [make_release(store, tmp_path, seed=seed).release for seed in range(3)]
 
-    assert find_release(store, made[0][:10]) == made[0]
-    assert find_release(store, made[0].upper()) == made[0]
+    assert find_release(store, releases[0][:10]) == releases[0]
+    assert find_release(store, releases[0].upper()) == releases[0]
     with pytest.raises(ReleaseError, match="too short"):
-        find_release(store, made[0][:3])
+        find_release(store, releases[0][:3])
     with pytest.raises(ReleaseError, match="There is no release 0123abcd"):
         find_release(store, "0123abcd")
 
 
-def test_an_ambiguous_prefix_lists_what_it_fits(tmp_path: Path) -> None:
+def test_an_ambiguous_prefix_lists_its_matches(tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
     for ending in "12":
         store.create(manifest_name("abcd" + ending * 60), b"{}")
@@ -182,12 +182,12 @@ def test_a_target_that_is_a_file_or_an_empty_folder(store: ObjectStore, tmp_path
     assert (tmp_path / "empty" / "bundle.json").is_file()
 
 
-def test_unknown_evidence_and_metrics_that_are_no_numbers(store: ObjectStore, tmp_path: Path) -> None:
+def test_unknown_evidence_and_invalid_metrics_are_refused(store: ObjectStore, tmp_path: Path) -> None:
     release = make_release(store, tmp_path)
     with pytest.raises(ReleaseError, match=r"no evidence 'model.mar'; it has evaluation.json, report.html"):
-        fetch_evidence(store, release, "model.mar", tmp_path / "model.mar")
+        FetchedRelease(store, release).fetch_evidence("model.mar", tmp_path / "model.mar")
     with pytest.raises(ReleaseError, match="is a folder: give the path"):
-        fetch_evidence(store, release, "report.html", tmp_path)
+        FetchedRelease(store, release).fetch_evidence("report.html", tmp_path)
     evidence = make_evidence(tmp_path / "evidence")
     with pytest.raises(ReleaseError, match=r"cannot be recorded: 'metrics.ndcg@10' is nan"):
         write_release(store, make_bundle(tmp_path / "b", 5), evidence, metrics={"ndcg@10": float("nan")})
@@ -202,7 +202,7 @@ def test_unknown_evidence_and_metrics_that_are_no_numbers(store: ObjectStore, tm
         write_release(
             store, make_bundle(tmp_path / "b", 5), evidence | {"../x": evidence["report.html"]}, metrics={}
         )
-    assert [one.release for one in list_releases(store)] == [release.release]
+    assert [release.release for release in list_releases(store)] == [release.release]
 
 
 def test_a_manifest_that_was_edited_is_refused(store: ObjectStore, tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_a_damaged_leftover_is_named(store: ObjectStore, tmp_path: Path) -> None
 
 
 @pytest.mark.integration
-def test_a_bundle_of_the_model_library_serves_as_it_was_trained(store: ObjectStore, tmp_path: Path) -> None:
+def test_a_trained_bundle_answers_alike_after_a_release(store: ObjectStore, tmp_path: Path) -> None:
     from car_model.recommender.recommender import Recommender
     from tests.fixtures import tiny_bundle
 

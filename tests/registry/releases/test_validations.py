@@ -1,4 +1,4 @@
-"""Validations that a release gets after it was written: kept, found, checked, and gone with their release."""
+"""Validations written after a release: stored, read, verified, and deleted with their release."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ ANN = {"who": "ann@shop", "why": "a reason"}
 NOW = timedelta(0)
 
 
-def test_they_lie_beside_the_release_and_change_nothing_of_it(store: ObjectStore, tmp_path: Path) -> None:
+def test_validations_change_nothing_of_their_release(store: ObjectStore, tmp_path: Path) -> None:
     release = make_release(store, tmp_path).release
     before = store.read(manifest_name(release))
     assert read_validations(store, release) == []
     for number in range(3):
-        made = add_validation(store, release, {"archive_sha256": f"{number}"}, "ann@shop")
-        assert (made.release, made.who) == (release, "ann@shop")
-    assert [one.report["archive_sha256"] for one in read_validations(store, release)] == ["2", "1", "0"]
+        validation = add_validation(store, release, {"archive_sha256": f"{number}"}, "ann@shop")
+        assert (validation.release, validation.who) == (release, "ann@shop")
+    assert [item.report["archive_sha256"] for item in read_validations(store, release)] == ["2", "1", "0"]
     assert store.read(manifest_name(release)) == before
     assert release_digests(store) == [release]
     assert len(list_releases(store)) == 1
@@ -41,7 +41,7 @@ def test_they_lie_beside_the_release_and_change_nothing_of_it(store: ObjectStore
     assert verify_all(store).damage == []
 
 
-def test_a_release_that_is_not_there_gets_none(store: ObjectStore) -> None:
+def test_a_missing_release_cannot_be_validated(store: ObjectStore) -> None:
     with pytest.raises(ReleaseError, match="There is no release aaaaaaaaaaaa"):
         add_validation(store, "a" * 64, {}, "ann@shop")
     assert store.list("releases/") == []
@@ -50,7 +50,7 @@ def test_a_release_that_is_not_there_gets_none(store: ObjectStore) -> None:
 @pytest.mark.parametrize(
     ("report", "who"), [({"p99": float("nan")}, "ann"), ({"a": {1, 2}}, "ann"), ({}, "")]
 )
-def test_what_json_cannot_hold_is_refused(
+def test_reports_that_are_no_json_are_refused(
     store: ObjectStore, tmp_path: Path, report: dict[str, object], who: str
 ) -> None:
     release = make_release(store, tmp_path).release
@@ -59,10 +59,10 @@ def test_what_json_cannot_hold_is_refused(
     assert read_validations(store, release) == []
 
 
-def test_a_damaged_one_is_named(store: ObjectStore, url: str, tmp_path: Path, flip: Change) -> None:
+def test_a_damaged_validation_is_named(store: ObjectStore, url: str, tmp_path: Path, flip: Change) -> None:
     release = make_release(store, tmp_path).release
     add_validation(store, release, {"archive_sha256": "a" * 64}, "ann@shop")
-    (name,) = [one for one in store.list("releases/") if "validations" in one]
+    (name,) = [item for item in store.list("releases/") if "validations" in item]
     flip(url, name)
     with pytest.raises(ReleaseError, match=f"{name} is damaged"):
         read_validations(store, release)
@@ -71,20 +71,20 @@ def test_a_damaged_one_is_named(store: ObjectStore, url: str, tmp_path: Path, fl
     assert f"{name} is damaged" in damage.what
 
 
-def test_they_go_with_their_release_and_stay_with_it(store: ObjectStore, tmp_path: Path) -> None:
-    made = [make_release(store, tmp_path, seed).release for seed in range(2)]
-    for release in made:
+def test_validations_are_deleted_with_their_release(store: ObjectStore, tmp_path: Path) -> None:
+    releases = [make_release(store, tmp_path, seed).release for seed in range(2)]
+    for release in releases:
         promote(store, "staging", release, **ANN)
         add_validation(store, release, {}, "ann@shop")
     assert garbage_collect(store, keep=2, grace=NOW).blobs == ()
-    done = garbage_collect(store, keep=1, grace=NOW)
-    assert len([one for one in done.blobs if "validations" in one.name]) == 1
-    assert release_digests(store) == [made[1]]
-    assert not [name for name in store.list("releases/") if made[0] in name]
-    assert len(read_validations(store, made[1])) == 1
+    deleted = garbage_collect(store, keep=1, grace=NOW)
+    assert len([item for item in deleted.blobs if "validations" in item.name]) == 1
+    assert release_digests(store) == [releases[1]]
+    assert not [name for name in store.list("releases/") if releases[0] in name]
+    assert len(read_validations(store, releases[1])) == 1
 
 
-def test_the_command_line_shows_them(run: Run, store: ObjectStore, tmp_path: Path) -> None:
+def test_show_lists_validations(run: Run, store: ObjectStore, tmp_path: Path) -> None:
     release = make_release(store, tmp_path).release
     assert json.loads(run("show", release[:8], "--json")[1])["validations"] == []
     add_validation(store, release, {"archive_sha256": "a" * 64}, "ann@shop")

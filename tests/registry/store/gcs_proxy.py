@@ -33,28 +33,30 @@ def proxy(server_url: str, fault: Fault = honest, strict: bool = False, port: in
     upstream = urlsplit(server_url).netloc
     one_change = threading.Lock()
 
-    def ask(method: str, path: str, body: bytes, headers: dict[str, str]) -> http.client.HTTPResponse:
+    def forward(method: str, path: str, body: bytes, headers: dict[str, str]) -> http.client.HTTPResponse:
         connection = http.client.HTTPConnection(upstream)
         connection.request(method, path, body, headers)
         return connection.getresponse()
 
-    def refused(method: str, path: str) -> bool:
-        asked = {key: value[0] for key, value in parse_qs(urlsplit(path).query).items() if key in CONDITIONS}
-        if method != "DELETE" or not asked:
+    def precondition_fails(method: str, path: str) -> bool:
+        conditions = {
+            key: value[0] for key, value in parse_qs(urlsplit(path).query).items() if key in CONDITIONS
+        }
+        if method != "DELETE" or not conditions:
             return False
-        answer = ask("GET", urlsplit(path).path, b"", {})
+        answer = forward("GET", urlsplit(path).path, b"", {})
         state = json.loads(answer.read()) if answer.status == http.HTTPStatus.OK else {}
-        return bool(state) and any(str(state[CONDITIONS[key]]) != value for key, value in asked.items())
+        return bool(state) and any(str(state[CONDITIONS[key]]) != value for key, value in conditions.items())
 
     class Handler(BaseHTTPRequestHandler):
         def _forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             if not strict or self.command == "GET":
-                return self._answer(ask(self.command, self.path, body, dict(self.headers)))
+                return self._answer(forward(self.command, self.path, body, dict(self.headers)))
             with one_change:  # condition and change are one step
-                if refused(self.command, self.path):
+                if precondition_fails(self.command, self.path):
                     return self.send_error(http.HTTPStatus.PRECONDITION_FAILED)
-                return self._answer(ask(self.command, self.path, body, dict(self.headers)))
+                return self._answer(forward(self.command, self.path, body, dict(self.headers)))
 
         def _answer(self, response: http.client.HTTPResponse) -> None:
             status, answer = fault(self.command, self.path, (response.status, response.read()))

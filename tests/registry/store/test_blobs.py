@@ -10,7 +10,7 @@ import pytest
 
 from registry.errors import ObjectExists, ObjectMissing
 from registry.maintenance.verify import verify_all
-from registry.releases.fetch import fetch_evidence, fetch_release
+from registry.releases.fetch import FetchedRelease, fetch_release
 from registry.releases.layout import BLOBS, blob_name
 from registry.releases.release import write_release
 from registry.store.base import ObjectStore
@@ -29,13 +29,13 @@ def test_a_daily_release_stores_only_what_changed(store: ObjectStore, tmp_path: 
     (bundle / "model/model.safetensors").write_bytes(b"another day's weights")
     second = write_release(store, reseal_model(bundle), evidence)
 
-    changed = {path for path, one in second.files.items() if one != first.files[path]}
+    changed = {path for path, record in second.files.items() if record != first.files[path]}
     assert changed == DAILY
     assert set(store.list(BLOBS)) - before == {blob_name(second.files[path].sha256) for path in DAILY}
     fetch_release(store, first.release, tmp_path / "first")
     fetch_release(store, second.release, tmp_path / "second")
     assert store.list("releases/") == sorted(
-        f"releases/{one.release}/manifest.json" for one in (first, second)
+        f"releases/{manifest.release}/manifest.json" for manifest in (first, second)
     )
 
 
@@ -43,9 +43,7 @@ def test_every_blob_is_named_by_its_content(store: ObjectStore, tmp_path: Path) 
     release = make_release(store, tmp_path)
     blobs = store.list(BLOBS)
     assert blobs == [f"blobs/{store.sha256(name)[:2]}/{store.sha256(name)}" for name in blobs]
-    assert {blob_name(one.sha256) for one in (*release.files.values(), *release.evidence.values())} == set(
-        blobs
-    )
+    assert {blob_name(record.sha256) for _, record in release.all_files()} == set(blobs)
 
 
 def test_equal_files_of_one_bundle_are_one_blob(store: ObjectStore, tmp_path: Path) -> None:
@@ -62,12 +60,12 @@ def test_evidence_may_have_the_name_of_a_file_of_the_bundle(store: ObjectStore, 
         store, make_bundle(tmp_path / "bundle"), evidence | {"popular.json": evidence["report.html"]}
     )
     fetch_release(store, release.release, tmp_path / "out")
-    fetched = fetch_evidence(store, release, "popular.json", tmp_path / "fetched")
+    fetched = FetchedRelease(store, release).fetch_evidence("popular.json", tmp_path / "fetched")
     assert fetched.read_bytes() == evidence["report.html"].read_bytes()
     assert verify_all(store).damage == []
 
 
-def test_releasing_again_puts_back_what_went_missing(
+def test_releasing_again_restores_missing_files(
     store: ObjectStore, url: str, tmp_path: Path, remove: Change
 ) -> None:
     release = make_release(store, tmp_path)
@@ -78,23 +76,23 @@ def test_releasing_again_puts_back_what_went_missing(
     assert verify_all(store).damage == []
 
 
-def test_a_scan_tells_sizes_and_a_mark_makes_things_young(store: ObjectStore, tmp_path: Path) -> None:
+def test_a_scan_returns_sizes_and_a_mark_refreshes_last_used(store: ObjectStore, tmp_path: Path) -> None:
     began = datetime.now(UTC) - timedelta(seconds=5)
     store.create("a/1", b"one")
     store.create("a/b/2", b"")
-    one, two = store.scan("a/")
-    assert [(one.name, one.size), (two.name, two.size)] == [("a/1", 3), ("a/b/2", 0)]
-    assert began < one.last_used < datetime.now(UTC) + timedelta(seconds=5)
+    first, second = store.scan("a/")
+    assert [(first.name, first.size), (second.name, second.size)] == [("a/1", 3), ("a/b/2", 0)]
+    assert began < first.last_used < datetime.now(UTC) + timedelta(seconds=5)
     assert store.refresh_mark("a/1")
     again, _ = store.scan("a/")
-    assert again.last_used > one.last_used
-    assert again.version != one.version
+    assert again.last_used > first.last_used
+    assert again.version != first.version
     assert store.read("a/1") == b"one"
     assert not store.refresh_mark("a/none")
     assert store.scan("none/") == []
 
 
-def test_what_was_marked_or_written_since_it_was_seen_is_not_deleted(strict_url: str, tmp_path: Path) -> None:
+def test_an_object_marked_or_written_since_the_scan_is_not_deleted(strict_url: str, tmp_path: Path) -> None:
     store = open_store(strict_url)
     (tmp_path / "file").write_bytes(b"bytes")
     store.create("a/1", b"bytes")
@@ -114,7 +112,7 @@ def test_what_was_marked_or_written_since_it_was_seen_is_not_deleted(strict_url:
 
 
 @pytest.mark.parametrize("workers", [1, 8])
-def test_many_files_go_and_come_whatever_the_number_of_workers(
+def test_many_files_are_transferred_with_any_number_of_workers(
     url: str, tmp_path: Path, workers: int
 ) -> None:
     store = open_store(url, workers)
@@ -129,12 +127,12 @@ def test_many_files_go_and_come_whatever_the_number_of_workers(
     ]
 
 
-def test_one_bad_object_among_many_is_named(store: ObjectStore, tmp_path: Path) -> None:
+def test_a_conflicting_object_among_many_is_named(store: ObjectStore, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"bytes")
     store.create("x/5", b"other")
-    with pytest.raises(ObjectExists, match="x/5 already exists with other content") as taken:
+    with pytest.raises(ObjectExists, match="x/5 already exists with other content") as conflict:
         store.upload_many({f"x/{number}": tmp_path / "file" for number in range(9)})
-    assert taken.value.name == "x/5"
+    assert conflict.value.name == "x/5"
     store.create("y/1", b"")
     with pytest.raises(ObjectMissing, match="There is no y/2") as missing:
         store.download_many([("y/1", tmp_path / "one"), ("y/2", tmp_path / "two")])

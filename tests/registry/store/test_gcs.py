@@ -1,4 +1,4 @@
-"""What only a cloud does: lost answers, damage on the way, missing buckets and credentials."""
+"""Cloud failures: lost answers, damage in transit, missing buckets and credentials."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ HASTY = DEFAULT_RETRY.with_delay(initial=0.01, maximum=0.05, multiplier=1.5).wit
 
 def lose_answers(count: int) -> Fault:
     """Let uploads reach the server, but answer the first ones with 503."""
-    lost = iter(range(count))
+    failures = iter(range(count))
 
     def fault(method: str, _: str, answer: Answer) -> Answer:
-        return (503, b"") if method == "POST" and next(lost, None) is not None else answer
+        return (503, b"") if method == "POST" and next(failures, None) is not None else answer
 
     return fault
 
 
-def test_a_create_whose_answer_was_lost_recognises_itself(
+def test_a_create_whose_answer_was_lost_succeeds_on_retry(
     gcs_server: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_bytes(b"weights")
@@ -45,7 +45,7 @@ def test_a_create_whose_answer_was_lost_recognises_itself(
     assert (store.read("log/1"), store.read("files/1")) == (b"mine", b"weights")
 
 
-def test_a_large_file_takes_the_resumable_way_and_is_not_sent_twice(
+def test_a_large_file_is_uploaded_resumably_and_only_once(
     gcs_server: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "large").write_bytes(os.urandom(9 << 20))
@@ -59,16 +59,16 @@ def test_a_large_file_takes_the_resumable_way_and_is_not_sent_twice(
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
         store = GcsStore(f"gs://{bucket}/x", HASTY)
         store.upload_many({"large": tmp_path / "large"})
-        assert any("uploadType=resumable" in one for one in seen)
+        assert any("uploadType=resumable" in first for first in seen)
         seen.clear()
         store.upload_many({"large": tmp_path / "large"})
-        assert not [one for one in seen if "/upload/" in one]
+        assert not [first for first in seen if "/upload/" in first]
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs_server)
     GcsStore(f"gs://{bucket}/x").download_many([("large", tmp_path / "copy")])
     assert (tmp_path / "copy").read_bytes() == (tmp_path / "large").read_bytes()
 
 
-def test_a_byte_flipped_on_the_way_is_found(
+def test_a_byte_flipped_in_transit_is_detected(
     gcs_server: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def flip(_: str, path: str, answer: Answer) -> Answer:
@@ -101,10 +101,10 @@ def test_a_missing_bucket_is_named(bucket: str, tmp_path: Path) -> None:
 
 
 def test_a_prefix_shares_the_bucket_with_others(bucket: str) -> None:
-    one, other = GcsStore(f"gs://{bucket}/a"), GcsStore(f"gs://{bucket}/ab")
-    one.create("x/1", b"one")
-    other.create("x/2", b"other")
-    assert (one.list("x/"), other.list("x/")) == (["x/1"], ["x/2"])
+    first, second = GcsStore(f"gs://{bucket}/a"), GcsStore(f"gs://{bucket}/ab")
+    first.create("x/1", b"one")
+    second.create("x/2", b"other")
+    assert (first.list("x/"), second.list("x/")) == (["x/1"], ["x/2"])
     assert GcsStore(f"gs://{bucket}").list("a/") == ["a/x/1"]
 
 
@@ -116,7 +116,7 @@ def test_a_prefix_shares_the_bucket_with_others(bucket: str) -> None:
         (503, "gs://.*/p/a/? cannot be reached"),
     ],
 )
-def test_refusals_and_outages_are_sentences(
+def test_refusals_and_outages_give_one_sentence(
     gcs_server: str, bucket: str, monkeypatch: pytest.MonkeyPatch, status: int, sentence: str
 ) -> None:
     with proxy(gcs_server, lambda *_: (status, b"")) as url:
@@ -127,7 +127,7 @@ def test_refusals_and_outages_are_sentences(
                 use()
 
 
-def test_a_server_that_is_gone_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server_gives_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
     with pytest.raises(StoreError, match="gs://bucket/a cannot be reached"):
         GcsStore("gs://bucket", HASTY).read("a")
@@ -146,12 +146,12 @@ class Overtaken(GcsStore):
     rival: bytes
 
     def _mark_if_equal(self, name: str, source: Path) -> bool:
-        there = super()._mark_if_equal(name, source)
+        exists = super()._mark_if_equal(name, source)
         GcsStore(self.url).create(name, self.rival)
-        return there
+        return exists
 
 
-def test_an_upload_that_is_overtaken_overwrites_nothing(bucket: str, tmp_path: Path) -> None:
+def test_an_upload_overwrites_nothing_when_a_rival_is_faster(bucket: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"mine")
     store = Overtaken(f"gs://{bucket}", HASTY)
     store.rival = b"mine"

@@ -1,4 +1,4 @@
-"""Stores that are down, slow or full: retried, then named, and nothing half-written."""
+"""Stores that are down, slow or full: requests are retried, then one sentence names the store."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def through(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Through:
     return connect
 
 
-def test_a_store_that_stumbles_is_asked_again(gcs_server: str, through: Through, tmp_path: Path) -> None:
-    asked: dict[str, int] = {}
+def test_failed_requests_are_retried(gcs_server: str, through: Through, tmp_path: Path) -> None:
+    n_requests: dict[str, int] = {}
 
     def stumble(method: str, path: str, answer: Answer) -> Answer:
         """Answer every kind of request well at the third time only."""
-        asked[key] = asked.get(key := f"{method} {path}", 0) + 1
-        return answer if asked[key] > 2 else (503, b"")
+        n_requests[key] = n_requests.get(key := f"{method} {path}", 0) + 1
+        return answer if n_requests[key] > 2 else (503, b"")
 
     with proxy(gcs_server, stumble) as host:
         store = through(host)
@@ -59,9 +59,7 @@ def test_a_store_that_stumbles_is_asked_again(gcs_server: str, through: Through,
     assert tree_files(tmp_path / "out") == tree_files(tmp_path / "bundle-0")
 
 
-def test_a_slow_store_is_asked_again_and_named_in_the_end(
-    gcs_server: str, through: Through, tmp_path: Path
-) -> None:
+def test_a_slow_store_is_retried_and_finally_named(gcs_server: str, through: Through, tmp_path: Path) -> None:
     slow = [True]
 
     def wait(method: str, path: str, answer: Answer) -> Answer:
@@ -90,7 +88,7 @@ def dying(after: int) -> Fault:
     return fault
 
 
-def test_a_store_that_dies_amid_a_write_is_named_and_a_rerun_completes(
+def test_a_store_that_dies_during_a_write_is_named_and_a_rerun_completes(
     gcs_server: str, through: Through, tmp_path: Path
 ) -> None:
     bundle, evidence = make_bundle(tmp_path / "bundle"), make_evidence(tmp_path / "evidence")
@@ -136,8 +134,8 @@ def failed(limit: int, work: Callable[[], object], folder: Path) -> str:
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, limit: int) -> None:
     store = open_store(tmp_path / "registry")
     bundle, evidence = make_bundle(tmp_path / "bundle"), make_evidence(tmp_path / "evidence")
-    told = failed(limit, lambda: write_release(store, bundle, evidence), tmp_path)
-    assert told.startswith(f"There is no room for {store.url}/blobs/")
+    sentence = failed(limit, lambda: write_release(store, bundle, evidence), tmp_path)
+    assert sentence.startswith(f"There is no room for {store.url}/blobs/")
     assert list_releases(store) == []
     assert all(store.sha256(name) == name[-64:] for name in store.list("blobs/"))
     assert list((tmp_path / "registry/.tmp").iterdir()) == []
@@ -147,8 +145,8 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, limit: int) -> 
 def test_a_disk_that_fills_while_fetching_is_named(url: str, tmp_path: Path) -> None:
     store = open_store(url)
     release = make_release(store, tmp_path).release
-    told = failed(1000, lambda: fetch_release(store, release, tmp_path / "out"), tmp_path)
-    assert told.startswith(f"There is no room for {tmp_path}/.out.")
+    sentence = failed(1000, lambda: fetch_release(store, release, tmp_path / "out"), tmp_path)
+    assert sentence.startswith(f"There is no room for {tmp_path}/.out.")
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".*partial"))
     fetch_release(store, release, tmp_path / "out")
@@ -180,14 +178,16 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     """On a file system of 64 kB, in a mount namespace that needs no rights."""
     command = ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", SMALL_DISK, "-"]
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             [*command, str(tmp_path), sys.executable], capture_output=True, text=True, check=False
         )
     except FileNotFoundError:
         pytest.skip("no unshare here")
-    if done.returncode == 77 or "unshare" in done.stderr:
+    if result.returncode == 77 or "unshare" in result.stderr:
         pytest.skip("no user namespaces here")
-    told, rerun = done.stdout.splitlines()
-    assert told.startswith(f"There is no room for {tmp_path}/registry/a/model (No space left on device): ")
-    assert told.endswith(" ['a/small'] []")
+    sentence, rerun = result.stdout.splitlines()
+    assert sentence.startswith(
+        f"There is no room for {tmp_path}/registry/a/model (No space left on device): "
+    )
+    assert sentence.endswith(" ['a/small'] []")
     assert rerun == "['a/model', 'a/small']"
