@@ -1,14 +1,19 @@
-"""Turn expected errors into a one-line message and exit code 1."""
+"""One style for every command line: errors in one sentence, exit codes, help."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import click
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from common.errors import DISK_FULL, UserError, disk_full_message
+
+DONE, FAILED, USAGE, NOT_PROMOTED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes; click exits with USAGE
 
 
 @contextmanager
@@ -22,7 +27,7 @@ def report_errors() -> Iterator[None]:
         yield
     except UserError as error:
         _print_error(str(error))
-        raise typer.Exit(1) from error
+        raise typer.Exit(FAILED) from error
     except OSError as error:
         if error.errno in DISK_FULL:
             _print_error(disk_full_message(error.filename or "what this command writes", error))
@@ -30,10 +35,30 @@ def report_errors() -> Iterator[None]:
             _print_error(f"{error.filename} cannot be used: {error.strerror}.")
         else:
             raise
-        raise typer.Exit(1) from error
+        raise typer.Exit(FAILED) from error
     except KeyboardInterrupt:
-        typer.echo("Stopped; run again to go on after the last finished step.", err=True)
-        raise typer.Exit(130) from None
+        typer.echo("Stopped; run again to continue after the last finished step.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+class ReportingGroup(TyperGroup):
+    """A group of commands whose expected errors are printed as one sentence; see `report_errors`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        with report_errors():
+            return super().invoke(ctx)
+
+
+def command_group(help_text: str) -> typer.Typer:
+    """An empty command line in the style of all of them."""
+    return typer.Typer(
+        cls=ReportingGroup,
+        help=help_text,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
 
 
 def _print_error(sentence: str) -> None:

@@ -1,41 +1,40 @@
 """Exit step: says how the run ended, whatever happened in it."""
 
-from kfp.dsl import Artifact, Output, PipelineTaskFinalStatus
+from kfp.dsl import Output, PipelineTaskFinalStatus
 
+from orchestration import artifact_types
 from orchestration.step import step
 
 
 @step
 def conclude(
-    *,
     status: PipelineTaskFinalStatus,
     run_id: str,
     registry: str,
     channel: str,
     git_commit: str,
-    ending: Output[Artifact],
+    summary: Output[artifact_types.RunSummary],
 ) -> None:
-    """Log and keep how the run ended and what the channel uses now, and tell the webhook in CAR_NOTIFY_URL.
+    """Log and record how the run ended and what the channel uses now, and post it to CAR_NOTIFY_URL.
 
-    A webhook that does not answer is a warning in the log: it changes nothing about the run.
+    A webhook that does not answer is a warning in the log and changes nothing about the run.
     """
-    import json
     import os
     from pathlib import Path
 
-    from orchestration.kubeflow.notify import conclusion, notify
+    from orchestration.kubeflow.webhook import notify, run_summary
 
-    told = conclusion(
+    ending = run_summary(
         status.state,
         status.error_message,
         run_id=run_id,
         registry=registry,
         channel=channel,
-        commit=git_commit,
+        git_commit=git_commit,
     )
-    ending.path = f"{ending.path}.json"
-    Path(ending.path).write_text(json.dumps(told, indent=2))
-    ending.metadata.update(state=told["state"], promoted=told["promoted"], release=told["release"])
-    print(told["text"])
+    summary.path = f"{summary.path}.json"
+    Path(summary.path).write_text(ending.model_dump_json(indent=2))
+    summary.metadata.update(state=ending.state, promoted=ending.promoted, release=ending.release)
+    print(ending.text)
     if url := os.environ.get("CAR_NOTIFY_URL", ""):
-        notify(url, told)
+        notify(url, ending)

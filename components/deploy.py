@@ -1,27 +1,27 @@
 """Step: TorchServe rolls over to the release."""
 
-from kfp.dsl import Artifact, Input, Output
+from kfp.dsl import Input, Output
 
+from orchestration import artifact_types
 from orchestration.step import step
 
 
 @step
 def deploy(
-    *,
-    archive: Input[Artifact],
-    infra: Input[Artifact],
-    golden: Input[Artifact],
+    archive: Input[artifact_types.Archive],
+    infra: Input[artifact_types.InfraReport],
+    golden: Input[artifact_types.Golden],
     release: str,
     serving: str,
-    deployment: Output[Artifact],
+    deployment: Output[artifact_types.Deployment],
 ) -> None:
     """Serve the release that was just promoted, from the very archive that was validated.
 
     Never cached: a server may have been stopped since.
 
     Args:
-        serving: folder of the TorchServe to roll over, started where it is down; "" leaves serving to
-            whatever follows the channel.
+        serving: folder of the TorchServe to roll over, started if it is down; "" leaves serving to
+            the servers that follow the channel.
     """
     import dataclasses
     import json

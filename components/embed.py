@@ -1,26 +1,26 @@
-"""Step: embed one shard of the item texts."""
+"""Steps: embed the item texts in shards, side by side."""
 
-from kfp.dsl import Artifact, Dataset, Input, Output
+from kfp.dsl import Input, Output
 
+from orchestration import artifact_types
 from orchestration.step import step
 
 
 @step
 def embed(
-    *,
-    dataset: Input[Dataset],
-    chosen: Input[Artifact],
+    dataset: Input[artifact_types.Dataset],
+    encoder: Input[artifact_types.Encoder],
     shard: int,
     shards: int,
     cache: str,
-    part: Output[Artifact],
+    vectors: Output[artifact_types.VectorShard],
 ) -> None:
     """Embed the texts that belong to a shard.
 
     Args:
-        chosen: the encoder's exact identity.
+        encoder: the encoder's exact identity.
         shard: 0 to shards - 1.
-        cache: folder that survives runs, for text vectors; "" keeps none.
+        cache: folder that survives runs, for text vectors; "" for none.
     """
     import json
     from pathlib import Path
@@ -29,24 +29,24 @@ def embed(
     from car_model.encoding.encoder import EncoderSpec, load
     from car_model.encoding.shards import Shard, write_shard
 
-    encoder = load(EncoderSpec(**json.loads(Path(chosen.path).read_text())))
-    mine = Shard(shard, shards, dataset.metadata["digest"], encoder.spec.digest())
-    kept = Path(cache) / "vectors" if cache else None
-    texts = write_shard(Path(part.path), encoder, Ingested.load(Path(dataset.path)).texts(), mine, kept)
-    part.metadata.update(shard=shard, texts=texts)
+    model = load(EncoderSpec(**json.loads(Path(encoder.path).read_text())))
+    identity = Shard(shard, shards, dataset.metadata["digest"], model.spec.digest())
+    texts = Ingested.load(Path(dataset.path)).texts()
+    vector_cache = Path(cache) / "vectors" if cache else None
+    n_texts = write_shard(Path(vectors.path), model, texts, identity, vector_cache)
+    vectors.metadata.update(shard=shard, texts=n_texts)
 
 
 @step
 def choose_encoder(
-    *,
-    dataset: Input[Dataset],
+    dataset: Input[artifact_types.Dataset],
     encoder: str,
     mode: str,
     registry: str,
     champion: str,
-    chosen: Output[Artifact],
+    resolved_encoder: Output[artifact_types.Encoder],
 ) -> None:
-    """Settle precision and weights once: those of the champion's codebook, where that is taken over.
+    """Fix the encoder's precision and weights for all shards; a codebook that is kept brings its own encoder.
 
     Args:
         encoder: EncoderSpec as JSON.
@@ -60,25 +60,24 @@ def choose_encoder(
     from car_model.codebook.tokenize import Parent, encoder_for
     from car_model.data.dataset import Dataset as Ingested
     from car_model.encoding.encoder import EncoderSpec
-    from registry.releases.fetch import fetch_release
-    from registry.store.open import open_store
+    from orchestration.champion import fetch_champion
 
-    chosen.path, parent = f"{chosen.path}.json", None
-    if champion and check_mode(mode) != "fit":
-        folder = Path(f"{chosen.path}.champion")
-        fetch_release(open_store(registry), champion, folder)
+    resolved_encoder.path, parent = f"{resolved_encoder.path}.json", None
+    if check_mode(mode) != "fit" and (folder := fetch_champion(registry, champion, resolved_encoder.path)):
         parent = Parent.load(folder)
     spec = encoder_for(Ingested.load(Path(dataset.path)), EncoderSpec(**json.loads(encoder)), parent).spec
-    Path(chosen.path).write_text(json.dumps(asdict(spec)))
-    chosen.metadata.update(encoder=spec.digest())
+    Path(resolved_encoder.path).write_text(json.dumps(asdict(spec)))
+    resolved_encoder.metadata.update(encoder=spec.digest())
 
 
 @step
-def merge(*, parts: Input[list[Artifact]], vectors: Output[Artifact]) -> None:
+def merge(
+    shards: Input[list[artifact_types.VectorShard]], vectors: Output[artifact_types.TextVectors]
+) -> None:
     """Check that every shard is there once, and put their vectors together."""
     from pathlib import Path
 
     from car_model.encoding.shards import merge_shards
 
-    made = merge_shards([Path(part.path) for part in parts], Path(vectors.path))
-    vectors.metadata.update(shards=len(made), dataset=made[0].dataset, encoder=made[0].encoder)
+    merged = merge_shards([Path(shard.path) for shard in shards], Path(vectors.path))
+    vectors.metadata.update(shards=len(merged), dataset=merged[0].dataset, encoder=merged[0].encoder)

@@ -1,31 +1,31 @@
 """Step: challenger, champion and baselines on the same holdout."""
 
-from kfp.dsl import Artifact, Dataset, Input, Model, Output
+from kfp.dsl import Input, Output
 
+from orchestration import artifact_types
 from orchestration.step import step
 
 
 @step
 def evaluate(
-    *,
-    dataset: Input[Dataset],
-    bundle: Input[Model],
-    sasrec: Input[Model],
-    health: Input[Artifact],
-    drift: Input[Artifact],
-    car_curves: Input[Artifact],
-    sasrec_curves: Input[Artifact],
-    ranker: Input[Artifact],
+    dataset: Input[artifact_types.Dataset],
+    bundle: Input[artifact_types.Bundle],
+    sasrec: Input[artifact_types.Baseline],
+    health: Input[artifact_types.CodebookHealth],
+    drift: Input[artifact_types.DataDrift],
+    car_curves: Input[artifact_types.TrainingCurves],
+    sasrec_curves: Input[artifact_types.TrainingCurves],
+    ranker_summary: Input[artifact_types.RankerSummary],
     registry: str,
     champion: str,
-    evaluation: Output[Artifact],
-    golden: Output[Artifact],
+    evaluation: Output[artifact_types.Evaluation],
+    golden: Output[artifact_types.Golden],
 ) -> None:
     """Score every model by the same code, and record the challenger's answers to golden requests.
 
     Args:
-        ranker: what training the ranker by action had to tell.
-        champion: digest of the release in production; "" where there is none.
+        ranker_summary: how the ranker by action was trained.
+        champion: digest of the release in production; "" for none.
     """
     from pathlib import Path
 
@@ -39,16 +39,13 @@ def evaluate(
     from car_model.recommender.recommender import Recommender
     from car_model.weights import load_sasrec
     from common.digests import file_digest
-    from registry.releases.fetch import fetch_release
-    from registry.store.open import open_store
+    from orchestration.champion import fetch_champion
 
     evaluation.path, golden.path = f"{evaluation.path}.json", f"{golden.path}.json"
     data = Ingested.load(Path(dataset.path))
-    challenger, production = Recommender.load(bundle.path), None
-    if champion:
-        folder = Path(f"{evaluation.path}.champion")
-        fetch_release(open_store(registry), champion, folder)
-        production = Recommender.load(folder, champion)
+    challenger = Recommender.load(bundle.path)
+    folder = fetch_champion(registry, champion, evaluation.path)
+    production = Recommender.load(folder, champion) if folder else None
     evidence = score(
         data,
         challenger,
@@ -60,7 +57,7 @@ def evaluate(
             "challenger": TrainingCurves.read(car_curves.path),
             "sasrec": TrainingCurves.read(sasrec_curves.path),
         },
-        ranker_summary=RankerSummary.read(ranker.path),
+        ranker_summary=RankerSummary.read(ranker_summary.path),
     )
     holdout = Holdout.of(data)
     evidence.write(evaluation.path)

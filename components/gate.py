@@ -1,20 +1,25 @@
 """Step: may the challenger be released?"""
 
-from kfp.dsl import Artifact, Input, Output
+from kfp.dsl import Input, Output
 
+from orchestration import artifact_types
 from orchestration.step import step
 
 
 @step
 def gate(
-    evaluation: Input[Artifact], policy: str, bootstrap: bool, forced: list, verdict: Output[Artifact]
+    evaluation: Input[artifact_types.Evaluation],
+    policy: str,
+    bootstrap: bool,
+    forced: list,
+    verdict: Output[artifact_types.Verdict],
 ) -> bool:
-    """Judge the evidence; True only where no blocking condition failed.
+    """Judge the evidence; True only if no blocking condition failed.
 
     Args:
         policy: text of a gate policy (YAML); "" is the project's own.
-        bootstrap: a person asked for a first release, which has no champion to face.
-        forced: production's promotions by force, which the verdict mentions and never judges.
+        bootstrap: allow a first release, which has no champion to be compared with.
+        forced: production's forced promotions, which the verdict mentions but does not judge.
     """
     from car_model.evidence.evaluation import Evaluation
     from common.digests import file_digest

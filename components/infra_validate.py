@@ -1,13 +1,17 @@
-"""Step: a model that cannot serve is not released."""
+"""Step: serve the archive for a moment; a model that cannot serve is not released."""
 
-from kfp.dsl import Artifact, Input, Output
+from kfp.dsl import Input, Output
 
+from orchestration import artifact_types
 from orchestration.step import step
 
 
 @step
 def infra_validate(
-    archive: Input[Artifact], golden: Input[Artifact], release: str, infra: Output[Artifact]
+    archive: Input[artifact_types.Archive],
+    golden: Input[artifact_types.Golden],
+    release: str,
+    infra: Output[artifact_types.InfraReport],
 ) -> None:
     """Load the archive in a real TorchServe, compare its answers with the evaluation's, measure latency."""
     from pathlib import Path

@@ -1,16 +1,17 @@
 """Step: raw sources to canonical tables."""
 
-from kfp.dsl import Dataset, Output
+from kfp.dsl import Output
 
+from orchestration import artifact_types
 from orchestration.step import step
 
 
 @step
-def ingest(source: str, source_digest: str, cache: str, dataset: Output[Dataset]) -> None:
+def ingest(source: str, source_digest: str, cache: str, dataset: Output[artifact_types.Dataset]) -> None:
     """Read what `source` (a DatasetConfig as JSON) describes; its content must have `source_digest`.
 
     Args:
-        cache: folder that survives runs, for what is fetched; "" keeps nothing.
+        cache: folder that survives runs, for fetched files; "" for none.
     """
     from pathlib import Path
 

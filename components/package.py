@@ -1,12 +1,13 @@
 """Step: the model archive that TorchServe loads."""
 
-from kfp.dsl import Artifact, Input, Model, Output
+from kfp.dsl import Input, Output
 
+from orchestration import artifact_types
 from orchestration.step import step
 
 
 @step
-def package(bundle: Input[Model], archive: Output[Artifact]) -> str:
+def package(bundle: Input[artifact_types.Bundle], archive: Output[artifact_types.Archive]) -> str:
     """Package a bundle under the digest that its release has; returns the digest."""
     from pathlib import Path
 

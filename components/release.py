@@ -1,37 +1,37 @@
 """Step: write the release, move the channel."""
 
-from kfp.dsl import HTML, Artifact, Input, Model, Output
+from kfp.dsl import HTML, Input, Output
 
+from orchestration import artifact_types
 from orchestration.step import step
 
 
 @step
 def release(
-    *,
-    bundle: Input[Model],
-    evaluation: Input[Artifact],
-    verdict: Input[Artifact],
-    golden: Input[Artifact],
-    infra: Input[Artifact],
+    bundle: Input[artifact_types.Bundle],
+    evaluation: Input[artifact_types.Evaluation],
+    verdict: Input[artifact_types.Verdict],
+    golden: Input[artifact_types.Golden],
+    infra: Input[artifact_types.InfraReport],
     report: Input[HTML],
     data_docs: Input[HTML],
-    profile: Input[Artifact],
+    profile: Input[artifact_types.DataProfile],
     registry: str,
     channel: str,
     champion: str,
     entry: int,
     run_id: str,
     git_commit: str,
-    promotion: Output[Artifact],
+    promotion: Output[artifact_types.Promotion],
 ) -> str:
     """Store bundle and evidence as one release, stage it and put it in use; returns the release's digest.
 
-    The archive is not stored: whoever deploys makes it of the bundle, and the infra report has its digest.
-    Never cached: it changes the registry. Doing it again for the release in use changes nothing.
+    The archive is not stored: deploying builds it again from the bundle, and the infra report has its digest.
+    Never cached: it changes the registry. Releasing the release in use again changes nothing.
 
     Args:
-        champion, entry: the release and channel entry that the gate compared with; where another run moved
-            the channel since, nothing is promoted and the step says who did.
+        champion, entry: the release and channel entry that the gate compared with; if another run moved the
+            channel since, nothing is promoted and the step says who moved it.
     """
     import json
     from pathlib import Path
@@ -57,8 +57,8 @@ def release(
     who, why = f"pipeline run {run_id}", verdict.metadata["summary"]
     record_validation(store, manifest, Path(infra.path), who)
     stage(store, manifest.release, who=who, why=why)
-    moved = promote(store, channel, manifest.release, who=who, why=why, expected=entry)
+    promoted = promote(store, channel, manifest.release, who=who, why=why, expected=entry)
     promotion.path = f"{promotion.path}.json"
-    Path(promotion.path).write_text(json.dumps(moved.model_dump(mode="json"), indent=2))
-    promotion.metadata.update(release=moved.release, channel=channel, number=moved.number)
-    return str(moved.release)
+    Path(promotion.path).write_text(json.dumps(promoted.model_dump(mode="json"), indent=2))
+    promotion.metadata.update(release=promoted.release, channel=channel, number=promoted.number)
+    return str(promoted.release)

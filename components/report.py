@@ -1,17 +1,17 @@
 """Step: the report for people, whatever the gate decided."""
 
-from kfp.dsl import HTML, Artifact, Dataset, Input, Model, Output
+from kfp.dsl import HTML, Input, Output
 
+from orchestration import artifact_types
 from orchestration.step import step
 
 
 @step
 def report(
-    *,
-    dataset: Input[Dataset],
-    bundle: Input[Model],
-    evaluation: Input[Artifact],
-    verdict: Input[Artifact],
+    dataset: Input[artifact_types.Dataset],
+    bundle: Input[artifact_types.Bundle],
+    evaluation: Input[artifact_types.Evaluation],
+    verdict: Input[artifact_types.Verdict],
     git_commit: str,
     page: Output[HTML],
 ) -> None:

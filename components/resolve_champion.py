@@ -7,13 +7,12 @@ from orchestration.step import step
 
 @step
 def resolve_champion(registry: str, channel: str) -> NamedTuple(  # type: ignore[valid-type]
-    "C", [("release", str), ("entry", int), ("forced", list)]
+    "Champion", [("release", str), ("entry", int), ("forced", list)]
 ):
-    """The release that a channel names, and the number of the entry that says so; "" and 0 where none is.
+    """Return the release that a channel uses, its entry's number, and the forced promotions to mention.
 
-    With it come the promotions by force that a comparison with this champion has to mention.
-
-    Never cached: it asks about the world. What follows is cached by its answer.
+    An empty channel gives "", 0 and []. Never cached, since the registry may have changed; later steps are
+    cached by the answer.
     """
     from registry.channels.channel import forced_promotions, head
     from registry.store.open import open_store

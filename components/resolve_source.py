@@ -5,13 +5,13 @@ from orchestration.step import step
 
 @step
 def resolve_source(source: str, source_digest: str) -> str:
-    """The digest of what `source` (a DatasetConfig as JSON) names now; `source_digest` where it is given.
+    """Return `source_digest`, or if it is "" the digest of what `source` (a DatasetConfig as JSON) holds now.
 
-    Whoever asks for one run names the content and gets that or an error. A recurring run can't name what is
-    yet to come: "" takes what is there. Never cached: it asks about the world. What follows is cached by its
-    answer.
+    A single run names its content and gets that or an error. A recurring run cannot know the content in
+    advance and takes what is there. Never cached, since the source may have changed; later steps are cached
+    by the answer.
     """
     from ingestion.config import parse_config
-    from ingestion.sources import source_digest as digest_now
+    from ingestion.sources import source_digest as current_digest
 
-    return source_digest or digest_now(parse_config(source))
+    return source_digest or current_digest(parse_config(source))

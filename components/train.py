@@ -1,34 +1,34 @@
 """Step: train CAR and assemble everything that serving needs."""
 
-from kfp.dsl import Artifact, Dataset, Input, Model, Output
+from kfp.dsl import Input, Output
 
+from orchestration import artifact_types
 from orchestration.step import step
 
 
 @step
 def train(
-    *,
-    dataset: Input[Dataset],
-    codebook: Input[Artifact],
-    catalogue: Input[Dataset],
+    dataset: Input[artifact_types.Dataset],
+    codebook: Input[artifact_types.Codebook],
+    catalogue: Input[artifact_types.Catalogue],
     recipe: str,
     registry: str,
     champion: str,
     training: bool,
     warm_start: bool,
     checkpoints: str,
-    bundle: Output[Model],
-    curves: Output[Artifact],
+    bundle: Output[artifact_types.Bundle],
+    curves: Output[artifact_types.TrainingCurves],
 ) -> None:
     """Train CAR by `recipe` (settings as JSON, such as {"epochs": 5}; the rest keeps its default).
 
-    With an order in CAR_TRAIN_JOB (`orchestration.train_job.spec`) a Kubeflow TrainJob trains instead.
+    If CAR_TRAIN_JOB holds a TrainJobSpec, a Kubeflow TrainJob trains, and this step waits for it.
 
     Args:
-        champion: digest of the release in production; "" where there is none, and training starts cold.
-        training: false carries the champion's weights on: new items are scored through their SIDs.
+        champion: digest of the release in production; "" for none, and training starts cold.
+        training: false keeps the champion's weights: new items are scored through their SIDs.
         warm_start: start from the champion's weights.
-        checkpoints: folder that survives a killed run, to resume from; "" keeps none.
+        checkpoints: folder that survives a killed run, to resume from; "" for none.
     """
     import json
     from pathlib import Path
@@ -41,26 +41,23 @@ def train(
     from car_model.training.recipe import parse_recipe
     from car_model.training.torchrun_job import Inputs
     from car_model.training.train_car import fit_car
-    from orchestration.train_job.launch import hand_over
-    from orchestration.train_job.spec import ordered
-    from registry.releases.fetch import fetch_release
-    from registry.store.open import open_store
+    from orchestration.champion import fetch_champion
+    from orchestration.train_job.launch import run_train_job
+    from orchestration.train_job.spec import spec_from_env
 
-    curves.path, parent = f"{curves.path}.json", None
-    folder = Path(f"{curves.path}.champion")
-    if champion and (warm_start or not training):
-        fetch_release(open_store(registry), champion, folder)
-        parent = Bundle.load(folder)
-    given = Inputs(Path(dataset.path), Path(codebook.path), Path(catalogue.path), folder if parent else None)
-    data, items = Ingested.load(given.dataset), Catalogue.load(given.catalogue)
+    curves.path = f"{curves.path}.json"
+    folder = fetch_champion(registry, champion, curves.path) if warm_start or not training else None
+    parent = Bundle.load(folder) if folder else None
+    inputs = Inputs(Path(dataset.path), Path(codebook.path), Path(catalogue.path), folder)
+    data, items = Ingested.load(inputs.dataset), Catalogue.load(inputs.catalogue)
+    states = Path(checkpoints) if checkpoints else None
     if parent and not training:
-        made, losses = reuse_weights(parent, data, given.codebook, items), dict[str, list]()
-    elif order := ordered():
-        made, losses = hand_over(order, given, json.loads(recipe), Path(checkpoints) if checkpoints else None)
+        trained, losses = reuse_weights(parent, data, inputs.codebook, items), dict[str, list]()
+    elif spec := spec_from_env():
+        trained, losses = run_train_job(spec, inputs, json.loads(recipe), states)
     else:
-        settings = parse_recipe(json.loads(recipe))
-        kept = Path(checkpoints) / "car" if checkpoints else None
-        made, losses = fit_car(data, given.codebook, items, settings, checkpoint=kept, parent=parent)
-    header = profiled(made, data.histories(made.catalogue.uids)).save(Path(bundle.path))
+        settings, state = parse_recipe(json.loads(recipe)), states / "car" if states else None
+        trained, losses = fit_car(data, inputs.codebook, items, settings, checkpoint=state, parent=parent)
+    header = profiled(trained, data.histories(trained.catalogue.uids)).save(Path(bundle.path))
     Path(curves.path).write_text(json.dumps(losses))
     bundle.metadata.update({name: header[name] for name in ("model", "codebook", "catalogue", "data")})

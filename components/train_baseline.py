@@ -1,24 +1,24 @@
 """Step: train SASRec, the baseline, with the same budget."""
 
-from kfp.dsl import Artifact, Dataset, Input, Model, Output
+from kfp.dsl import Input, Output
 
+from orchestration import artifact_types
 from orchestration.step import step
 
 
 @step
 def train_baseline(
-    *,
-    dataset: Input[Dataset],
-    catalogue: Input[Dataset],
+    dataset: Input[artifact_types.Dataset],
+    catalogue: Input[artifact_types.Catalogue],
     recipe: str,
     checkpoints: str,
-    sasrec: Output[Model],
-    curves: Output[Artifact],
+    sasrec: Output[artifact_types.Baseline],
+    curves: Output[artifact_types.TrainingCurves],
 ) -> None:
     """Train SASRec by the same `recipe` as CAR.
 
     Args:
-        checkpoints: folder that survives a killed run, to resume from; "" keeps none.
+        checkpoints: folder that survives a killed run, to resume from; "" for none.
     """
     import json
     from pathlib import Path

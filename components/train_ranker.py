@@ -1,27 +1,27 @@
-"""Step: train a ranker by action beside CAR, where there are actions; otherwise the bundle passes through."""
+"""Step: if the data has actions, train a ranker by action and add it to the bundle."""
 
-from kfp.dsl import Artifact, Dataset, Input, Model, Output
+from kfp.dsl import Input, Output
 
+from orchestration import artifact_types
 from orchestration.step import step
 
 
 @step
 def train_ranker(
-    *,
-    dataset: Input[Dataset],
-    bundle: Input[Model],
+    dataset: Input[artifact_types.Dataset],
+    bundle: Input[artifact_types.Bundle],
     ranker: str,
     training: bool,
     checkpoints: str,
-    ranked: Output[Model],
-    told: Output[Artifact],
+    ranked_bundle: Output[artifact_types.Bundle],
+    ranker_summary: Output[artifact_types.RankerSummary],
 ) -> None:
     """Add a ranker by action to CAR's bundle; without actions the bundle stays as it is, byte for byte.
 
     Args:
         ranker: its settings as JSON, such as {"liked": 4}; the rest keeps its default. "off" trains none.
-        training: false keeps what the bundle has, the champion's ranker carried on.
-        checkpoints: folder that survives a killed run, to resume from; "" keeps none.
+        training: false keeps the bundle's ranker, which is the champion's.
+        checkpoints: folder that survives a killed run, to resume from; "" for none.
     """
     import shutil
     from dataclasses import replace
@@ -33,19 +33,19 @@ def train_ranker(
     from car_model.training.recipe import parse_ranker
     from car_model.training.train_ranker import fit_ranker
 
-    told.path = f"{told.path}.json"
-    given, recipe = Bundle.load(Path(bundle.path)), parse_ranker(ranker)
+    ranker_summary.path = f"{ranker_summary.path}.json"
+    before, recipe = Bundle.load(Path(bundle.path)), parse_ranker(ranker)
     if recipe is None:
-        made, said = replace(given, ranker=None), RankerSummary(trained=False, why="none was asked for.")
+        after, summary = replace(before, ranker=None), RankerSummary(trained=False, why="none was asked for.")
     elif not training:
         why = "nothing was trained, and production has none."
-        made, said = given, RankerSummary(trained=False, why=why)
+        after, summary = before, RankerSummary(trained=False, why=why)
     else:
-        kept = Path(checkpoints) / "ranker" if checkpoints else None
-        made, said = fit_ranker(Ingested.load(Path(dataset.path)), given, recipe, kept)
-    if made.ranker is given.ranker:
-        shutil.copytree(bundle.path, ranked.path, dirs_exist_ok=True)
+        states = Path(checkpoints) / "ranker" if checkpoints else None
+        after, summary = fit_ranker(Ingested.load(Path(dataset.path)), before, recipe, states)
+    if after.ranker is before.ranker:
+        shutil.copytree(bundle.path, ranked_bundle.path, dirs_exist_ok=True)
     else:
-        made.save(Path(ranked.path))
-    said.write(told.path)
-    ranked.metadata.update(bundle.metadata, ranker=made.ranker is not None)
+        after.save(Path(ranked_bundle.path))
+    summary.write(ranker_summary.path)
+    ranked_bundle.metadata.update(bundle.metadata, ranker=after.ranker is not None)

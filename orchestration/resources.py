@@ -1,4 +1,4 @@
-"""What KFP fixes when a pipeline is compiled: image, sizes, accelerators, times, retries, caching."""
+"""What compiling fixes: image, resources, timeouts, retries and caching of every step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kfp.dsl import PipelineTask
 
 from orchestration.kubeflow.cluster import Cluster, ClusterError
 from orchestration.step import IMAGE
-from orchestration.train_job.spec import ORDER
+from orchestration.train_job.spec import VARIABLE
 
 Platform = Literal["kubeflow", "vertex"]
 
@@ -25,66 +25,66 @@ class Size:
 SMALL = Size(cpu=("250m", "1"), memory=("512Mi", "2Gi"))
 MEDIUM = Size(cpu=("1", "4"), memory=("2Gi", "8Gi"))
 LARGE = Size(cpu=("2", "8"), memory=("4Gi", "16Gi"))
-QUICK, HOURS, DAY = 1800, 6 * 3600, 24 * 3600  # seconds
+HALF_HOUR, SIX_HOURS, DAY = 1800, 6 * 3600, 24 * 3600  # seconds
 
 
 @dataclass(frozen=True)
-class Placement:
+class StepResources:
     """How a step runs.
 
     Attributes:
-        seconds: the time that one try may take; the cluster file may say otherwise.
-        cached: whether an earlier equal run may stand for it.
+        timeout: seconds that one try may take; the cluster file may override it.
+        cached: whether an earlier equal run's outputs may be used.
         accelerated: whether it uses a GPU.
-        keeps: whether it reads and writes the cache that survives runs.
+        uses_cache: whether it reads and writes the cache that survives runs.
     """
 
     size: Size
-    seconds: int = QUICK
+    timeout: int = HALF_HOUR
     cached: bool = True
     accelerated: bool = False
-    keeps: bool = False
+    uses_cache: bool = False
 
 
-EXIT = "conclude"  # runs whatever happened before
-HANDED = "train"  # the step whose work a training job can do
-# Steps that ask about or change the world outside the run are never cached.
-PLACEMENTS = {
-    "resolve-champion": Placement(SMALL, cached=False),
-    "resolve-source": Placement(SMALL, cached=False),
-    "ingest": Placement(MEDIUM, HOURS, keeps=True),
-    "validate": Placement(MEDIUM, HOURS),
-    "choose-encoder": Placement(MEDIUM),
-    "embed": Placement(LARGE, DAY, keeps=True),
-    "merge": Placement(MEDIUM),
-    "tokenize": Placement(LARGE, DAY, keeps=True),
-    "train": Placement(LARGE, DAY, accelerated=True, keeps=True),
-    "train-baseline": Placement(LARGE, DAY, accelerated=True, keeps=True),
-    "train-ranker": Placement(LARGE, DAY, accelerated=True, keeps=True),
-    "evaluate": Placement(LARGE, HOURS),
-    "gate": Placement(SMALL),
-    "report": Placement(SMALL),
-    "package": Placement(SMALL),
-    "infra-validate": Placement(MEDIUM),
-    "release": Placement(SMALL, cached=False),
-    "deploy": Placement(SMALL, cached=False),
-    EXIT: Placement(SMALL, cached=False),
+EXIT_STEP = "conclude"  # runs whatever happened before
+TRAIN_STEP = "train"  # a training job can do its work
+# Steps that read or change the world outside the run are never cached.
+RESOURCES = {
+    "resolve-champion": StepResources(SMALL, cached=False),
+    "resolve-source": StepResources(SMALL, cached=False),
+    "ingest": StepResources(MEDIUM, SIX_HOURS, uses_cache=True),
+    "validate": StepResources(MEDIUM, SIX_HOURS),
+    "choose-encoder": StepResources(MEDIUM),
+    "embed": StepResources(LARGE, DAY, uses_cache=True),
+    "merge": StepResources(MEDIUM),
+    "tokenize": StepResources(LARGE, DAY, uses_cache=True),
+    TRAIN_STEP: StepResources(LARGE, DAY, accelerated=True, uses_cache=True),
+    "train-baseline": StepResources(LARGE, DAY, accelerated=True, uses_cache=True),
+    "train-ranker": StepResources(LARGE, DAY, accelerated=True, uses_cache=True),
+    "evaluate": StepResources(LARGE, SIX_HOURS),
+    "gate": StepResources(SMALL),
+    "report": StepResources(SMALL),
+    "package": StepResources(SMALL),
+    "infra-validate": StepResources(MEDIUM),
+    "release": StepResources(SMALL, cached=False),
+    "deploy": StepResources(SMALL, cached=False),
+    EXIT_STEP: StepResources(SMALL, cached=False),
 }
 
 
-@dataclass(frozen=True)
-class Options:
-    """Choices of `compile` and `submit`.
+@dataclass(frozen=True, kw_only=True)
+class CompileOptions:
+    """Options of `compile` and `submit`.
 
     Attributes:
-        image: container image of every step. Steps are cached only where it is named by digest: KFP's cache
+        image: container image of every step. Steps are cached only if it is named by digest: KFP's cache
             key holds the image's name, and a tag says nothing about the code behind it.
         gpus: accelerators for the steps that train, 0 for none.
         gpu_type: resource name of the accelerator; on Vertex AI its type, such as NVIDIA_L4.
-        cluster: what the cluster asks of the steps.
+        cluster: what the cluster requires of the steps.
         platform: vertex leaves out what only Kubernetes understands.
-        shards: into how many parts the catalogue's texts are divided, which are embedded side by side.
-        always_cache: the cache is kept apart by code already, as a local run's is.
+        shards: number of parts of the catalogue whose texts are embedded side by side.
+        always_cache: the cache is already kept apart by code, as a local run's is.
     """
 
     image: str = IMAGE
@@ -96,44 +96,39 @@ class Options:
     always_cache: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse times for steps that there are not.
+        """Refuse timeouts of steps that do not exist.
 
         Raises:
             ClusterError: the cluster file names an unknown step.
         """
-        if unknown := sorted(self.cluster.timeouts.keys() - PLACEMENTS.keys()):
-            raise ClusterError(f"timeouts: there is no step {unknown[0]}; steps are {', '.join(PLACEMENTS)}.")
+        if unknown := sorted(self.cluster.timeouts.keys() - RESOURCES.keys()):
+            raise ClusterError(f"timeouts: there is no step {unknown[0]}; steps are {', '.join(RESOURCES)}.")
 
-    @property
-    def caches(self) -> bool:
-        """Whether equal steps may be taken from earlier runs."""
-        return self.always_cache or "sha256:" in self.image
-
-    def place(self, task: PipelineTask) -> PipelineTask:
-        """Give a task its image, size, retries, caching choice and its place in the cluster."""
+    def configure(self, task: PipelineTask) -> PipelineTask:
+        """Give a task its image, resources, retries, caching and what the cluster requires; returns it."""
         name = task.component_spec.name
-        placement = PLACEMENTS[name]
-        cpu, memory = placement.size.cpu, placement.size.memory
-        task.set_container_image(self.image).set_caching_options(self.caches and placement.cached)
-        task.set_cpu_request(cpu[0]).set_cpu_limit(cpu[1])
-        task.set_memory_request(memory[0]).set_memory_limit(memory[1])
-        seconds = self.cluster.timeouts.get(name, placement.seconds)
-        handed = name == HANDED and self.platform == "kubeflow" and self.cluster.train_job is not None
-        accelerated = placement.accelerated and not handed  # the job's nodes are, the step waits
+        resources = RESOURCES[name]
+        caching = (self.always_cache or "sha256:" in self.image) and resources.cached
+        task.set_container_image(self.image).set_caching_options(caching)
+        request, limit = resources.size.cpu
+        task.set_cpu_request(request).set_cpu_limit(limit)
+        request, limit = resources.size.memory
+        task.set_memory_request(request).set_memory_limit(limit)
+        timeout = self.cluster.timeouts.get(name, resources.timeout)
+        in_train_job = name == TRAIN_STEP and self.platform == "kubeflow" and bool(self.cluster.train_job)
+        accelerated = resources.accelerated and not in_train_job  # the job's nodes are, the step waits
         if accelerated and self.gpus:
             task.set_accelerator_type(self.gpu_type).set_accelerator_limit(self.gpus)
-        if handed:
-            order = self.cluster.order(self.image, self.gpus, self.gpu_type, seconds)
-            task.set_env_variable(ORDER, order.model_dump_json())
-        self._retry(task)
-        if self.platform == "kubeflow":
-            self.cluster.settle(task, accelerated=accelerated, keeps=placement.keeps, seconds=seconds)
-            if name == EXIT:
-                self.cluster.arm(task)
-        return task
-
-    def _retry(self, task: PipelineTask) -> None:
-        """KFP retries whatever a step failed of; steps are idempotent, so that costs nothing but time."""
+        if in_train_job:
+            spec = self.cluster.train_job_spec(self.image, self.gpus, self.gpu_type, timeout)
+            task.set_env_variable(VARIABLE, spec.model_dump_json())
         retries = self.cluster.retries
-        if retries.count:
+        if retries.count:  # KFP retries after any failure; steps are idempotent, so that costs only time
             task.set_retry(retries.count, retries.backoff, retries.factor, retries.longest)
+        if self.platform == "kubeflow":
+            self.cluster.apply_to_task(
+                task, accelerated=accelerated, uses_cache=resources.uses_cache, seconds=timeout
+            )
+            if name == EXIT_STEP:
+                self.cluster.add_webhook(task)
+        return task

@@ -1,4 +1,4 @@
-"""From what a person asks for to the pipeline's parameters; the same for a local run and for Kubeflow."""
+"""From command-line options to the pipeline's parameters; the same for a local run and for Kubeflow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from car_model.codebook.mode import ModeError, check_mode
 from common.errors import UserError
-from ingestion.config import DatasetConfig, IngestError
+from ingestion.config import IngestError
 from ingestion.sources import resolve, source_digest
 from ingestion.sources.gcs import is_gcs
 from validation.data.policy import DataPolicy
@@ -18,19 +18,19 @@ from validation.gate.policy import PolicyError, load_policy
 
 
 class ArgumentError(UserError, ValueError):
-    """The run cannot be asked for like this; the message is one sentence."""
+    """An option of a run is wrong; the message is one sentence."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """One run as asked for on the command line; "" and None mean the default.
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """One run as requested on the command line; "" and None mean the default.
 
     Attributes:
         data, data_dir: the dataset, see `ingestion.sources.resolve`.
         downloads: where fetched and converted sources are kept.
         recipe: training settings as JSON.
         gate_policy: path of a gate policy.
-        codebook_mode, training, warm_start, ranker: see the pipeline's parameters.
+        n_levels, codebook_size, codebook_mode, training, warm_start, ranker: see the pipeline's parameters.
         serving, cache, checkpoints: folders, see the pipeline's parameters.
     """
 
@@ -40,8 +40,8 @@ class Request:
     registry: str
     channel: str
     encoder: str = ""
-    levels: int | None = None
-    codes: int | None = None
+    n_levels: int | None = None
+    codebook_size: int | None = None
     epochs: int | None = None
     recipe: str = "{}"
     seed: int = 0
@@ -56,28 +56,45 @@ class Request:
     ranker: str = "{}"
 
     def arguments(self, *, remote: bool = False) -> dict[str, Any]:
-        """The pipeline's parameters; what was not asked for keeps the pipeline's default.
+        """The pipeline's parameters; those without an option keep the pipeline's default.
 
         Args:
-            remote: the run happens on other machines, which cannot read files of this one.
+            remote: the run happens on other machines, which cannot read this one's files.
 
         Raises:
             ArgumentError: dataset, recipe or policy are wrong or out of reach.
         """
-        given = {
-            "levels": self.levels,
-            "codes": self.codes,
-            "encoder": json.dumps({"name": self.encoder}) if self.encoder else None,
-            "gate_policy": self._policy(),
-        }
-        return {
-            **self._data(remote),
+        try:
+            config = resolve(self.data, self.data_dir or None, self.downloads)
+            for source in (config.interactions, config.items):
+                if remote and not is_gcs(source.location):
+                    raise IngestError(
+                        f"A cluster cannot read {source.location}; put the files on gs:// and name them so "
+                        "in the dataset.json of --data custom."
+                    )
+            content = source_digest(config)
+        except IngestError as error:
+            raise ArgumentError(str(error)) from error
+        try:
+            mode = check_mode(self.codebook_mode)
+        except ModeError as error:
+            raise ArgumentError(f"--codebook: {error}") from error
+        if not self.training and mode != "reuse":
+            raise ArgumentError(
+                f"--no-train needs --codebook reuse, not {mode}: weights belong to their codes."
+            )
+        arguments = {
+            "source": config.model_dump_json(),
+            "source_digest": content,
+            "data_policy": DataPolicy(
+                action_min=config.action_min, action_max=config.action_max
+            ).model_dump_json(),
             "registry": _absolute(self.registry),
             "channel": self.channel,
             "recipe": self._recipe(),
             "ranker": self._ranker(),
             "seed": self.seed,
-            "codebook_mode": self._mode(),
+            "codebook_mode": mode,
             "training": self.training,
             "warm_start": self.warm_start,
             "bootstrap": self.bootstrap,
@@ -85,25 +102,23 @@ class Request:
             "cache": _absolute(self.cache),
             "checkpoints": _absolute(self.checkpoints),
             "git_commit": git_commit(),
-            **{name: value for name, value in given.items() if value is not None},
         }
-
-    def _data(self, remote: bool) -> dict[str, str]:
-        try:
-            config = resolve(self.data, self.data_dir or None, self.downloads)
-            if remote:
-                _require_reachable(config)
-            digest = source_digest(config)
-        except IngestError as error:
-            raise ArgumentError(str(error)) from error
-        policy = DataPolicy(action_min=config.action_min, action_max=config.action_max)
-        return {
-            "source": config.model_dump_json(),
-            "source_digest": digest,
-            "data_policy": policy.model_dump_json(),
-        }
+        if self.n_levels is not None:
+            arguments["n_levels"] = self.n_levels
+        if self.codebook_size is not None:
+            arguments["codebook_size"] = self.codebook_size
+        if self.encoder:
+            arguments["encoder"] = json.dumps({"name": self.encoder})
+        if self.gate_policy:
+            try:
+                load_policy(self.gate_policy)
+            except PolicyError as error:
+                raise ArgumentError(str(error)) from error
+            arguments["gate_policy"] = Path(self.gate_policy).read_text(encoding="utf-8")
+        return arguments
 
     def _recipe(self) -> str:
+        """The training settings with the run's seed and epochs."""
         try:
             settings = json.loads(self.recipe)
         except ValueError as error:
@@ -122,7 +137,7 @@ class Request:
         return json.dumps(settings, sort_keys=True)
 
     def _ranker(self) -> str:
-        """Its settings; seed and most epochs are the run's, unless it names its own."""
+        """The ranker's settings; unless it has its own, the run's seed and at most the run's epochs."""
         if self.ranker == "{}" and not self.seed and self.epochs is None:
             return self.ranker
         from car_model.training.recipe import parse_ranker
@@ -131,63 +146,34 @@ class Request:
             recipe = parse_ranker(self.ranker)
             if recipe is None:
                 return self.ranker
-            own = json.loads(self.ranker)
-            own = ({"seed": self.seed} if self.seed else {}) | own
-            if self.epochs is not None and "epochs" not in own:
-                own["epochs"] = min(self.epochs, recipe.epochs)
-            parse_ranker(json.dumps(own))
+            settings = json.loads(self.ranker)
+            settings = ({"seed": self.seed} if self.seed else {}) | settings
+            if self.epochs is not None and "epochs" not in settings:
+                settings["epochs"] = min(self.epochs, recipe.epochs)
+            parse_ranker(json.dumps(settings))
         except ValueError as error:
             raise ArgumentError(f"--ranker: {error}") from error
-        return json.dumps(own, sort_keys=True)
-
-    def _mode(self) -> str:
-        try:
-            mode = check_mode(self.codebook_mode)
-        except ModeError as error:
-            raise ArgumentError(f"--codebook: {error}") from error
-        if not self.training and mode != "reuse":
-            raise ArgumentError(
-                f"--no-train needs --codebook reuse, not {mode}: weights belong to their codes."
-            )
-        return mode
-
-    def _policy(self) -> str | None:
-        if not self.gate_policy:
-            return None
-        try:
-            load_policy(self.gate_policy)
-        except PolicyError as error:
-            raise ArgumentError(str(error)) from error
-        return Path(self.gate_policy).read_text(encoding="utf-8")
+        return json.dumps(settings, sort_keys=True)
 
 
-def _absolute(place: str) -> str:
-    """Steps run in other folders than the person who asks; "" stays "" and URLs stay URLs."""
-    return place if not place or "://" in place else str(Path(place).expanduser().resolve())
+def _absolute(path: str) -> str:
+    """Steps run in other folders than the command; "" stays "" and URLs stay URLs."""
+    return path if not path or "://" in path else str(Path(path).expanduser().resolve())
 
 
 def git_commit(folder: Path = Path(__file__).parent) -> str:
-    """Commit of the code, marked where files differ from it; "" outside a checkout."""
+    """Commit of the code, with "-dirty" if files differ from it; "" outside a checkout."""
 
-    def ask(*words: str) -> str | None:
+    def git(*words: str) -> str | None:
+        command = ["git", "-C", str(folder), *words]
         try:
-            done = subprocess.run(
-                ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10
-            )
+            return subprocess.run(
+                command, capture_output=True, text=True, check=True, timeout=10
+            ).stdout.strip()
         except (OSError, subprocess.SubprocessError):
             return None
-        return done.stdout.strip()
 
-    commit = ask("rev-parse", "HEAD")
+    commit = git("rev-parse", "HEAD")
     if not commit:
         return ""
-    return f"{commit}-dirty" if ask("status", "--porcelain", "--untracked-files=no") else commit
-
-
-def _require_reachable(config: DatasetConfig) -> None:
-    for source in (config.interactions, config.items):
-        if not is_gcs(source.location):
-            raise IngestError(
-                f"A cluster cannot read {source.location}; put the files on gs:// and name them so in the "
-                "dataset.json of --data custom."
-            )
+    return f"{commit}-dirty" if git("status", "--porcelain", "--untracked-files=no") else commit

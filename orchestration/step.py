@@ -1,4 +1,4 @@
-"""What every component shares: the project's image, which already holds every library a step needs."""
+"""The decorator of every step: it runs in the project's image, which holds every library that steps need."""
 
 import functools
 import os

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from common.cli import report_errors
+from common.cli import command_group
 from registry.channels.channel import find
 from registry.cli.options import DEFAULT_REGISTRY, Registry, ReleaseOrChannel, Who
 from registry.store.open import open_store
@@ -25,12 +25,11 @@ K = Annotated[int, typer.Option("--k", help="Number of items to recommend.")]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port of requests and probes.")]
 Threads = Annotated[int, typer.Option(min=1, envvar=TORCH_THREADS, help="Threads of PyTorch.")]
 
-app = typer.Typer(help="Serve releases and look after the server of this machine.", no_args_is_help=True)
+app = command_group("Serve releases and look after the server of this machine.")
 console = Console()
 
 
 @app.command("deploy")
-@report_errors()
 def deploy_command(
     *,
     channel: Annotated[str, typer.Argument(help="The channel whose release to serve.")] = "production",
@@ -58,7 +57,6 @@ def deploy_command(
 
 
 @app.command("infra-validate")
-@report_errors()
 def infra_validate_command(
     *, release: ReleaseOrChannel, registry: Registry = DEFAULT_REGISTRY, who: Who
 ) -> None:
@@ -74,7 +72,6 @@ def infra_validate_command(
 
 
 @app.command()
-@report_errors()
 def serve(
     *,
     channel: Annotated[str, typer.Argument(help="The channel to follow.")] = "production",
@@ -109,7 +106,6 @@ def serve(
 
 
 @app.command()
-@report_errors()
 def asgi(
     archive: Annotated[Path | None, typer.Option(help="A model archive; default: the deployed one.")] = None,
     port: Port = 8080,
@@ -127,7 +123,6 @@ def asgi(
 
 
 @app.command()
-@report_errors()
 def status(serving: Serving = DEFAULT_STATE) -> None:
     """Show what runs and which release it serves; exit code 1 if nothing runs."""
     from serving.torchserve.process import find_processes
@@ -152,7 +147,6 @@ def status(serving: Serving = DEFAULT_STATE) -> None:
 
 
 @app.command()
-@report_errors()
 def start(serving: Serving = DEFAULT_STATE) -> None:
     """Start the server again with the release that was deployed last."""
     from serving.torchserve.rollover import restore
@@ -165,7 +159,6 @@ def start(serving: Serving = DEFAULT_STATE) -> None:
 
 
 @app.command()
-@report_errors()
 def stop(serving: Serving = DEFAULT_STATE) -> None:
     """Stop the server and its workers; it is fine if none runs."""
     from serving.torchserve.server import TorchServe
@@ -181,7 +174,6 @@ def stop(serving: Serving = DEFAULT_STATE) -> None:
 
 
 @app.command()
-@report_errors()
 def ask(
     history: History = "",
     k: K = 10,
@@ -214,7 +206,6 @@ def ask(
 
 
 @app.command()
-@report_errors()
 def curl(history: History = "", k: K = 10, serving: Serving = DEFAULT_STATE) -> None:
     """Print a curl line that asks the server; curl reads the key from a private file."""
     from serving.torchserve.rollover import curl_line

@@ -1,7 +1,7 @@
-"""What a cluster asks of the steps, from a YAML file: nodes, secrets, volumes, times, retries.
+"""The cluster file (YAML): nodes, secrets, volumes, timeouts and retries that a cluster requires of steps.
 
-Only Kubeflow reads it (kfp-kubernetes puts it into the platform part of the IR); a local run and Vertex AI
-Pipelines run the same DAG without it. `deploy/cluster/cluster.yaml` is an example with every setting.
+Only Kubeflow reads them (kfp-kubernetes puts them into the platform part of the IR); a local run and Vertex
+AI Pipelines run the same DAG without them. `deploy/cluster/cluster.yaml` is an example.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from kfp import kubernetes
 from kfp.dsl import PipelineTask
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from common.errors import UserError
-from orchestration.train_job.spec import Order
+from common.errors import UserError, first_problem
+from orchestration.train_job.spec import TrainJobSpec
 
 USER = 10001  # of the image
 
@@ -24,22 +24,26 @@ class ClusterError(UserError, ValueError):
     """The cluster file is wrong; the message names the setting."""
 
 
-class Part(BaseModel):
-    """A part of the file: no setting that is not known."""
+class Section(BaseModel):
+    """A part of the file; unknown settings are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class Toleration(Part):
-    """A taint that steps may bear, as Kubernetes writes it; without an effect, every effect."""
+class Toleration(Section):
+    """A taint that steps tolerate, as Kubernetes writes it."""
 
     key: str | None = None
+    """The taint's key; without one the operator must be Exists, which tolerates every taint."""
     operator: Literal["Equal", "Exists"] = "Equal"
+    """Whether the value must be equal, or the key merely exist."""
     value: str | None = None
+    """The taint's value, for Equal."""
     effect: Literal["NoExecute", "NoSchedule", "PreferNoSchedule"] | None = None
+    """The taint's effect; without one, every effect."""
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> Toleration:
+    def _is_consistent(self) -> Toleration:
         if self.operator == "Exists" and self.value is not None:
             raise ValueError("an Exists toleration takes no value")
         if self.key is None and self.operator != "Exists":
@@ -47,19 +51,24 @@ class Toleration(Part):
         return self
 
 
-class Nodes(Part):
-    """Where steps may run."""
+class Nodes(Section):
+    """Which nodes steps may run on."""
 
     selector: dict[str, str] = {}
+    """Labels that a node must have."""
     tolerations: tuple[Toleration, ...] = ()
+    """Taints that a node may have."""
 
 
-class Secret(Part):
-    """A Kubernetes Secret for every step: keys as environment variables, or all of it as files."""
+class Secret(Section):
+    """A Kubernetes Secret for every step: either keys as environment variables, or all of it as files."""
 
     name: str = Field(min_length=1)
-    env: dict[str, str] = {}  # key of the Secret -> environment variable
-    path: str = ""  # folder to mount it at
+    """The Secret's name."""
+    env: dict[str, str] = {}
+    """Environment variable of each key of the Secret."""
+    path: str = ""
+    """Folder to mount the Secret at."""
 
     @model_validator(mode="after")
     def _is_used(self) -> Secret:
@@ -68,13 +77,13 @@ class Secret(Part):
         return self
 
 
-class Cache(Part):
+class Cache(Section):
     """A volume that survives runs: fetched sources, text vectors and training checkpoints."""
 
-    claim: str = Field(
-        min_length=1
-    )  # a PersistentVolumeClaim, ReadWriteMany where steps run on several nodes
+    claim: str = Field(min_length=1)
+    """A PersistentVolumeClaim; ReadWriteMany if steps run on several nodes."""
     path: str = "/cache"
+    """Absolute path to mount it at."""
 
     @field_validator("path")
     @classmethod
@@ -84,45 +93,66 @@ class Cache(Part):
         return path.rstrip("/") or "/"
 
 
-class Retries(Part):
+class Retries(Section):
     """How often a failed step is tried again, and how long to wait before: 30 s, 60 s, 120 s, ..."""
 
     count: int = Field(default=2, ge=0, le=10)
+    """Retries after the first try."""
     backoff: str = Field(default="30s", pattern=r"^[0-9]+s$")
+    """Seconds before the first retry."""
     factor: float = Field(default=2.0, ge=1)
+    """Each wait is this many times the previous one."""
     longest: str = Field(default="600s", pattern=r"^[0-9]+s$")
+    """The longest wait."""
 
 
-class Notify(Part):
-    """The Secret that holds the URL of a webhook, which is told how each run ended."""
+class Notify(Section):
+    """The Secret that holds the URL of a webhook, to which each run's summary is posted."""
 
     secret: str = Field(min_length=1)
+    """The Secret's name."""
     key: str = "url"
+    """The key that holds the URL."""
 
 
-class TrainJob(Part):
-    """The Kubeflow TrainJob that trains CAR on several nodes, in place of the step."""
+class TrainJob(Section):
+    """The Kubeflow TrainJob that trains CAR on several nodes, instead of the train step."""
 
     nodes: int = Field(default=2, ge=1)
-    processes: int = Field(default=1, ge=1)  # of a node; with accelerators one for each instead
+    """How many pods train."""
+    processes: int = Field(default=1, ge=1)
+    """Processes per node; with accelerators one for each instead."""
     runtime: str = Field(default="torch-distributed", min_length=1)
-    cpu: str = "8"  # of a node, as the memory
+    """The ClusterTrainingRuntime to build on."""
+    cpu: str = "8"
+    """CPUs per node."""
     memory: str = "16Gi"
+    """Memory per node."""
 
 
-class Cluster(Part):
-    """Everything of the file; what is not said keeps its default."""
+class Cluster(Section):
+    """The whole file; every setting has a default."""
 
-    nodes: Nodes = Nodes()  # of every step
-    accelerated: Nodes = Nodes()  # of the steps that train, on top
+    nodes: Nodes = Nodes()
+    """Nodes of every step."""
+    accelerated: Nodes = Nodes()
+    """Further conditions for the steps that train."""
     secrets: tuple[Secret, ...] = ()
+    """Secrets of every step."""
     image_pull_secrets: tuple[str, ...] = ()
+    """Secrets to pull the image with."""
     annotations: dict[str, str] = {}
+    """Annotations of every step's pod."""
     cache: Cache | None = None
+    """The volume that survives runs."""
     retries: Retries = Retries()
-    timeouts: dict[str, int] = {}  # seconds a try of a step may take, by step
+    """Retries of every step."""
+    timeouts: dict[str, int] = {}
+    """Seconds that one try may take, by step name."""
     notify: Notify | None = None
+    """Webhook for run summaries."""
     train_job: TrainJob | None = None
+    """Training on several nodes; needs a cache."""
 
     @model_validator(mode="after")
     def _nodes_share_a_folder(self) -> Cluster:
@@ -130,22 +160,25 @@ class Cluster(Part):
             raise ValueError("a train_job needs a cache: its nodes and the step share that volume")
         return self
 
-    def kept(self, *parts: str) -> str:
-        """A folder of the cache as steps see it; "" where there is no cache."""
+    def cache_path(self, *parts: str) -> str:
+        """A folder of the cache as steps see it; "" without a cache."""
         return str(Path(self.cache.path, *parts)) if self.cache else ""
 
-    def settle(self, task: PipelineTask, *, accelerated: bool, keeps: bool, seconds: int) -> None:
-        """Give one task what this cluster asks of it.
+    def apply_to_task(self, task: PipelineTask, *, accelerated: bool, uses_cache: bool, seconds: int) -> None:
+        """Give one task what this cluster requires of it.
 
         Args:
-            accelerated: it runs where the accelerators are.
-            keeps: it reads and writes the cache.
-            seconds: the time that a try may take.
+            accelerated: it runs on the nodes with accelerators.
+            uses_cache: it reads and writes the cache.
+            seconds: the time that one try may take.
         """
         kubernetes.set_timeout(task, seconds)
         kubernetes.set_security_context(task, run_as_user=USER, run_as_non_root=True)
         for nodes in (self.nodes, self.accelerated) if accelerated else (self.nodes,):
-            _place(task, nodes)
+            for label, value in nodes.selector.items():
+                kubernetes.add_node_selector(task, label, value)
+            for item in nodes.tolerations:
+                kubernetes.add_toleration(task, item.key, item.operator, item.value, item.effect)
         for secret in self.secrets:
             if secret.env:
                 kubernetes.use_secret_as_env(task, secret.name, dict(secret.env))
@@ -155,15 +188,19 @@ class Cluster(Part):
             kubernetes.set_image_pull_secrets(task, list(self.image_pull_secrets))
         for name, value in self.annotations.items():
             kubernetes.add_pod_annotation(task, name, value)
-        if self.cache and keeps:
+        if self.cache and uses_cache:
             kubernetes.mount_pvc(task, self.cache.claim, self.cache.path)
 
-    def order(self, image: str, gpus: int, gpu_type: str, seconds: int) -> Order:
-        """What the step that trains is told, where the cluster has a train_job."""
+    def train_job_spec(self, image: str, gpus: int, gpu_type: str, seconds: int) -> TrainJobSpec:
+        """The training job that the train step starts.
+
+        Raises:
+            ClusterError: the cluster has no train_job.
+        """
         if not (job := self.train_job) or not self.cache:
             raise ClusterError("The cluster file has no train_job.")
         tolerations = (*self.nodes.tolerations, *self.accelerated.tolerations)
-        return Order(
+        return TrainJobSpec(
             nodes=job.nodes,
             processes=gpus or job.processes,
             runtime=job.runtime,
@@ -172,42 +209,35 @@ class Cluster(Part):
             claim=self.cache.claim,
             path=self.cache.path,
             selector=self.nodes.selector | self.accelerated.selector,
-            tolerations=tuple(one.model_dump(exclude_none=True) for one in tolerations),
+            tolerations=tuple(item.model_dump(exclude_none=True) for item in tolerations),
             pull_secrets=self.image_pull_secrets,
             user=USER,
             seconds=seconds,
         )
 
-    def arm(self, task: PipelineTask) -> None:
-        """Give the exit task the URL of the webhook."""
+    def add_webhook(self, task: PipelineTask) -> None:
+        """Give the exit task the URL of the webhook, if there is one."""
         if self.notify:
             kubernetes.use_secret_as_env(task, self.notify.secret, {self.notify.key: "CAR_NOTIFY_URL"})
-
-
-def _place(task: PipelineTask, nodes: Nodes) -> None:
-    for label, value in nodes.selector.items():
-        kubernetes.add_node_selector(task, label, value)
-    for one in nodes.tolerations:
-        kubernetes.add_toleration(task, one.key, one.operator, one.value, one.effect)
 
 
 def load_cluster(path: Path | str | None) -> Cluster:
     """The settings in a cluster file; the defaults without one.
 
     Raises:
-        ClusterError: it is missing, no YAML, or holds a setting that is unknown or wrong.
+        ClusterError: the file is missing, not YAML, or holds a setting that is unknown or wrong.
     """
     if path is None:
         return Cluster()
     try:
-        read = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ClusterError(f"The cluster file {path} can't be read: {error}.") from error
     except yaml.YAMLError as error:
-        raise ClusterError(f"The cluster file {path} is no YAML: {' '.join(str(error).split())}.") from error
+        raise ClusterError(
+            f"The cluster file {path} is not valid YAML: {' '.join(str(error).split())}."
+        ) from error
     try:
-        return Cluster.model_validate({} if read is None else read)
+        return Cluster.model_validate({} if settings is None else settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise ClusterError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}.") from error
+        raise ClusterError(f"{path}: {first_problem(error)}") from error

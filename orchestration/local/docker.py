@@ -25,7 +25,7 @@ from car_model.encoding.encoder import EMBEDDED
 from car_model.evidence.verdict import Verdict
 from orchestration.local.image import ContainerError, find_image
 from orchestration.local.runner import ENDED_WITHOUT, LocalRun
-from orchestration.resources import Options
+from orchestration.resources import CompileOptions
 from registry.cli.options import this_user
 from registry.store.open import open_store
 from serving.deployment.deploy_channel import deploy_channel
@@ -216,7 +216,7 @@ def _reason(error: Exception) -> str:
 
 
 def run_in_containers(
-    build: Callable[[Options], GraphComponent],
+    build: Callable[[CompileOptions], GraphComponent],
     arguments: Mapping[str, Any],
     image: str,
     work: Path,
@@ -234,7 +234,7 @@ def run_in_containers(
         ServingError, RegistryError: the run went well, but its release is not what the server serves now.
     """
     containers = Containers.prepare(image, work, arguments)
-    local = LocalRun.prepare(work, build(Options(containers.image, shards=shards)))
+    local = LocalRun.prepare(work, build(CompileOptions(image=containers.image, shards=shards)))
     with containers.watching():
         outputs = local.run({**arguments, "serving": ""}, containers.runner())
     if arguments["serving"] and Verdict.read(outputs["verdict"].path).blessed:

@@ -1,8 +1,8 @@
-"""Hands a training over to Kubeflow Trainer and brings back what became of it: progress, result or reason.
+"""Train in a job of Kubeflow Trainer and bring back its progress and its result, or why it failed.
 
 The step writes what the nodes need into a folder they share, starts a TrainJob, prints what its first node
-writes and takes the result. A step that is tried again takes up a job that still runs, else starts a new one,
-which resumes from the state of the last. A step that is ended ends its job.
+writes and takes the result. A step that is retried waits for a job that still runs, else starts a new one,
+which resumes from the last one's state. A step that is cancelled ends its job.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
@@ -24,30 +24,35 @@ from car_model.bundle import Bundle
 from car_model.training.torchrun_job import FitJob, Inputs
 from car_model.training.train_car import Curves
 from common.errors import UserError
-from orchestration.train_job.backends import connect, remove, start
-from orchestration.train_job.spec import Order
+from orchestration.train_job.backends import Backend, KubernetesBackend
+from orchestration.train_job.spec import TrainJobSpec
 
 if TYPE_CHECKING:
     from kubeflow.trainer import TrainerClient
 
-POLL = {"kubernetes": 10.0, "container": 1.0, "process": 0.5}  # seconds between looks
-PATIENCE = 300  # seconds that the API may be away
+Result = TypeVar("Result")
+MAX_OUTAGE = 300  # seconds that the API may be unavailable
 COMPLETE, FAILED = "Complete", "Failed"
 # torchrun's report on a process that a signal ended
 KILLED = re.compile(r"rank\s*: (\d+) .*?(?:\n.*?){0,3}traceback\s*: Signal \d+ \((SIG\w+)\)")
 
 
 class TrainJobError(UserError, RuntimeError):
-    """A training job failed or could not be started; the message says which process, and of what."""
+    """A training job failed or could not be started; the message says which process failed, and why."""
 
 
-def hand_over(
-    order: Order, inputs: Inputs, recipe: Mapping[str, Any], checkpoints: Path | None
+def run_train_job(
+    spec: TrainJobSpec,
+    inputs: Inputs,
+    recipe: Mapping[str, Any],
+    checkpoints: Path | None,
+    backend: Backend | None = None,
 ) -> tuple[Bundle, Curves]:
-    """Train in a job; what `fit_car` returns.
+    """Train in a job; returns what `fit_car` returns.
 
     Args:
         checkpoints: the folder that nodes and step share; the state to resume from lies in it.
+        backend: where the job runs; by default on Kubernetes.
 
     Raises:
         TrainJobError: there is no such folder, no job can be started, or it failed.
@@ -57,117 +62,109 @@ def hand_over(
             "A training job needs a folder that its nodes and this step share: give the cluster file a "
             "cache, or the run checkpoints."
         )
+    backend = backend or KubernetesBackend()
     digest = inputs.digest(recipe)[:16]
     job, prefix = FitJob(checkpoints / "jobs" / digest), f"car-{digest}-"
-    client = _asked(lambda: connect(order), "reached")
-    name = _running(client, prefix)
-    if name is None:
+    client = _request(backend.connect, "reached")
+    running = [
+        item.name
+        for item in _request(client.list_jobs, "asked for its jobs")
+        if item.name.startswith(prefix) and item.status not in (COMPLETE, FAILED)
+    ]
+    if running:
+        name = running[0]
+        print(f"Training job {name} still runs; waiting for it.", flush=True)
+    else:
         job.write(inputs, recipe, checkpoints / "car")
         name = f"{prefix}{secrets.token_hex(2)}"
-        _asked(lambda: start(client, order, name, checkpoints, job.folder), "given a job", patience=0)
-        print(f"Started training job {name}: {order.nodes} x {order.processes} processes.", flush=True)
-    else:
-        print(f"Training job {name} still runs; waiting for it.", flush=True)
-    with _ended_by_signal():
+        _request(
+            lambda: backend.start(client, spec, name, checkpoints, job.folder), "given a job", max_outage=0
+        )
+        print(f"Started training job {name}: {spec.nodes} x {spec.processes} processes.", flush=True)
+    with _sigterm_unwinds():
         try:
-            status, written = _follow(client, name, POLL[order.backend])
+            status, output = _follow(client, name, backend.poll_seconds)
         finally:
-            remove(client, order, name)
+            backend.remove(client, name)
     if status != COMPLETE:
-        raise TrainJobError(f"The training job {name} failed: {reason(job, order.world, written)}")
-    return _taken(job, name)
-
-
-def reason(job: FitJob, world: int, written: str) -> str:
-    """Why a job failed, in a sentence: the process that failed of itself before those that lost it.
-
-    Args:
-        world: processes of the job.
-        written: what its nodes wrote, with torchrun's report.
-    """
-    told = job.failures()
-    for rank, failure in told.items():
-        if not failure.broken:
-            return f"process {rank + 1} of {world}: {failure.sentence}"
-    for rank, signalled in KILLED.findall(written):
-        if signalled != "SIGTERM":  # which torchrun ends the others with
-            return f"process {int(rank) + 1} of {world} was killed ({signalled}; out of memory?)."
-    silent = [str(rank + 1) for rank in range(world) if rank not in told]
-    if silent and told:
-        return f"process {', '.join(silent)} of {world} ended without a message; was it killed?"
-    if told:
-        rank, failure = next(iter(told.items()))
-        return f"process {rank + 1} of {world}: {failure.sentence}"
-    last = [line for line in written.splitlines() if line.strip()][-1:]
-    return f"no process said why; the last line was: {last[0].strip()}" if last else "nothing was written."
-
-
-def _follow(client: TrainerClient, name: str, every: float) -> tuple[str, str]:
-    """Print what a job writes until it ends: its status, and all it wrote."""
-    seen: set[str] = set()
-    while True:
-        job = _asked(lambda: client.get_job(name), "asked about its job")
-        written = "\n".join(_logs(client, name))
-        fresh = [line for line in written.splitlines() if line.strip() and line not in seen]
-        seen.update(fresh)
-        for line in fresh:
-            print(line, flush=True)
-        over = job.status in (COMPLETE, FAILED)
-        if over and not any(step.status == "Running" for step in job.steps):
-            return job.status, written
-        time.sleep(every)
-
-
-def _logs(client: TrainerClient, name: str) -> list[str]:
-    """What nodes have written; nothing where they can't be asked, as before they run and after they went."""
-    with contextlib.suppress(RuntimeError, TimeoutError, ValueError):
-        return list(client.get_job_logs(name))
-    return []
-
-
-def _running(client: TrainerClient, prefix: str) -> str | None:
-    """A job of these inputs that has not ended."""
-    jobs = _asked(client.list_jobs, "asked for its jobs")
-    alive = [job.name for job in jobs if job.name.startswith(prefix) and job.status not in (COMPLETE, FAILED)]
-    return alive[0] if alive else None
-
-
-def _asked(call: Any, what: str, patience: float = PATIENCE) -> Any:
-    """The answer of Kubeflow Trainer, which may be away for a while."""
-    away = retry_if_exception_type((RuntimeError, TimeoutError, OSError))
-    tries = Retrying(retry=away, stop=stop_after_delay(patience), wait=wait_exponential(max=30), reraise=True)
+        raise TrainJobError(f"The training job {name} failed: {failure_reason(job, spec.world, output)}")
     try:
-        return tries(call)
-    except Exception as error:
-        cause = error.__cause__ or error
-        told = " ".join(str(getattr(cause, "reason", "") or cause).split())
-        raise TrainJobError(f"Kubeflow Trainer could not be {what}: {error} ({told}).") from error
-
-
-def _taken(job: FitJob, name: str) -> tuple[Bundle, Curves]:
-    try:
-        made = job.result()
+        result = job.result()
     except FileNotFoundError as error:
         raise TrainJobError(
             f"The training job {name} completed but left nothing in {job.folder}: its nodes must see the "
             "same folder as this step."
         ) from error
     shutil.rmtree(job.folder, ignore_errors=True)
-    return made
+    return result
+
+
+def failure_reason(job: FitJob, world: int, output: str) -> str:
+    """Why a job failed, in a sentence: the process that failed by itself before those that lost it.
+
+    Args:
+        world: processes of the job.
+        output: what its nodes wrote, with torchrun's report.
+    """
+    failures = job.failures()
+    for rank, failure in failures.items():
+        if not failure.broken:
+            return f"process {rank + 1} of {world}: {failure.sentence}"
+    for rank, name in KILLED.findall(output):
+        if name != "SIGTERM":  # which torchrun ends the others with
+            return f"process {int(rank) + 1} of {world} was killed ({name}; out of memory?)."
+    silent = [str(rank + 1) for rank in range(world) if rank not in failures]
+    if silent and failures:
+        return f"process {', '.join(silent)} of {world} ended without a message; was it killed?"
+    if failures:
+        rank, failure = next(iter(failures.items()))
+        return f"process {rank + 1} of {world}: {failure.sentence}"
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return f"no process said why; the last line was: {lines[-1]}" if lines else "nothing was written."
+
+
+def _follow(client: TrainerClient, name: str, poll_seconds: float) -> tuple[str, str]:
+    """Print what a job writes until it ends; returns its status and everything it wrote."""
+    printed: set[str] = set()
+    while True:
+        job = _request(lambda: client.get_job(name), "asked about its job")
+        output = ""
+        with contextlib.suppress(RuntimeError, TimeoutError, ValueError):  # nodes not up yet, or gone
+            output = "\n".join(client.get_job_logs(name))
+        for line in output.splitlines():
+            if line.strip() and line not in printed:
+                print(line, flush=True)
+                printed.add(line)
+        ended = job.status in (COMPLETE, FAILED)
+        if ended and not any(step.status == "Running" for step in job.steps):
+            return job.status, output
+        time.sleep(poll_seconds)
+
+
+def _request(call: Callable[[], Result], action: str, max_outage: float = MAX_OUTAGE) -> Result:
+    """Kubeflow Trainer's answer to a call, repeated while the API is unavailable."""
+    unavailable = retry_if_exception_type((RuntimeError, TimeoutError, OSError))
+    stop = stop_after_delay(max_outage)
+    try:
+        return Retrying(retry=unavailable, stop=stop, wait=wait_exponential(max=30), reraise=True)(call)
+    except Exception as error:
+        cause = error.__cause__ or error
+        detail = " ".join(str(getattr(cause, "reason", "") or cause).split())
+        raise TrainJobError(f"Kubeflow Trainer could not be {action}: {error} ({detail}).") from error
 
 
 @contextlib.contextmanager
-def _ended_by_signal() -> Iterator[None]:
-    """Let SIGTERM, by which a platform cancels a step, unwind it, so that its job ends too."""
+def _sigterm_unwinds() -> Iterator[None]:
+    """Turn SIGTERM, by which a platform cancels a step, into an exception, so that the job is removed too."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def end(*_: object) -> None:
-        raise SystemExit("ended from outside")
+    def unwind(*_: object) -> None:
+        raise SystemExit("cancelled")
 
-    before = signal.signal(signal.SIGTERM, end)
+    previous = signal.signal(signal.SIGTERM, unwind)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)

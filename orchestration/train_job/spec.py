@@ -1,45 +1,44 @@
-"""What a cluster asks of a training job, as the train step is told it: JSON in an environment variable."""
+"""What a training job needs, passed to the train step as JSON in an environment variable."""
 
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-ORDER = "CAR_TRAIN_JOB"
+VARIABLE = "CAR_TRAIN_JOB"
 
 
-class Order(BaseModel):
-    """A training job of Kubeflow Trainer.
+class TrainJobSpec(BaseModel):
+    """A training job of Kubeflow Trainer."""
 
-    Attributes:
-        backend: kubernetes in production; process and container for one machine, as the SDK's clients are.
-        nodes, processes: how many, and of each node how many; process has one node, container one a node.
-        runtime: the ClusterTrainingRuntime or TrainingRuntime to build on; it must be torch's.
-        image: of the nodes; on this machine's own processes, none.
-        resources: of a node, such as {"cpu": "8", "memory": "16Gi", "nvidia.com/gpu": "1"}.
-        claim, path: the volume that nodes and step share, and where both mount it.
-        selector, tolerations, pull_secrets: where nodes run and what they may pull, as Kubernetes writes it.
-        user: what nodes run as.
-        seconds: the time a job may take; 0 for any.
-    """
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    backend: Literal["kubernetes", "process", "container"] = "kubernetes"
     nodes: int = Field(default=1, ge=1)
+    """How many pods train."""
     processes: int = Field(default=1, ge=1)
+    """Training processes per node; with accelerators one for each."""
     runtime: str = "torch-distributed"
+    """The ClusterTrainingRuntime or TrainingRuntime to build on; it must be torch's."""
     image: str = ""
+    """Container image of the nodes."""
     resources: dict[str, str] = {}
+    """Per node, such as {"cpu": "8", "memory": "16Gi", "nvidia.com/gpu": "1"}."""
     claim: str = ""
+    """PersistentVolumeClaim that nodes and step share."""
     path: str = ""
+    """Where both mount the claim."""
     selector: dict[str, str] = {}
+    """Node labels that the pods require."""
     tolerations: tuple[dict[str, Any], ...] = ()
+    """Taints that the pods tolerate, as Kubernetes writes them."""
     pull_secrets: tuple[str, ...] = ()
+    """Names of the Secrets to pull the image with."""
     user: int = 10001
+    """User id of the pods."""
     seconds: int = Field(default=0, ge=0)
+    """Deadline of the job; 0 for none."""
 
     @property
     def world(self) -> int:
@@ -47,7 +46,7 @@ class Order(BaseModel):
         return self.nodes * self.processes
 
 
-def ordered() -> Order | None:
-    """The order for this step, if it shall hand its training over."""
-    told = os.environ.get(ORDER, "")
-    return Order.model_validate_json(told) if told else None
+def spec_from_env() -> TrainJobSpec | None:
+    """The job that shall train instead of this step; None if the step trains itself."""
+    text = os.environ.get(VARIABLE, "")
+    return TrainJobSpec.model_validate_json(text) if text else None

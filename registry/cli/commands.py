@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from common.cli import report_errors
+from common.cli import command_group
 from registry.channels import channel as channels
 from registry.channels.log import Entry
 from registry.cli.options import (
@@ -32,17 +32,10 @@ from registry.releases.release import find_release, list_releases, read_manifest
 from registry.releases.validations import read_validations
 from registry.store.open import open_store
 
-app = typer.Typer(
-    help="Inspect releases, and move the channels that say which release is in use.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = command_group("Inspect releases, and move the channels that say which release is in use.")
 
 
 @app.command("list")
-@report_errors()
 def list_command(registry: Registry = DEFAULT_REGISTRY, as_json: AsJson = False) -> None:
     """List all releases, newest first, and the channels that use them."""
     store = open_store(registry)
@@ -61,7 +54,6 @@ def list_command(registry: Registry = DEFAULT_REGISTRY, as_json: AsJson = False)
 
 
 @app.command()
-@report_errors()
 def show(release: ReleaseOrChannel, registry: Registry = DEFAULT_REGISTRY, as_json: AsJson = False) -> None:
     """Show a release's manifest and its later validations."""
     store = open_store(registry)
@@ -76,7 +68,6 @@ def show(release: ReleaseOrChannel, registry: Registry = DEFAULT_REGISTRY, as_js
 
 
 @app.command()
-@report_errors()
 def history(
     registry: Registry = DEFAULT_REGISTRY, channel: Channel = "production", as_json: AsJson = False
 ) -> None:
@@ -92,7 +83,6 @@ def history(
 
 
 @app.command()
-@report_errors()
 def promote(
     *,
     release: Release,
@@ -115,7 +105,6 @@ def promote(
 
 
 @app.command()
-@report_errors()
 def rollback(
     *,
     why: Why,
@@ -138,7 +127,6 @@ def rollback(
 
 
 @app.command()
-@report_errors()
 def diff(
     before: ReleaseOrChannel,
     after: ReleaseOrChannel,
@@ -155,7 +143,6 @@ def diff(
 
 
 @app.command()
-@report_errors()
 def verify(
     release: Annotated[
         str | None,
@@ -191,7 +178,6 @@ def verify(
 
 
 @app.command()
-@report_errors()
 def gc(
     keep: Annotated[
         int,

@@ -1,4 +1,4 @@
-"""How a run ended: told in a sentence whatever happened, to a webhook where there is one."""
+"""How a run ended: a summary whatever happened, posted to a webhook if there is one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ import pytest
 from kfp import dsl
 
 from components.conclude import conclude
-from orchestration.kubeflow.notify import TRIES, conclusion, notify
+from orchestration.kubeflow.webhook import ATTEMPTS, RunSummary, notify, run_summary
 from registry.channels.channel import head, promote, stage
 from registry.store.open import open_store
 from tests.registry.bundles import make_release
 
+SUMMARY = RunSummary(
+    state="SUCCEEDED", error="", run_id="r1", git_commit="", channel="production", promoted=True, release="a",
+    entry=1, text="done",
+)  # fmt: skip
 Serve = Callable[[list[int]], tuple[str, list[Any]]]
 
 
@@ -50,8 +54,10 @@ def webhook() -> Iterator[Serve]:
         server.server_close()
 
 
-def ended(registry: Path, state: str = "SUCCEEDED", error: str | None = None) -> dict[str, Any]:
-    return conclusion(state, error, run_id="r1", registry=str(registry), channel="production", commit="abc")
+def ended(registry: Path, state: str = "SUCCEEDED", error: str | None = None) -> RunSummary:
+    return run_summary(
+        state, error, run_id="r1", registry=str(registry), channel="production", git_commit="abc"
+    )
 
 
 def released(registry: Path, who: str) -> str:
@@ -65,75 +71,71 @@ def released(registry: Path, who: str) -> str:
 
 def test_a_run_that_promoted_says_so(tmp_path: Path) -> None:
     release = released(tmp_path / "registry", "pipeline run r1")
-    told = ended(tmp_path / "registry")
-    assert (told["promoted"], told["release"], told["entry"]) == (True, release, 1)
-    assert told["text"].startswith(
+    summary = ended(tmp_path / "registry")
+    assert (summary.promoted, summary.release, summary.entry) == (True, release, 1)
+    assert summary.text.startswith(
         f"Pipeline run r1 succeeded and promoted its release. production uses release {release[:12]} (no. 1, "
     )
 
 
 def test_a_run_that_promoted_nothing_says_what_is_in_use(tmp_path: Path) -> None:
     release = released(tmp_path / "registry", "pipeline run r0")
-    told = ended(tmp_path / "registry")
-    assert (told["promoted"], told["release"]) == (False, release)
-    assert told["text"].startswith("Pipeline run r1 succeeded and promoted nothing. production uses release")
+    summary = ended(tmp_path / "registry")
+    assert (summary.promoted, summary.release) == (False, release)
+    assert summary.text.startswith("Pipeline run r1 succeeded and promoted nothing. production uses release")
 
 
-def test_a_failure_is_told_with_its_reason(tmp_path: Path) -> None:
-    told = ended(tmp_path / "registry", "FAILED", "train failed:\n  out of memory" + "!" * 1000)
-    assert told["text"].startswith("Pipeline run r1 ended as FAILED: train failed: out of memory!!!")
-    assert told["text"].endswith("! production is empty.")
-    assert len(told["text"]) < 700
-    assert ended(tmp_path / "registry", "CANCELLED")["text"].startswith(
-        "Pipeline run r1 ended as CANCELLED. "
-    )
+def test_a_failure_gives_its_reason(tmp_path: Path) -> None:
+    summary = ended(tmp_path / "registry", "FAILED", "train failed:\n  out of memory" + "!" * 1000)
+    assert summary.text.startswith("Pipeline run r1 ended as FAILED: train failed: out of memory!!!")
+    assert summary.text.endswith("! production is empty.")
+    assert len(summary.text) < 700
+    assert ended(tmp_path / "registry", "CANCELLED").text.startswith("Pipeline run r1 ended as CANCELLED. ")
 
 
-def test_a_registry_that_cannot_be_read_is_told_and_not_raised(tmp_path: Path) -> None:
+def test_an_unreadable_registry_is_part_of_the_summary(tmp_path: Path) -> None:
     released(tmp_path / "registry", "pipeline run r1")
     (entry,) = (tmp_path / "registry" / "channels" / "production").iterdir()
     entry.write_text("{}")
-    told = ended(tmp_path / "registry", "FAILED", "boom")
-    assert told["text"].startswith(
-        "Pipeline run r1 ended as FAILED: boom What production uses can't be told: "
-    )
-    assert (told["promoted"], told["release"]) == (False, "")
+    summary = ended(tmp_path / "registry", "FAILED", "boom")
+    assert summary.text.startswith("Pipeline run r1 ended as FAILED: boom What production uses is unknown: ")
+    assert (summary.promoted, summary.release) == (False, "")
 
 
-def test_a_webhook_is_told_once(webhook: Serve) -> None:
+def test_a_webhook_gets_one_post(webhook: Serve) -> None:
     url, taken = webhook([200])
-    assert notify(url, {"text": "done", "state": "SUCCEEDED"})
-    assert taken == [{"text": "done", "state": "SUCCEEDED"}]
+    assert notify(url, SUMMARY)
+    assert taken == [SUMMARY.model_dump()]
 
 
-def test_a_webhook_that_is_busy_is_asked_again(webhook: Serve) -> None:
+def test_a_busy_webhook_is_tried_again(webhook: Serve) -> None:
     url, taken = webhook([503, 200])
-    assert notify(url, {"text": "done"})
+    assert notify(url, SUMMARY)
     assert len(taken) == 2
 
 
 @pytest.mark.parametrize("open_port", [True, False])
-def test_a_webhook_that_takes_nothing_is_a_warning_without_its_address(
+def test_a_webhook_that_accepts_nothing_is_a_warning_without_its_address(
     webhook: Serve, caplog: pytest.LogCaptureFixture, open_port: bool
 ) -> None:
     url, taken = webhook([404]) if open_port else ("http://127.0.0.1:9/secret-path", [])
     with caplog.at_level(logging.WARNING):
-        assert not notify(url, {"text": "done"})
-    assert len(taken) == (TRIES if open_port else 0)
+        assert not notify(url, SUMMARY)
+    assert len(taken) == (ATTEMPTS if open_port else 0)
     assert ("status 404" if open_port else "ConnectionError") in caplog.text
     assert "secret-path" not in caplog.text
 
 
-def test_the_step_keeps_prints_and_sends_the_same(
+def test_the_step_stores_prints_and_posts_the_same(
     tmp_path: Path, webhook: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, taken = webhook([200])
     monkeypatch.setenv("CAR_NOTIFY_URL", url)
     release = released(tmp_path / "registry", "pipeline run r1")
-    artifact = dsl.Artifact(uri=str(tmp_path / "ending"))
+    artifact = dsl.Artifact(uri=str(tmp_path / "summary"))
     status = dsl.PipelineTaskFinalStatus("FAILED", "job", "exit-handler-1", 1, "deploy failed")
     about = {"run_id": "r1", "registry": str(tmp_path / "registry"), "channel": "production"}
-    conclude.python_func(status=status, git_commit="abc", ending=artifact, **about)
+    conclude.python_func(status=status, git_commit="abc", summary=artifact, **about)
     kept = json.loads(Path(artifact.path).read_text())
     assert kept == taken[0]
     assert kept["text"] == capsys.readouterr().out.strip()

@@ -21,7 +21,7 @@ from components.report import report
 from components.resolve_champion import resolve_champion
 from components.validate import validate
 from ingestion.config import IngestError
-from orchestration.run_request import Request
+from orchestration.run_request import RunRequest
 from registry.channels.channel import head, history
 from registry.errors import ConflictError, RegistryError
 from registry.releases.release import list_releases
@@ -36,7 +36,9 @@ def artifact(path: Path, **metadata: Any) -> dsl.Artifact:
 
 
 def ingested(folder: Path, data: Path) -> dsl.Artifact:
-    given = Request("custom", str(data), folder, "", "production").arguments()
+    given = RunRequest(
+        data="custom", data_dir=str(data), downloads=folder, registry="", channel="production"
+    ).arguments()
     dataset = artifact(folder / "dataset")
     ingest.python_func(
         source=given["source"], source_digest=given["source_digest"], cache="", dataset=dataset
@@ -81,7 +83,9 @@ def test_ingest_names_its_source_and_result(tmp_path: Path) -> None:
 
 def test_ingest_refuses_a_source_that_changed_since_the_run_was_asked_for(tmp_path: Path) -> None:
     shop = write_shop(tmp_path / "shop")
-    given = Request("custom", str(shop), tmp_path, "", "production").arguments()
+    given = RunRequest(
+        data="custom", data_dir=str(shop), downloads=tmp_path, registry="", channel="production"
+    ).arguments()
     write_shop(shop, extra=[("c1", "t2", 1_700_000_000, 3)])
     with pytest.raises(IngestError, match="tiny-shop changed since this run was asked for; run it again"):
         ingest.python_func(

@@ -10,7 +10,7 @@ import pytest
 
 from car_model.training.recipe import RankerRecipe
 from ingestion.config import parse_config
-from orchestration.run_request import ArgumentError, Request, git_commit
+from orchestration.run_request import ArgumentError, RunRequest, git_commit
 from tests.pipeline.tiny_shop import write_shop
 from validation.gate.policy import DEFAULT_POLICY
 
@@ -20,14 +20,14 @@ def shop(tmp_path: Path) -> Path:
     return write_shop(tmp_path / "shop")
 
 
-def request_for(shop: Path, **changes: Any) -> Request:
+def request_for(shop: Path, **changes: Any) -> RunRequest:
     given = {"data": "custom", "data_dir": str(shop), "downloads": shop / "cache", "registry": "releases"}
-    return Request(**{**given, "channel": "production", **changes})
+    return RunRequest(**{**given, "channel": "production", **changes})
 
 
 def test_what_is_not_asked_for_keeps_the_pipelines_default(shop: Path) -> None:
     arguments = request_for(shop).arguments()
-    assert not {"levels", "codes", "encoder", "gate_policy"} & set(arguments)
+    assert not {"n_levels", "codebook_size", "encoder", "gate_policy"} & set(arguments)
     assert arguments["recipe"] == "{}"
 
 
@@ -35,13 +35,13 @@ def test_what_is_asked_for_reaches_the_pipeline(shop: Path) -> None:
     policy = shop / "policy.yaml"
     policy.write_text(DEFAULT_POLICY.read_text())
     request = request_for(
-        shop, encoder="some/encoder", levels=2, codes=0, epochs=3, seed=7, recipe='{"d_model": 32}',
+        shop, encoder="some/encoder", n_levels=2, codebook_size=0, epochs=3, seed=7, recipe='{"d_model": 32}',
         gate_policy=str(policy), bootstrap=True,
     )  # fmt: skip
     arguments = request.arguments()
     assert json.loads(arguments["recipe"]) == {"epochs": 3, "seed": 7, "d_model": 32}
     assert json.loads(arguments["encoder"]) == {"name": "some/encoder"}
-    assert (arguments["levels"], arguments["codes"], arguments["seed"]) == (2, 0, 7)
+    assert (arguments["n_levels"], arguments["codebook_size"], arguments["seed"]) == (2, 0, 7)
     assert arguments["gate_policy"] == policy.read_text()
     assert arguments["bootstrap"] is True
 

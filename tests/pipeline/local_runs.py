@@ -21,7 +21,7 @@ def prepare(workshop: Path) -> None:
 
 def command(name: str) -> list[str]:
     """A run whose registry and server are those of its name, from a folder in the workshop."""
-    words = "--data custom --data-dir ../shop --codes 4 --levels 2 --epochs 2 --bootstrap"
+    words = "--data custom --data-dir ../shop --codebook-size 4 --levels 2 --epochs 2 --bootstrap"
     words += f" --gate-policy ../policy.yaml --registry ../registry-{name} --serving ../serving-{name}"
     recipe = ["--recipe", json.dumps({"d_model": 16, "n_layers": 1, "max_history": 10, "threads": 1})]
     return [sys.executable, str(PIPELINE), "run", *shlex.split(words), *recipe]

@@ -15,7 +15,7 @@ import yaml
 from google.protobuf import json_format
 from kfp import compiler
 
-from orchestration.resources import Options
+from orchestration.resources import CompileOptions
 from pipeline import build, build_for_cluster
 from tests.pipeline.pipeline_graph import parse, problems, tasks_of
 
@@ -30,7 +30,7 @@ def ir() -> Tree:
     return next(yaml.safe_load_all(GOLDEN.read_text()))
 
 
-def compiled(folder: Path, options: Options) -> Tree:
+def compiled(folder: Path, options: CompileOptions) -> Tree:
     path = folder / "pipeline.yaml"
     compiler.Compiler().compile(build_for_cluster(options), str(path))
     return next(yaml.safe_load_all(path.read_text()))
@@ -187,12 +187,12 @@ def uncached(tree: Tree) -> set[str]:
 
 def test_only_steps_that_touch_the_world_are_never_cached(tmp_path: Path) -> None:
     world = {"resolve-champion", "resolve-source", "release", "deploy", "conclude"}
-    assert uncached(compiled(tmp_path, Options(PINNED))) == world
-    assert uncached(compiled(tmp_path, Options(always_cache=True))) == world
+    assert uncached(compiled(tmp_path, CompileOptions(image=PINNED))) == world
+    assert uncached(compiled(tmp_path, CompileOptions(always_cache=True))) == world
 
 
 def test_a_tag_is_no_cache_key(tmp_path: Path) -> None:
-    tree = compiled(tmp_path, Options("registry.example/car:1.0"))
+    tree = compiled(tmp_path, CompileOptions(image="registry.example/car:1.0"))
     assert uncached(tree) == set(tasks_of(parse(tree)))
 
 
@@ -228,7 +228,9 @@ def test_what_follows_the_champion_is_cached_by_its_digest(ir: Tree) -> None:
 
 
 def test_options_reach_the_steps_they_are_meant_for(tmp_path: Path) -> None:
-    tree = compiled(tmp_path, Options("registry.example/car@sha256:1", gpus=2, gpu_type="amd.com/gpu"))
+    tree = compiled(
+        tmp_path, CompileOptions(image="registry.example/car@sha256:1", gpus=2, gpu_type="amd.com/gpu")
+    )
     steps = tasks_of(parse(tree))
     assert {container(tree, step)["image"] for step in steps} == {"registry.example/car@sha256:1"}
     accelerated = {

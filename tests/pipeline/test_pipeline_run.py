@@ -67,7 +67,7 @@ def serving(tmp_path: Path) -> Iterator[Path]:
 def run(
     workshop: Path, registry: Path, *options: str, shop: str = "shop"
 ) -> subprocess.CompletedProcess[str]:
-    words = f"--data custom --data-dir {shop} --registry {registry} --codes 4 --levels 2 --epochs 2"
+    words = f"--data custom --data-dir {shop} --registry {registry} --codebook-size 4 --levels 2 --epochs 2"
     recipe = ["--recipe", json.dumps({"d_model": 16, "n_layers": 1, "max_history": 10, "threads": 1})]
     return subprocess.run(
         [sys.executable, str(PIPELINE), "run", *shlex.split(words), *recipe, *options],
@@ -124,7 +124,7 @@ def test_a_first_release_is_promoted_served_and_then_found_in_the_caches(
 
 def test_what_the_gate_blocks_is_not_released(workshop: Path, empty: Path, serving: Path) -> None:
     ended = run(workshop, empty, "--bootstrap", "--gate-policy", "strict.yaml", "--serving", str(serving))
-    assert ended.returncode == 2, ended.stdout + ended.stderr
+    assert ended.returncode == 3, ended.stdout + ended.stderr
     assert "Not promoted" in ended.stdout
     assert "finds everything: models.challenger.recall@10.mean is" in ended.stdout
     assert "release" not in steps(ended.stdout)
@@ -137,7 +137,7 @@ def test_what_the_gate_blocks_is_not_released(workshop: Path, empty: Path, servi
 
 def test_a_first_release_needs_to_be_asked_for(workshop: Path, empty: Path, serving: Path) -> None:
     ended = run(workshop, empty, "--gate-policy", "lenient.yaml", "--serving", str(serving))
-    assert ended.returncode == 2, ended.stdout + ended.stderr
+    assert ended.returncode == 3, ended.stdout + ended.stderr
     assert "There is no champion; pass bootstrap for the first release." in ended.stdout
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from kfp import compiler
 
-from orchestration.resources import Options
+from orchestration.resources import CompileOptions
 from pipeline import build
 from registry.channels.channel import head
 from registry.store.open import open_store
@@ -19,7 +19,7 @@ from tests.pipeline.local_runs import prepare, start
 
 def compiled(shards: int, folder: Path) -> dict:
     path = folder / f"{shards}.yaml"
-    compiler.Compiler().compile(build(Options(shards=shards)), str(path))
+    compiler.Compiler().compile(build(CompileOptions(shards=shards)), str(path))
     return next(yaml.safe_load_all(path.read_text()))
 
 

@@ -15,13 +15,15 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 from typer.testing import CliRunner
 
-from orchestration.kubeflow.client import Access, AccessError, Auth, Kubeflow, Schedule, SubmitError
+from orchestration.kubeflow.auth import AuthError, AuthMethod, Credentials
+from orchestration.kubeflow.client import Kubeflow, SubmitError
+from orchestration.kubeflow.schedule import Schedule
 from pipeline import app
 from tests.orchestration.local.tiny_pipelines import tiny
 from tests.pipeline.tiny_shop import write_shop
 
 
-class Asked(NamedTuple):
+class SeenRequest(NamedTuple):
     """One request as the server saw it."""
 
     method: str
@@ -31,14 +33,14 @@ class Asked(NamedTuple):
     body: Any
 
 
-Requests = list[Asked]
+Requests = list[SeenRequest]
 CLOSED = "http://127.0.0.1:9"  # the discard port: nothing listens there
 Serve = Callable[[int, dict[str, Any]], tuple[str, Requests]]
 
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Start an HTTP server that answers everything alike and keeps what it was sent."""
+    """Start an HTTP server that answers everything alike and records what it was sent."""
     servers: list[ThreadingHTTPServer] = []
 
     def start(status: int, answer: dict[str, Any]) -> tuple[str, Requests]:
@@ -48,8 +50,8 @@ def serve() -> Iterator[Serve]:
             def do_GET(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
                 body = json.loads(self.rfile.read(length) or "null")
-                told = (self.headers.get("authorization") or "", self.headers.get("cookie") or "")
-                seen.append(Asked(self.command, self.path, *told, body))
+                headers = (self.headers.get("authorization") or "", self.headers.get("cookie") or "")
+                seen.append(SeenRequest(self.command, self.path, *headers, body))
                 content = json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
@@ -87,7 +89,7 @@ def test_without_a_host_or_a_kubeconfig_there_is_one_sentence(monkeypatch: pytes
         Kubeflow("", "kubeflow").submit(tiny, {}, "trial")
 
 
-def test_a_refusal_is_told_in_the_servers_words(serve: Serve) -> None:
+def test_a_refusal_quotes_the_server(serve: Serve) -> None:
     host, _ = serve(403, {"error": "PermissionDenied", "message": "team-a may not create runs"})
     with pytest.raises(SubmitError, match=r"refused: 403 team-a may not create runs\."):
         Kubeflow(host, "team-a").submit(tiny, {}, "trial")
@@ -96,7 +98,9 @@ def test_a_refusal_is_told_in_the_servers_words(serve: Serve) -> None:
 def test_a_run_is_created_with_the_ir_and_the_arguments(serve: Serve) -> None:
     host, seen = serve(200, {"experiment_id": "e1", "run_id": "r1", "display_name": "trial"})
     assert (
-        Kubeflow(host, "team-a", Access(Auth.TOKEN, "secret"), "runner").submit(tiny, {"loops": 9}, "trial")
+        Kubeflow(host, "team-a", Credentials(AuthMethod.TOKEN, "secret"), "runner").submit(
+            tiny, {"loops": 9}, "trial"
+        )
         == "r1"
     )
     _, path, authorization, _, body = seen[-1]
@@ -107,22 +111,22 @@ def test_a_run_is_created_with_the_ir_and_the_arguments(serve: Serve) -> None:
     assert body["service_account"] == "runner"
 
 
-def asked_with(serve: Serve, access: Access) -> Requests:
+def submit_with(serve: Serve, credentials: Credentials) -> Requests:
     host, seen = serve(200, {"experiment_id": "e1", "run_id": "r1"})
-    assert Kubeflow(host, "team-a", access).submit(tiny, {}, "trial") == "r1"
+    assert Kubeflow(host, "team-a", credentials).submit(tiny, {}, "trial") == "r1"
     return seen
 
 
 def test_a_secret_comes_from_a_file_or_from_the_environment(serve: Serve, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("from-the-file\n")
-    for access, expected in (
-        (Access(Auth.TOKEN, "given"), "Bearer given"),
-        (Access(Auth.TOKEN, "given", file), "Bearer from-the-file"),
-        (Access(Auth.IN_CLUSTER, file=file), "Bearer from-the-file"),
-        (Access(), ""),
+    for credentials, expected in (
+        (Credentials(AuthMethod.TOKEN, "given"), "Bearer given"),
+        (Credentials(AuthMethod.TOKEN, "given", file), "Bearer from-the-file"),
+        (Credentials(AuthMethod.IN_CLUSTER, file=file), "Bearer from-the-file"),
+        (Credentials(), ""),
     ):
-        assert {one.authorization for one in asked_with(serve, access)} == {expected}
+        assert {one.authorization for one in submit_with(serve, credentials)} == {expected}
 
 
 def test_a_projected_token_is_read_anew(serve: Serve, tmp_path: Path) -> None:
@@ -134,7 +138,7 @@ def test_a_projected_token_is_read_anew(serve: Serve, tmp_path: Path) -> None:
 
     renew()
     host, seen = serve(200, {"experiment_id": "e1", "run_id": "r1"})
-    kubeflow = Kubeflow(host, "team-a", Access(Auth.IN_CLUSTER, file=file))
+    kubeflow = Kubeflow(host, "team-a", Credentials(AuthMethod.IN_CLUSTER, file=file))
     kubeflow.submit(tiny, {}, "trial")
     assert seen[-1].authorization == "Bearer token-0"
     renew()
@@ -143,40 +147,40 @@ def test_a_projected_token_is_read_anew(serve: Serve, tmp_path: Path) -> None:
 
 
 def test_a_session_of_a_multi_user_kubeflow_is_a_cookie(serve: Serve) -> None:
-    seen = asked_with(serve, Access(Auth.SESSION, "authservice_session=abc"))
+    seen = submit_with(serve, Credentials(AuthMethod.SESSION, "authservice_session=abc"))
     assert {(one.cookie, one.authorization) for one in seen} == {("authservice_session=abc", "")}
     assert any("namespace=team-a" in one.path for one in seen)
 
 
 @pytest.mark.parametrize(
-    ("auth", "content", "sentence"),
+    ("method", "content", "sentence"),
     [
-        (Auth.TOKEN, None, "--auth token needs KF_PIPELINES_TOKEN in the environment"),
-        (Auth.SESSION, None, "--auth session needs KF_PIPELINES_COOKIE in the environment"),
-        (Auth.TOKEN, "", "should hold one line"),
-        (Auth.SESSION, "a\nb", "should hold one line"),
-        (Auth.IN_CLUSTER, "", "should hold one line"),
+        (AuthMethod.TOKEN, None, "--auth token needs KF_PIPELINES_TOKEN in the environment"),
+        (AuthMethod.SESSION, None, "--auth session needs KF_PIPELINES_COOKIE in the environment"),
+        (AuthMethod.TOKEN, "", "should hold one line"),
+        (AuthMethod.SESSION, "a\nb", "should hold one line"),
+        (AuthMethod.IN_CLUSTER, "", "should hold one line"),
     ],
 )
-def test_a_missing_secret_is_told_before_anybody_is_asked(
-    tmp_path: Path, auth: Auth, content: str | None, sentence: str
+def test_a_missing_secret_is_an_error_before_any_request(
+    tmp_path: Path, method: AuthMethod, content: str | None, sentence: str
 ) -> None:
     file = tmp_path / "secret"
     if content is not None:
         file.write_text(content)
-    with pytest.raises(AccessError, match=sentence):
-        Access(auth, "", file if content is not None else None).options()
+    with pytest.raises(AuthError, match=sentence):
+        Credentials(method, "", file if content is not None else None).client_options()
 
 
 def test_a_secret_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(AccessError, match=r"secret can't be read \(FileNotFoundError\)"):
-        Access(Auth.IN_CLUSTER, file=tmp_path / "secret").options()
+    with pytest.raises(AuthError, match=r"secret can't be read \(FileNotFoundError\)"):
+        Credentials(AuthMethod.IN_CLUSTER, file=tmp_path / "secret").client_options()
 
 
-def test_a_token_alone_is_a_way_to_prove_who_asks() -> None:
-    assert Access.of(None, "t", "", None, "").options() == {"existing_token": "t"}
-    assert Access.of(None, "", "c", None, "").options() == {}
-    assert Access.of(Auth.SESSION, "t", "c", None, "ca.pem").options() == {
+def test_a_token_without_a_method_means_the_method_token() -> None:
+    assert Credentials.from_options(None, "t", "", None, "").client_options() == {"existing_token": "t"}
+    assert Credentials.from_options(None, "", "c", None, "").client_options() == {}
+    assert Credentials.from_options(AuthMethod.SESSION, "t", "c", None, "ca.pem").client_options() == {
         "cookies": "c",
         "ssl_ca_cert": "ca.pem",
     }

@@ -13,20 +13,20 @@ from kfp import compiler
 from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig as Settings
 
 from orchestration.kubeflow.cluster import Cluster, ClusterError, load_cluster
-from orchestration.resources import PLACEMENTS, Options
-from orchestration.train_job.spec import ORDER, Order
+from orchestration.resources import RESOURCES, CompileOptions
+from orchestration.train_job.spec import VARIABLE, TrainJobSpec
 from pipeline import build_for_cluster
 from tests.pipeline.pipeline_graph import parse, parse_platform, problems, settings_of, tasks_of
 
 FOLDER = Path(__file__).parents[3] / "deploy" / "cluster"
 EXAMPLE, WITH_JOB = FOLDER / "cluster.yaml", FOLDER / "train-job.yaml"
-KEEPS = {"ingest", "tokenize", "train", "train-baseline", "train-ranker"}
+USES_CACHE = {"ingest", "tokenize", "train", "train-baseline", "train-ranker"}
 TRAINS = {"train", "train-baseline", "train-ranker"}
 SHARDED = {"choose-encoder", "embed", "merge"}  # only in a pipeline of shards
 Tree = dict[str, Any]
 
 
-def compiled(folder: Path, options: Options) -> list[Tree]:
+def compiled(folder: Path, options: CompileOptions) -> list[Tree]:
     path = folder / "pipeline.yaml"
     compiler.Compiler().compile(build_for_cluster(options), str(path))
     return list(yaml.safe_load_all(path.read_text()))
@@ -34,7 +34,7 @@ def compiled(folder: Path, options: Options) -> list[Tree]:
 
 @pytest.fixture(scope="module")
 def ir(tmp_path_factory: pytest.TempPathFactory) -> list[Tree]:
-    options = Options("registry.example/car@sha256:1", gpus=1, cluster=load_cluster(EXAMPLE))
+    options = CompileOptions(image="registry.example/car@sha256:1", gpus=1, cluster=load_cluster(EXAMPLE))
     return compiled(tmp_path_factory.mktemp("ir"), options)
 
 
@@ -52,15 +52,17 @@ def test_it_is_a_sound_pipeline_with_settings_for_every_step(
 ) -> None:
     assert len(ir) == 2
     assert problems(parse(ir[0])) == []
-    assert settings.keys() == tasks_of(parse(ir[0])).keys() == PLACEMENTS.keys() - SHARDED
+    assert settings.keys() == tasks_of(parse(ir[0])).keys() == RESOURCES.keys() - SHARDED
 
 
 def test_the_steps_of_a_shard_have_settings_too(tmp_path: Path) -> None:
-    options = Options("registry.example/car@sha256:1", gpus=1, cluster=load_cluster(EXAMPLE), shards=2)
+    options = CompileOptions(
+        image="registry.example/car@sha256:1", gpus=1, cluster=load_cluster(EXAMPLE), shards=2
+    )
     _, platform = compiled(tmp_path, options)
     found = settings_of(parse_platform(platform))
-    assert found.keys() == PLACEMENTS.keys()
-    assert steps_where(found, "pvc_mount") == KEEPS | {"embed"}
+    assert found.keys() == RESOURCES.keys()
+    assert steps_where(found, "pvc_mount") == USES_CACHE | {"embed"}
     assert all(one.active_deadline_seconds > 0 for one in found.values())
 
 
@@ -89,7 +91,7 @@ def test_steps_that_train_go_where_the_accelerators_are(
 
 
 def test_the_cache_is_mounted_where_it_is_used(settings: dict[str, Settings]) -> None:
-    assert steps_where(settings, "pvc_mount") == KEEPS
+    assert steps_where(settings, "pvc_mount") == USES_CACHE
     (mount,) = settings["train"].pvc_mount
     assert (mount.constant, mount.mount_path) == ("car-cache", "/cache")
 
@@ -113,7 +115,7 @@ def test_every_step_has_an_end_and_no_rights(settings: dict[str, Settings]) -> N
         assert one.security_context.run_as_user == 10001
     assert settings["train"].active_deadline_seconds == 43200
     assert settings["ingest"].active_deadline_seconds == 7200
-    assert settings["gate"].active_deadline_seconds == PLACEMENTS["gate"].seconds
+    assert settings["gate"].active_deadline_seconds == RESOURCES["gate"].timeout
 
 
 def test_failed_steps_are_tried_again_later_and_later(ir: list[Tree]) -> None:
@@ -124,14 +126,20 @@ def test_failed_steps_are_tried_again_later_and_later(ir: list[Tree]) -> None:
 
 
 def test_no_retries_is_a_choice(tmp_path: Path) -> None:
-    tree = compiled(tmp_path, Options(cluster=Cluster.model_validate({"retries": {"count": 0}})))[0]
+    tree = compiled(tmp_path, CompileOptions(cluster=Cluster.model_validate({"retries": {"count": 0}})))[0]
     assert not any(task.HasField("retry_policy") for _, task in tasks_of(parse(tree)).values())
 
 
 def test_vertex_gets_the_same_graph_without_what_only_kubernetes_understands(
     tmp_path: Path, ir: list[Tree]
 ) -> None:
-    options = Options("registry.example/car@sha256:1", 1, "NVIDIA_L4", load_cluster(EXAMPLE), "vertex")
+    options = CompileOptions(
+        image="registry.example/car@sha256:1",
+        gpus=1,
+        gpu_type="NVIDIA_L4",
+        cluster=load_cluster(EXAMPLE),
+        platform="vertex",
+    )
     (tree,) = compiled(tmp_path, options)
     assert problems(parse(tree)) == []
     assert tree["components"] == ir[0]["components"]
@@ -145,28 +153,30 @@ def variables(tree: Tree, step: str) -> dict[str, str]:
     return {one["name"]: one["value"] for one in found}
 
 
-def test_the_step_that_trains_is_told_to_hand_over_and_needs_no_accelerator(tmp_path: Path) -> None:
-    options = Options("registry.example/car@sha256:1", gpus=2, cluster=load_cluster(WITH_JOB))
+def test_the_train_step_gets_the_jobs_spec_and_needs_no_accelerator(tmp_path: Path) -> None:
+    options = CompileOptions(image="registry.example/car@sha256:1", gpus=2, cluster=load_cluster(WITH_JOB))
     tree, platform = compiled(tmp_path, options)
     assert problems(parse(tree)) == []
     steps = tasks_of(parse(tree))
     assert {step for step in steps if variables(tree, step)} == {"train"}
-    order = Order.model_validate_json(variables(tree, "train")[ORDER])
-    assert (order.backend, order.nodes, order.processes, order.world) == ("kubernetes", 2, 2, 4)
-    assert (order.image, order.seconds) == ("registry.example/car@sha256:1", 86400)
-    assert order.resources == {"cpu": "8", "memory": "16Gi", "nvidia.com/gpu": "2"}
-    assert (order.claim, order.path, order.user) == ("car-cache", "/cache", 10001)
-    assert order.selector == {"cloud.google.com/gke-accelerator": "nvidia-l4"}
-    assert order.tolerations == ({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},)
+    spec = TrainJobSpec.model_validate_json(variables(tree, "train")[VARIABLE])
+    assert (spec.nodes, spec.processes, spec.world) == (2, 2, 4)
+    assert (spec.image, spec.seconds) == ("registry.example/car@sha256:1", 86400)
+    assert spec.resources == {"cpu": "8", "memory": "16Gi", "nvidia.com/gpu": "2"}
+    assert (spec.claim, spec.path, spec.user) == ("car-cache", "/cache", 10001)
+    assert spec.selector == {"cloud.google.com/gke-accelerator": "nvidia-l4"}
+    assert spec.tolerations == ({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},)
     found = settings_of(parse_platform(platform))
     for step, held in (("train", False), ("train-baseline", True)):
         resources = tree["deploymentSpec"]["executors"][f"exec-{step}"]["container"]["resources"]
         assert ("accelerator" in resources) == bool(found[step].node_selector.labels) == held
 
 
-def test_without_a_train_job_no_step_is_told_anything(ir: list[Tree], tmp_path: Path) -> None:
+def test_without_a_train_job_no_step_gets_a_spec(ir: list[Tree], tmp_path: Path) -> None:
     assert not any(variables(ir[0], step) for step in tasks_of(parse(ir[0])))
-    options = Options("registry.example/car@sha256:1", cluster=load_cluster(WITH_JOB), platform="vertex")
+    options = CompileOptions(
+        image="registry.example/car@sha256:1", cluster=load_cluster(WITH_JOB), platform="vertex"
+    )
     (tree,) = compiled(tmp_path, options)
     assert not any(variables(tree, step) for step in tasks_of(parse(tree)))
 
@@ -174,20 +184,32 @@ def test_without_a_train_job_no_step_is_told_anything(ir: list[Tree], tmp_path: 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("retries: {times: 3}", "retries.times: Extra inputs are not permitted."),
-        ("retries: {count: -1}", "retries.count: Input should be greater than or equal to 0."),
-        ("retries: {backoff: 5m}", "retries.backoff: String should match pattern"),
-        ("secrets: [{name: key}]", "secrets.0: secret key needs either env or path."),
-        ("secrets: [{name: key, path: /x, env: {a: A}}]", "secrets.0: secret key needs either env or path."),
+        ("retries: {times: 3}", "there is no setting 'retries.times'."),
+        ("retries: {count: -1}", "'retries.count' is -1: input should be greater than or equal to 0."),
+        ("retries: {backoff: 5m}", "'retries.backoff' is '5m': string should match pattern"),
+        ("secrets: [{name: key}]", "'secrets.0': secret key needs either env or path."),
+        (
+            "secrets: [{name: key, path: /x, env: {a: A}}]",
+            "'secrets.0': secret key needs either env or path.",
+        ),
         ("nodes: {tolerations: [{key: a, operator: Exists, value: b}]}", "takes no value."),
         ("nodes: {tolerations: [{value: b}]}", "a toleration without a key must be Exists."),
-        ("accelerated: {tolerations: [{key: a, effect: Never}]}", "accelerated.tolerations.0.effect: "),
-        ("cache: {claim: ''}", "cache.claim: String should have at least 1 character."),
-        ("cache: {claim: a, path: cache}", "cache.path: the path of the cache must be absolute."),
-        ("train_job: {nodes: 2}", "the file: a train_job needs a cache: its nodes and the step share"),
-        ("{train_job: {nodes: 0}, cache: {claim: a}}", "train_job.nodes: Input should be greater than or"),
-        ("[1, 2]", "the file: Input should be a valid dictionary"),
-        ("nodes: [", "is no YAML"),
+        (
+            "accelerated: {tolerations: [{key: a, effect: Never}]}",
+            "'accelerated.tolerations.0.effect' is 'Never': input should be 'NoExecute', ",
+        ),
+        ("cache: {claim: ''}", "'cache.claim' is '': string should have at least 1 character."),
+        (
+            "cache: {claim: a, path: cache}",
+            "'cache.path' is 'cache': the path of the cache must be absolute.",
+        ),
+        ("train_job: {nodes: 2}", "cluster.yaml: a train_job needs a cache: its nodes and the step share"),
+        (
+            "{train_job: {nodes: 0}, cache: {claim: a}}",
+            "'train_job.nodes' is 0: input should be greater than or",
+        ),
+        ("[1, 2]", "cluster.yaml: input should be a valid dictionary"),
+        ("nodes: [", "is not valid YAML"),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path: Path, content: str, sentence: str) -> None:
@@ -200,9 +222,9 @@ def test_a_wrong_setting_is_named(tmp_path: Path, content: str, sentence: str) -
     assert "\n" not in str(caught.value)
 
 
-def test_a_time_for_a_step_that_there_is_not_is_named(tmp_path: Path) -> None:
+def test_a_timeout_of_an_unknown_step_is_named(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="timeouts: there is no step trian; steps are resolve-champion"):
-        Options(cluster=Cluster.model_validate({"timeouts": {"trian": 1}}))
+        CompileOptions(cluster=Cluster.model_validate({"timeouts": {"trian": 1}}))
     with pytest.raises(ClusterError, match="can't be read"):
         load_cluster(tmp_path / "missing.yaml")
 
@@ -210,8 +232,8 @@ def test_a_time_for_a_step_that_there_is_not_is_named(tmp_path: Path) -> None:
 def test_an_empty_file_and_none_are_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").write_text("# nothing\n")
     assert load_cluster(tmp_path / "empty.yaml") == load_cluster(None) == Cluster()
-    assert Cluster().kept("checkpoints") == ""
-    assert load_cluster(EXAMPLE).kept("checkpoints", "1") == "/cache/checkpoints/1"
+    assert Cluster().cache_path("checkpoints") == ""
+    assert load_cluster(EXAMPLE).cache_path("checkpoints", "1") == "/cache/checkpoints/1"
 
 
 def manifests() -> list[tuple[str, Tree]]:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.kubeflow.client import Access, Auth, Kubeflow, Schedule, SubmitError
+from orchestration.kubeflow.auth import AuthMethod, Credentials
+from orchestration.kubeflow.client import Kubeflow, SubmitError
 from orchestration.kubeflow.cluster import load_cluster
-from orchestration.resources import Options
+from orchestration.kubeflow.schedule import Schedule
+from orchestration.resources import CompileOptions
 from pipeline import build_for_cluster
 from tests.orchestration.kubeflow.kfp_server import Pipelines, serving_pipelines
 from tests.orchestration.local.tiny_pipelines import tiny
@@ -30,18 +32,18 @@ def host(pipelines: Pipelines) -> Iterator[str]:
         yield url
 
 
-def accesses(folder: Path) -> list[Access]:
+def all_credentials(folder: Path) -> list[Credentials]:
     (folder / "token").write_text("t\n")
     return [
-        Access(Auth.TOKEN, "t"),
-        Access(Auth.IN_CLUSTER, file=folder / "token"),
-        Access(Auth.SESSION, COOKIE),
+        Credentials(AuthMethod.TOKEN, "t"),
+        Credentials(AuthMethod.IN_CLUSTER, file=folder / "token"),
+        Credentials(AuthMethod.SESSION, COOKIE),
     ]
 
 
-def test_every_way_to_prove_who_asks_starts_a_run(host: str, pipelines: Pipelines, tmp_path: Path) -> None:
-    for access in accesses(tmp_path):
-        run = Kubeflow(host, "team-a", access, "runner").submit(tiny, {"loops": 2}, "trial")
+def test_every_method_of_authentication_starts_a_run(host: str, pipelines: Pipelines, tmp_path: Path) -> None:
+    for credentials in all_credentials(tmp_path):
+        run = Kubeflow(host, "team-a", credentials, "runner").submit(tiny, {"loops": 2}, "trial")
         held = pipelines.held["runs"][run]
         assert (held["namespace"], held["service_account"]) == ("team-a", "runner")
         assert held["runtime_config"]["parameters"] == {"loops": 2}
@@ -49,20 +51,20 @@ def test_every_way_to_prove_who_asks_starts_a_run(host: str, pipelines: Pipeline
 
 
 def test_strangers_and_others_are_turned_away_in_a_sentence(host: str, pipelines: Pipelines) -> None:
-    for access, sentence in (
-        (Access(), r"refused: 401 Unauthenticated\."),
-        (Access(Auth.TOKEN, "wrong"), r"refused: 401 Unauthenticated\."),
-        (Access(Auth.TOKEN, "other"), r"refused: 403 you may not use namespace team-a\."),
+    for credentials, sentence in (
+        (Credentials(), r"refused: 401 Unauthenticated\."),
+        (Credentials(AuthMethod.TOKEN, "wrong"), r"refused: 401 Unauthenticated\."),
+        (Credentials(AuthMethod.TOKEN, "other"), r"refused: 403 you may not use namespace team-a\."),
     ):
         with pytest.raises(SubmitError, match=sentence):
-            Kubeflow(host, "team-a", access).submit(tiny, {}, "trial")
+            Kubeflow(host, "team-a", credentials).submit(tiny, {}, "trial")
     assert not pipelines.held["runs"]
 
 
 def test_the_whole_pipeline_is_taken_with_what_the_cluster_asks(host: str, pipelines: Pipelines) -> None:
-    options = Options("registry.example/car@sha256:1", gpus=1, cluster=load_cluster(EXAMPLE))
+    options = CompileOptions(image="registry.example/car@sha256:1", gpus=1, cluster=load_cluster(EXAMPLE))
     arguments = {"source": "{}", "source_digest": "", "registry": "gs://bucket/car"}
-    run = Kubeflow(host, "team-a", Access(Auth.TOKEN, "t")).submit(
+    run = Kubeflow(host, "team-a", Credentials(AuthMethod.TOKEN, "t")).submit(
         build_for_cluster(options), arguments, "trial"
     )
     held = json.dumps(pipelines.held["runs"][run]["pipeline_spec"])
@@ -77,7 +79,7 @@ def test_the_whole_pipeline_is_taken_with_what_the_cluster_asks(host: str, pipel
 
 
 def test_one_recurring_run_of_a_name_is_left_however_many_there_are(host: str, pipelines: Pipelines) -> None:
-    kubeflow = Kubeflow(host, "team-a", Access(Auth.TOKEN, "t"))
+    kubeflow = Kubeflow(host, "team-a", Credentials(AuthMethod.TOKEN, "t"))
     others = [kubeflow.schedule(tiny, {}, "trial", Schedule(f"other {at}", "0 0 4 * * *")) for at in range(5)]
     old = kubeflow.schedule(tiny, {}, "trial", Schedule("nightly", "0 0 3 * * *"))  # on the third page
     elsewhere = kubeflow.schedule(tiny, {}, "another experiment", Schedule("nightly", "0 0 3 * * *"))
@@ -90,7 +92,7 @@ def test_one_recurring_run_of_a_name_is_left_however_many_there_are(host: str, p
 
 
 def test_times_that_kubeflow_does_not_understand_replace_nothing(host: str, pipelines: Pipelines) -> None:
-    kubeflow = Kubeflow(host, "team-a", Access(Auth.TOKEN, "t"))
+    kubeflow = Kubeflow(host, "team-a", Credentials(AuthMethod.TOKEN, "t"))
     old = kubeflow.schedule(tiny, {}, "trial", Schedule("nightly", "0 0 3 * * *"))
     with pytest.raises(SubmitError, match=r"refused: 400 Invalid cron expression\."):
         kubeflow.schedule(tiny, {}, "trial", Schedule("nightly", "0 3 * * *"))

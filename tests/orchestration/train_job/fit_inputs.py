@@ -1,6 +1,7 @@
-"""What the step that trains is given, small: a dataset, a codebook and a catalogue as folders.
+"""Small inputs of the train step: a dataset, a codebook and a catalogue as folders.
 
-`python -m tests.orchestration.train_job.fit_inputs FOLDER CHECKPOINTS MADE [RECIPE]` runs the step on them.
+`python -m tests.orchestration.train_job.fit_inputs FOLDER CHECKPOINTS OUTPUT RECIPE BACKEND` runs the step on
+them; BACKEND is kubernetes, process or container.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from car_model.codebook.residual_kmeans import CodebookConfig, fit
 from car_model.data.catalogue import Catalogue
 from car_model.encoding.encoder import EncoderSpec
 from components.train import train
+from orchestration.train_job import launch
 from tests.car_model.builders import tiny_dataset
 from tests.fixtures import ITEMS, tiny_texts, tiny_vectors
+from tests.orchestration.train_job.local_backends import BACKENDS
 
 RECIPE = {
     "d_model": 16,
@@ -47,20 +50,22 @@ def write_inputs(folder: Path) -> Path:
     return folder
 
 
-def run_step(folder: Path, checkpoints: Path | str, made: Path, recipe: dict | None = None) -> Path:
-    """Run the step here; the folder of the bundle, beside which the curves lie."""
-    made.mkdir(parents=True, exist_ok=True)
+def run_step(folder: Path, checkpoints: Path | str, output: Path, recipe: dict | None = None) -> Path:
+    """Run the step here and return the folder of the bundle; the curves lie beside it."""
+    output.mkdir(parents=True, exist_ok=True)
     train.python_func(
         dataset=dsl.Dataset(uri=str(folder / "dataset")),
         codebook=dsl.Artifact(uri=str(folder / "codebook")),
         catalogue=dsl.Dataset(uri=str(folder / "catalogue.parquet")),
         recipe=json.dumps(recipe or RECIPE), registry="", champion="", training=True, warm_start=False,
         checkpoints=str(checkpoints),
-        bundle=dsl.Model(uri=str(made / "bundle")), curves=dsl.Artifact(uri=str(made / "curves")),
+        bundle=dsl.Model(uri=str(output / "bundle")), curves=dsl.Artifact(uri=str(output / "curves")),
     )  # fmt: skip
-    return made / "bundle"
+    return output / "bundle"
 
 
 if __name__ == "__main__":
-    inputs, states, output, *settings = sys.argv[1:]
-    run_step(Path(inputs), states, Path(output), json.loads(settings[0]) if settings else None)
+    inputs, states, output, settings, backend = sys.argv[1:]
+    if backend != "kubernetes":
+        setattr(launch, "KubernetesBackend", BACKENDS[backend])  # noqa: B010
+    run_step(Path(inputs), states, Path(output), json.loads(settings))

@@ -27,7 +27,7 @@ from tests.orchestration.train_job.test_launch import (
 
 __all__ = ["alone", "client", "image", "inputs"]  # fixtures
 pytestmark = [docker, pytest.mark.integration, pytest.mark.timeout(3 * PATIENCE)]
-ORDER = {"backend": "container", "nodes": 2, "image": IMAGE}
+TWO_NODES = {"nodes": 2, "image": IMAGE}
 
 
 def engine_of(client: DockerClient) -> dict[str, str]:
@@ -44,7 +44,7 @@ def nodes(client: DockerClient) -> list[Container]:
 def test_two_containers_train_as_the_step_does(
     inputs: Path, alone: Path, tmp_path: Path, client: DockerClient
 ) -> None:
-    code, said = ended(step(inputs, tmp_path, ORDER, **engine_of(client)), tmp_path)
+    code, said = ended(step(inputs, tmp_path, TWO_NODES, backend="container", **engine_of(client)), tmp_path)
     assert code == 0, said
     same(tmp_path / "made", alone)
     assert "2 x 1 processes" in said
@@ -56,7 +56,7 @@ def test_two_containers_train_as_the_step_does(
 def test_a_killed_container_fails_the_step_and_a_rerun_resumes(
     inputs: Path, tmp_path: Path, client: DockerClient
 ) -> None:
-    running = step(inputs, tmp_path, ORDER, LONG, **engine_of(client))
+    running = step(inputs, tmp_path, TWO_NODES, LONG, "container", **engine_of(client))
     wait_for(lambda: state(tmp_path)["epoch"] >= 3, running)
     found = sorted(nodes(client), key=lambda one: str(one.name))
     assert len(found) == 2
@@ -68,7 +68,7 @@ def test_a_killed_container_fails_the_step_and_a_rerun_resumes(
     assert 3 <= left["epoch"] < LONG["epochs"]
     assert nodes(client) == []
 
-    code, said = ended(step(inputs, tmp_path, ORDER, LONG, **engine_of(client)), tmp_path)
+    code, said = ended(step(inputs, tmp_path, TWO_NODES, LONG, "container", **engine_of(client)), tmp_path)
     assert code == 0, said
     curves = json.loads((tmp_path / "made" / "curves.json").read_text())
     assert curves["train_loss"][: left["epoch"]] == left["curves"]["train_loss"]

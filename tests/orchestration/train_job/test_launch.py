@@ -18,13 +18,13 @@ from safetensors.torch import load_file
 from torch import testing
 
 from car_model.training.torchrun_job import FitJob, Inputs
-from orchestration.train_job.launch import TrainJobError, hand_over, reason
-from orchestration.train_job.spec import ORDER, Order, ordered
+from orchestration.train_job.launch import TrainJobError, failure_reason, run_train_job
+from orchestration.train_job.spec import VARIABLE, TrainJobSpec, spec_from_env
 from tests.orchestration.train_job.fit_inputs import RECIPE, run_step, write_inputs
 from tests.orchestration.train_job.trainer_server import SPACE, Trainer, serving_trainer
 
 PATIENCE = 600.0  # the machine is shared, and the SDK makes an environment for every job
-HERE = {"backend": "process", "processes": 2}
+TWO_PROCESSES = {"processes": 2}
 LONG = {**RECIPE, "epochs": 300, "patience": 300}
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3 * PATIENCE)]
 
@@ -40,7 +40,14 @@ def alone(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_step(inputs, "", tmp_path_factory.mktemp("alone")).parent
 
 
-def step(inputs: Path, folder: Path, order: dict[str, Any], recipe: dict | None = None, **env: str) -> Any:
+def step(
+    inputs: Path,
+    folder: Path,
+    spec: dict[str, Any],
+    recipe: dict | None = None,
+    backend: str = "process",
+    **env: str,
+) -> Any:
     """The step as a process of its own, which writes to `folder`/said."""
     command = [
         sys.executable,
@@ -50,10 +57,13 @@ def step(inputs: Path, folder: Path, order: dict[str, Any], recipe: dict | None 
         folder / "states",
         folder / "made",
     ]
-    environment = {**os.environ, ORDER: json.dumps(order), **env}
+    environment = {**os.environ, VARIABLE: json.dumps(spec), **env}
     with (folder / "said").open("a") as said:
         return subprocess.Popen(
-            [*map(str, command), json.dumps(recipe or RECIPE)], env=environment, stdout=said, stderr=said
+            [*map(str, command), json.dumps(recipe or RECIPE), backend],
+            env=environment,
+            stdout=said,
+            stderr=said,
         )
 
 
@@ -112,7 +122,7 @@ def same(made: Path, alone: Path) -> None:
 
 
 def test_two_processes_of_a_job_train_as_the_step_does(inputs: Path, alone: Path, tmp_path: Path) -> None:
-    code, said = ended(step(inputs, tmp_path, HERE), tmp_path)
+    code, said = ended(step(inputs, tmp_path, TWO_PROCESSES), tmp_path)
     assert code == 0, said
     same(tmp_path / "made", alone)
     assert "1 x 2 processes" in said
@@ -121,7 +131,7 @@ def test_two_processes_of_a_job_train_as_the_step_does(inputs: Path, alone: Path
 
 
 def test_a_killed_process_fails_the_step_and_a_rerun_resumes(inputs: Path, tmp_path: Path) -> None:
-    running = step(inputs, tmp_path, HERE, LONG)
+    running = step(inputs, tmp_path, TWO_PROCESSES, LONG)
     wait_for(lambda: state(tmp_path)["epoch"] >= 3, running)
     processes(tmp_path)[1].kill()
     code, said = ended(running, tmp_path)
@@ -134,7 +144,7 @@ def test_a_killed_process_fails_the_step_and_a_rerun_resumes(inputs: Path, tmp_p
     assert 3 <= left["epoch"] < LONG["epochs"]
     assert not processes(tmp_path)
 
-    code, said = ended(step(inputs, tmp_path, HERE, LONG), tmp_path)
+    code, said = ended(step(inputs, tmp_path, TWO_PROCESSES, LONG), tmp_path)
     assert code == 0, said
     curves = json.loads((tmp_path / "made" / "curves.json").read_text())
     assert curves["train_loss"][: left["epoch"]] == left["curves"]["train_loss"]
@@ -144,7 +154,7 @@ def test_a_killed_process_fails_the_step_and_a_rerun_resumes(inputs: Path, tmp_p
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_step_that_is_ended_ends_its_job(inputs: Path, tmp_path: Path, how: signal.Signals) -> None:
-    running = step(inputs, tmp_path, HERE, LONG)
+    running = step(inputs, tmp_path, TWO_PROCESSES, LONG)
     wait_for(lambda: state(tmp_path)["epoch"] >= 1, running)
     assert processes(tmp_path).keys() == {0, 1}
     running.send_signal(how)
@@ -156,7 +166,7 @@ def test_a_step_that_is_ended_ends_its_job(inputs: Path, tmp_path: Path, how: si
 
 
 def test_what_the_training_says_is_what_the_step_says(inputs: Path, tmp_path: Path) -> None:
-    code, said = ended(step(inputs, tmp_path, HERE, {**RECIPE, "learning_rate": 1e30}), tmp_path)
+    code, said = ended(step(inputs, tmp_path, TWO_PROCESSES, {**RECIPE, "learning_rate": 1e30}), tmp_path)
     assert code == 1
     assert "of 2: the loss is nan in epoch 1; lower the learning rate." in said.splitlines()[-1]
 
@@ -181,21 +191,23 @@ def test_a_trainjob_on_kubernetes_trains_as_the_step_does(
     inputs: Path, alone: Path, tmp_path: Path, trainer: tuple[Trainer, Path]
 ) -> None:
     api, kubeconfig = trainer
-    order = on_kubernetes(tmp_path)
-    code, said = ended(step(inputs, tmp_path, order, KUBECONFIG=str(kubeconfig)), tmp_path)
+    spec = on_kubernetes(tmp_path)
+    code, said = ended(
+        step(inputs, tmp_path, spec, backend="kubernetes", KUBECONFIG=str(kubeconfig)), tmp_path
+    )
     assert code == 0, said
     same(tmp_path / "made", alone)
     assert "6/6" in said
     assert api.jobs == {}  # removed when it had ended
     (body,) = api.created
-    spec = body["spec"]
-    assert spec["runtimeRef"] == {"kind": "ClusterTrainingRuntime", "name": "torch-distributed"} | {
-        key: value for key, value in spec["runtimeRef"].items() if key == "apiGroup"
+    job_spec = body["spec"]
+    assert job_spec["runtimeRef"] == {"kind": "ClusterTrainingRuntime", "name": "torch-distributed"} | {
+        key: value for key, value in job_spec["runtimeRef"].items() if key == "apiGroup"
     }
-    assert spec["activeDeadlineSeconds"] == 3600
-    assert spec["trainer"]["image"] == "registry.example/car@sha256:1"
-    assert spec["trainer"]["resourcesPerNode"]["limits"] == {"cpu": "2", "nvidia.com/gpu": "1"}
-    (patch,) = spec["runtimePatches"]
+    assert job_spec["activeDeadlineSeconds"] == 3600
+    assert job_spec["trainer"]["image"] == "registry.example/car@sha256:1"
+    assert job_spec["trainer"]["resourcesPerNode"]["limits"] == {"cpu": "2", "nvidia.com/gpu": "1"}
+    (patch,) = job_spec["runtimePatches"]
     (job,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
     pod = job["template"]["spec"]["template"]["spec"]
     assert pod["volumes"] == [{"name": "car-shared", "persistentVolumeClaim": {"claimName": "car-cache"}}]
@@ -210,12 +222,14 @@ def test_a_step_that_is_tried_again_takes_up_its_job(
     inputs: Path, tmp_path: Path, trainer: tuple[Trainer, Path]
 ) -> None:
     api, kubeconfig = trainer
-    order = on_kubernetes(tmp_path)
-    first = step(inputs, tmp_path, order, LONG, KUBECONFIG=str(kubeconfig))
+    spec = on_kubernetes(tmp_path)
+    first = step(inputs, tmp_path, spec, LONG, backend="kubernetes", KUBECONFIG=str(kubeconfig))
     wait_for(lambda: state(tmp_path)["epoch"] >= 1, first)
     first.kill()  # as a lost node does: its job goes on
     first.wait()
-    code, said = ended(step(inputs, tmp_path, order, LONG, KUBECONFIG=str(kubeconfig)), tmp_path)
+    code, said = ended(
+        step(inputs, tmp_path, spec, LONG, backend="kubernetes", KUBECONFIG=str(kubeconfig)), tmp_path
+    )
     assert code == 0, said
     assert "still runs; waiting for it" in said
     assert len(api.created) == 1
@@ -226,24 +240,27 @@ def test_a_job_that_may_not_be_created_is_told(
 ) -> None:
     api, kubeconfig = trainer
     api.refuse = "team may not create trainjobs"
-    code, said = ended(step(inputs, tmp_path, on_kubernetes(tmp_path), KUBECONFIG=str(kubeconfig)), tmp_path)
+    code, said = ended(
+        step(inputs, tmp_path, on_kubernetes(tmp_path), backend="kubernetes", KUBECONFIG=str(kubeconfig)),
+        tmp_path,
+    )
     assert code == 1
     assert f"could not be given a job: Failed to create TrainJob: {SPACE}/car-" in said.splitlines()[-1]
     assert "Forbidden" in said.splitlines()[-1]
 
 
-def given(folder: Path) -> Inputs:
+def inputs_in(folder: Path) -> Inputs:
     return Inputs(folder / "dataset", folder / "codebook", folder / "catalogue.parquet")
 
 
 def test_a_job_needs_a_folder_that_is_shared(inputs: Path) -> None:
     with pytest.raises(TrainJobError, match="needs a folder that its nodes and this step share"):
-        hand_over(Order.model_validate(HERE), given(inputs), RECIPE, None)
+        run_train_job(TrainJobSpec(processes=2), inputs_in(inputs), RECIPE, None)
 
 
 def test_other_inputs_are_another_job(inputs: Path) -> None:
-    assert given(inputs).digest(RECIPE) == given(inputs).digest(dict(RECIPE))
-    assert given(inputs).digest(RECIPE) != given(inputs).digest(LONG)
+    assert inputs_in(inputs).digest(RECIPE) == inputs_in(inputs).digest(dict(RECIPE))
+    assert inputs_in(inputs).digest(RECIPE) != inputs_in(inputs).digest(LONG)
 
 
 REPORT = """
@@ -278,19 +295,19 @@ Root Cause (first observed failure):
         ({0: KeyError("x")}, "", "process 1 of 3: KeyError: 'x'"),
     ],
 )
-def test_the_process_that_failed_of_itself_is_named(
+def test_the_process_that_failed_by_itself_is_named(
     tmp_path: Path, errors: dict[int, Exception], written: str, sentence: str
 ) -> None:
     job = FitJob(tmp_path)
     (tmp_path / "failed").mkdir()
     for rank, error in errors.items():
         job.fail(rank, error)
-    assert reason(job, 3, written).startswith(sentence)
+    assert failure_reason(job, 3, written).startswith(sentence)
 
 
-def test_an_order_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(ORDER, raising=False)
-    assert ordered() is None
-    monkeypatch.setenv(ORDER, '{"nodes": 2, "processes": 4}')
-    assert ordered() == Order(nodes=2, processes=4)
-    assert Order(nodes=2, processes=4).world == 8
+def test_the_spec_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert spec_from_env() is None
+    monkeypatch.setenv(VARIABLE, '{"nodes": 2, "processes": 4}')
+    assert spec_from_env() == TrainJobSpec(nodes=2, processes=4)
+    assert TrainJobSpec(nodes=2, processes=4).world == 8
