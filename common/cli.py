@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import click
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
@@ -44,7 +43,7 @@ def report_errors() -> Iterator[None]:
 class ReportingGroup(TyperGroup):
     """A group of commands whose expected errors are printed as one sentence; see `report_errors`."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         with report_errors():
             return super().invoke(ctx)

@@ -1,6 +1,6 @@
 """Steps: embed the item texts in shards, side by side."""
 
-from kfp.dsl import Input, Output
+from kfp.dsl import Artifact, Input, Output
 
 from orchestration import artifact_types
 from orchestration.step import step
@@ -71,10 +71,11 @@ def choose_encoder(
 
 
 @step
-def merge(
-    shards: Input[list[artifact_types.VectorShard]], vectors: Output[artifact_types.TextVectors]
-) -> None:
-    """Check that every shard is there once, and put their vectors together."""
+def merge(shards: Input[list[Artifact]], vectors: Output[artifact_types.TextVectors]) -> None:
+    """Check that every shard is there once, and merge their vectors.
+
+    KFP does not support lists of custom artifact types, so the shards are plain artifacts.
+    """
     from pathlib import Path
 
     from car_model.encoding.shards import merge_shards

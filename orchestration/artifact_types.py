@@ -143,5 +143,5 @@ ALL = tuple(value for value in dict(globals()).values() if isinstance(value, typ
 
 def standard_titles(ir: str) -> str:
     """A compiled pipeline (IR YAML) with the titles of KFP's own classes, as Vertex AI requires them."""
-    bases = {cls.schema_title: cls.__base__.schema_title for cls in ALL}  # type: ignore[union-attr]
+    bases = {cls.schema_title: cls.__mro__[1].schema_title for cls in ALL}  # type: ignore[attr-defined]
     return re.sub(r"(?<=schemaTitle: )system\.\w+", lambda match: bases.get(match[0], match[0]), ir)

@@ -27,7 +27,6 @@ from orchestration.registry_cli import app as registry_app
 from orchestration.resources import CompileOptions
 from orchestration.run_request import RunRequest
 from orchestration.step import IMAGE
-from serving.__main__ import app as server_app
 from serving.cli import app as serving_app
 
 WORK = Path(".car")  # runs, caches, the local registry and server: `make clean` removes it
@@ -224,7 +223,6 @@ def command_line(
             typer.echo(f"Submitted run {kubeflow.submit(pipeline, arguments, experiment)}.")
 
     app.add_typer(serving_app)  # without a name: these commands stand beside `run`
-    app.add_typer(server_app)
     app.add_typer(registry_app, name="registry")
     return app
 

@@ -149,7 +149,7 @@ def _too_few(distinct: int, codes: int, by_size: bool) -> str:
     instead = "" if by_size else ", or to 0 to follow the catalogue's size"
     return (
         f"the catalogue has {distinct} distinct texts, fewer than {codes} codes a level; "
-        f"set codes (--codes) to {distinct} or lower{instead}."
+        f"set codes (--codebook-size) to {distinct} or lower{instead}."
     )
 
 

@@ -39,7 +39,7 @@ def workshop(tmp_path: Path) -> Iterator[Path]:
 def run(workshop: Path, name: str, *options: str, shop: str = "shop") -> Ended:
     """A run with a registry, a server and a folder of its own, below the workshop."""
     (workshop / name).mkdir(exist_ok=True)
-    words = f"--data custom --data-dir ../{shop} --codes 4 --levels 2 --epochs 2 --bootstrap"
+    words = f"--data custom --data-dir ../{shop} --codebook-size 4 --levels 2 --epochs 2 --bootstrap"
     words += f" --gate-policy ../policy.yaml --registry ../registry-{name} --serving ../serving-{name}"
     recipe = ["--recipe", json.dumps({"d_model": 16, "n_layers": 1, "max_history": 10, "threads": 1})]
     return subprocess.run(
