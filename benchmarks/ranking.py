@@ -25,7 +25,7 @@ from benchmarks.datasets.load import CACHE, Tokens, load_dataset, tokens
 from benchmarks.report.machine import machine
 from benchmarks.report.ranking_tables import RESULTS, best_trial, sheets, valid_loss
 from car_model.action_ranker.data import ActionHistories, action_histories
-from car_model.action_ranker.model import ARCHITECTURES, ActionRanker, Architecture, RankerConfig, Task
+from car_model.action_ranker.model import ARCHITECTURES, ActionRanker, Architecture, RankerConfig
 from car_model.data.dataset import Dataset
 from car_model.metrics.actions import action_metrics, log_losses
 from car_model.training.train_ranker import Predictions, predict, train_ranker
@@ -43,14 +43,14 @@ app = typer.Typer(add_completion=False)
 class Setup:
     """What is asked of a data set, and the sizes that do not depend on the model."""
 
-    task: Task
+    liked: float  # the least action that counts as liked
     history: int
     batch_size: int
 
 
 SETUPS = {
-    "movielens-100k": Setup(Task("liked", (4.0,)), history=200, batch_size=16),
-    "amazon2014-Toys_and_Games": Setup(Task("liked", (1.0,)), history=50, batch_size=64),
+    "movielens-100k": Setup(4.0, history=200, batch_size=16),
+    "amazon2014-Toys_and_Games": Setup(1.0, history=50, batch_size=64),
 }
 
 
@@ -71,7 +71,7 @@ class Asked:
         if name not in SETUPS:
             raise ValueError(f"nothing is asked of {name}; there are: {', '.join(SETUPS)}.")
         setup, made = SETUPS[name], tokens(dataset)
-        data = action_histories(dataset.interactions, made.catalogue.uids, [setup.task]).by_share()
+        data = action_histories(dataset.interactions, made.catalogue.uids, setup.liked).by_share()
         return cls(name, setup, data, made, dataset.digest)
 
 
@@ -103,7 +103,7 @@ def result(
         asked.made.catalogue.size,
         asked.made.catalogue.sids.shape[1],
         asked.made.codes,
-        (setup.task,),
+        setup.liked,
         architecture,
         max_history=setup.history,
         dropout=settings["dropout"],

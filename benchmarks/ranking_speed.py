@@ -30,7 +30,7 @@ from benchmarks.report.machine import machine, peak_memory
 from benchmarks.report.ranking_tables import TITLES
 from benchmarks.report.table import Sheet
 from car_model.action_ranker.data import ActionHistories, action_histories, training_batches
-from car_model.action_ranker.model import ARCHITECTURES, ActionRanker, Architecture, RankerConfig, Task
+from car_model.action_ranker.model import ARCHITECTURES, ActionRanker, Architecture, RankerConfig
 from car_model.training.distributed import device
 from car_model.training.trainer import autocast
 
@@ -38,7 +38,7 @@ OUTPUT = Path("benchmarks/results/speed/ranking.json")
 HISTORIES = (50, 200, 800)
 WIDTH, LAYERS, HEADS, DROPOUT = 64, 2, 2, 0.2
 ITEMS_A_BATCH, RANDOM_ITEMS = 3200, 32_000
-LIKED = Task("liked", (4.0,))
+LIKED = 4.0
 GOALS = {"lfa": -0.23, "mvp": -0.12}  # the paper's differences in training time
 REAL, RANDOM = "MovieLens", "random histories of full length"
 
@@ -51,7 +51,7 @@ def main(rounds: int = 5, threads: int = 1, output: Path = OUTPUT) -> None:
     torch.set_num_threads(threads)
     dataset = load_dataset("movielens")
     made = tokens(dataset)
-    real = action_histories(dataset.interactions, made.catalogue.uids, [LIKED])
+    real = action_histories(dataset.interactions, made.catalogue.uids, LIKED)
     sids, codes = torch.from_numpy(made.catalogue.sid_table), made.codes
     figures = []
     for name, history in product((REAL, RANDOM), HISTORIES):
@@ -77,7 +77,7 @@ def random_histories(history: int, items: int) -> ActionHistories:
     return ActionHistories(
         [str(user) for user in range(users)],
         [rng.integers(1, items + 1, history) for _ in range(users)],
-        [rng.integers(1, LIKED.classes + 1, (history, 1)) for _ in range(users)],
+        [rng.integers(1, 3, history) for _ in range(users)],
         [np.zeros(history, dtype=np.int8) for _ in range(users)],
     )
 
@@ -85,7 +85,7 @@ def random_histories(history: int, items: int) -> ActionHistories:
 def build(architecture: Architecture, sids: torch.Tensor, codes: int, history: int) -> ActionRanker:
     """An untrained ranker over a SID table [I + 1, L]."""
     torch.manual_seed(0)
-    sizes = (len(sids) - 1, sids.shape[1], codes, (LIKED,), architecture)
+    sizes = (len(sids) - 1, sids.shape[1], codes, LIKED, architecture)
     config = RankerConfig(*sizes, WIDTH, LAYERS, HEADS, history, DROPOUT)
     return ActionRanker(config, sids).to(device()).train()
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
-from car_model.action_ranker.model import ActionRanker, RankerConfig, Task
+from car_model.action_ranker.model import ActionRanker, RankerConfig
 from car_model.models.baselines import SASRec, SASRecConfig
 from car_model.models.car import CAR, CARConfig
 from common.errors import UserError
@@ -61,9 +61,8 @@ def load_ranker(folder: Path, sids: Tensor) -> ActionRanker:
     """The ranker by action from a folder, over a SID table [I + 1, L]."""
     config = _config(folder, "ActionRanker")
     try:
-        tasks = tuple(Task(**{**task, "bounds": tuple(task["bounds"])}) for task in config.pop("tasks"))
-        model = ActionRanker(RankerConfig(**config, tasks=tasks), sids)
-    except (KeyError, TypeError, ValueError) as error:
+        model = ActionRanker(RankerConfig(**config), sids)
+    except (TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG} describes no ranker of this catalogue: {error}") from error
     return _filled(model, folder, {"sids": sids.long()})
 

@@ -1,11 +1,14 @@
 """Attention to the strict past, of which AttnLFA and AttnMVP are made (formulas: `action_ranker/model.py`).
 
-Shape letters: N packed items, D width, H heads, E = D / H, R histories of a run, P its length.
+Keys and values are shifted one position behind a learned *null slot*. Plain causal attention at item n then
+sees the null slot and items 1..n-1, so the fused kernel needs no mask.
+
+Shape letters: N packed items, D width, H heads, E = D / H, R histories of a run, P its length, C candidates.
 """
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -13,113 +16,132 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from car_model.models.packing import Packing
-from car_model.models.transformer import Dropout, TransformerConfig, initialise
+from car_model.models.transformer import (
+    Attention,
+    Dropout,
+    ResidualBlock,
+    TransformerConfig,
+    causal_attention,
+    check_length,
+    initialise,
+    initialise_stack,
+)
 
 
 class NullSlot(nn.Module):
-    """A learned key and value before the first item: what is attended to where the past says nothing."""
+    """A learned key and value before the first item: what is attended to if the past says nothing."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, d_model: int) -> None:
         super().__init__()
-        self.key = nn.Parameter(torch.zeros(width))
-        self.value = nn.Parameter(torch.zeros(width))
+        self.key = nn.Parameter(torch.zeros(d_model))
+        self.value = nn.Parameter(torch.zeros(d_model))
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, packing: Packing, heads: int) -> Tensor:
-        """Mix the values of the strict past: q, k, v [N, D] -> [N, D].
+    def before(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [..., P, H, E] behind the null slot: [..., P + 1, H, E]."""
+        slots = (
+            null.to(x.dtype).unflatten(0, x.shape[-2:]).expand(*x.shape[:-3], 1, -1, -1)
+            for null, x in ((self.key, keys), (self.value, values))
+        )
+        return cast(
+            tuple[Tensor, Tensor],
+            tuple(torch.cat([slot, x], dim=-3) for slot, x in zip(slots, (keys, values), strict=True)),
+        )
 
-        Keys and values of a run move on by one behind the null slot, so that plain causal attention at item n
-        sees the null slot and items 1..n-1: the fused kernel, no mask.
-        """
+
+@dataclass(frozen=True)
+class PastAttention:
+    """Attention of each item of packed histories to the strict past.
+
+    Attributes:
+        nulls: the null slot of each layer.
+    """
+
+    packing: Packing
+    nulls: list[NullSlot]
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """[N, H, E] each -> [N, H, E]."""
         mixed = []
-        for queries, keys, values in zip(*map(packing.segments, (q, k, v)), strict=True):
-            past = [
-                torch.cat([null.to(x.dtype).expand(len(x), 1, -1), x[:, :-1]], dim=1)
-                for null, x in ((self.key, keys), (self.value, values))
-            ]
-            mixed.append(causal(queries, past[0], past[1], heads))
-        return packing.join_segments(mixed)
+        for queries, keys, values in zip(*map(self.packing.segments, (q, k, v)), strict=True):
+            mixed.append(causal_attention(queries, *self.nulls[layer].before(keys[:, :-1], values[:, :-1])))
+        return self.packing.join_segments(mixed)
 
 
-def causal(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Causal attention of heads: [R, P, D] each -> [R, P, D]; float32 on a CPU, as in `transformer`."""
-    kind, dtype = q.device.type, q.dtype
-    wide = torch.promote_types(dtype, torch.float32) if kind == "cpu" else dtype
-    with torch.autocast(kind, enabled=False):
-        q, k, v = (x.to(wide).unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # [R, H, P, E]
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    return mixed.transpose(1, 2).flatten(2).to(dtype)
+@dataclass(frozen=True)
+class CandidateAttention:
+    """Attention of candidates to all of one history; candidates don't see each other.
+
+    Attributes:
+        past: keys and values of each layer behind the null slot, [P + 1, H, E] each.
+    """
+
+    past: list[tuple[Tensor, Tensor]]
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Queries [C, H, E] -> [C, H, E]; the candidates' own keys and values are not read."""
+        keys, values = self.past[layer]
+        q, keys, values = (x.transpose(0, 1) for x in (q, keys, values))  # [H, C or P + 1, E]
+        return F.scaled_dot_product_attention(q, keys, values).transpose(0, 1)
 
 
 class PastActions(nn.Module):
-    """AttnLFA's pooling: past actions, weighted by how like their items are to the one asked about."""
+    """AttnLFA's pooling: past actions, weighted by how similar their items are to the current one."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, d_model: int, n_heads: int) -> None:
         super().__init__()
-        self.heads = heads
-        self.qk = nn.Linear(width, 2 * width)
-        self.norm_action = nn.LayerNorm(width)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
-        self.null = NullSlot(width)
+        self.heads = n_heads
+        self.qk = nn.Linear(d_model, 2 * d_model)
+        self.norm_action = nn.LayerNorm(d_model)
+        self.value = nn.Linear(d_model, d_model)
+        self.out = nn.Linear(d_model, d_model)
+        self.null = NullSlot(d_model)
         self.apply(initialise)
 
-    def forward(self, h: Tensor, actions: Tensor, packing: Packing) -> Tensor:
+    def forward(self, h: Tensor, actions: Tensor, attention: Attention) -> Tensor:
         """States of items h [N, D] and their actions [N, D] -> pooled actions of the strict past [N, D]."""
-        q, k = self.qk(h).chunk(2, dim=-1)
-        return self.out(self.null.attend(q, k, self.values(actions), packing, self.heads))
+        return cast(Tensor, self.out(attention.attend(0, *self.project(h, actions)).flatten(-2)))
 
-    def values(self, actions: Tensor) -> Tensor:
-        """What an action is worth in the pool: [N, D] -> [N, D]."""
-        return self.value(self.norm_action(actions))
+    def project(self, h: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys of items, values of actions: [N, H, E] each."""
+        q, k = self.qk(h).unflatten(-1, (2, self.heads, -1)).unbind(dim=-3)
+        return q, k, self.value(self.norm_action(actions)).unflatten(-1, (self.heads, -1))
 
 
-class MixedBlock(nn.Module):
+class MixedBlock(ResidualBlock):
     """AttnMVP's block: a pre-norm block whose values mix items with actions and come from the strict past."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__()
+        self.layer = layer
         self.heads = config.n_heads
         self.norm_attention = nn.LayerNorm(config.d_model)
         self.norm_value = nn.LayerNorm(config.d_model)
         self.qk = nn.Linear(config.d_model, 2 * config.d_model)
         self.value = nn.Linear(config.d_model, config.d_model)
         self.null = NullSlot(config.d_model)
-        self.attention_out = nn.Linear(config.d_model, config.d_model)
-        self.norm_mlp = nn.LayerNorm(config.d_model)
-        self.mlp_in = nn.Linear(config.d_model, 4 * config.d_model)
-        self.mlp_out = nn.Linear(4 * config.d_model, config.d_model)
-        self.drop = Dropout(config.dropout)
+        self.add_output(config)
 
-    def forward(self, x: Tensor, actions: Tensor, packing: Packing) -> Tensor:
+    def forward(self, x: Tensor, actions: Tensor, attention: Attention) -> Tensor:
         """Item stream x [N, D] and actions [N, D] -> item stream [N, D]."""
-        q, k, v = self.project(x, actions)
-        return self.finish(x, self.null.attend(q, k, v, packing, self.heads))
+        return self.finish(x, attention.attend(self.layer, *self.project(x, actions)))
 
     def project(self, x: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries and keys of the item stream, values of items and actions: [N, D] each."""
-        q, k = self.qk(self.norm_attention(x)).chunk(2, dim=-1)
-        return q, k, self.value(self.norm_value(x + actions))
-
-    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """The rest of the block after attention mixed the values: both [N, D] -> [N, D]."""
-        x = x + self.drop(self.attention_out(mixed))
-        return x + self.drop(self.mlp_out(F.gelu(self.mlp_in(self.norm_mlp(x)))))
+        """Queries and keys of the item stream, values of items and actions: [N, H, E] each."""
+        q, k = self.qk(self.norm_attention(x)).unflatten(-1, (2, self.heads, -1)).unbind(dim=-3)
+        return q, k, self.value(self.norm_value(x + actions)).unflatten(-1, (self.heads, -1))
 
 
 class MixedTransformer(nn.Module):
-    """AttnMVP's stack over embedded items; initialised as `transformer.Transformer`."""
+    """AttnMVP's stack over embedded items; initialised like `transformer.Transformer`."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
         self.position = nn.Embedding(config.max_positions, config.d_model)
         self.drop = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(MixedBlock(config) for _ in range(config.n_layers))
+        self.blocks = nn.ModuleList(MixedBlock(config, layer) for layer in range(config.n_layers))
         self.norm = nn.LayerNorm(config.d_model)
-        self.apply(initialise)
-        for name, weight in self.named_parameters():
-            if name.endswith(("attention_out.weight", "mlp_out.weight")):
-                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * config.n_layers))
+        initialise_stack(self, config)
 
     def forward(self, items: Tensor, actions: Tensor, packing: Packing) -> Tensor:
         """Items [N, D] and actions [N, D] in the packing's order -> states [N, D].
@@ -127,10 +149,33 @@ class MixedTransformer(nn.Module):
         Raises:
             ValueError: a history is longer than `max_positions`.
         """
-        longest = max(length for _, length in packing.runs)
-        if longest > self.config.max_positions:
-            raise ValueError(f"sequence of {longest} items exceeds the model's {self.config.max_positions}.")
-        x = self.drop(items + self.position(packing.positions))
+        check_length(packing, self.config)
+        return self.contextualise(items, actions, packing.positions, self.past_attention(packing))
+
+    def contextualise(
+        self, items: Tensor, actions: Tensor, positions: Tensor, attention: Attention
+    ) -> Tensor:
+        """Items and actions [N, D] at positions [N] -> states [N, D]."""
+        x = self.drop(items + self.position(positions))
         for block in self.blocks:
-            x = block(x, actions, packing)
+            x = block(x, actions, attention)
         return cast(Tensor, self.norm(x))
+
+    def candidate_states(self, items: Tensor, actions: Tensor, candidates: Tensor) -> Tensor:
+        """States of candidates [C, D], each alone after a history's items and actions [P, D]: [C, D]."""
+        packing = Packing.dense(1, len(items), items.device)
+        attention, past = self.past_attention(packing), []
+        x = items + self.position(packing.positions)
+        for module in self.blocks:
+            block = cast(MixedBlock, module)
+            q, k, v = block.project(x, actions)
+            past.append(block.null.before(k, v))
+            if block is not self.blocks[-1]:  # nobody reads the last block's output
+                x = block.finish(x, attention.attend(block.layer, q, k, v))
+        positions = packing.positions.new_full((len(candidates),), len(items))
+        nothing = torch.zeros_like(candidates)
+        return self.contextualise(candidates, nothing, positions, CandidateAttention(past))
+
+    def past_attention(self, packing: Packing) -> PastAttention:
+        """Attention to the strict past with this stack's null slots."""
+        return PastAttention(packing, [cast(MixedBlock, block).null for block in self.blocks])

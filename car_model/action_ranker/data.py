@@ -1,13 +1,12 @@
-"""Histories with actions: what a ranker is trained on and asked about.
+"""Histories with actions: what a ranker is trained on and measured by.
 
-Shape letters: B batch, T items, M tasks.
+Shape letters: B batch, T items, n items of one history.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -15,8 +14,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from car_model.action_ranker.model import UNKNOWN, Task
-from car_model.data.histories import pad
+from car_model.action_ranker.model import DISLIKED, LIKED, UNKNOWN
+from car_model.data.histories import cut_at_random_phase, group_by_user, pad, shuffled_batches
 
 Part = Literal["train", "valid", "test"]
 PARTS: tuple[Part, ...] = ("train", "valid", "test")
@@ -27,26 +26,35 @@ class Batch(NamedTuple):
 
     Attributes:
         uids: [B, T] int64, 0 is padding.
-        actions: [B, T, M] classes 1..C, 0 where unknown.
-        wanted: [B, T] True where the action is to be learned or predicted.
-        row: [B] which history a window is of; start: [B] where in it the window begins.
+        actions: [B, T] classes, 0 if unknown.
+        target_mask: [B, T] True if the action is to be learned or predicted.
+        row: [B] index of the history a window is of; start: [B] index in it at which the window begins.
     """
 
     uids: Tensor
     actions: Tensor
-    wanted: Tensor
+    target_mask: Tensor
     row: np.ndarray
     start: np.ndarray
 
 
+class Window(NamedTuple):
+    """Items `start` to `stop` of history `row`; actions from `first_target` on are targets."""
+
+    row: int
+    start: int
+    stop: int
+    first_target: int
+
+
 @dataclass(frozen=True)
 class ActionHistories:
-    """One chronological sequence of items and actions a user.
+    """One chronological sequence of items and actions per user.
 
     Attributes:
         users: user ids, in the order of everything else.
         uids: [n] of each user.
-        actions: [n, M] classes of the tasks, 0 where unknown.
+        actions: [n] classes (`UNKNOWN`, `DISLIKED`, `LIKED`).
         parts: [n] which part an interaction is in, an index into PARTS; they ascend along a history.
     """
 
@@ -55,131 +63,112 @@ class ActionHistories:
     actions: list[np.ndarray]
     parts: list[np.ndarray]
 
-    def wanted(self, part: Part) -> list[np.ndarray]:
+    def targets(self, part: Part) -> list[np.ndarray]:
         """Which interactions of each user are in a part and have a known action: [n] bool each."""
-        at = PARTS.index(part)
+        index = PARTS.index(part)
         return [
-            (parts == at) & (actions != UNKNOWN).any(axis=1)
+            (parts == index) & (actions != UNKNOWN)
             for parts, actions in zip(self.parts, self.actions, strict=True)
         ]
 
-    def classes(self, part: Part, task: int = 0) -> np.ndarray:
-        """Classes of a task over a part, user by user, oldest first; 0 where unknown."""
-        found = [actions[keep, task] for actions, keep in zip(self.actions, self.wanted(part), strict=True)]
-        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+    def classes(self, part: Part) -> np.ndarray:
+        """Known classes of a part, user by user, oldest first."""
+        known = [actions[mask] for actions, mask in zip(self.actions, self.targets(part), strict=True)]
+        return np.concatenate(known) if known else np.zeros(0, dtype=np.int64)
 
     def by_share(self, valid: float = 0.1, test: float = 0.2) -> ActionHistories:
         """The same histories, with the latest shares of every user held out, at least one interaction each.
 
-        Leave-one-out has one test action a user, too few to tell models apart by a per cent of loss.
+        Leave-one-out has one test action per user, too few to tell models apart by a per cent of loss.
         """
-        cut = []
+        parts_by_user = []
         for uids in self.uids:
             parts = np.zeros(len(uids), dtype=np.int8)
             last = max(1, round(test * len(uids)))
             parts[-last:] = 2
             parts[-last - max(1, round(valid * len(uids))) : -last] = 1
-            cut.append(parts)
-        return replace(self, parts=cut)
+            parts_by_user.append(parts)
+        return replace(self, parts=parts_by_user)
 
 
-def classes_of(values: np.ndarray, task: Task) -> np.ndarray:
-    """The classes 1..C of action values [n]; 0 where the value is not a number."""
-    found = np.searchsorted(np.array(task.bounds), values, side="right") + 1
-    return np.where(np.isnan(values), UNKNOWN, found).astype(np.int64)
+def action_classes(values: np.ndarray, liked: float) -> np.ndarray:
+    """The classes of action values [n]: liked from `liked` on; unknown if the value is not a number."""
+    classes = np.where(values >= liked, LIKED, DISLIKED)
+    return np.where(np.isnan(values), UNKNOWN, classes).astype(np.int64)
 
 
-def action_histories(
-    interactions: pd.DataFrame, uids: dict[str, int], tasks: Sequence[Task]
-) -> ActionHistories:
+def action_histories(interactions: pd.DataFrame, uids: dict[str, int], liked: float) -> ActionHistories:
     """Group an ingested table into sequences with actions.
+
+    Args:
+        liked: the least action that counts as liked.
 
     Raises:
         ValueError: the table has no `action`.
-        KeyError: an interaction's item is not in the catalogue.
+        HistoryError: an interaction's item is not in the catalogue.
     """
     if "action" not in interactions or interactions["action"].isna().all():
         raise ValueError("the interactions have no 'action'; map one when ingesting, or train no ranker.")
-    frame = interactions.sort_values(["user_id", "position"], kind="stable")
-    uid = frame["item_id"].map(uids)
-    if uid.isna().any():
-        raise KeyError(
-            f"item {frame['item_id'][uid.isna()].iloc[0]!r} has interactions but is not in the catalogue."
-        )
-    values = frame["action"].to_numpy(dtype=np.float64)
-    actions = np.stack([classes_of(values, task) for task in tasks], axis=1)
-    parts = frame["split"].map({part: at for at, part in enumerate(PARTS)}).to_numpy(dtype=np.int8)
-    codes, users = pd.factorize(frame["user_id"])
-    ends = np.flatnonzero(np.diff(codes)) + 1
-    cut = [np.split(column, ends) for column in (uid.to_numpy(dtype=np.int64).copy(), actions, parts)]
-    return ActionHistories([str(user) for user in users], *cut)
+    grouped = group_by_user(interactions, uids)
+    actions = action_classes(grouped.rows["action"].to_numpy(dtype=np.float64), liked)
+    parts = grouped.rows["split"].map({part: index for index, part in enumerate(PARTS)})
+    columns = (grouped.uids, actions, parts.to_numpy(dtype=np.int8))
+    return ActionHistories(grouped.users, *map(grouped.split, columns))
 
 
 def training_batches(
-    data: ActionHistories, history: int, size: int, rng: np.random.Generator
+    data: ActionHistories, max_history: int, size: int, rng: np.random.Generator
 ) -> Iterator[Batch]:
-    """One epoch over the train part, every action a target once; windows of like length share a batch.
+    """One epoch over the train part, every known action a target once; windows of like length share a batch.
 
-    A random phase each call gives items of long histories a different context every epoch.
+    A random phase in each epoch gives items of long histories another context every time.
     """
-    wanted = data.wanted("train")
-    lengths = [int(keep.nonzero()[0].max(initial=-1)) + 1 for keep in wanted]
+    targets = data.targets("train")
     windows = [
-        window for row, length in enumerate(lengths) for window in _disjoint(row, length, history, rng)
+        Window(row, start, stop, start)
+        for row, length in enumerate(training_lengths(data))
+        for start, stop in cut_at_random_phase(length, max_history, rng)
     ]
-    order = rng.permutation(len(windows))
-    order = order[np.argsort([windows[at][2] - windows[at][1] for at in order], kind="stable")]
-    groups = [order[at : at + size] for at in range(0, len(order), size)]
-    for group in rng.permutation(len(groups)):
-        yield _batch(data, [(*windows[at], windows[at][1]) for at in groups[group]], wanted)
+    for group in shuffled_batches([window.stop - window.start for window in windows], size, rng):
+        yield _batch(data, [windows[index] for index in group], targets)
 
 
-def _disjoint(row: int, length: int, history: int, rng: np.random.Generator) -> list[tuple[int, int, int]]:
-    """Windows (row, start, stop) that cut `length` items into at most `history` each, at a random phase."""
-    if not length:
-        return []
-    first = length if length <= history else int(rng.integers(1, history + 1))
-    edges = [0, *range(first, length, history), length]
-    return [(row, start, stop) for start, stop in pairwise(edges)]
+def training_lengths(data: ActionHistories) -> list[int]:
+    """How many items of each history training reads: up to its last training action."""
+    return [int(mask.nonzero()[0].max(initial=-1)) + 1 for mask in data.targets("train")]
 
 
-def scoring_batches(data: ActionHistories, part: Part, history: int, size: int) -> Iterator[Batch]:
-    """Windows in which every known action of a part is wanted once, with all that came before it in reach.
+def scoring_batches(data: ActionHistories, part: Part, max_history: int, size: int) -> Iterator[Batch]:
+    """Windows in which every known action of a part is a target once.
 
-    An item is asked about after at least half of `history` items, or all there are.
+    Each target is predicted after at least half of `max_history` items, or after all there are: windows are
+    cut from the back and overlap.
     """
-    wanted, windows = data.wanted(part), list[tuple[int, int, int, int]]()
-    for row, keep in enumerate(wanted):
-        if keep.any():
-            first, last = keep.nonzero()[0][[0, -1]]
-            windows += [(row, *window) for window in _overlapping(int(first), int(last) + 1, history)]
-    windows.sort(key=lambda window: window[2] - window[1])
-    for at in range(0, len(windows), size):
-        yield _batch(data, windows[at : at + size], wanted)
+    targets, windows = data.targets(part), list[Window]()
+    for row, mask in enumerate(targets):
+        if not mask.any():
+            continue
+        first, last = mask.nonzero()[0][[0, -1]].tolist()
+        stop = last + 1
+        while stop > first:
+            start = max(0, stop - max_history)
+            first_target = max(first, start + max_history // 2 if start else 0)
+            windows.append(Window(row, start, stop, first_target))
+            stop = first_target
+    windows.sort(key=lambda window: window.stop - window.start)
+    for begin in range(0, len(windows), size):
+        yield _batch(data, windows[begin : begin + size], targets)
 
 
-def _overlapping(first: int, stop: int, history: int) -> list[tuple[int, int, int]]:
-    """Windows (start, stop, fresh) from the back; what is asked about lies from `fresh` on."""
-    found = []
-    while stop > first:
-        start = max(0, stop - history)
-        fresh = max(first, 0 if start == 0 else start + history // 2)
-        found.append((start, stop, fresh))
-        stop = fresh
-    return found
-
-
-def _batch(
-    data: ActionHistories, windows: Sequence[tuple[int, int, int, int]], wanted: list[np.ndarray]
-) -> Batch:
-    """Padded windows (row, start, stop, fresh)."""
-    longest = max(stop - start for _, start, stop, _ in windows)
-    tasks = data.actions[windows[0][0]].shape[1]
-    uids = pad([data.uids[row][start:stop] for row, start, stop, _ in windows], longest)
-    actions = torch.zeros(len(windows), longest, tasks, dtype=torch.int64)
-    asked = torch.zeros(len(windows), longest, dtype=torch.bool)
-    for at, (row, start, stop, fresh) in enumerate(windows):
-        actions[at, : stop - start] = torch.from_numpy(data.actions[row][start:stop])
-        asked[at, fresh - start : stop - start] = torch.from_numpy(wanted[row][fresh:stop])
-    rows, starts = (np.array([window[column] for window in windows]) for column in (0, 1))
-    return Batch(uids, actions, asked, rows, starts)
+def _batch(data: ActionHistories, windows: Sequence[Window], targets: list[np.ndarray]) -> Batch:
+    longest = max(window.stop - window.start for window in windows)
+    uids, actions = (
+        pad([rows[window.row][window.start : window.stop] for window in windows], longest)
+        for rows in (data.uids, data.actions)
+    )
+    target_mask = torch.zeros(len(windows), longest, dtype=torch.bool)
+    for index, (row, start, stop, first_target) in enumerate(windows):
+        mask = targets[row][first_target:stop]
+        target_mask[index, first_target - start : stop - start] = torch.from_numpy(mask)
+    rows, starts = (np.array(column) for column in list(zip(*windows, strict=True))[:2])
+    return Batch(uids, actions, target_mask, rows, starts)

@@ -1,8 +1,8 @@
-"""Ranking by action: how likely a user acts on each item, from the items and actions before it.
+"""Ranking by action: how likely a user likes each item, given the items and actions before it.
 
-Three architectures of equal width and depth. Published are the ideas of AttnLFA and AttnMVP ("Beyond
-Interleaving", arXiv 2603.10369), not their equations: **what stands here is a reconstruction**, and so are
-its details (null slot, norms, head). Items are CAR's chunks: the UID's row plus the rows of its SIDs.
+Three architectures of equal width and depth. "Beyond Interleaving" (arXiv 2603.10369) publishes the ideas of
+AttnLFA and AttnMVP but not their equations: **this is a reconstruction**, and so are its details (null slot,
+norms, head). An item is what it is for CAR: the UID's row plus the rows of its SID's codes.
 
 Let i_n be the n-th item's vector with its position, a_n the vector of the action on it, n = 1..T.
 
@@ -12,12 +12,10 @@ Let i_n be the n-th item's vector with its position, a_n the vector of the actio
 - `mvp`, mixed values: in every block queries and keys come from the item stream x, and values from both,
   V_j = W_v LN(x_j + a_j), j < n; x_n itself passes through the residual alone.
 
-Where only j < n counts, keys and values are moved on by one position behind a learned *null slot*: what n = 1
-attends to, and what is attended to where no past item fits. Past and present then line up as in plain causal
-attention, so the fused kernel does it, without a mask. The action on item n never reaches what is predicted
-for items 1..n.
+Where only j < n counts, keys and values are shifted one position behind a learned *null slot*
+(`action_ranker/attention.py`). The action on item n never reaches what is predicted for items 1..n.
 
-Shape letters: B batch, T items, N packed items, D width, H heads, E = D / H, M tasks, C classes of a task.
+Shape letters: B batch, T items, N packed items, P items of one history, C candidates, D width.
 """
 
 from __future__ import annotations
@@ -29,59 +27,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from car_model.action_ranker.attention import MixedTransformer, PastActions
+from car_model.action_ranker.attention import CandidateAttention, MixedTransformer, PastActions, PastAttention
 from car_model.models.car import check_sids
+from car_model.models.kv_cache import KVCache
 from car_model.models.packing import Packing
 from car_model.models.transformer import Transformer, TransformerConfig, initialise
 
 Architecture = Literal["interleaved", "lfa", "mvp"]
 ARCHITECTURES: tuple[Architecture, ...] = ("interleaved", "lfa", "mvp")
-UNKNOWN = 0  # class of an action that is not known; known ones are 1..C
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is predicted of an interaction: the class that its action falls into.
-
-    Attributes:
-        bounds: ascending; an action's class is how many of them it reaches. (4,) asks whether a rating
-            is 4 or more, (2, 3, 4, 5) which of five it is.
-        positive: the first class that counts as liked, from 0.
-        weight: of its cross-entropy in the loss.
-    """
-
-    name: str
-    bounds: tuple[float, ...]
-    positive: int = 1
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not self.bounds or list(self.bounds) != sorted(set(self.bounds)):
-            raise ValueError(f"the bounds of task {self.name!r} are {self.bounds}; they must ascend.")
-        if not 1 <= self.positive < self.classes:
-            raise ValueError(
-                f"task {self.name!r} counts classes from {self.positive}; it has {self.classes}."
-            )
-
-    @property
-    def classes(self) -> int:
-        """C."""
-        return len(self.bounds) + 1
+UNKNOWN, DISLIKED, LIKED = 0, 1, 2  # classes of an action
 
 
 @dataclass(frozen=True)
 class RankerConfig:
-    """Everything that shapes the weights, and the weights of the loss."""
+    """Everything that shapes the weights, and what counts as liked."""
 
     n_items: int  # UIDs are 1..n_items; 0 pads
     n_levels: int
     codebook_size: int
-    tasks: tuple[Task, ...]
+    liked: float  # the least action that counts as liked, such as 4 stars
     architecture: Architecture = "mvp"
     d_model: int = 64
     n_layers: int = 2
     n_heads: int = 2
-    max_history: int = 50  # items read, the one that is asked about among them
+    max_history: int = 50  # items read, including the one whose action is predicted
     dropout: float = 0.2
     hidden_actions: float = 0.0  # share of histories that a training step shows without their actions
 
@@ -90,8 +59,6 @@ class RankerConfig:
             raise ValueError(
                 f"there is no architecture {self.architecture!r}; there are: {', '.join(ARCHITECTURES)}."
             )
-        if not self.tasks:
-            raise ValueError("a ranker needs at least one task.")
 
     def backbone(self) -> TransformerConfig:
         """Sizes of the transformer; interleaved, an item takes two positions."""
@@ -106,7 +73,7 @@ class RankerConfig:
 
 
 class ActionRanker(nn.Module):
-    """Predicts the action on every item of a history from what came before.
+    """Predicts whether the user likes each item of a history, from what came before.
 
     Args:
         config: sizes and architecture.
@@ -121,114 +88,122 @@ class ActionRanker(nn.Module):
         self.config = config
         self.register_buffer("sids", sids.long())
         self.uid = nn.Embedding(config.n_items + 1, config.d_model, padding_idx=0)
-        self.code = nn.Embedding(
-            config.n_levels * config.codebook_size, config.d_model
-        )  # level l, code c at l*K + c
-        self.action = nn.ModuleList(
-            nn.Embedding(task.classes + 1, config.d_model, padding_idx=UNKNOWN) for task in config.tasks
-        )
-        self.mixed = MixedTransformer(config.backbone()) if config.architecture == "mvp" else None
-        self.transformer = None if config.architecture == "mvp" else Transformer(config.backbone())
-        self.late = PastActions(config.d_model, config.n_heads) if config.architecture == "lfa" else None
-        read = 2 * config.d_model if config.architecture == "lfa" else config.d_model
+        self.code = nn.Embedding(config.n_levels * config.codebook_size, config.d_model)
+        self.action = nn.Embedding(3, config.d_model, padding_idx=UNKNOWN)
+        mixed, late = config.architecture == "mvp", config.architecture == "lfa"
+        self.mixed = MixedTransformer(config.backbone()) if mixed else None
+        self.transformer = None if mixed else Transformer(config.backbone())
+        self.late = PastActions(config.d_model, config.n_heads) if late else None
         self.head = nn.Sequential(
-            nn.Linear(read, config.d_model),
+            nn.Linear(2 * config.d_model if late else config.d_model, config.d_model),
             nn.GELU(),
-            nn.Linear(config.d_model, sum(task.classes for task in config.tasks)),
+            nn.Linear(config.d_model, 2),
         )
-        for module in (self.uid, self.code, *self.action, *self.head):
+        for module in (self.uid, self.code, self.action, *self.head):
             initialise(module)
         with torch.no_grad():
-            for table in (self.uid, *self.action):
-                cast(nn.Embedding, table).weight[0].zero_()
+            self.uid.weight[0].zero_()
+            self.action.weight[UNKNOWN].zero_()
 
     def embed_items(self, uids: Tensor) -> Tensor:
-        """The fused chunks of uids [N]: [N, D]."""
+        """Item vectors of uids [N]: [N, D]."""
         offsets = torch.arange(self.config.n_levels, device=uids.device) * self.config.codebook_size
         return self.uid(uids) + F.embedding_bag(self.sids[uids] + offsets, self.code.weight, mode="sum")
 
-    def embed_actions(self, actions: Tensor) -> Tensor:
-        """The sum of the tasks' rows for actions [N, M]: [N, D]; nothing of what is unknown."""
-        rows = [table(classes) for table, classes in zip(self.action, actions.unbind(-1), strict=True)]
-        return cast(Tensor, sum(rows[1:], rows[0]))
-
     def packed_logits(self, items: Tensor, actions: Tensor, packing: Packing) -> Tensor:
-        """Logits of all tasks' classes for packed items [N, D] with actions [N, D]: [N, sum C]."""
+        """Logits of disliked and liked for packed items [N, D] with action vectors [N, D]: [N, 2]."""
         if self.mixed is not None:
             return self.head(self.mixed(items, actions, packing))
         transformer = cast(Transformer, self.transformer)
         if self.late is not None:
             h = transformer.packed(items, packing)
-            return self.head(torch.cat([h, self.late(h, actions, packing)], dim=-1))
+            pooled = self.late(h, actions, PastAttention(packing, [self.late.null]))
+            return self.head(torch.cat([h, pooled], dim=-1))
         tokens = torch.stack([items, actions], dim=1).flatten(0, 1)  # i_1 a_1 i_2 a_2 ..
         return self.head(transformer.packed(tokens, packing.repeat_interleave(2))[::2])
 
-    def logits(self, uids: Tensor, actions: Tensor) -> list[Tensor]:
-        """Logits of every task at every item.
+    def logits(self, uids: Tensor, actions: Tensor) -> Tensor:
+        """Logits of disliked and liked at every item.
 
         Args:
             uids: [B, T], right-padded with 0; T must not exceed `max_history`.
-            actions: [B, T, M] classes 1..C, 0 where unknown. What is predicted at an item is not read there.
+            actions: [B, T] classes, 0 if unknown. The action that is predicted at an item is not read there.
 
         Returns:
-            [B, T, C] a task, 0 at the padding.
+            [B, T, 2], 0 at the padding.
         """
-        packing = Packing.of(uids != 0)
-        items, acted = self.embed_items(packing.pack(uids)), self.embed_actions(packing.pack(actions))
-        return self.by_task(packing.unpack(self.packed_logits(items, acted, packing)))
+        packing = Packing.from_mask(uids != 0)
+        items, action_vectors = self.embed_items(packing.pack(uids)), self.action(packing.pack(actions))
+        return packing.unpack(self.packed_logits(items, action_vectors, packing))
 
-    def by_task(self, logits: Tensor) -> list[Tensor]:
-        """Logits [..., sum C] task by task."""
-        return list(logits.split([task.classes for task in self.config.tasks], dim=-1))
-
-    def loss(self, uids: Tensor, actions: Tensor, wanted: Tensor) -> dict[str, Tensor]:
-        """Training loss over the actions that are known and wanted.
+    def loss(self, uids: Tensor, actions: Tensor, target_mask: Tensor) -> dict[str, Tensor]:
+        """Training loss over the actions that are known and targets.
 
         Args:
-            uids: [B, T]; actions: [B, T, M], as for `logits`.
-            wanted: [B, T] True at the items whose actions are to be learned.
+            uids: [B, T]; actions: [B, T], as for `logits`.
+            target_mask: [B, T] True at the items whose actions are to be learned.
 
         Returns:
-            `loss`, the weighted sum of the tasks' mean cross-entropies, and each of these by the task's name.
+            `loss`, the mean cross-entropy.
         """
-        packing = Packing.of(uids != 0)
-        acted, keep = packing.pack(actions), packing.pack(wanted)
-        logits = self.packed_logits(
-            self.embed_items(packing.pack(uids)), self.embed_actions(self._shown(acted, packing)), packing
-        )
-        parts: dict[str, Tensor] = {}
-        total = logits.new_zeros(())
-        targets = torch.where(keep[:, None], acted, UNKNOWN)
-        for task, scores, classes in zip(
-            self.config.tasks, self.by_task(logits), targets.unbind(-1), strict=True
-        ):
-            found = F.cross_entropy(scores.float(), classes - 1, ignore_index=UNKNOWN - 1, reduction="sum")
-            parts[task.name] = found / (classes != UNKNOWN).sum().clamp(min=1)
-            total = total + task.weight * parts[task.name]
-        return {"loss": total, **{name: value.detach() for name, value in parts.items()}}
+        packing = Packing.from_mask(uids != 0)
+        classes, valid_mask = packing.pack(actions), packing.pack(target_mask)  # [N]
+        visible = classes
+        if self.training and self.config.hidden_actions:  # of some histories no action is shown
+            history = (packing.positions == 0).cumsum(0) - 1  # [N] index of the history an item is in
+            draws = torch.rand(len(classes), device=classes.device)[history]
+            visible = classes.where(draws >= self.config.hidden_actions, UNKNOWN)
+        logits = self.packed_logits(self.embed_items(packing.pack(uids)), self.action(visible), packing)
+        targets = torch.where(valid_mask, classes, UNKNOWN)
+        total = F.cross_entropy(logits.float(), targets - 1, ignore_index=UNKNOWN - 1, reduction="sum")
+        return {"loss": total / (targets != UNKNOWN).sum().clamp(min=1)}
 
-    def _shown(self, actions: Tensor, packing: Packing) -> Tensor:
-        """Past actions [N, M] as a training step shows them: of some histories none."""
-        if not self.training or not self.config.hidden_actions:
-            return actions
-        history = (packing.positions == 0).cumsum(0) - 1  # [N], which one an item is of
-        draws = torch.rand(len(actions), 1, device=actions.device)[history]
-        return actions.where(draws >= self.config.hidden_actions, UNKNOWN)
+    def probabilities(self, uids: Tensor, actions: Tensor) -> Tensor:
+        """P(liked) at every item, uids [B, T], actions [B, T]: [B, T]."""
+        return like_probability(self.logits(uids, actions))
 
-    def probabilities(self, uids: Tensor, actions: Tensor, task: int = 0) -> Tensor:
-        """P(the action counts as liked) at every item, uids [B, T], actions [B, T, M]: [B, T]."""
-        return self.liked(self.logits(uids, actions)[task], task)
+    def candidate_logits(self, uids: Tensor, actions: Tensor, candidates: Tensor) -> Tensor:
+        """Logits of disliked and liked for candidates, each as the next item of one history.
 
-    def liked(self, logits: Tensor, task: int = 0) -> Tensor:
-        """P(liked) from a task's logits [..., C], what its classes from `positive` on have: [...]."""
-        exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return exact.softmax(dim=-1)[..., self.config.tasks[task].positive :].sum(dim=-1)
+        The history is read once for all candidates. In evaluation mode only.
+
+        Args:
+            uids: [P] at least one, fewer than `max_history`; actions: [P] classes; candidates: [C] UIDs.
+
+        Returns:
+            [C, 2]
+        """
+        dtype = self.action.weight.dtype
+        items, candidate_items = (self.embed_items(x).to(dtype) for x in (uids, candidates))
+        action_vectors = self.action(actions)
+        if self.mixed is not None:
+            return self.head(self.mixed.candidate_states(items, action_vectors, candidate_items))
+        transformer = cast(Transformer, self.transformer)
+        if self.late is None:
+            tokens = torch.stack([items, action_vectors], dim=1).flatten(0, 1)
+            return self.head(_states_after(transformer, tokens, candidate_items))
+        _, keys, values = self.late.project(transformer(items.unsqueeze(0))[0], action_vectors)
+        attention = CandidateAttention([self.late.null.before(keys, values)])
+        h = _states_after(transformer, items, candidate_items)
+        return self.head(torch.cat([h, self.late(h, torch.zeros_like(h), attention)], dim=-1))
+
+
+def _states_after(transformer: Transformer, tokens: Tensor, candidates: Tensor) -> Tensor:
+    """States of candidates [C, D], each alone after tokens [P, D]: [C, D]."""
+    lengths = torch.tensor([len(tokens)], device=tokens.device)
+    return KVCache(transformer, tokens.unsqueeze(0), lengths).extend(candidates[None, :, None])[0, :, 0]
+
+
+def like_probability(logits: Tensor) -> Tensor:
+    """P(liked) from logits of disliked and liked [..., 2]: [...], in float32 at least."""
+    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return exact.softmax(dim=-1)[..., LIKED - 1]
 
 
 def resize_to(model: ActionRanker, sids: Tensor) -> ActionRanker:
-    """The ranker over a catalogue with items appended, SIDs [I + 1, L]; new ones are their codes alone."""
-    found = ActionRanker(replace(model.config, n_items=len(sids) - 1), sids)
-    weights = model.state_dict() | {"sids": found.sids}
+    """The ranker over a catalogue with items appended, SIDs [I + 1, L]; new items have no UID row yet."""
+    resized = ActionRanker(replace(model.config, n_items=len(sids) - 1), sids)
+    weights = model.state_dict() | {"sids": resized.sids}
     weights["uid.weight"] = F.pad(weights["uid.weight"], (0, 0, 0, len(sids) - len(weights["uid.weight"])))
-    found.load_state_dict(weights)
-    return found.eval()
+    resized.load_state_dict(weights)
+    return resized.eval()

@@ -16,20 +16,15 @@ import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from car_model.action_ranker.attention import MixedBlock, MixedTransformer, NullSlot, PastActions
-from car_model.action_ranker.model import ActionRanker
+from car_model.action_ranker.model import ActionRanker, like_probability
 from car_model.metrics.actions import SMALLEST
 from car_model.metrics.ranking import per_user, ranks_of
-from car_model.models.kv_cache import KVCache
-from car_model.models.packing import Packing
-from car_model.models.transformer import Transformer
 
 TABLES = ("uid", "code")  # rows that are read, not multiplied
 
@@ -48,74 +43,24 @@ def precise(model: ActionRanker) -> ActionRanker:
 
 
 @torch.inference_mode()
-def predict_like(
-    model: ActionRanker, uids: Tensor, actions: Tensor, candidates: Tensor, task: int = 0
-) -> Tensor:
-    """P(the user would like it) of each candidate, were it the next item.
+def predict_like(model: ActionRanker, uids: Tensor, actions: Tensor, candidates: Tensor) -> Tensor:
+    """P(liked) of each candidate if it were the next item.
 
     Args:
         model: in evaluation mode.
-        uids: [P] the history, oldest first; it may be empty. Only the latest that the model reads count.
-        actions: [P, M] classes, 0 where unknown.
+        uids: [P] the history, oldest first; it may be empty. Only the latest items count, as
+            many as the model reads.
+        actions: [P] classes, 0 if unknown.
         candidates: [C] UIDs.
 
     Returns:
         [C]
     """
-    reach = model.config.max_history - 1
-    uids, actions = (uids[-reach:], actions[-reach:]) if reach else (uids[:0], actions[:0])
+    latest = slice(max(0, len(uids) - (model.config.max_history - 1)), len(uids))
+    uids, actions = uids[latest], actions[latest]
     if not len(uids):
-        nothing = actions.new_zeros(len(candidates), 1, len(model.config.tasks))
-        return model.probabilities(candidates.unsqueeze(1), nothing, task)[:, 0]
-    kind = cast(Tensor, model.action[0].weight).dtype
-    items, asked = (model.embed_items(x).to(kind) for x in (uids, candidates))
-    acted = model.embed_actions(actions)
-    if model.mixed is not None:
-        states = _mixed(model.mixed, items, acted, asked)
-    elif model.late is not None:
-        transformer = cast(Transformer, model.transformer)
-        h = transformer(items.unsqueeze(0))[0]
-        own = _after(transformer, items, asked)
-        states = torch.cat([own, _pooled(model.late, h, acted, own)], dim=-1)
-    else:
-        tokens = torch.stack([items, acted], dim=1).flatten(0, 1)
-        states = _after(cast(Transformer, model.transformer), tokens, asked)
-    return model.liked(model.by_task(model.head(states))[task], task)
-
-
-def _after(transformer: Transformer, tokens: Tensor, asked: Tensor) -> Tensor:
-    """States of candidates [C, D], each alone behind tokens [P, D]: [C, D]."""
-    cache = KVCache(transformer, tokens.unsqueeze(0), torch.tensor([len(tokens)], device=tokens.device))
-    cache.reorder(torch.zeros(1, len(asked), dtype=torch.long, device=tokens.device))
-    return cache.step(asked.unsqueeze(0))[0]
-
-
-def _pooled(late: PastActions, h: Tensor, acted: Tensor, own: Tensor) -> Tensor:
-    """AttnLFA's pool for candidates' states own [C, D] over a history's states, actions [P, D]: [C, D]."""
-    q, k = late.qk(own).chunk(2, dim=-1)[0], late.qk(h).chunk(2, dim=-1)[1]
-    return cast(Tensor, late.out(_attend(late.null, q, k, late.values(acted), late.heads)))
-
-
-def _mixed(mixed: MixedTransformer, items: Tensor, acted: Tensor, asked: Tensor) -> Tensor:
-    """AttnMVP's states of candidates [C, D] after a history's items and actions [P, D]: [C, D]."""
-    length = len(items)
-    packing = Packing.dense(1, length, items.device)
-    x, own = items + mixed.position.weight[:length], asked + mixed.position.weight[length]
-    for layer in mixed.blocks:
-        block = cast(MixedBlock, layer)
-        q, k, v = block.project(x, acted)
-        queries = block.project(own, torch.zeros_like(own))[0]
-        own = block.finish(own, _attend(block.null, queries, k, v, block.heads))
-        if layer is not mixed.blocks[-1]:
-            x = block.finish(x, block.null.attend(q, k, v, packing, block.heads))
-    return cast(Tensor, mixed.norm(own))
-
-
-def _attend(null: NullSlot, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Attention of q [C, D] to the null slot and all of k, v [P, D]: [C, D]."""
-    keys, values = torch.cat([null.key[None], k]), torch.cat([null.value[None], v])
-    parts = (x.unflatten(-1, (heads, -1)).transpose(0, 1) for x in (q, keys, values))  # [H, C or P + 1, E]
-    return F.scaled_dot_product_attention(*parts).transpose(0, 1).flatten(1)
+        return model.probabilities(candidates.unsqueeze(1), torch.zeros_like(candidates).unsqueeze(1))[:, 0]
+    return like_probability(model.candidate_logits(uids, actions, candidates))
 
 
 CANDIDATES = 100
@@ -127,7 +72,7 @@ class ScoredHistory(NamedTuple):
 
     Attributes:
         scores: [N + 1]; -inf marks what must not be recommended.
-        uids: [P] the history, oldest first; actions: [P, M] classes, 0 where unknown.
+        uids: [P] the history, oldest first; actions: [P] classes, 0 if unknown.
     """
 
     scores: Tensor
@@ -159,7 +104,7 @@ class Reranker:
 
         Args:
             scores, uids: [K] candidates and how relevant they are.
-            history: [P] UIDs; actions: [P, M] classes.
+            history: [P] UIDs; actions: [P] classes.
         """
         chances = self.log_chances(uids, history, actions)
         said = dict(zip(uids.tolist(), chances.exp().tolist(), strict=True))

@@ -42,15 +42,14 @@ def evaluate_action_ranker(
     ranker = recommender.bundle.ranker
     if ranker is None:
         return NoActionRanker(why=ranker_summary.why if ranker_summary else NO_RANKER)
-    task = ranker.model.config.tasks[0]
-    data = action_histories(dataset.interactions, recommender.catalogue.uids, ranker.model.config.tasks)
+    data = action_histories(dataset.interactions, recommender.catalogue.uids, ranker.model.config.liked)
     predictions = predict(ranker.model, data, "test")
     without_actions = predict(ranker.model, hide_past_actions(data), "test")
     labels = predictions.labels
     metrics = action_metrics(labels, predictions.probabilities)
     return ActionRankerEvidence(
         architecture=ranker.model.config.architecture,
-        liked=float(task.bounds[task.positive - 1]),
+        liked=ranker.model.config.liked,
         weight=float(ranker.weight),
         candidates=ranker.candidates,
         actions=len(labels),
@@ -87,10 +86,7 @@ def normalised_entropy(predictions: Predictions) -> Interval:
 
 def hide_past_actions(data: ActionHistories) -> ActionHistories:
     """The same histories with all actions before the test part unknown, as in requests without `actions`."""
-    actions = [
-        np.where((parts == 2)[:, None], known, 0)
-        for parts, known in zip(data.parts, data.actions, strict=True)
-    ]
+    actions = [np.where(parts == 2, known, 0) for parts, known in zip(data.parts, data.actions, strict=True)]
     return ActionHistories(data.users, data.uids, actions, data.parts)
 
 
@@ -104,7 +100,7 @@ def rank_both_ways(recommender: Recommender, ranker: Reranker, data: ActionHisto
         target = np.array([uid])
         relevance.append(float(ranks_of(request.scores.numpy()[None], target)[0]))
         action.append(float(ranks_of(ranker.scores(request).numpy()[None], target)[0]))
-    liked = liked_at(data, places, ranker.model.config.tasks[0].positive)
+    liked = liked_at(data, places)
     return compare_by_liking(np.array(relevance), np.array(action), liked)
 
 

@@ -45,7 +45,7 @@ def golden_requests(
 def record_golden(recommender: Recommender, holdout: Holdout) -> GoldenRequests:
     """Answer the golden requests one at a time, as a server would."""
     ranker = recommender.bundle.ranker
-    liked = ranker.model.config.tasks[0].bounds[0] if ranker else None
+    liked = ranker.model.config.liked if ranker else None
     requests = golden_requests(holdout, recommender.levels, liked=liked)
     answers = tuple(recommender.answer(request) for request in requests)
     return GoldenRequests(requests=tuple(requests), answers=answers)

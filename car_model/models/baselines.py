@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from car_model.models.losses import linear_cross_entropy, smoothing
+from car_model.models.losses import label_smoothing_term, linear_cross_entropy, mask_padding
 from car_model.models.packing import Packing
 from car_model.models.transformer import PositionEncoding, Transformer, TransformerConfig, initialise
 
@@ -57,22 +57,19 @@ class SASRec(nn.Module):
 
     def act_logits(self, states: Tensor) -> Tensor:
         """Item logits for states [N, D] -> [N, I + 1]; column 0 (padding) is -inf."""
-        return states @ self.uid.weight.T + self._bias()
-
-    def _bias(self) -> Tensor:
-        nothing = torch.zeros(1, dtype=torch.long, device=self.act_bias.device)
-        return self.act_bias.index_fill(0, nothing, -torch.inf)
+        return states @ self.uid.weight.T + mask_padding(self.act_bias)
 
     def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Cross-entropy of the next item: inputs, targets [B, T], 0 is padding."""
-        packing = Packing.of(inputs != 0)
-        wanted = packing.pack(targets)  # [N]
-        keep = wanted != 0
-        states = self.transformer.packed(self.uid(packing.pack(inputs)), packing)[keep]
-        head = (self.uid.weight, self._bias())
-        act = linear_cross_entropy(states, *head, wanted[keep])
-        share = self.config.label_smoothing
-        loss = act + smoothing(states, *head, wanted[keep], share) if share else act
+        packing = Packing.from_mask(inputs != 0)
+        targets = packing.pack(targets)  # [N]
+        valid_mask = targets != 0
+        states = self.transformer.packed(self.uid(packing.pack(inputs)), packing)[valid_mask]  # [N, D]
+        targets = targets[valid_mask]
+        weight, bias = self.uid.weight, mask_padding(self.act_bias)
+        act = loss = linear_cross_entropy(states, weight, bias, targets)
+        if share := self.config.label_smoothing:
+            loss = act + label_smoothing_term(states, weight, bias, targets, share)
         return {"loss": loss, "act": act.detach()}
 
     def score(self, uids: Tensor) -> Tensor:

@@ -92,6 +92,6 @@ class TextReader(nn.Module):
         """What the texts of uids [...] add: [..., D]; nothing for padding."""
         return self.map(self.text[uids] * self.scale)
 
-    def every(self) -> Tensor:
+    def all_items(self) -> Tensor:
         """The same for every UID: [I + 1, D]."""
         return self.map(self.text * self.scale)

@@ -1,9 +1,11 @@
-"""One token at a time through a `Transformer`, for many beams of many histories at once.
+"""Continue histories without reading them again: their keys and values are computed once.
 
-Keys and values of a history are computed once and shared by its beams; a beam keeps those of its own few
-tokens. The weights are the transformer's; the results are those of its `forward` without dropout.
+Each history may be continued several ways at once: beams of a search, candidates that a ranker scores, or the
+rests of a history that explanations take items out of. A continuation keeps the keys and values of its own
+few tokens. The results are those of the transformer's `forward`.
 
-Shape letters: B batch, P positions, W beams, S tokens of a beam so far, D width, H heads, E = D / H.
+Shape letters: B histories, P their positions, W continuations of each, S own tokens of a continuation so far,
+M tokens appended now, D width, H heads, E = D / H.
 """
 
 from __future__ import annotations
@@ -12,81 +14,70 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from car_model.models.transformer import Block, Transformer
+from car_model.models.transformer import Block, Transformer, causal_attention
 
 
 class KVCache:
-    """Keys and values of histories that end at different positions, and of their beams.
+    """Keys and values of histories that end at different positions, and of their continuations.
 
     Args:
-        transformer: whose weights are used.
+        transformer: in evaluation mode.
         x: [B, P, D] embeddings of the histories, right-padded.
-        known: [B] how many positions of each row count; the rest is never seen. The first `step` is the
-            position after them, of one beam a history; `reorder` makes more of it.
+        lengths: [B] how many positions of each history are real. The first `extend` appends the position
+            after them.
     """
 
-    def __init__(self, transformer: Transformer, x: Tensor, known: Tensor) -> None:
+    def __init__(self, transformer: Transformer, x: Tensor, lengths: Tensor) -> None:
         self.transformer = transformer
-        self.blocks = [cast(Block, block) for block in transformer.blocks]
-        self.known = known
-        length = x.shape[1]
-        hidden = torch.arange(length, device=x.device) >= known[:, None]
-        self.mask = torch.zeros(hidden.shape, device=x.device).masked_fill_(hidden, -torch.inf)[:, None, None]
-        self.history: list[tuple[Tensor, Tensor]] = []  # a layer's keys [B, H, E, P], values [B, H, P, E]
-        at = torch.arange(length, device=x.device)
-        x = transformer.placed(x, at)
-        for block in self.blocks:
-            q, k, v = (part.transpose(1, 2) for part in project(block, x, at))  # [B, H, P, E]
-            self.history.append((k.transpose(2, 3).contiguous(), v.contiguous()))
-            if block is not self.blocks[-1]:  # the last block's outputs are read by nobody
-                mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-                x = finish(block, x, mixed.transpose(1, 2).flatten(2))
-        empty = x.new_zeros(len(x), 1, 0, self.blocks[0].heads, x.shape[2] // self.blocks[0].heads)
-        self.own = [(empty, empty) for _ in self.blocks]  # a layer's keys, values [B, W, S, H, E]
+        self.lengths = lengths
+        positions = torch.arange(x.shape[1], device=x.device)
+        padding = positions >= lengths[:, None]
+        self.mask = torch.zeros(padding.shape, device=x.device).masked_fill_(padding, -torch.inf)[
+            :, None, None
+        ]
+        self.prefix: list[tuple[Tensor, Tensor]] = []  # a layer's keys [B, H, E, P], values [B, H, P, E]
+        x, angles = transformer.embed_positions(x, positions)
+        for layer in transformer.blocks:
+            block = cast(Block, layer)
+            q, k, v = block.project(x, angles)  # [B, P, H, E]
+            keys, values = k.permute(0, 2, 3, 1).contiguous(), v.transpose(1, 2).contiguous()
+            self.prefix.append((keys, values))
+            if block is not transformer.blocks[-1]:  # nobody reads the last block's output
+                x = block.finish(x, causal_attention(q, k, v))
+        empty = x.new_zeros(len(x), 1, 0, *q.shape[2:])
+        self.own = [(empty, empty) for _ in transformer.blocks]  # a layer's keys, values [B, W, S, H, E]
 
-    def step(self, x: Tensor) -> Tensor:
-        """Append one embedded token to every beam: [B, W, D] -> its state [B, W, D]."""
-        at = self.known + self.own[0][0].shape[2]
-        at = at.unsqueeze(1).expand(x.shape[:2])  # [B, W]
-        x = self.transformer.placed(x, at)
-        for layer, block in enumerate(self.blocks):
-            q, k, v = project(block, x, at)  # [B, W, H, E]
-            keys, values = (
-                torch.cat([old, new.unsqueeze(2)], dim=2)
-                for old, new in zip(self.own[layer], (k, v), strict=True)
-            )
-            self.own[layer] = (keys, values)
-            x = finish(block, x, self._attend(layer, q))
-        return cast(Tensor, self.transformer.norm(x))
+    def extend(self, x: Tensor) -> Tensor:
+        """Append M embedded tokens to every continuation: [B, W, M, D] -> their states [B, W, M, D].
 
-    def reorder(self, parents: Tensor) -> None:
-        """Go on with the beams `parents` [B, W'] (indices into the W of before)."""
+        The first call says how many continuations there are.
+        """
+        tokens = torch.arange(x.shape[2], device=x.device)
+        positions = self.lengths[:, None, None] + self.own[0][0].shape[2] + tokens  # [B, 1, M]
+        return self.transformer.contextualise(x, positions.expand(x.shape[:3]), self)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Mix the values of the history and of the continuation itself: [B, W, M, H, E] each -> the same."""
+        old_keys, old_values = (part.expand(-1, q.shape[1], -1, -1, -1) for part in self.own[layer])
+        keys, values = torch.cat([old_keys, k], dim=2), torch.cat([old_values, v], dim=2)
+        self.own[layer] = keys, values
+        continuations, new, total = q.shape[1], q.shape[2], keys.shape[2]
+        q = q * q.shape[-1] ** -0.5
+        prefix_keys, prefix_values = self.prefix[layer]
+        rows = q.flatten(1, 2).transpose(1, 2)  # [B, H, W * M, E]
+        past = rows @ prefix_keys + self.mask  # [B, H, W * M, P]
+        own = (keys.unsqueeze(2) * q.unsqueeze(3)).sum(dim=-1)  # [B, W, M, S, H]
+        if new > 1:
+            later = torch.ones(new, total, dtype=torch.bool, device=q.device).triu(total - new + 1)
+            own = own.masked_fill(later[:, :, None], -torch.inf)
+        own = own.flatten(1, 2).permute(0, 3, 1, 2)  # [B, H, W * M, S]
+        past, own = torch.cat([past, own], dim=-1).softmax(dim=-1).split([past.shape[-1], total], dim=-1)
+        mixed = (past @ prefix_values).transpose(1, 2).unflatten(1, (continuations, new))  # [B, W, M, H, E]
+        own = own.permute(0, 2, 3, 1).unflatten(1, (continuations, new)).unsqueeze(-1)  # [B, W, M, S, H, 1]
+        return mixed + (own * values.unsqueeze(2)).sum(dim=3)
+
+    def select(self, parents: Tensor) -> None:
+        """Go on with the continuations `parents` [B, W'] (indices into the W of before)."""
         rows = torch.arange(len(parents), device=parents.device).unsqueeze(1)
         self.own = [(keys[rows, parents], values[rows, parents]) for keys, values in self.own]
-
-    def _attend(self, layer: int, q: Tensor) -> Tensor:
-        """Mix the history's and the beam's own values: q [B, W, H, E] -> [B, W, D]."""
-        past_keys, past_values = self.history[layer]
-        keys, values = self.own[layer]
-        q = q * q.shape[-1] ** -0.5
-        past = q.transpose(1, 2) @ past_keys + self.mask  # [B, H, W, P]
-        own = (keys * q.unsqueeze(2)).sum(dim=-1).permute(0, 3, 1, 2)  # [B, H, W, S]
-        weights = torch.cat([past, own], dim=-1).softmax(dim=-1)
-        past, own = weights.split([past.shape[-1], own.shape[-1]], dim=-1)
-        mixed = (past @ past_values).transpose(1, 2)  # [B, W, H, E]
-        own = own.permute(0, 2, 3, 1).unsqueeze(-1)  # [B, W, S, H, 1]
-        return (mixed + (own * values).sum(dim=2)).flatten(2)
-
-
-def project(block: Block, x: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys, values of x [B, N, D] at positions [N] or [B, N], each [B, N, H, E]."""
-    q, k, v = block.placed(block.qkv(block.norm_attention(x)), at).unbind(dim=2)
-    return q, k, v
-
-
-def finish(block: Block, x: Tensor, mixed: Tensor) -> Tensor:
-    """The rest of a block after attention mixed the values: both [B, N, D] -> [B, N, D]."""
-    x = x + block.attention_out(mixed)
-    return cast(Tensor, x + block.mlp_out(F.gelu(block.mlp_in(block.norm_mlp(x)))))

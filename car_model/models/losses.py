@@ -123,7 +123,9 @@ def linear_cross_entropy(states: Tensor, weight: Tensor, bias: Tensor, targets: 
     return _LinearCrossEntropy.apply(states, weight, bias, targets)
 
 
-def smoothing(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, share: float) -> Tensor:
+def label_smoothing_term(
+    states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, share: float
+) -> Tensor:
     """What label smoothing adds to the mean cross-entropy, without any logits but the targets'.
 
     A share of every target is spread evenly over all real classes (Szegedy et al. 2016, arXiv 1512.00567,
@@ -134,9 +136,14 @@ def smoothing(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, sha
     """
     with torch.autocast(states.device.type, enabled=False):  # few products, so exact ones
         states = states.to(weight.dtype)
-        own = torch.linalg.vecdot(states, weight[targets]) + bias[targets]  # [N]
-        usual = states @ weight[1:].mean(dim=0) + bias[1:].mean()  # [N]
-        return share * (own - usual).mean()
+        target_logits = torch.linalg.vecdot(states, weight[targets]) + bias[targets]  # [N]
+        mean_logits = states @ weight[1:].mean(dim=0) + bias[1:].mean()  # [N]
+        return share * (target_logits - mean_logits).mean()
+
+
+def mask_padding(bias: Tensor) -> Tensor:
+    """The bias of an item head [I + 1] with -inf for UID 0, which is padding and never predicted."""
+    return bias.index_fill(0, torch.zeros(1, dtype=torch.long, device=bias.device), -torch.inf)
 
 
 POWER = 0.5  # of an item's interactions
@@ -176,18 +183,16 @@ class Negatives:
 
 
 def sampled_cross_entropy(
-    own: Tensor, others: Tensor, wanted: Tensor, negatives: Tensor, log_q: Tensor
+    target_logits: Tensor, negative_logits: Tensor, targets: Tensor, negatives: Tensor, log_q: Tensor
 ) -> Tensor:
     """Mean cross-entropy of targets against themselves and the negatives.
 
     Args:
-        own: [N] logits of the targets; others: [N, C] those of the negatives.
-        wanted: [N] the targets' UIDs; negatives: [C] UIDs.
+        target_logits: [N]; negative_logits: [N, C].
+        targets: [N] UIDs; negatives: [C] UIDs.
         log_q: [I + 1] log of how often an item is expected among the negatives.
     """
-    corrected = others - log_q[negatives].to(others.dtype)
-    corrected = corrected.masked_fill(
-        wanted[:, None] == negatives[None], -torch.inf
-    )  # no negative of its own
-    logits = torch.cat([own[:, None], corrected], dim=1)
-    return F.cross_entropy(logits, torch.zeros_like(wanted))
+    corrected = negative_logits - log_q[negatives].to(negative_logits.dtype)
+    own_negatives = targets[:, None] == negatives[None]  # [N, C] a target is no negative of itself
+    logits = torch.cat([target_logits[:, None], corrected.masked_fill(own_negatives, -torch.inf)], dim=1)
+    return F.cross_entropy(logits, torch.zeros_like(targets))

@@ -1,17 +1,19 @@
 """GPT-2-style causal transformer: pre-norm blocks, learned or rotary positions, one fused attention kernel.
 
-It reads packed tokens (`car_model.models.packing`): one row of all histories' tokens, no padding.
+A block's `forward` is the only place of its arithmetic. How its queries find keys and values is an
+`Attention` that is passed in: `PackedAttention` for whole histories without padding, `KVCache`
+(`models/kv_cache.py`) for tokens that continue histories read before.
 
-Shape letters: B batch, T positions, N packed tokens, D width, H heads.
-Source: Radford et al. 2019 (GPT-2): layer norm before each sub-block, GELU, residual projections
-initialised smaller by 1/sqrt(2 * layers).
+Shape letters: N packed tokens, B histories, T positions, D width, H heads, E = D / H.
+Source: Radford et al. 2019 (GPT-2): layer norm before each sub-block, GELU, residual projections initialised
+smaller by 1/sqrt(2 * layers). Rotary positions: Su et al. 2021 (RoFormer, arXiv 2104.09864).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,31 +21,11 @@ from torch.nn import functional as F
 
 from car_model.models.packing import Packing
 
-BASE = 10_000  # the slowest pair of features turns once in 2 pi * BASE positions
-
-
-def apply_rotary(x: Tensor, at: Tensor) -> Tensor:
-    """Features apply_rotary by position, in pairs (e, e + E/2).
-
-    Args:
-        x: [..., P, H, E], E even.
-        at: positions [..., P].
-
-    Returns:
-        [..., P, H, E] of x's type; lengths and products at equal distance stay.
-    """
-    half = x.shape[-1] // 2
-    rates = BASE ** (-torch.arange(half, device=x.device) / half)  # [E/2]
-    angles = (at.unsqueeze(-1) * rates).unsqueeze(-2)  # [..., P, 1, E/2]
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    first, second = x[..., :half], x[..., half:]
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
-
-
 PositionEncoding = Literal["learned", "rotary"]
+ROTARY_BASE = 10_000  # the slowest pair of features turns once in 2 pi * ROTARY_BASE positions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
     """Sizes of the backbone."""
 
@@ -64,6 +46,56 @@ class TransformerConfig:
             )
 
 
+class Attention(Protocol):
+    """How the queries of a layer find keys and values."""
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Mixed values for q, k, v [..., H, E] of this layer's tokens: [..., H, E]."""
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention within each row: q, k, v [R, P, H, E] -> [R, P, H, E].
+
+    No dropout on the attention weights, which would rule out the fused kernel. On a CPU always in float32,
+    because the backward pass of the kernel for bfloat16 is up to twenty times slower there.
+    """
+    device_type, dtype = q.device.type, q.dtype
+    wide = torch.promote_types(dtype, torch.float32) if device_type == "cpu" else dtype
+    with torch.autocast(device_type, enabled=False):
+        q, k, v = (x.to(wide).transpose(1, 2) for x in (q, k, v))  # [R, H, P, E]
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).to(dtype)
+
+
+@dataclass(frozen=True)
+class PackedAttention:
+    """Causal attention within each packed history."""
+
+    packing: Packing
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """[N, H, E] each -> [N, H, E]."""
+        segments = zip(*map(self.packing.segments, (q, k, v)), strict=True)  # of [R, P, H, E]
+        return self.packing.join_segments([causal_attention(*segment) for segment in segments])
+
+
+def rotary_angles(positions: Tensor, head_width: int) -> Tensor:
+    """Angles by position and pair of features: positions [...] -> [..., E / 2]."""
+    half = head_width // 2
+    rates = ROTARY_BASE ** (-torch.arange(half, device=positions.device) / half)
+    return positions.unsqueeze(-1) * rates
+
+
+def apply_rotary(x: Tensor, angles: Tensor) -> Tensor:
+    """Rotate the pairs of features (e, e + E/2): x [..., H, E], angles [..., E / 2] -> [..., H, E].
+
+    Lengths stay, and so do products at equal distance of positions.
+    """
+    angles = angles.unsqueeze(-2)  # [..., 1, E/2]: the same for all heads
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+
 class Dropout(nn.Dropout):
     """Dropout that draws uniform numbers on a CPU: four times faster there than PyTorch's Bernoulli."""
 
@@ -73,78 +105,58 @@ class Dropout(nn.Dropout):
         return x * torch.rand_like(x, dtype=torch.float32).ge_(self.p).div_(1 - self.p)
 
 
-class Block(nn.Module):
-    """Attention and MLP, each behind a layer norm and added to the residual stream."""
+class ResidualBlock(nn.Module):
+    """The second half of a pre-norm block: mixed values join the residual stream, then the MLP does."""
 
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        self.heads = config.n_heads
-        self.rotary = config.position_encoding == "rotary"
-        self.norm_attention = nn.LayerNorm(config.d_model)
-        self.qkv = nn.Linear(config.d_model, 3 * config.d_model)
+    def add_output(self, config: TransformerConfig) -> None:
+        """Create the layers; called by subclasses after those that attention needs."""
         self.attention_out = nn.Linear(config.d_model, config.d_model)
         self.norm_mlp = nn.LayerNorm(config.d_model)
         self.mlp_in = nn.Linear(config.d_model, 4 * config.d_model)
         self.mlp_out = nn.Linear(4 * config.d_model, config.d_model)
         self.drop = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, packing: Packing) -> Tensor:  # [N, D] -> [N, D]
-        x = x + self.drop(self.attention_out(self._attend(self.norm_attention(x), packing)))
-        return x + self.drop(self.mlp_out(F.gelu(self.mlp_in(self.norm_mlp(x)))))
-
-    def _attend(self, x: Tensor, packing: Packing) -> Tensor:
-        pieces = packing.segments(self.qkv(x))  # [R, P, 3 * D] each
-        return packing.join_segments([attention(self.placed(piece)).flatten(2) for piece in pieces])
-
-    def placed(self, qkv: Tensor, at: Tensor | None = None) -> Tensor:
-        """Queries, keys and values by head, apply_rotary by position where positions are rotary.
-
-        Args:
-            qkv: [..., P, 3 * D].
-            at: positions [..., P]; from 0 on by default.
-
-        Returns:
-            [..., P, 3, H, D/H]
-        """
-        parts = qkv.unflatten(-1, (3, self.heads, -1))
-        if not self.rotary:
-            return parts
-        at = torch.arange(qkv.shape[-2], device=qkv.device) if at is None else at
-        both = parts[..., :2, :, :].flatten(-3, -2)  # [..., P, 2 * H, D/H] queries and keys
-        return torch.cat([apply_rotary(both, at).unflatten(-2, (2, -1)), parts[..., 2:, :, :]], dim=-3)
+    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """Residual stream x [..., D] and mixed values [..., H, E] -> residual stream [..., D]."""
+        x = x + self.drop(self.attention_out(mixed.flatten(-2)))
+        return cast(Tensor, x + self.drop(self.mlp_out(F.gelu(self.mlp_in(self.norm_mlp(x))))))
 
 
-def attention(qkv: Tensor) -> Tensor:
-    """Causal attention: queries, keys and values [B, T, 3, H, D/H] -> [B, T, H, D/H].
+class Block(ResidualBlock):
+    """Attention and MLP, each behind a layer norm and added to the residual stream."""
 
-    No dropout on the attention weights: it bars the fused kernel. On a CPU always in float32, since the
-    backward pass of the kernel for bfloat16 is up to twenty times slower there.
-    """
-    kind, dtype = qkv.device.type, qkv.dtype
-    wide = torch.promote_types(dtype, torch.float32) if kind == "cpu" else dtype
-    with torch.autocast(kind, enabled=False):
-        q, k, v = qkv.to(wide).permute(2, 0, 3, 1, 4)  # [B, H, T, D/H] each
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).to(dtype)
+    def __init__(self, config: TransformerConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.heads = config.n_heads
+        self.norm_attention = nn.LayerNorm(config.d_model)
+        self.qkv = nn.Linear(config.d_model, 3 * config.d_model)
+        self.add_output(config)
+
+    def forward(self, x: Tensor, angles: Tensor | None, attention: Attention) -> Tensor:
+        """x [..., D] -> [..., D]; angles [..., E / 2] if positions are rotary."""
+        return self.finish(x, attention.attend(self.layer, *self.project(x, angles)))
+
+    def project(self, x: Tensor, angles: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of x [..., D], each [..., H, E]."""
+        q, k, v = self.qkv(self.norm_attention(x)).unflatten(-1, (3, self.heads, -1)).unbind(dim=-3)
+        if angles is not None:
+            q, k = apply_rotary(q, angles), apply_rotary(k, angles)
+        return q, k, v
 
 
 class Transformer(nn.Module):
-    """Causal stack over already embedded positions."""
+    """Causal stack over already embedded tokens."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.position = (
-            nn.Embedding(config.max_positions, config.d_model)
-            if config.position_encoding == "learned"
-            else None
-        )
+        learned = config.position_encoding == "learned"
+        self.position = nn.Embedding(config.max_positions, config.d_model) if learned else None
         self.drop = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.norm = nn.LayerNorm(config.d_model)
-        self.apply(initialise)
-        for name, weight in self.named_parameters():
-            if name.endswith(("attention_out.weight", "mlp_out.weight")):
-                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * config.n_layers))
+        initialise_stack(self, config)
 
     def forward(self, x: Tensor) -> Tensor:
         """Contextualise embeddings x [B, T, D] -> [B, T, D]; T must not exceed `max_positions`.
@@ -152,13 +164,8 @@ class Transformer(nn.Module):
         Histories may be right-padded: under a causal mask no real position ever sees padding.
         """
         batch, length, _ = x.shape
-        return self.packed(x.flatten(0, 1), Packing.dense(batch, length, x.device)).unflatten(
-            0, (batch, length)
-        )
-
-    def placed(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Embeddings [..., D] told their positions [...], where these are learned."""
-        return x if self.position is None else x + self.position(positions)
+        packing = Packing.dense(batch, length, x.device)
+        return self.packed(x.flatten(0, 1), packing).unflatten(0, (batch, length))
 
     def packed(self, x: Tensor, packing: Packing) -> Tensor:
         """Contextualise packed embeddings: x [N, D] -> [N, D].
@@ -166,15 +173,36 @@ class Transformer(nn.Module):
         Raises:
             ValueError: a history is longer than `max_positions`.
         """
-        longest = max(length for _, length in packing.runs)
-        if longest > self.config.max_positions:
-            raise ValueError(
-                f"sequence of {longest} positions exceeds the model's {self.config.max_positions}."
-            )
-        x = self.drop(self.placed(x, packing.positions))
+        check_length(packing, self.config)
+        return self.contextualise(x, packing.positions, PackedAttention(packing))
+
+    def contextualise(self, x: Tensor, positions: Tensor, attention: Attention) -> Tensor:
+        """Embeddings x [..., D] at positions [...] -> states [..., D]."""
+        x, angles = self.embed_positions(x, positions)
         for block in self.blocks:
-            x = block(x, packing)
-        return self.norm(x)
+            x = block(x, angles, attention)
+        return cast(Tensor, self.norm(x))
+
+    def embed_positions(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the first block reads, and the angles if positions are rotary."""
+        if self.position is not None:
+            return self.drop(x + self.position(positions)), None
+        return self.drop(x), rotary_angles(positions, self.config.d_model // self.config.n_heads)
+
+
+def check_length(packing: Packing, config: TransformerConfig) -> None:
+    """Raise ValueError if a history is longer than the model's `max_positions`."""
+    longest = max(length for _, length in packing.runs)
+    if longest > config.max_positions:
+        raise ValueError(f"sequence of {longest} positions exceeds the model's {config.max_positions}.")
+
+
+def initialise_stack(stack: nn.Module, config: TransformerConfig) -> None:
+    """GPT-2 initialisation of a stack; projections into the residual stream by 1/sqrt(2 * layers) smaller."""
+    stack.apply(initialise)
+    for name, weight in stack.named_parameters():
+        if name.endswith(("attention_out.weight", "mlp_out.weight")):
+            nn.init.normal_(weight, std=0.02 / math.sqrt(2 * config.n_layers))
 
 
 def initialise(module: nn.Module) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from car_model.action_ranker.data import PARTS, ActionHistories, Part
+from car_model.action_ranker.model import LIKED
 from car_model.action_ranker.rerank import ScoredHistory
 from car_model.data.histories import MAX_HISTORY
 from car_model.recommender.recommender import Recommender
@@ -45,6 +46,6 @@ def targets_of(data: ActionHistories, places: Sequence[Place]) -> np.ndarray:
     return np.array([data.uids[row][place] for row, place in places], dtype=np.int64)
 
 
-def liked_at(data: ActionHistories, places: Sequence[Place], positive: int) -> np.ndarray:
-    """Whether the first task's action at each place counts as liked, [places]; an unknown one does not."""
-    return np.array([data.actions[row][place, 0] > positive for row, place in places], dtype=bool)
+def liked_at(data: ActionHistories, places: Sequence[Place]) -> np.ndarray:
+    """Whether the action at each place is known and counts as liked, [places]."""
+    return np.array([data.actions[row][place] == LIKED for row, place in places], dtype=bool)

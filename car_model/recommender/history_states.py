@@ -17,11 +17,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from car_model.data.histories import pad
 from car_model.models.car import CAR
-from car_model.models.kv_cache import KVCache, finish, project
+from car_model.models.kv_cache import KVCache
 from car_model.models.packing import Packing
 from car_model.models.transformer import Transformer
 
@@ -48,7 +47,7 @@ class Reader:
     def states(self, histories: Sequence[np.ndarray]) -> Tensor:
         """State after each of B histories of UIDs, oldest first, none empty: [B, D] float64."""
         uids = pad(histories, self.config.max_history)  # [B, T]
-        packing = Packing.of(uids != 0)
+        packing = Packing.from_mask(uids != 0)
         slots = packing.repeat_interleave(self.config.slots)
         read = self.transformer.packed(self._chunks(packing.pack(uids)), slots)  # [N * slots, D]
         return slots.last(read)
@@ -84,15 +83,5 @@ def without(history: np.ndarray, recent: int = RECENT) -> list[np.ndarray]:
 
 def _read_on(transformer: Transformer, before: Tensor, rest: Tensor) -> Tensor:
     """State after the end of R sequences that begin alike: before [1, P, D], rest [R, S, D] -> [R, D]."""
-    length, more = before.shape[1], rest.shape[1]
-    cache = KVCache(transformer, before, torch.tensor([length]))
-    seen = torch.ones(more, length + more, dtype=torch.bool).tril(length)
-    at = torch.arange(length, length + more)
-    x = transformer.placed(rest, at)
-    for block, (keys, values) in zip(cache.blocks, cache.history, strict=True):
-        q, k, v = (part.transpose(1, 2) for part in project(block, x, at))  # [R, H, S, E]
-        k = torch.cat([keys.transpose(2, 3).expand(len(k), -1, -1, -1), k], dim=2)
-        v = torch.cat([values.expand(len(v), -1, -1, -1), v], dim=2)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
-        x = finish(block, x, mixed.transpose(1, 2).flatten(2))
-    return transformer.norm(x[:, -1])
+    lengths = torch.tensor([before.shape[1]])
+    return KVCache(transformer, before, lengths).extend(rest.unsqueeze(0))[0, :, -1]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from car_model.action_ranker.data import classes_of
+from car_model.action_ranker.data import action_classes
 from car_model.action_ranker.rerank import Reranker
 from car_model.bundle import Bundle
 from car_model.recommender.candidate_index import Shortlist
@@ -38,7 +38,7 @@ class Asked:
         state: [1, D] after the history; none of these where nothing of it is known.
         scores: [N + 1] of every UID, without likeness.
         without: [R, D] after the history without each of its latest items; only where reasons are asked for.
-        actions: [P, M] classes of what was done with the history's items; only where ranked by action.
+        actions: [P] classes of what was done with the history's items; only where ranked by action.
         near: UIDs [C] that may be among the best, in place of scores where there is a shortlist.
     """
 
@@ -251,12 +251,11 @@ class Recommender:
         return mask
 
     def _actions(self, request: Request) -> np.ndarray:
-        """Classes of what was done with the history's known items, [P, M]."""
+        """Classes of what was done with the history's known items, [P]."""
         given = request.actions or [None] * len(request.history)
         known = [did for item, did in zip(request.history, given, strict=True) if item in self.catalogue.uids]
         values = np.array([np.nan if did is None else did for did in known])
-        tasks = cast(Reranker, self.bundle.ranker).model.config.tasks
-        return np.stack([classes_of(values, task) for task in tasks], axis=1)
+        return action_classes(values, cast(Reranker, self.bundle.ranker).model.config.liked)
 
     def _depth(self, request: Request) -> int:
         """How many SID levels join."""

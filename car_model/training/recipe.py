@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from car_model.action_ranker.model import Architecture, RankerConfig, Task
+from car_model.action_ranker.model import Architecture, RankerConfig
 from car_model.models.baselines import SASRecConfig
 from car_model.models.car import CARConfig, Fusion, Layout
 from car_model.models.transformer import PositionEncoding
@@ -15,7 +15,7 @@ from car_model.training.trainer import Batching, Precision, TrainConfig
 
 SIZES = ("d_model", "n_layers", "n_heads", "max_history", "dropout")
 REGULAR = ("position_encoding", "label_smoothing")  # as SIZES, but not AR's
-CHUNK = ("layout", "fusion", "think_weight", "tied", "text_dim", "uid_dropout")
+CHUNK = ("layout", "fusion", "think_weight", "tied", "text_dim")
 BUDGET = (
     *("epochs", "batch_size", "batching", "learning_rate", "weight_decay", "warmup"),
     *("patience", "seed", "threads", "precision"),
@@ -42,7 +42,6 @@ class Recipe(BaseModel):
     think_weight: float = Field(0.1, ge=0)
     tied: bool = True
     text_dim: int = Field(0, ge=0)
-    uid_dropout: float = Field(0.0, ge=0, lt=1)
     position_encoding: PositionEncoding = "learned"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     epochs: int = Field(20, ge=1)
@@ -151,10 +150,7 @@ class RankerRecipe(BaseModel):
 
     def ranker(self, n_items: int, n_levels: int, codebook_size: int, liked: float) -> RankerConfig:
         """The ranker's configuration for a catalogue, once it is known what counts as liked."""
-        task = Task("liked", (liked,))
-        return RankerConfig(
-            n_items, n_levels, codebook_size, (task,), **self.model_dump(include=RANKER_SIZES)
-        )
+        return RankerConfig(n_items, n_levels, codebook_size, liked, **self.model_dump(include=RANKER_SIZES))
 
     def train_config(self) -> TrainConfig:
         """Optimiser and budget."""

@@ -24,7 +24,7 @@ from car_model.action_ranker.data import (
     scoring_batches,
     training_batches,
 )
-from car_model.action_ranker.model import UNKNOWN, ActionRanker
+from car_model.action_ranker.model import LIKED, ActionRanker
 from car_model.action_ranker.rerank import Reranker, choose_weight
 from car_model.bundle import Bundle, tables
 from car_model.compute import limit_threads
@@ -66,18 +66,17 @@ class Predictions:
     rows: np.ndarray
 
 
-def predict(model: ActionRanker, data: ActionHistories, part: Part, task: int = 0) -> Predictions:
+def predict(model: ActionRanker, data: ActionHistories, part: Part) -> Predictions:
     """P(liked) at every known action of a part, from all interactions before it."""
     model.eval()
     where = next(model.parameters()).device
     found: list[tuple[np.ndarray, ...]] = []
     for batch in scoring_batches(data, part, model.config.max_history, SCORE_ROWS):
         with torch.inference_mode():
-            probabilities = model.probabilities(batch.uids.to(where), batch.actions.to(where), task)
-        wanted = batch.wanted & (batch.actions[..., task] != UNKNOWN)
+            probabilities = model.probabilities(batch.uids.to(where), batch.actions.to(where))
+        wanted = batch.target_mask
         windows, at = (index.numpy() for index in wanted.nonzero(as_tuple=True))
-        classes = batch.actions[..., task][wanted].numpy()
-        liked = classes - 1 >= model.config.tasks[task].positive
+        liked = batch.actions[wanted].numpy() == LIKED
         found.append(
             (batch.row[windows], batch.start[windows] + at, liked, probabilities.cpu()[wanted].numpy())
         )
@@ -95,7 +94,7 @@ def train_ranker(
     checkpoint: Path | None = None,
     name: str = "ranker",
 ) -> RankerCurves:
-    """Train in place to the epoch of the lowest validation log loss of the first task; returns the curves.
+    """Train in place to the epoch of the lowest validation log loss ; returns the curves.
 
     Args:
         checkpoint: folder of the resumable state; a state of another configuration or other data is ignored.
@@ -104,7 +103,7 @@ def train_ranker(
     Raises:
         ValueError: no action is known to learn from, or the loss stops being a number.
     """
-    if not any(keep.any() for keep in data.wanted("train")):
+    if not any(keep.any() for keep in data.targets("train")):
         raise ValueError("no training interaction has an action; there is nothing to rank by.")
     torch.manual_seed(config.seed)
     limit_threads(config.threads)
@@ -137,9 +136,9 @@ class _Run:
             fused=True,
         )
         history, size = model.config.max_history, config.batch_size
-        lengths = [int(keep.nonzero()[0].max(initial=-1)) + 1 for keep in data.wanted("train")]
+        lengths = [int(keep.nonzero()[0].max(initial=-1)) + 1 for keep in data.targets("train")]
         self.steps = math.ceil(sum(math.ceil(length / history) for length in lengths) / size)
-        self.targets = sum(int(keep.sum()) for keep in data.wanted("train")) / self.steps  # of a batch
+        self.targets = sum(int(keep.sum()) for keep in data.targets("train")) / self.steps  # of a batch
         self.epoch, self.step, self.waited, self.lowest = 0, 0, 0, math.inf
         self.curves = RankerCurves()
         self.best = self._weights()
@@ -172,7 +171,7 @@ class _Run:
                 group["lr"] = self.config.learning_rate * schedule(self.step, total, self.config.warmup)
             with autocast(where, self.config.precision):
                 loss = self.model.loss(*(part.to(where) for part in batch[:3]))["loss"]
-            count = int(batch.wanted.sum())
+            count = int(batch.target_mask.sum())
             (loss * (count / self.targets)).backward()  # every action counts the same, as in `training`
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
@@ -236,7 +235,7 @@ def fit_ranker(
         return bundle, RankerSummary(trained=False, why=liked)
     sids, catalogue = tables(bundle.catalogue)[0], bundle.catalogue
     config = recipe.ranker(catalogue.size, bundle.codebook.levels, bundle.codebook.codes, liked)
-    data = action_histories(dataset.interactions, catalogue.uids, config.tasks)
+    data = action_histories(dataset.interactions, catalogue.uids, liked)
     torch.manual_seed(recipe.seed)
     model = ActionRanker(config, sids)
     curves = train_ranker(model, data, recipe.train_config(), checkpoint, "ranker by action")
@@ -265,7 +264,7 @@ def fit_ranker(
 def _weight(bundle: Bundle, model: ActionRanker, data: ActionHistories) -> float:
     """The weight of log P(liked) that finds liked validation items best."""
     places = held_out(data, "valid")
-    liked = liked_at(data, places, model.config.tasks[0].positive)
+    liked = liked_at(data, places)
     chosen = [place for place, good in zip(places, liked, strict=True) if good][:WEIGHT_USERS]
     return choose_weight(model, asked_before(Recommender(bundle), data, chosen), targets_of(data, chosen))
 

@@ -245,7 +245,7 @@ class _Run:
 
     def _digest(self, start: str) -> str:
         """What a state must have been made from to be resumed."""
-        sids, reader = getattr(self.model, "sids", None), getattr(self.model, "read", None)
+        sids, reader = getattr(self.model, "sids", None), getattr(self.model, "text_reader", None)
         table: Any = None if sids is None else sids.tolist()
         if reader is not None:
             table = [table, hashlib.sha256(reader.text.cpu().numpy().tobytes()).hexdigest()]

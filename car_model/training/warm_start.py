@@ -28,7 +28,7 @@ ROWS = {"uid.weight", "act_bias", "act_head.weight"}  # one row a UID
 CODES = {"code.weight", "think_bias", "think_head.weight"}  # one row a code
 MOST = 0.5  # of the items may have another first code where codes are aligned
 # What may differ between parent and child:
-FREE = {"n_items", "dropout", "think_weight", "uid_dropout", "label_smoothing"}
+FREE = {"n_items", "dropout", "think_weight", "label_smoothing"}
 
 
 class WarmStartError(UserError, ValueError):
@@ -102,16 +102,16 @@ def _check(model: CAR, parent: CAR, aligned: bool) -> None:
 def _keep_vectors(model: CAR, here: Tensor, parent: CAR, there: Tensor, aligned: bool) -> None:
     """Let kept items' UID rows make up for what codes and texts say otherwise than the parent's did."""
     if model.config.fusion == "sum":
-        before = parent.code(parent._slots(there)).sum(dim=1)  # [n, D]
+        before = parent.code(parent.code_rows(there)).sum(dim=1)  # [n, D]
         if not aligned:
             _mean_codes(model, here, before)
-        model.uid.weight[here] += before - model.code(model._slots(here)).sum(dim=1)
-    if model.read is not None and parent.read is not None:
-        before = parent.read(there)
+        model.uid.weight[here] += before - model.code(model.code_rows(here)).sum(dim=1)
+    if model.text_reader is not None and parent.text_reader is not None:
+        before = parent.text_reader(there)
         if not aligned:
-            read = model.read.text[here] * model.read.scale  # [n, A]
-            model.read.map.weight.copy_(torch.linalg.lstsq(read, before, driver="gelsd").solution.T)
-        model.uid.weight[here] += before - model.read(here)
+            read = model.text_reader.text[here] * model.text_reader.scale  # [n, A]
+            model.text_reader.map.weight.copy_(torch.linalg.lstsq(read, before, driver="gelsd").solution.T)
+        model.uid.weight[here] += before - model.text_reader(here)
 
 
 def _mean_codes(model: CAR, uids: Tensor, said: Tensor) -> None:

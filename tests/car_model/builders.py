@@ -20,7 +20,7 @@ from tests.fixtures import ITEMS, tiny_histories, tiny_texts
 
 SPEC = EncoderSpec(name="tiny")
 LAYOUTS = ("collapsed", "full")
-FUSIONS = ("sum", "gated", "none")
+FUSIONS = ("sum", "none")
 SHAPES: list[dict[str, Any]] = [  # every CAR there is
     {"layout": layout, "fusion": fusion, "tied": tied}
     for layout, fusion, tied in itertools.product(LAYOUTS, FUSIONS, (True, False))

@@ -79,7 +79,7 @@ def test_the_sid_table_is_the_callers(tmp_path: Path) -> None:
 
 
 def test_the_configuration_is_plain_json(tmp_path: Path) -> None:
-    model = tiny_car(fusion="gated", layout="full")
+    model = tiny_car(tied=False, layout="full")
     save_model(model, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text()) == {"kind": "CAR", **asdict(model.config)}
 

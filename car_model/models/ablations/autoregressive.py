@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from car_model.models.ablations.trie import Trie
 from car_model.models.car import check_sids
 from car_model.models.kv_cache import KVCache
-from car_model.models.losses import linear_cross_entropy
+from car_model.models.losses import linear_cross_entropy, mask_padding
 from car_model.models.packing import Packing
 from car_model.models.transformer import Transformer, TransformerConfig, initialise
 
@@ -48,50 +48,48 @@ def beam_search(
     if width < 1:
         raise ValueError(f"the beam's width is {width}; it must be at least 1.")
     trie, last = model.trie, model.config.slots - 1
-    cache, x = _read(model, uids)
-    nodes = torch.zeros(len(uids), 1, dtype=torch.long, device=uids.device)
-    scores = torch.zeros(len(uids), 1, device=uids.device)
-    for depth in range(model.config.slots):
-        states = cache.step(x)  # [B, W, D]
-        tokens, below, real = trie.children_of(depth, nodes)  # [B, W, M]
-        gains = log_probabilities(states.flatten(0, 1), *model.head(depth), tokens.flatten(0, 1))
-        if model.config.uid and depth == last:
-            real = real & ~_barred(tokens, exclude, model.config.n_items)
-        total = (scores.unsqueeze(-1) + gains.view(real.shape)).masked_fill(~real, -torch.inf).flatten(1)
-        scores, at = total.topk(min(width, total.shape[1], trie.sizes[depth + 1]))
-        tokens, nodes = tokens.flatten(1).gather(1, at), below.flatten(1).gather(1, at)
-        if depth < last:
-            cache.reorder(at // real.shape[2])
-            x = model.embed_token(depth, tokens)
-    if model.config.uid:
-        return tokens.masked_fill(scores.isneginf(), 0), scores
-    return _items(model, nodes, scores, exclude)
-
-
-def _read(model: AutoRegressive, uids: Tensor) -> tuple[KVCache, Tensor]:
-    """Histories but for their last token in a cache, and that token's embedding [B, 1, D]."""
     if uids.shape[1] > model.config.max_history:
         raise ValueError(
             f"a history of {uids.shape[1]} items exceeds the {model.config.max_history} the model reads."
         )
     x = model.embed(uids).flatten(1, 2)  # [B, T * slots, D]
-    last = (uids != 0).sum(dim=1) * model.config.slots - 1
-    return KVCache(model.transformer, x, last), x[torch.arange(len(x), device=x.device), last].unsqueeze(1)
+    ends = (uids != 0).sum(dim=1) * model.config.slots - 1  # [B] the histories' last tokens, read first
+    cache, x = (
+        KVCache(model.transformer, x, ends),
+        x[torch.arange(len(x), device=x.device), ends].unsqueeze(1),
+    )
+    nodes = torch.zeros(len(uids), 1, dtype=torch.long, device=uids.device)
+    scores = torch.zeros(len(uids), 1, device=uids.device)
+    for depth in range(model.config.slots):
+        states = cache.extend(x.unsqueeze(2))[:, :, 0]  # [B, W, D]
+        tokens, children, real = trie.children_of(depth, nodes)  # [B, W, M]
+        gains = log_probabilities(states.flatten(0, 1), *model.head(depth), tokens.flatten(0, 1))
+        if model.config.uid and depth == last:
+            real = real & ~_excluded(tokens, exclude, model.config.n_items)
+        total = (scores.unsqueeze(-1) + gains.view(real.shape)).masked_fill(~real, -torch.inf).flatten(1)
+        scores, best = total.topk(min(width, total.shape[1], trie.sizes[depth + 1]))
+        tokens, nodes = tokens.flatten(1).gather(1, best), children.flatten(1).gather(1, best)
+        if depth < last:
+            cache.select(best // real.shape[2])
+            x = model.embed_token(depth, tokens)
+    if model.config.uid:
+        return tokens.masked_fill(scores.isneginf(), 0), scores
+    return _items_of_sids(model, nodes, scores, exclude)
 
 
-def _items(
+def _items_of_sids(
     model: AutoRegressive, nodes: Tensor, scores: Tensor, exclude: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """All items of whole SIDs: nodes, scores [B, W] -> UIDs, scores [B, W'], ties in the order of UIDs."""
-    found, _, real = model.trie.children_of(model.config.n_levels, nodes)
-    real = real & ~_barred(found, exclude, model.config.n_items)
+    items, _, real = model.trie.children_of(model.config.n_levels, nodes)
+    real = real & ~_excluded(items, exclude, model.config.n_items)
     total = scores.unsqueeze(-1).masked_fill(~real, -torch.inf).flatten(1)  # [B, W * M]
-    total, at = total.sort(dim=1, descending=True, stable=True)
-    found = found.flatten(1).gather(1, at).masked_fill(total.isneginf(), 0)
-    return found[:, : model.config.n_items], total[:, : model.config.n_items]
+    total, order = total.sort(dim=1, descending=True, stable=True)
+    items = items.flatten(1).gather(1, order).masked_fill(total.isneginf(), 0)
+    return items[:, : model.config.n_items], total[:, : model.config.n_items]
 
 
-def _barred(uids: Tensor, exclude: Tensor | None, items: int) -> Tensor:
+def _excluded(uids: Tensor, exclude: Tensor | None, items: int) -> Tensor:
     """Which of uids [B, ...] a row excludes."""
     table = torch.zeros(len(uids), items + 1, dtype=torch.bool, device=uids.device)
     if exclude is not None:
@@ -100,21 +98,21 @@ def _barred(uids: Tensor, exclude: Tensor | None, items: int) -> Tensor:
 
 
 @torch.no_grad()
-def log_probabilities(states: Tensor, weight: Tensor, bias: Tensor, wanted: Tensor) -> Tensor:
+def log_probabilities(states: Tensor, weight: Tensor, bias: Tensor, classes: Tensor) -> Tensor:
     """Log-softmax of a linear head at some classes, in blocks of rows.
 
     Args:
-        states: [N, D]; weight: [C, D]; bias: [C]; wanted: [N, M] classes.
+        states: [N, D]; weight: [C, D]; bias: [C]; classes: [N, M].
 
     Returns:
         [N, M]
     """
     size = max(1, BLOCK_BYTES // (4 * len(weight)))
     parts = []
-    for rows, classes in zip(states.split(size), wanted.split(size), strict=True):
+    for rows, columns in zip(states.split(size), classes.split(size), strict=True):
         logits = F.linear(rows, weight, bias).float()  # [b, C]
         logits = logits.sub_(logits.amax(dim=1, keepdim=True))
-        picked = logits.gather(1, classes)
+        picked = logits.gather(1, columns)
         parts.append(picked - logits.exp_().sum(dim=1, keepdim=True).log())
     return torch.cat(parts)
 
@@ -204,8 +202,7 @@ class AutoRegressive(nn.Module):
     def head(self, slot: int) -> tuple[Tensor, Tensor]:
         """Rows [C, D] and bias [C] that predict a slot's token: K codes of a level, or I + 1 UIDs."""
         if slot == self.config.n_levels:
-            nothing = torch.zeros(1, dtype=torch.long, device=self.sids.device)
-            return self.uid.weight, self.act_bias.index_fill(0, nothing, -torch.inf)
+            return self.uid.weight, mask_padding(self.act_bias)
         level = slice(slot * self.config.codebook_size, (slot + 1) * self.config.codebook_size)
         return self.code.weight[level], self.think_bias[level]
 
@@ -219,12 +216,12 @@ class AutoRegressive(nn.Module):
             states [N, slots, D] and the UIDs [N] they predict; entry [n, k] has read all chunks before the
             predicted one and its first k tokens.
         """
-        packing, slots = Packing.of(uids != 0), self.config.slots
+        packing, slots = Packing.from_mask(uids != 0), self.config.slots
         read = packing.pack(uids)  # [M]
         states = self.transformer.packed(self.embed(read).flatten(0, 1), packing.repeat_interleave(slots))
-        later = packing.positions.repeat_interleave(slots) > 0  # tokens of any but a first chunk
-        before = later.nonzero()[:, 0] - 1  # each is predicted where the token before it was read
-        return states[before].unflatten(0, (-1, slots)), read[packing.positions > 0]
+        predicted = packing.positions.repeat_interleave(slots) > 0  # tokens of any but a first chunk
+        previous = predicted.nonzero()[:, 0] - 1  # each is predicted by the state of the token before it
+        return states[previous].unflatten(0, (-1, slots)), read[packing.positions > 0]
 
     def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Training loss over the tokens of the next chunks.
@@ -237,20 +234,18 @@ class AutoRegressive(nn.Module):
             `loss`, the mean cross-entropy of a token, and its parts: `act` of the UID and `think`, the mean
             over the levels; without a UID token `act` is the loss itself.
         """
-        states, wanted = self.states(torch.cat([inputs[:, :1], targets], dim=1))  # [N, slots, D], [N]
-        think = self._think(states, wanted)
-        if not self.config.uid:
-            return {"loss": think, "act": think.detach()}
-        act = linear_cross_entropy(states[:, -1], *self.head(self.config.n_levels), wanted)
-        whole = (self.config.n_levels * think + act) / self.config.slots
-        return {"loss": whole, "act": act.detach(), "think": think.detach()}
-
-    def _think(self, states: Tensor, wanted: Tensor) -> Tensor:
-        """Mean cross-entropy of the codes of `wanted` [N] given states [N, slots, D]."""
+        states, predicted = self.states(torch.cat([inputs[:, :1], targets], dim=1))  # [N, slots, D], [N]
         levels, codes = self.config.n_levels, self.config.codebook_size
         rows = self.code.weight.view(levels, codes, -1).transpose(1, 2)  # [L, D, K]
-        logits = states[:, :levels].transpose(0, 1) @ rows + self.think_bias.view(levels, 1, codes)
-        return F.cross_entropy(logits.flatten(0, 1), self.sids[wanted].T.flatten())
+        logits = states[:, :levels].transpose(0, 1) @ rows + self.think_bias.view(
+            levels, 1, codes
+        )  # [L, N, K]
+        think = F.cross_entropy(logits.flatten(0, 1), self.sids[predicted].T.flatten())
+        if not self.config.uid:
+            return {"loss": think, "act": think.detach()}
+        act = linear_cross_entropy(states[:, -1], *self.head(levels), predicted)
+        whole = (levels * think + act) / self.config.slots
+        return {"loss": whole, "act": act.detach(), "think": think.detach()}
 
     def score(self, uids: Tensor, width: int | None = None) -> Tensor:
         """Log-probabilities of the items a beam search finds: [B, T] -> [B, I + 1], -inf for all others.
@@ -258,10 +253,12 @@ class AutoRegressive(nn.Module):
         Histories are right-padded and none is empty. Their own items are left out, so that each beam is
         spent on an item that may be recommended. No dropout, even in training mode.
         """
-        every = torch.full((len(uids), self.config.n_items + 1), -torch.inf, device=uids.device)
-        lengths = (uids != 0).sum(dim=1)
+        scores = torch.full((len(uids), self.config.n_items + 1), -torch.inf, device=uids.device)
+        lengths, training = (uids != 0).sum(dim=1), self.training
+        self.eval()
         for rows in lengths.argsort().split(SCORE_ROWS):  # histories of like length, so little padding
             part = uids[rows, : int(lengths[rows].max())]
-            found, scores = beam_search(self, part, width or self.config.beam, exclude=part)
-            every[rows] = every[rows].scatter_(1, found, scores)
-        return every
+            items, values = beam_search(self, part, width or self.config.beam, exclude=part)
+            scores[rows] = scores[rows].scatter_(1, items, values)
+        self.train(training)
+        return scores

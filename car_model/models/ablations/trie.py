@@ -34,9 +34,9 @@ class Trie(nn.Module):
         self.sizes = [len(rows) for rows in starts]
         self.widest: list[int] = []
         for depth in range(self.levels + 1):
-            below = starts[depth + 1]
-            first = np.searchsorted(below, np.append(starts[depth], len(table)))
-            token = table[order[below], depth] if depth < self.levels else order + 1
+            child_starts = starts[depth + 1]
+            first = np.searchsorted(child_starts, np.append(starts[depth], len(table)))
+            token = table[order[child_starts], depth] if depth < self.levels else order + 1
             self.widest.append(int(np.diff(first).max()))
             self.register_buffer(f"first{depth}", torch.from_numpy(first), persistent=False)
             self.register_buffer(f"token{depth}", torch.from_numpy(token), persistent=False)
@@ -50,18 +50,18 @@ class Trie(nn.Module):
             but are in range).
         """
         first, token = self.get_buffer(f"first{depth}"), self.get_buffer(f"token{depth}")
-        found = first[nodes].unsqueeze(-1) + torch.arange(self.widest[depth], device=nodes.device)
-        real = found < first[nodes + 1].unsqueeze(-1)
-        found = found.clamp(max=len(token) - 1)
-        return token[found], found, real
+        children = first[nodes].unsqueeze(-1) + torch.arange(self.widest[depth], device=nodes.device)
+        real = children < first[nodes + 1].unsqueeze(-1)
+        children = children.clamp(max=len(token) - 1)
+        return token[children], children, real
 
 
 def _starts(table: np.ndarray) -> list[np.ndarray]:
     """First row of every node at depths 0..L + 1 in the sorted SIDs `table` [I, L]."""
-    found = [np.zeros(1, dtype=np.int64)]
+    starts = [np.zeros(1, dtype=np.int64)]
     new = np.zeros(len(table), dtype=bool)
     new[0] = True
     for codes in table.T:
         new[1:] |= codes[1:] != codes[:-1]
-        found.append(np.flatnonzero(new))
-    return [*found, np.arange(len(table))]
+        starts.append(np.flatnonzero(new))
+    return [*starts, np.arange(len(table))]

@@ -9,40 +9,36 @@ import numpy as np
 import torch
 
 from car_model.action_ranker.data import ActionHistories
-from car_model.action_ranker.model import ActionRanker, RankerConfig, Task
+from car_model.action_ranker.model import ActionRanker, RankerConfig
 from tests.car_model.builders import tiny_sids
 from tests.fixtures import ITEMS
 
-RATING = Task("rating", (2.0, 3.0, 4.0, 5.0), positive=3)
-LIKED = Task("liked", (4.0,))
+LIKED = 4.0  # the least action that counts as liked
 
 
 def tiny_ranker(architecture: str, seed: int = 0, **changes: Any) -> ActionRanker:
     """An untrained ranker over 48 items whose every weight counts: nothing is left at zero."""
     torch.manual_seed(seed)
-    config = RankerConfig(
-        ITEMS, 3, 4, (LIKED,), d_model=16, n_layers=2, n_heads=2, max_history=12, dropout=0.0
-    )
+    config = RankerConfig(ITEMS, 3, 4, LIKED, d_model=16, n_layers=2, n_heads=2, max_history=12, dropout=0.0)
     config = replace(config, architecture=architecture, **changes)
     model = ActionRanker(config, tiny_sids())
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "norm" not in name:
                 weight.add_(0.3 * torch.randn_like(weight))
-        for table in (model.uid, *model.action):
-            table.weight[0].zero_()  # type: ignore[union-attr, operator]
+        for table in (model.uid, model.action):
+            table.weight[0].zero_()
     return model.eval()
 
 
-def random_batch(lengths: list[int], classes: tuple[int, ...] = (2,), seed: int = 0) -> tuple:
-    """uids [B, T] and actions [B, T, M], right-padded."""
+def random_batch(lengths: list[int], seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """uids and actions [B, T], right-padded."""
     rng = np.random.default_rng(seed)
     uids = np.zeros((len(lengths), max(lengths)), dtype=np.int64)
-    actions = np.zeros((*uids.shape, len(classes)), dtype=np.int64)
+    actions = np.zeros(uids.shape, dtype=np.int64)
     for row, length in enumerate(lengths):
         uids[row, :length] = rng.integers(1, ITEMS + 1, length)
-        for task, count in enumerate(classes):
-            actions[row, :length, task] = rng.integers(1, count + 1, length)
+        actions[row, :length] = rng.integers(1, 3, length)
     return torch.from_numpy(uids), torch.from_numpy(actions)
 
 
@@ -52,9 +48,7 @@ def tastes(users: int = 60, seed: int = 0) -> ActionHistories:
     uids = [rng.integers(1, ITEMS + 1, int(rng.integers(8, 30))) for _ in range(users)]
     liked = [(row % 4 == user % 4).astype(np.int64) for user, row in enumerate(uids)]
     parts = [np.array([0] * (len(row) - 4) + [1, 1, 2, 2], dtype=np.int8) for row in uids]
-    return ActionHistories(
-        [f"u{at}" for at in range(users)], uids, [1 + row[:, None] for row in liked], parts
-    )
+    return ActionHistories([f"u{at}" for at in range(users)], uids, [1 + row for row in liked], parts)
 
 
 def halves(users: int, seed: int = 0) -> ActionHistories:
@@ -62,4 +56,4 @@ def halves(users: int, seed: int = 0) -> ActionHistories:
     data, rng = tastes(users, seed), np.random.default_rng(seed)
     codes = tiny_sids()[:, 0].numpy()
     liked = [(codes[row] % 2 == rng.integers(2)).astype(np.int64) for row in data.uids]
-    return replace(data, actions=[1 + row[:, None] for row in liked])
+    return replace(data, actions=[1 + row for row in liked])

@@ -15,25 +15,24 @@ from car_model.action_ranker.data import (
     ActionHistories,
     Batch,
     Part,
+    action_classes,
     action_histories,
-    classes_of,
     scoring_batches,
     training_batches,
 )
-from car_model.action_ranker.model import Task
-from tests.car_model.action_ranker.rankers import LIKED, RATING
+from tests.car_model.action_ranker.rankers import LIKED
 
 
 def histories(lengths: list[int], held: int = 0) -> ActionHistories:
     """Histories whose UIDs tell user and place: 1000 * user + place + 1; the last `held` are for tests."""
     uids = [1000 * user + np.arange(1, length + 1) for user, length in enumerate(lengths)]
-    actions = [1 + (row % 2)[:, None] for row in uids]
+    actions = [1 + row % 2 for row in uids]
     parts = [np.repeat([0, 2], [len(row) - min(held, len(row)), min(held, len(row))]) for row in uids]
     return ActionHistories([str(at) for at in range(len(lengths))], uids, actions, parts)
 
 
 def targets(batch: Batch) -> list[int]:
-    return batch.uids[batch.wanted].tolist()
+    return batch.uids[batch.target_mask].tolist()
 
 
 @given(
@@ -74,7 +73,7 @@ def test_scoring_asks_for_every_held_out_action_once_with_half_the_reach_before_
         for at, (row, start) in enumerate(zip(batch.row, batch.start, strict=True)):
             real = batch.uids[at][batch.uids[at] != 0].numpy()
             assert (real == data.uids[row][start : start + len(real)]).all()
-            for place in batch.wanted[at].nonzero().flatten().tolist():
+            for place in batch.target_mask[at].nonzero().flatten().tolist():
                 assert place >= min(history // 2, start + place)
     expected = [row[parts == 2] for row, parts in zip(data.uids, data.parts, strict=True)]
     assert found == Counter(np.concatenate(expected).tolist())
@@ -91,7 +90,7 @@ def test_unknown_actions_are_no_targets_but_stay_in_the_history() -> None:
     data.actions[0][2] = 0
     (batch,) = training_batches(data, 10, 4, np.random.default_rng(0))
     assert batch.uids.tolist() == [[1, 2, 3, 4, 5, 6]]
-    assert batch.wanted.tolist() == [[True, True, False, True, True, True]]
+    assert batch.target_mask.tolist() == [[True, True, False, True, True, True]]
 
 
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=5))
@@ -117,11 +116,11 @@ def table(**changes: object) -> pd.DataFrame:
 UIDS = {"x": 1, "y": 2, "z": 3}
 
 
-def test_a_table_becomes_sequences_in_order_with_a_class_a_task() -> None:
-    data = action_histories(table(), UIDS, (LIKED, RATING))
+def test_a_table_becomes_sequences_of_items_and_classes_in_order() -> None:
+    data = action_histories(table(), UIDS, LIKED)
     assert data.users == ["a", "b"]
     assert [row.tolist() for row in data.uids] == [[1, 2, 3], [1, 3]]
-    assert [row.tolist() for row in data.actions] == [[[2, 4], [1, 3], [1, 1]], [[2, 5], [0, 0]]]
+    assert [row.tolist() for row in data.actions] == [[2, 1, 1], [2, 0]]
     assert [[PARTS[part] for part in row] for row in data.parts] == [
         ["train", "valid", "test"],
         ["train", "test"],
@@ -130,17 +129,17 @@ def test_a_table_becomes_sequences_in_order_with_a_class_a_task() -> None:
     assert [data.classes(part).tolist() for part in parts] == [[2, 2], [1], [1]]
 
 
-def test_an_action_below_between_and_above_the_bounds() -> None:
-    values = np.array([0.0, 1.5, 2.0, 3.9, 4.0, 9.0, np.nan])
-    assert classes_of(values, Task("t", (2.0, 4.0))).tolist() == [1, 1, 2, 2, 3, 3, 0]
+def test_an_action_counts_as_liked_from_the_threshold_on() -> None:
+    values = np.array([0.0, 1.5, 3.9, 4.0, 9.0, np.nan])
+    assert action_classes(values, 4.0).tolist() == [1, 1, 1, 2, 2, 0]
 
 
 @pytest.mark.parametrize("wrong", [table(action=None), table().drop(columns="action")])
 def test_interactions_without_actions_are_refused(wrong: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match="have no 'action'"):
-        action_histories(wrong, UIDS, (LIKED,))
+        action_histories(wrong, UIDS, LIKED)
 
 
 def test_an_item_outside_the_catalogue_is_named() -> None:
     with pytest.raises(KeyError, match="'z' has interactions but is not in the catalogue"):
-        action_histories(table(), {"x": 1, "y": 2}, (LIKED,))
+        action_histories(table(), {"x": 1, "y": 2}, LIKED)

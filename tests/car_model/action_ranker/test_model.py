@@ -13,23 +13,22 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from car_model.action_ranker.model import ARCHITECTURES, ActionRanker, RankerConfig, Task
+from car_model.action_ranker.model import ARCHITECTURES, ActionRanker, RankerConfig
 from car_model.models.packing import Packing
 from car_model.weights import CheckpointError, load_ranker, save_model
-from tests.car_model.action_ranker.rankers import LIKED, RATING, random_batch, tiny_ranker
+from tests.car_model.action_ranker.rankers import LIKED, random_batch, tiny_ranker
 from tests.car_model.builders import tiny_sids
 from tests.fixtures import ITEMS
 
 LENGTH = 8
 RANKERS = {name: tiny_ranker(name) for name in ARCHITECTURES}
-TWO_TASKS = {name: tiny_ranker(name, tasks=(RATING, LIKED)) for name in ARCHITECTURES}
 each = pytest.mark.parametrize("architecture", ARCHITECTURES)
 
 
 @torch.no_grad()
 def predicted(model: ActionRanker, uids: Tensor, actions: Tensor) -> Tensor:
-    """All tasks' logits [T, sum C] of one history."""
-    return torch.cat(model.logits(uids, actions), dim=-1)[0]
+    """Logits [T, 2] of one history."""
+    return model.logits(uids, actions)[0]
 
 
 @each
@@ -60,8 +59,8 @@ def test_an_item_reaches_its_own_and_later_predictions_and_none_before(architect
 def test_attention_may_read_the_padded_batch_instead(architecture: str) -> None:
     model = RANKERS[architecture]
     uids, actions = random_batch([4, 1, 10, 4, 7])
-    packing = Packing.of(uids != 0)
-    items, acted = model.embed_items(packing.pack(uids)), model.embed_actions(packing.pack(actions))
+    packing = Packing.from_mask(uids != 0)
+    items, acted = model.embed_items(packing.pack(uids)), model.action(packing.pack(actions))
     runs, padded = (
         model.packed_logits(items, acted, replace(packing, padded=flag)) for flag in (False, True)
     )
@@ -81,9 +80,9 @@ def test_gradients_flow_from_the_strict_past_of_the_same_history_alone(
     uids, actions = random_batch(lengths, seed=seed)
     row = data.draw(st.integers(0, len(lengths) - 1))
     at = data.draw(st.integers(0, lengths[row] - 1))
-    packing = Packing.of(uids != 0)
+    packing = Packing.from_mask(uids != 0)
     items = model.embed_items(packing.pack(uids)).detach().requires_grad_()
-    acted = model.embed_actions(packing.pack(actions)).detach().requires_grad_()
+    acted = model.action(packing.pack(actions)).detach().requires_grad_()
     logits = packing.unpack(model.packed_logits(items, acted, packing))
     (logits[row, at] * torch.tensor([1.0, -2.0])).sum().backward()
     own = uids.new_zeros(uids.shape, dtype=torch.bool)
@@ -104,9 +103,9 @@ def _touched(grad: Tensor | None) -> Tensor:
 def test_neither_padding_nor_neighbours_change_a_history(
     architecture: str, lengths: list[int], seed: int
 ) -> None:
-    model = TWO_TASKS[architecture]
-    uids, actions = random_batch(lengths, (5, 2), seed)
-    together = torch.cat(model.logits(uids, actions), dim=-1)
+    model = RANKERS[architecture]
+    uids, actions = random_batch(lengths, seed)
+    together = model.logits(uids, actions)
     for row, length in enumerate(lengths):
         alone = predicted(model, uids[row : row + 1, :length], actions[row : row + 1, :length])
         torch.testing.assert_close(together[row, :length], alone, rtol=1e-4, atol=1e-5)
@@ -155,7 +154,7 @@ def plain_causal(block: Any, x: Tensor) -> Tensor:
 
 
 def plain_logits(model: ActionRanker, uids: Tensor, actions: Tensor) -> Tensor:
-    """The docstring's formulas for one history: uids [T], actions [T, M] -> [T, sum C]."""
+    """The docstring's formulas for one history: uids [T], actions [T] -> [T, 2]."""
     config, length = model.config, len(uids)
     items = []
     for uid in uids:
@@ -165,9 +164,7 @@ def plain_logits(model: ActionRanker, uids: Tensor, actions: Tensor) -> Tensor:
         ]
         items.append(model.uid.weight[uid] + sum(rows))
     i = torch.stack(items)
-    a = torch.stack(
-        [sum(table.weight[c] for table, c in zip(model.action, row, strict=True)) for row in actions]
-    )
+    a = torch.stack([model.action.weight[action] for action in actions])
     if config.architecture == "interleaved":
         tokens = torch.stack([row for pair in zip(i, a, strict=True) for row in pair])
         x = tokens + model.transformer.position.weight[: 2 * length]
@@ -195,39 +192,31 @@ def plain_logits(model: ActionRanker, uids: Tensor, actions: Tensor) -> Tensor:
 @pytest.mark.parametrize("length", [1, 2, 7])
 @torch.no_grad()
 def test_the_fast_path_is_the_formula(architecture: str, length: int) -> None:
-    model = TWO_TASKS[architecture]
-    uids, actions = random_batch([length], (5, 2), seed=length)
+    model = RANKERS[architecture]
+    uids, actions = random_batch([length], seed=length)
     expected = plain_logits(model, uids[0], actions[0])
     torch.testing.assert_close(predicted(model, uids, actions), expected, rtol=1e-4, atol=1e-4)
 
 
 @each
-def test_probabilities_are_those_of_the_liked_classes_of_a_task(architecture: str) -> None:
-    model = TWO_TASKS[architecture]
-    uids, actions = random_batch([5, 3], (5, 2))
-    rating, liked = model.logits(uids, actions)
-    assert (rating.shape, liked.shape) == ((2, 5, 5), (2, 5, 2))
-    expected = rating.softmax(dim=-1)[..., 3] + rating.softmax(dim=-1)[..., 4]
-    torch.testing.assert_close(model.probabilities(uids, actions, task=0), expected)
-    torch.testing.assert_close(model.probabilities(uids, actions, task=1), liked.softmax(dim=-1)[..., 1])
+def test_probabilities_are_those_of_the_class_liked(architecture: str) -> None:
+    model = RANKERS[architecture]
+    uids, actions = random_batch([5, 3])
+    logits = model.logits(uids, actions)
+    assert logits.shape == (2, 5, 2)
+    torch.testing.assert_close(model.probabilities(uids, actions), logits.softmax(dim=-1)[..., 1])
 
 
 @each
-def test_the_loss_is_the_wanted_and_known_actions_cross_entropy(architecture: str) -> None:
-    weighted = Task("liked", (4.0,), weight=0.5)
-    model = tiny_ranker(architecture, tasks=(RATING, weighted))
-    uids, actions = random_batch([5, 3], (5, 2))
-    wanted = uids != 0
-    wanted[0, 0] = False
-    actions[0, 1, 0] = 0  # not known
-    found = model.loss(uids, actions, wanted)
-    parts = []
-    for task, logits in enumerate(model.logits(uids, actions)):
-        keep = wanted & (actions[..., task] != 0)
-        parts.append(F.cross_entropy(logits[keep], actions[..., task][keep] - 1))
-    torch.testing.assert_close(found["rating"], parts[0].detach())
-    torch.testing.assert_close(found["liked"], parts[1].detach())
-    torch.testing.assert_close(found["loss"], parts[0] + 0.5 * parts[1])
+def test_the_loss_is_the_cross_entropy_of_known_target_actions(architecture: str) -> None:
+    model = RANKERS[architecture]
+    uids, actions = random_batch([5, 3])
+    target_mask = uids != 0
+    target_mask[0, 0] = False
+    actions[0, 1] = 0  # not known
+    known = target_mask & (actions != 0)
+    expected = F.cross_entropy(model.logits(uids, actions)[known], actions[known] - 1)
+    torch.testing.assert_close(model.loss(uids, actions, target_mask)["loss"], expected)
 
 
 @each
@@ -235,22 +224,21 @@ def test_an_unknown_action_tells_nothing_and_hiding_all_of_them_is_that(architec
     model = tiny_ranker(architecture, hidden_actions=1.0)
     uids, actions = random_batch([6])
     blind = torch.zeros_like(actions)
-    shown = model.loss(uids, actions, uids != 0)["liked"]
-    hidden = model.train().loss(uids, actions, uids != 0)["liked"]
-    logits = model.eval().logits(uids, blind)[0].flatten(0, 1)
-    torch.testing.assert_close(hidden, F.cross_entropy(logits, actions.flatten() - 1).detach())
+    shown = model.loss(uids, actions, uids != 0)["loss"]
+    hidden = model.train().loss(uids, actions, uids != 0)["loss"]
+    logits = model.eval().logits(uids, blind).flatten(0, 1)
+    torch.testing.assert_close(hidden, F.cross_entropy(logits, actions.flatten() - 1))
     assert not torch.isclose(shown, hidden)
 
 
 @each
 def test_saving_and_loading_keep_every_prediction(architecture: str, tmp_path: Path) -> None:
-    model = TWO_TASKS[architecture]
+    model = RANKERS[architecture]
     save_model(model, tmp_path)
     loaded = load_ranker(tmp_path, tiny_sids())
-    uids, actions = random_batch([5, 3], (5, 2))
+    uids, actions = random_batch([5, 3])
     assert loaded.config == model.config
-    for before, after in zip(model.logits(uids, actions), loaded.logits(uids, actions), strict=True):
-        assert torch.equal(before, after)
+    assert torch.equal(model.logits(uids, actions), loaded.logits(uids, actions))
 
 
 def test_a_folder_of_another_model_or_catalogue_is_refused(tmp_path: Path) -> None:
@@ -267,22 +255,13 @@ def test_a_folder_of_another_model_or_catalogue_is_refused(tmp_path: Path) -> No
     ("wrong", "message"),
     [
         ({"architecture": "hstu"}, "there is no architecture 'hstu'; there are: interleaved, lfa, mvp"),
-        ({"tasks": ()}, "at least one task"),
         ({"n_heads": 3}, "d_model 64 must be a multiple of n_heads 3"),
     ],
 )
 def test_what_can_not_be_built_is_said(wrong: dict[str, Any], message: str) -> None:
-    settings = {"n_items": ITEMS, "n_levels": 3, "codebook_size": 4, "tasks": (LIKED,), **wrong}
+    settings = {"n_items": ITEMS, "n_levels": 3, "codebook_size": 4, "liked": LIKED, **wrong}
     with pytest.raises(ValueError, match=message):
         ActionRanker(RankerConfig(**settings), tiny_sids())
-
-
-@pytest.mark.parametrize(
-    ("bounds", "positive"), [((), 1), ((4.0, 2.0), 1), ((4.0, 4.0), 1), ((4.0,), 2), ((4.0,), 0)]
-)
-def test_a_task_that_makes_no_sense_is_refused(bounds: tuple[float, ...], positive: int) -> None:
-    with pytest.raises(ValueError, match="task 'odd'"):
-        Task("odd", bounds, positive)
 
 
 @each

@@ -35,7 +35,7 @@ def test_the_score_is_relevance_plus_the_weighted_chance(recommender: Recommende
     found = strong.answer({**BY_ACTION, "actions": STARS, "k": 44})["items"]
     uids = torch.tensor([strong.catalogue.uids[item["item_id"]] for item in found])
     history = torch.tensor([3, 7, 20, 11])
-    chances = predict_like(ranker.model, history, torch.tensor([[2], [0], [1], [2]]), uids)
+    chances = predict_like(ranker.model, history, torch.tensor([2, 0, 1, 2]), uids)
     relevance = strong.scores([history.numpy()])[0][uids]
     np.testing.assert_allclose([item["liked"] for item in found], chances, atol=1e-4)
     np.testing.assert_allclose([item["score"] for item in found], relevance + 2 * chances.log(), atol=2e-3)

@@ -17,28 +17,25 @@ from car_model.action_ranker.rerank import (
     combined,
     predict_like,
 )
-from tests.car_model.action_ranker.rankers import LIKED, RATING, random_batch, tiny_ranker
+from tests.car_model.action_ranker.rankers import random_batch, tiny_ranker
 from tests.fixtures import ITEMS
 
-RANKERS = {name: tiny_ranker(name, tasks=(RATING, LIKED)) for name in ARCHITECTURES}
+RANKERS = {name: tiny_ranker(name) for name in ARCHITECTURES}
 each = pytest.mark.parametrize("architecture", ARCHITECTURES)
 
 
 @each
 @pytest.mark.parametrize("length", [0, 1, 5, 11, 12, 20])
-@pytest.mark.parametrize("task", [0, 1])
-def test_a_candidate_gets_what_the_ranker_says_of_it_as_the_next_item(
-    architecture: str, length: int, task: int
-) -> None:
+def test_a_candidate_gets_what_the_ranker_says_of_it_as_the_next_item(architecture: str, length: int) -> None:
     model = RANKERS[architecture]
-    uids, actions = (x[0, :length] for x in random_batch([max(length, 1)], (5, 2)))
+    uids, actions = (x[0, :length] for x in random_batch([max(length, 1)]))
     candidates = torch.tensor([3, 48, 3, 17])
-    found = predict_like(model, uids, actions, candidates, task)
+    found = predict_like(model, uids, actions, candidates)
     kept = min(length, model.config.max_history - 1)  # the candidate takes the last place
     for uid, chance in zip(candidates, found, strict=True):
         longer = torch.cat([uids[length - kept :], uid[None]])[None]
-        acted = torch.cat([actions[length - kept :], torch.tensor([[1, 1]])])[None]
-        expected = model.probabilities(longer, acted, task)[0, -1]
+        acted = torch.cat([actions[length - kept :], torch.tensor([1])])[None]
+        expected = model.probabilities(longer, acted)[0, -1]
         torch.testing.assert_close(chance, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -76,7 +73,7 @@ def test_others_stay_behind_the_candidates_in_their_order(
 @each
 def test_weight_0_changes_no_order_and_the_weight_moves_what_is_liked_up(architecture: str) -> None:
     model = RANKERS[architecture]
-    uids, actions = (x[0].numpy() for x in random_batch([6], (5, 2)))
+    uids, actions = (x[0].numpy() for x in random_batch([6]))
     scores = torch.linspace(0, 1, ITEMS + 1)
     scores[0] = -torch.inf
     asked = ScoredHistory(scores, uids, actions)
@@ -89,7 +86,7 @@ def test_weight_0_changes_no_order_and_the_weight_moves_what_is_liked_up(archite
 
 
 def test_where_nothing_may_be_recommended_nothing_is_asked() -> None:
-    nothing = np.zeros(0, dtype=np.int64), np.zeros((0, 2), dtype=np.int64)
+    nothing = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     asked = ScoredHistory(torch.full((5,), -torch.inf), *nothing)
     assert Reranker(RANKERS["mvp"], 1.0).scores(asked).isneginf().all()
 
@@ -100,7 +97,7 @@ def test_the_weight_is_what_finds_liked_items_best() -> None:
     asked, best, worst = [], [], []
     for _ in range(12):
         uids = rng.integers(1, ITEMS + 1, 6)
-        actions = np.stack([rng.integers(1, 6, 6), rng.integers(1, 3, 6)], axis=1)
+        actions = rng.integers(1, 3, 6)
         scores = torch.zeros(ITEMS + 1)
         scores[0] = -torch.inf
         scores[1:] += 0.01 * torch.from_numpy(rng.random(ITEMS)).float()

@@ -69,7 +69,7 @@ def test_without_a_ranker_it_says_why() -> None:
 
 def test_histories_without_past_actions_know_the_test_actions_alone() -> None:
     uids = {f"i{at}": at for at in range(1, 49)}
-    data = action_histories(rated().interactions, uids, liking()[0].ranker.model.config.tasks)  # type: ignore[union-attr]
+    data = action_histories(rated().interactions, uids, liking()[0].ranker.model.config.liked)  # type: ignore[union-attr]
     for before, after, parts in zip(data.actions, hide_past_actions(data).actions, data.parts, strict=True):
         assert (after[parts == 2] == before[parts == 2]).all()
         assert (after[parts != 2] == 0).all() and (before[parts != 2] != 0).all()

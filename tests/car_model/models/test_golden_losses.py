@@ -25,7 +25,7 @@ GOLDEN = Path(__file__).parent / "golden" / "losses.json"
 STEPS = 5
 MODELS: dict[str, Callable[[], CAR | SASRec]] = {
     "car": tiny_car,
-    "car, gated, untied": lambda: tiny_car(fusion="gated", tied=False),
+    "car, untied": lambda: tiny_car(tied=False),
     "car, full layout": lambda: tiny_car(layout="full", think_weight=1.0),
     "sasrec": tiny_sasrec,
 }

@@ -48,7 +48,7 @@ def test_the_act_slot_reads_the_main_axes_of_its_text(layout: str, fusion: str) 
     other = texts()
     other[5, :AXES] += 1.0  # the scale is that of the first catalogue
     changed = reader(other, layout=layout, fusion=fusion)
-    changed.read.scale.copy_(model.read.scale)  # type: ignore[union-attr]
+    changed.text_reader.scale.copy_(model.text_reader.scale)  # type: ignore[union-attr]
     uids = torch.tensor([[4, 5, 6]])
     before, after = model.embed(uids), changed.embed(uids)
     moved = (before != after).any(dim=-1)[0]  # [T, slots]
@@ -75,30 +75,12 @@ def test_texts_of_another_number_are_refused() -> None:
         CAR(replace(tiny_car().config, text_dim=AXES), tiny_sids())
 
 
-def test_uid_dropout_takes_rows_away_in_training_alone() -> None:
-    model = reader(uid_dropout=0.5)
-    uids = torch.tensor([[4, 5, 6]])
-    assert model._shown() is None
-    assert torch.equal(model.embed(uids), reader().embed(uids))
-    model.train()
-    torch.manual_seed(0)
-    shown = model._shown()
-    assert shown is not None
-    assert 0.2 < float(shown.mean()) < 0.8
-    hidden = int((shown[:, 0] == 0).nonzero()[1])
-    with torch.no_grad():
-        before = model.item_vectors(shown)[hidden], model.embed(torch.tensor([hidden]), shown)
-        model.uid.weight[hidden] += 1.0
-        assert torch.equal(model.item_vectors(shown)[hidden], before[0])
-        assert torch.equal(model.embed(torch.tensor([hidden]), shown), before[1])
-
-
 def test_a_model_that_reads_texts_learns_and_comes_back_from_disk(tmp_path: Path) -> None:
-    model = CAR(replace(tiny_car().config, text_dim=AXES, uid_dropout=0.2), tiny_sids(), texts())
-    start = model.read.map.weight.clone()  # type: ignore[union-attr]
+    model = CAR(replace(tiny_car().config, text_dim=AXES), tiny_sids(), texts())
+    start = model.text_reader.map.weight.clone()  # type: ignore[union-attr]
     curves = train(model, tiny_histories(), TrainConfig(epochs=3, batch_size=16, threads=1))
     assert curves["train_loss"][-1] < curves["train_loss"][0]
-    assert not torch.equal(model.read.map.weight, start)  # type: ignore[union-attr]
+    assert not torch.equal(model.text_reader.map.weight, start)  # type: ignore[union-attr]
     save_model(model, tmp_path)
     back = load_car(tmp_path, tiny_sids(), texts())
     history = torch.tensor([[3, 9, 20]])
@@ -200,7 +182,7 @@ def parent() -> Bundle:
     parts = tiny_parts()
     catalogue = replace(parts.catalogue, text=parts.codebook.coordinates(tiny_vectors()))
     torch.manual_seed(0)
-    model = CAR(replace(parts.model.config, text_dim=AXES, uid_dropout=0.3), *tables(catalogue))
+    model = CAR(replace(parts.model.config, text_dim=AXES), *tables(catalogue))
     train(model, tiny_histories(), TrainConfig(epochs=2, batch_size=16, threads=1))
     return replace(parts, catalogue=catalogue, model=model.eval(), likeness_scale=2.0)
 
@@ -209,9 +191,11 @@ def test_an_onboarded_item_scores_through_its_text_too(parent: Bundle) -> None:
     vectors = tiny_vectors()[:2]
     grown = onboard(parent, ["n0", "n1"], ["N0", "N1"], vectors)
     own = grown.model.item_vectors()[-2:]
-    codes = grown.model.code(grown.model._slots(torch.tensor([ITEMS + 1, ITEMS + 2]))).sum(dim=1)
-    assert grown.model.read is not None
-    assert torch.allclose(own, codes + grown.model.read(torch.tensor([ITEMS + 1, ITEMS + 2])), atol=1e-6)
+    codes = grown.model.code(grown.model.code_rows(torch.tensor([ITEMS + 1, ITEMS + 2]))).sum(dim=1)
+    assert grown.model.text_reader is not None
+    assert torch.allclose(
+        own, codes + grown.model.text_reader(torch.tensor([ITEMS + 1, ITEMS + 2])), atol=1e-6
+    )
     assert not torch.allclose(own, codes)
     assert torch.allclose(grown.model.item_vectors()[:-2], parent.model.item_vectors(), atol=1e-6)
 
@@ -236,6 +220,6 @@ def test_where_axes_only_turned_the_text_map_turns_along(parent: Bundle) -> None
     child = CAR(parent.model.config, *tables(catalogue)).eval()
     warm_start(child, catalogue, parent.model, parent.catalogue, aligned=False)
     every = torch.arange(1, ITEMS + 1)
-    assert child.read is not None
-    assert parent.model.read is not None
-    assert torch.allclose(child.read(every), parent.model.read(every), atol=1e-4)
+    assert child.text_reader is not None
+    assert parent.model.text_reader is not None
+    assert torch.allclose(child.text_reader(every), parent.model.text_reader(every), atol=1e-4)

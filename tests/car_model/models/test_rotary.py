@@ -11,12 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from car_model.models.kv_cache import KVCache
-from car_model.models.transformer import Transformer, TransformerConfig, apply_rotary
+from car_model.models.transformer import Transformer, TransformerConfig, apply_rotary, rotary_angles
 from tests.car_model.builders import tiny_car, tiny_sasrec
 
 CONFIG = TransformerConfig(
     d_model=16, n_layers=2, n_heads=2, max_positions=12, dropout=0.0, position_encoding="rotary"
 )
+
+
+def rotate(x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    return apply_rotary(x, rotary_angles(positions, x.shape[-1]))
 
 
 def teach(model: torch.nn.Module) -> None:
@@ -34,18 +38,18 @@ def test_products_depend_on_the_distance_alone_and_lengths_stay(one: int, other:
     q, k = torch.randn(2, 1, 1, 8, dtype=torch.float64)
 
     def product(at: int, to: int) -> torch.Tensor:
-        return (apply_rotary(q, torch.tensor([at])) * apply_rotary(k, torch.tensor([to]))).sum()
+        return (rotate(q, torch.tensor([at])) * rotate(k, torch.tensor([to]))).sum()
 
     torch.testing.assert_close(product(one, other), product(one + moved, other + moved), atol=1e-4, rtol=0)
-    torch.testing.assert_close(apply_rotary(q, torch.tensor([one])).norm(), q.norm(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(rotate(q, torch.tensor([one])).norm(), q.norm(), atol=1e-5, rtol=0)
 
 
 def test_different_distances_give_different_products_and_position_0_turns_nothing() -> None:
     torch.manual_seed(0)
     q, k = torch.randn(2, 1, 1, 8)
-    at = apply_rotary(k.expand(9, 1, 8), torch.arange(9))[:, 0] @ q[0, 0]
+    at = rotate(k.expand(9, 1, 8), torch.arange(9))[:, 0] @ q[0, 0]
     assert len(set(at.tolist())) == 9
-    assert torch.equal(apply_rotary(k, torch.tensor([0])), k)
+    assert torch.equal(rotate(k, torch.tensor([0])), k)
 
 
 @pytest.mark.parametrize("build", [tiny_car, tiny_sasrec])
@@ -68,7 +72,7 @@ def test_one_token_at_a_time_is_all_at_once() -> None:
     cache = KVCache(model, x, known)
     for step in range(3):
         at = known + step
-        found = cache.step(x[torch.arange(3), at].unsqueeze(1))[:, 0]
+        found = cache.extend(x[torch.arange(3), at][:, None, None])[:, 0, 0]
         expected = torch.stack([model(x[row : row + 1, : end + 1])[0, -1] for row, end in enumerate(at)])
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 

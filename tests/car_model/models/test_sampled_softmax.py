@@ -77,9 +77,7 @@ def test_the_sample_estimates_the_full_loss_with_the_correction_alone(
     )
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"tied": False}, {"layout": "full"}, {"fusion": "gated"}, {"fusion": "none"}]
-)
+@pytest.mark.parametrize("changes", [{}, {"tied": False}, {"layout": "full"}, {"fusion": "none"}])
 def test_a_model_trains_on_a_sample_and_is_judged_on_all(changes: dict) -> None:
     torch.manual_seed(0)
     config = replace(CARConfig(ITEMS, 2, 4, d_model=WIDTH, n_heads=2, dropout=0.0), **changes)

@@ -25,7 +25,7 @@ def test_states_are_those_of_the_model(shape: dict[str, Any]) -> None:
     model = tiny_car(**shape).eval()
     asked = [np.arange(1, n + 1) for n in (3, 1, 10, 30, 3)]
     with torch.inference_mode():
-        found, expected = Reader(model).states(asked), model.last_state(pad(asked, model.config.history))
+        found, expected = Reader(model).states(asked), model.last_state(pad(asked, model.config.max_history))
     assert found.dtype == torch.float64
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=1e-5)
 
@@ -51,7 +51,7 @@ def test_what_is_left_is_read_as_if_it_were_all(shape: dict[str, Any], recent: i
     with torch.inference_mode():
         for history, found in zip(asked, Reader(model).without(asked, recent), strict=True):
             left = without(history, recent)
-            expected = [model.last_state(pad([one], model.config.history)) for one in left]
+            expected = [model.last_state(pad([one], model.config.max_history)) for one in left]
             assert len(found) == (0 if len(history) == 1 else min(recent, len(history)))
             if left:
                 torch.testing.assert_close(found.float(), torch.cat(expected), rtol=0, atol=1e-5)

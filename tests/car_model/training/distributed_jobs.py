@@ -30,8 +30,8 @@ Case = tuple[Callable[[], nn.Module], TrainConfig]
 CASES: dict[str, Case] = {
     "car": (tiny_car, replace(CONFIG, learning_rate=0.001)),
     "car, float64": (lambda: tiny_car().double(), CONFIG),
-    "car, full, gated, untied": (
-        lambda: tiny_car(layout="full", fusion="gated", tied=False).double(),
+    "car, full, untied": (
+        lambda: tiny_car(layout="full", tied=False).double(),
         CONFIG,
     ),
     "car, no thinking, weight decay": (  # heads that are never trained must not decay either

@@ -89,7 +89,7 @@ def test_items_that_are_onboarded_are_ranked_through_their_codes() -> None:
     vectors = np.random.default_rng(1).normal(size=(2, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     grown = onboard(bundle, ["new1", "new2"], ["New 1", "New 2"], vectors)
-    history, actions = torch.tensor([3, 7, 4]), torch.tensor([[2], [1], [2]])
+    history, actions = torch.tensor([3, 7, 4]), torch.tensor([2, 1, 2])
     before, after = (one.ranker.model for one in (bundle, grown))  # type: ignore[union-attr]
     asked = torch.arange(1, 49)
     torch.testing.assert_close(
@@ -107,7 +107,7 @@ def test_a_saved_bundle_keeps_its_ranker(tmp_path: Path) -> None:
     loaded = Bundle.load(tmp_path)
     assert loaded.ranker is not None and bundle.ranker is not None
     assert loaded.ranker.weight == bundle.ranker.weight == header["action_weight"]
-    history, actions = torch.tensor([3, 7]), torch.tensor([[2], [0]])
+    history, actions = torch.tensor([3, 7]), torch.tensor([2, 0])
     asked = torch.arange(1, 49)
     assert torch.equal(
         predict_like(loaded.ranker.model, history, actions, asked),

@@ -139,7 +139,7 @@ def test_the_state_of_another_configuration_is_ignored(
     "make",
     [
         lambda: tiny_car(sids=tiny_sids(seed=9)),  # same sizes, another codebook
-        lambda: tiny_car(fusion="gated"),
+        lambda: tiny_car(tied=False),
         lambda: tiny_car(think_weight=0.5),
         tiny_sasrec,
     ],

@@ -25,7 +25,7 @@ each = pytest.mark.parametrize("architecture", ARCHITECTURES)
 
 def fresh(architecture: str, **changes: float) -> ActionRanker:
     torch.manual_seed(5)
-    config = RankerConfig(ITEMS, 3, 4, (LIKED,), d_model=16, max_history=12, dropout=0.1)
+    config = RankerConfig(ITEMS, 3, 4, LIKED, d_model=16, max_history=12, dropout=0.1)
     return ActionRanker(replace(config, architecture=architecture, **changes), tiny_sids())
 
 
@@ -62,7 +62,7 @@ def test_who_likes_much_is_known_by_past_actions(architecture: str) -> None:
     rng = np.random.default_rng(0)
     data = tastes(users=120)
     moods = [(rng.random(len(row)) < rng.choice([0.1, 0.9])).astype(np.int64) for row in data.uids]
-    data = replace(data, actions=[1 + row[:, None] for row in moods])
+    data = replace(data, actions=[1 + row for row in moods])
     model = fresh(architecture, dropout=0.0)
     train_ranker(model, data, replace(LEARNT, epochs=10, batch_size=8))
     assert auc(model, data) > 0.8

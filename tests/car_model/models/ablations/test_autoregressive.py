@@ -210,11 +210,11 @@ def test_steps_through_the_cache_are_the_transformer() -> None:
     parents = torch.tensor([[4, 1], [0, 0], [2, 3]])
     with torch.no_grad():
         cache = KVCache(model.transformer, x, known)
-        found = [cache.step(root)]
-        cache.reorder(torch.zeros(3, 5, dtype=torch.long))
-        found.append(cache.step(second))
-        cache.reorder(parents)
-        found.append(cache.step(third))
+        found = [cache.extend(root[:, :, None])[:, :, 0]]
+        cache.select(torch.zeros(3, 5, dtype=torch.long))
+        found.append(cache.extend(second[:, :, None])[:, :, 0])
+        cache.select(parents)
+        found.append(cache.extend(third[:, :, None])[:, :, 0])
         for row, length in enumerate(known):
             for beam, parent in enumerate(parents[row]):
                 own = torch.stack([root[row, 0], second[row, parent], third[row, beam]])
