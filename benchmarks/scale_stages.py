@@ -48,7 +48,7 @@ def ingest(folder: Path, config: DatasetConfig) -> Figures:
 def validate(folder: Path, config: DatasetConfig) -> Figures:
     """Great Expectations over all tables, Data Docs and the profile."""
     profile = folder / "data_profile.json"
-    validate_dataset(folder / "dataset", DataPolicy(), folder / "docs.html", None, profile)
+    validate_dataset(folder / "dataset", DataPolicy(), folder / "docs.html", profile=profile)
     return {}
 
 

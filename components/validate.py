@@ -36,16 +36,16 @@ def validate(
     previous = None
     if champion:
         target = Path(f"{profile.path}.production")
-        known = fetch_data_evidence(open_store(registry), champion, "data_profile.json", target)
-        previous = json.loads(known.read_text())
+        previous = fetch_data_evidence(open_store(registry), champion, "data_profile.json", target)
     report = validate_dataset(
         Path(dataset.path),
         DataPolicy.model_validate_json(policy),
         Path(data_docs.path),
-        previous,
-        Path(profile.path),
+        json.loads(previous.read_text()) if previous else None,
+        profile=Path(profile.path),
+        release=champion,
     )
-    Path(drift.path).write_text(json.dumps({"release": champion or None, **report.drift}))
+    report.drift.write(drift.path)
     drift.metadata.update(digest=file_digest(drift.path), champion=champion)
     profile.metadata.update(dataset=dataset.metadata["digest"], digest=file_digest(profile.path))
     data_docs.metadata.update(dataset=dataset.metadata["digest"], warnings=len(report.warnings))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 from hypothesis import strategies as st
 
+from car_model.evidence.data_profile import DataProfile
 from validation.data.drift import measure_drift
-from validation.data.profile import DataProfile
 
 PROFILE = {
-    "format": 2,
     "interactions": 99_000,
     "users": 943,
     "items": 1349,
@@ -133,8 +133,8 @@ def small_drift() -> dict[str, Any]:
         "last": "2020-02-08T00:00:00Z",
         "activity": [0.0] * 5 + [0.24, 0.25, 0.25, 0.2, 0.06],
     }
-    now, before = DataProfile.model_validate(PROFILE | week), DataProfile.model_validate(PROFILE)
-    return measure_drift(now, before, {"50": 0.006, "100": 0.004, "181": 0.006})
+    now, before = (DataProfile.model_validate_json(json.dumps(each)) for each in (PROFILE | week, PROFILE))
+    return measure_drift(now, before, {"50": 0.006, "100": 0.004, "181": 0.006}, "c" * 64).to_json()
 
 
 def paths(value: Any, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+from car_model.evidence.data_profile import QUANTILES
 from validation.data.findings import ValidationReport
 from validation.data.policy import DataPolicy
-from validation.data.profile import QUANTILES
 from validation.report.html import render_page
 
 ABOUT = {
@@ -25,9 +25,9 @@ ABOUT = {
 def render_docs(report: ValidationReport, policy: DataPolicy) -> str:
     """The Data Docs page as HTML text."""
     groups = [
-        (table or "Drift", about, found)
+        (table or "Drift", about, findings)
         for table, about in ABOUT.items()
-        if (found := [one for one in report.findings if one.table == table])
+        if (findings := [finding for finding in report.findings if finding.table == table])
     ]
     return render_page(
         "data_docs.html",

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
+from car_model.evidence.data_profile import DataProfile
+from car_model.evidence.drift import DataDrift
 from common.errors import UserError
-from validation.data.profile import DataProfile
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One expectation and how the data met it."""
+    """One expectation and how the data met it.
 
-    table: str  # "" for what concerns the dataset as a whole
-    column: str  # "" for what concerns a whole table
-    expects: str  # what should hold, as a sentence
+    Attributes:
+        table: "" if it concerns the dataset as a whole.
+        column: "" if it concerns a whole table.
+        expects: what should hold, as a sentence.
+        observed: what was seen.
+        problem: the failure as a full sentence; "" if there is none.
+        severity: what a failure does to the run.
+        check: type of the Great Expectations check, or "drift"; "" if reading the table failed.
+    """
+
+    table: str = ""
+    column: str = ""
+    expects: str
     ok: bool
-    observed: str  # what was seen
-    problem: str = ""  # the failure as a full sentence
+    observed: str
+    problem: str = ""
     severity: Literal["block", "warn"] = "block"
-    check: str = ""  # the Great Expectations type, where one ran
+    check: str = ""
 
     @property
     def stops(self) -> bool:
@@ -34,13 +44,13 @@ class ValidationReport:
     """All findings over one dataset.
 
     Attributes:
-        profile: None where tables could not be read.
-        drift: how far the data moved from production's, see `measure_drift`; empty without production.
+        profile: None if tables could not be read.
+        drift: how far the data moved from production's.
     """
 
     findings: tuple[Finding, ...]
     profile: DataProfile | None
-    drift: Mapping[str, Any] = field(default_factory=dict)
+    drift: DataDrift
 
     @property
     def ok(self) -> bool:
@@ -50,24 +60,15 @@ class ValidationReport:
     @property
     def problems(self) -> tuple[str, ...]:
         """One sentence for each finding that stops the run."""
-        return tuple(one.problem for one in self.findings if one.stops)
+        return tuple(finding.problem for finding in self.findings if finding.stops)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """One sentence for each failed finding that does not stop the run."""
-        return tuple(one.problem for one in self.findings if not one.ok and not one.stops)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "ok": self.ok,
-            "findings": [asdict(one) for one in self.findings],
-            "profile": self.profile.to_json() if self.profile else None,
-            "drift": dict(self.drift),
-        }
+        return tuple(finding.problem for finding in self.findings if not finding.ok and not finding.stops)
 
 
-class ValidationError(UserError, ValueError):
+class ValidationError(UserError):
     """A dataset that must not be trained on; the message has one sentence per failure."""
 
     def __init__(self, report: ValidationReport) -> None:

@@ -1,4 +1,4 @@
-"""What a dataset must keep to; every threshold in one typed place."""
+"""What a dataset must fulfil; every threshold in one typed place."""
 
 from __future__ import annotations
 
@@ -11,38 +11,58 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class DriftPolicy(BaseModel):
-    """How far a dataset may move from the one production was trained on. Generous: it is for accidents."""
+    """How far a dataset may move from the one that production was trained on.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    The defaults are generous: they stop accidents, such as lost or doubled data.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     severity: Literal["block", "warn"] = "block"
-    min_ratio: float = Field(default=0.5, gt=0, le=1)  # rows, users, items: now / production
+    """What too much drift does: `block` stops the run, `warn` only reports."""
+    min_ratio: float = Field(default=0.5, gt=0, le=1)
+    """Smallest number of interactions, users and items, relative to production's."""
     max_ratio: float = Field(default=10.0, ge=1)
-    max_median_ratio: float = Field(default=3.0, ge=1)  # median interactions per user, either way
-    max_action_shift: float = Field(
-        default=1.0, gt=0
-    )  # of the mean action, in production's standard deviations
-    max_days_back: float = Field(default=30.0, ge=0)  # newest interaction older than production's
-    min_popular_ratio: Share = 0.25  # share of production's most popular items: now / production
-    max_distance: Share = 0.5  # Jensen-Shannon, of activity and of popularity; 0.2 is a marked change already
+    """Largest number of interactions, users and items, relative to production's."""
+    max_median_ratio: float = Field(default=3.0, ge=1)
+    """How many times the median number of interactions per user may grow or shrink."""
+    max_action_shift: float = Field(default=1.0, gt=0)
+    """How far the mean action may move, in standard deviations of production's actions."""
+    max_days_back: float = Field(default=30.0, ge=0)
+    """How many days the newest interaction may be older than production's."""
+    min_popular_ratio: Share = 0.25
+    """What production's most popular items must keep of their share of the interactions."""
+    max_distance: Share = 0.5
+    """Largest Jensen-Shannon distance of the spreads over users and items; 0.2 is a significant shift."""
 
 
 class DataPolicy(BaseModel):
-    """Thresholds for validate; the defaults suit a small test set and a large one alike."""
+    """Thresholds of the validate step; the defaults suit a small test set and a large one alike."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    min_interactions: int = Field(default=10, ge=1)  # after de-duplication and k-core
+    min_interactions: int = Field(default=10, ge=1)
+    """Fewest interactions after de-duplication and k-core."""
     min_users: int = Field(default=2, ge=1)
+    """Fewest users after de-duplication and k-core."""
     min_items: int = Field(default=5, ge=1)
-    action_min: float | None = None  # set both for ratings; None: any finite number
+    """Fewest items after de-duplication and k-core."""
+    action_min: float | None = None
+    """Smallest action, such as 1 for stars; null: any finite number."""
     action_max: float | None = None
+    """Largest action, such as 5 for stars; null: any finite number."""
     earliest: AwareDatetime = datetime(1970, 1, 1, tzinfo=UTC)
-    latest: AwareDatetime | None = None  # None: the moment of validation
+    """Earliest timestamp."""
+    latest: AwareDatetime | None = None
+    """Latest timestamp; null: the moment of validation."""
     max_missing_title_share: Share = 0.2
-    max_duplicate_share: Share = 0.5  # repeats of (user, item, time) in the source, which ingest drops
-    max_orphan_share: Share = 0.0  # source interactions whose item is not in the catalogue
+    """Largest share of the source's items without a title."""
+    max_duplicate_share: Share = 0.5
+    """Largest share of source interactions that repeat a user, item and time; ingest drops them."""
+    max_orphan_share: Share = 0.0
+    """Largest share of source interactions whose item is not in the catalogue."""
     drift: DriftPolicy = DriftPolicy()
+    """How far the data may move from production's."""
 
     @model_validator(mode="after")
     def _ordered(self) -> DataPolicy:

@@ -38,13 +38,28 @@ class Rule:
 def table_rules(
     name: str, frame: pd.DataFrame, policy: DataPolicy, wrong: Collection[str] = ()
 ) -> list[Rule]:
-    """The rules for a table as loaded. A table without rows or needed columns is asked only for those.
+    """The rules for a table as loaded; rows and columns only, if the table lacks some of these.
 
     Args:
-        wrong: columns left out of the frame because their type is wrong, which is told already.
+        wrong: columns left out of the frame because their type is wrong, which has a finding already.
     """
-    needed = [column for column in REQUIRED[name] if column not in wrong]
-    shape = [_columns_rule(name, needed), _rows_rule(name, policy)]
+    source = name.startswith("source_")
+    columns = [column for column in REQUIRED[name] if column not in wrong]
+    smallest = {"interactions": policy.min_interactions, "items": policy.min_items}.get(name, 1)
+    shape = [
+        Rule(
+            f"The columns {', '.join(columns)} are there.",
+            "columns are missing",
+            "correct the column mapping of ingest" if source else INGEST,
+            gxe.ExpectTableColumnsToMatchSet(column_set=columns, exact_match=False),
+        ),
+        Rule(
+            f"There are at least {smallest:,} rows." if smallest > 1 else "There is at least one row.",
+            f"at least {smallest:,} rows are needed" if smallest > 1 else "the table is empty",
+            "check the source file" if source else "add data, or lower the k-core or the policy's minimum",
+            gxe.ExpectTableRowCountToBeBetween(min_value=smallest),
+        ),
+    ]
     if frame.empty or not set(REQUIRED[name]) <= set(frame):
         return shape
     rules = {
@@ -56,36 +71,19 @@ def table_rules(
     return [*shape, *rules(frame, policy)]
 
 
-def order_column(frame: pd.DataFrame) -> str:
-    """What orders a user's history: the position where the source maps one, otherwise the timestamp."""
-    return "position" if "position" in frame else "timestamp"
-
-
-def _columns_rule(name: str, columns: list[str]) -> Rule:
-    return Rule(
-        f"The columns {', '.join(columns)} are there.",
-        "columns are missing",
-        "correct the column mapping of ingest" if name.startswith("source_") else INGEST,
-        gxe.ExpectTableColumnsToMatchSet(column_set=columns, exact_match=False),
-    )
-
-
-def _rows_rule(name: str, policy: DataPolicy) -> Rule:
-    smallest = {"interactions": policy.min_interactions, "items": policy.min_items}.get(name, 1)
-    source = name.startswith("source_")
-    return Rule(
-        f"There are at least {smallest:,} rows." if smallest > 1 else "There is at least one row.",
-        f"at least {smallest:,} rows are needed" if smallest > 1 else "the table is empty",
-        "check the source file" if source else "bring more data, or lower the k-core or the policy's minimum",
-        gxe.ExpectTableRowCountToBeBetween(min_value=smallest),
-    )
-
-
 def _source_interactions(frame: pd.DataFrame, policy: DataPolicy) -> Iterator[Rule]:
     yield from _id_rules("user_id")
     yield from _id_rules("item_id")
-    order = order_column(frame)
-    yield _not_null(order, REPAIR) if order in frame else _no_order()
+    order = "position" if "position" in frame else "timestamp"  # of a user's history
+    if order in frame:
+        yield _not_null(order, REPAIR)
+    else:
+        yield Rule(
+            "There is a timestamp or a position.",
+            "there is neither a timestamp nor a position",
+            "map one of them in ingest",
+            gxe.ExpectTableColumnsToMatchSet(column_set=["timestamp"], exact_match=False),
+        )
     if "timestamp" in frame and frame["timestamp"].notna().any():
         yield from _time_rules(policy)
     if "action" in frame and frame["action"].notna().any():
@@ -122,16 +120,12 @@ def _interactions(frame: pd.DataFrame, policy: DataPolicy) -> Iterator[Rule]:
     yield Rule(
         f"There are at least {policy.min_users:,} users.",
         f"at least {policy.min_users:,} users are needed",
-        "bring more data, or lower the k-core or min_users",
+        "add data, or lower the k-core or min_users",
         gxe.ExpectColumnUniqueValueCountToBeBetween(column="user_id", min_value=policy.min_users),
         "user_id",
     )
     if "orphan_item" in frame:
         yield _orphans("items", INGEST, None)
-    yield from _order_rules()
-
-
-def _order_rules() -> Iterator[Rule]:
     yield Rule(
         "Every user's positions run 0, 1, 2, ... without gap or repeat.",
         "positions are not 0, 1, 2, ... for the user",
@@ -149,7 +143,7 @@ def _order_rules() -> Iterator[Rule]:
     yield Rule(
         "There are rows to train on and rows to test on.",
         "train and test rows are both needed",
-        "bring users with at least 3 interactions",
+        "add users with at least 3 interactions",
         gxe.ExpectColumnDistinctValuesToContainSet(column="split", value_set=["train", "test"]),
         "split",
     )
@@ -188,22 +182,13 @@ def _unique_items(remedy: str) -> Rule:
     )
 
 
-def _orphans(where: str, remedy: str, policy: DataPolicy | None) -> Rule:
+def _orphans(table: str, remedy: str, policy: DataPolicy | None) -> Rule:
     share = policy.max_orphan_share if policy else 0.0
     expects = (
         "Every interaction's item is" if share == 0 else f"All but {share:.0%} of interactions' items are"
     )
     expectation = gxe.ExpectColumnValuesToBeNull(column="orphan_item", mostly=1 - share)
-    return Rule(f"{expects} in {where}.", f"the item is not in {where}", remedy, expectation, "item_id")
-
-
-def _no_order() -> Rule:
-    return Rule(
-        "There is a timestamp or a position.",
-        "there is neither a timestamp nor a position",
-        "map one of them in ingest",
-        gxe.ExpectTableColumnsToMatchSet(column_set=["timestamp"], exact_match=False),
-    )
+    return Rule(f"{expects} in {table}.", f"the item is not in {table}", remedy, expectation, "item_id")
 
 
 def _time_rules(policy: DataPolicy) -> Iterator[Rule]:

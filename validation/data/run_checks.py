@@ -37,14 +37,14 @@ def check_tables(tables: Mapping[str, Table], policy: DataPolicy) -> list[Findin
         source = context.data_sources.add_pandas("dataset")
         for table in tables.values():
             findings += table.findings
-            if not any(one.column == "" for one in table.findings):  # the file was read
+            if not any(finding.column == "" for finding in table.findings):  # the file was read
                 asset = source.add_dataframe_asset(table.name).add_batch_definition_whole_dataframe("all")
                 findings += _check(table, asset.get_batch({"dataframe": table.frame}), policy)
     return findings
 
 
 def _check(table: Table, batch: Any, policy: DataPolicy) -> Iterator[Finding]:
-    rules = table_rules(table.name, table.frame, policy, [one.column for one in table.findings])
+    rules = table_rules(table.name, table.frame, policy, [finding.column for finding in table.findings])
     suite = gx.ExpectationSuite(name=table.name)
     for number, rule in enumerate(rules):
         rule.expectation.meta = {"rule": number}  # results come back in another order
@@ -56,33 +56,33 @@ def _check(table: Table, batch: Any, policy: DataPolicy) -> Iterator[Finding]:
 
 
 def _finding(table: Table, rule: Rule, result: ExpectationValidationResult) -> Finding:
-    place = f"Table {table.name}, column {rule.column}" if rule.column else f"Table {table.name}"
-    seen = result.result
-    if fault := _fault(result):
-        observed = f"could not be checked: {fault}"
-        told = f"'{rule.expects}' {observed}"
-    elif "unexpected_count" in seen:
-        count, total = seen["unexpected_count"], seen["element_count"]
-        observed = f"{count:,} of {total:,} rows break it" if count else f"all {total:,} rows keep it"
-        told = f"{rule.broken} in {count:,} of {total:,} rows{_examples(seen)}"
-    else:
-        observed = _observed(result)
-        told = f"{rule.broken} (found {observed})"
-    problem = "" if result.success else f"{place}: {told}; {rule.remedy}."
-    check = result.expectation_config.type if result.expectation_config else ""
-    return Finding(
-        table.name, rule.column, rule.expects, bool(result.success), observed, problem, check=check
-    )
-
-
-def _fault(result: ExpectationValidationResult) -> str:
-    """The message of an exception inside the check, or nothing. What raised counts as failed."""
+    """Put a result into the words of its rule. A check that raised counts as failed."""
+    details = result.result
     info = result.exception_info or {}
     entries = (
-        [info] if "raised_exception" in info else [one for one in info.values() if isinstance(one, dict)]
+        [info] if "raised_exception" in info else [part for part in info.values() if isinstance(part, dict)]
     )
-    messages = [str(one.get("exception_message")) for one in entries if one.get("raised_exception")]
-    return " ".join(messages[0].split())[:200] if messages else ""
+    faults = [str(entry.get("exception_message")) for entry in entries if entry.get("raised_exception")]
+    if faults:
+        observed = f"could not be checked: {' '.join(faults[0].split())[:200]}"
+        broken = f"'{rule.expects}' {observed}"
+    elif "unexpected_count" in details:
+        count, total = details["unexpected_count"], details["element_count"]
+        observed = f"{count:,} of {total:,} rows break it" if count else f"all {total:,} rows keep it"
+        broken = f"{rule.broken} in {count:,} of {total:,} rows{_examples(details)}"
+    else:
+        observed = _observed(result)
+        broken = f"{rule.broken} (found {observed})"
+    subject = f"Table {table.name}, column {rule.column}" if rule.column else f"Table {table.name}"
+    return Finding(
+        table=table.name,
+        column=rule.column,
+        expects=rule.expects,
+        ok=bool(result.success),
+        observed=observed,
+        problem="" if result.success else f"{subject}: {broken}; {rule.remedy}.",
+        check=result.expectation_config.type if result.expectation_config else "",
+    )
 
 
 def _observed(result: ExpectationValidationResult) -> str:
@@ -96,15 +96,16 @@ def _observed(result: ExpectationValidationResult) -> str:
     return "as expected" if result.success else ", ".join(map(str, value or ["none"]))
 
 
-def _examples(seen: Mapping[str, Any]) -> str:
-    """Where to look: values with the place of their row, or the rows alone for nulls."""
-    values, rows = seen.get("partial_unexpected_list") or [], seen.get("partial_unexpected_index_list") or []
+def _examples(details: Mapping[str, Any]) -> str:
+    """Where to look: values with the number of their row, or the rows alone for nulls."""
+    values = details.get("partial_unexpected_list") or []
+    rows = details.get("partial_unexpected_index_list") or []
     first: dict[str, str] = {}
     for value, row in zip(values, rows, strict=False):
         text = _text(value)
         first.setdefault(text or str(row), f"{text!r} in row {row}" if text else f"row {row}")
-    shown = ", ".join(list(first.values())[:EXAMPLES])
-    return f" (such as {shown}; rows count from 0)" if shown else ""
+    examples = ", ".join(list(first.values())[:EXAMPLES])
+    return f" (such as {examples}; rows count from 0)" if examples else ""
 
 
 def _text(value: Any) -> str:

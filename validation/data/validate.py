@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from car_model.evidence.drift import DataDrift
 from common.files import write_atomic
 from validation.data.data_docs import render_docs
-from validation.data.drift import Figures, compare_profiles
-from validation.data.findings import Finding, ValidationError, ValidationReport
-from validation.data.policy import DataPolicy, DriftPolicy
-from validation.data.profile import DataProfile, item_shares, profile_tables
+from validation.data.drift import compare_profiles
+from validation.data.findings import ValidationError, ValidationReport
+from validation.data.policy import DataPolicy
+from validation.data.profile import item_shares, profile_tables
 from validation.data.run_checks import check_tables
-from validation.data.tables import Table, load_tables
-
-__all__ = [
-    "DataPolicy",
-    "DataProfile",
-    "DriftPolicy",
-    "Finding",
-    "ValidationError",
-    "ValidationReport",
-    "validate_dataset",
-]
+from validation.data.tables import load_tables
 
 
 def validate_dataset(
@@ -32,38 +22,38 @@ def validate_dataset(
     policy: DataPolicy,
     docs: Path,
     previous_profile: Mapping[str, Any] | None = None,
+    *,
     profile: Path | None = None,
+    release: str = "",
 ) -> ValidationReport:
     """Check the folder that ingest wrote: source tables for broken rows, kept tables for its contract.
 
     Args:
+        dataset: the folder.
+        policy: thresholds.
         docs: the Data Docs, one self-contained HTML file; written also on failure.
-        previous_profile: production's data_profile.json; None skips drift.
+        previous_profile: the JSON object of production's data_profile.json; None skips drift.
         profile: where to write this dataset's data_profile.json; None writes none.
+        release: digest of the production release; "" if there is none.
 
     Raises:
         ValidationError: something that must hold does not; carries the report.
     """
     tables = load_tables(Path(dataset))
     findings = check_tables(tables, policy)
-    measured = _profile(tables, findings)
-    drift: Figures = {}
+    interactions, items = tables["interactions"].frame, tables["items"].frame
+    # Broken kept tables have no profile: what breaks them is a finding that stops the run.
+    broken = any(finding.stops and finding.table in ("interactions", "items") for finding in findings)
+    measured = None if broken else profile_tables(interactions, items)
+    drift = DataDrift(release=release or None)
     if previous_profile is not None and measured is not None:
-        shares = item_shares(tables["interactions"].frame)
-        moved, drift = compare_profiles(measured, previous_profile, policy.drift, shares)
+        shares = item_shares(interactions)
+        moved, drift = compare_profiles(measured, previous_profile, policy.drift, shares, release)
         findings += moved
     report = ValidationReport(tuple(findings), measured, drift)
     write_atomic(Path(docs), render_docs(report, policy))
     if not report.ok:
         raise ValidationError(report)
     if profile and measured:
-        write_atomic(Path(profile), json.dumps(measured.to_json(), indent=2) + "\n")
+        measured.write(profile)
     return report
-
-
-def _profile(tables: Mapping[str, Table], findings: list[Finding]) -> DataProfile | None:
-    """The profile, where the kept tables are sound enough to have one (what breaks them is a finding)."""
-    kept = ("interactions", "items")
-    if any(one.stops and one.table in kept for one in findings):
-        return None
-    return profile_tables(*(tables[name].frame for name in kept))

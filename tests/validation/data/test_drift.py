@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
+from car_model.evidence.data_profile import DataProfile
+from car_model.evidence.drift import RisenItems
 from validation.data.drift import js_distance, measure_drift
 from validation.data.policy import DriftPolicy
-from validation.data.profile import POPULAR, DataProfile, item_shares, profile_tables
+from validation.data.profile import POPULAR, item_shares, profile_tables
 from validation.gate.policy import load_policy
 
 SHARES = st.lists(st.sampled_from([0.0]) | st.floats(1e-6, 1), min_size=2, max_size=12).filter(
@@ -31,22 +33,22 @@ def tables(users, items, *, seed=0, prefix="i", exponent=1.0, length=8):
 def drift(now, before):
     """Figures between two tables of interactions, each the profile of its own."""
     profiles = [profile_tables(one, one[["item_id"]].drop_duplicates()) for one in (now, before)]
-    stored = json.loads(json.dumps(profiles[1].to_json(), allow_nan=False))  # as the release keeps it
-    return measure_drift(profiles[0], DataProfile.model_validate(stored), item_shares(now))
+    stored = json.dumps(profiles[1].to_json(), allow_nan=False)  # as the release keeps it
+    return measure_drift(profiles[0], DataProfile.model_validate_json(stored), item_shares(now), "c" * 64)
 
 
 def test_equal_data_does_not_drift():
     found = drift(tables(300, 250), tables(300, 250))
     for name in ("interactions", "users", "items", "median_interactions"):
-        assert found[name]["ratio"] == 1.0
-    assert (found["activity"]["distance"], found["popularity"]["distance"]) == (0.0, 0.0)
-    assert (found["action"]["shift"], found["newest"]["days_back"]) == (0.0, 0.0)
+        assert getattr(found, name).ratio == 1.0
+    assert (found.activity.distance, found.popularity.distance) == (0.0, 0.0)
+    assert (found.action.shift, found.newest.days_back) == (0.0, 0.0)
 
 
 def test_chance_alone_stays_below_the_warning():
     found = drift(tables(1000, 500, seed=1), tables(1000, 500, seed=2))
-    assert 0 < found["activity"]["distance"] < 0.2
-    assert 0 < found["popularity"]["distance"] < 0.2
+    assert 0 < found.activity.distance < 0.2
+    assert 0 < found.popularity.distance < 0.2
 
 
 @pytest.mark.parametrize(
@@ -58,33 +60,33 @@ def test_chance_alone_stays_below_the_warning():
 )
 def test_what_no_count_shows_is_beyond_the_block(change, moved):
     found = drift(tables(400, 300, **change), tables(400, 300))
-    assert found[moved]["distance"] > DriftPolicy().max_distance
+    assert getattr(found, moved).distance > DriftPolicy().max_distance
 
 
 def test_ids_given_out_anew_show_however_flat_popularity_is():
-    found = drift(tables(400, 900, exponent=0.1, prefix="new-"), tables(400, 900, exponent=0.1))["popularity"]
-    assert (found["ratio"], found["now"]) == (0.0, 0.0)
-    calm = drift(tables(400, 900, exponent=0.5, seed=1), tables(400, 900, exponent=0.5))["popularity"]
-    assert calm["ratio"] > DriftPolicy().min_popular_ratio
+    found = drift(tables(400, 900, exponent=0.1, prefix="new-"), tables(400, 900, exponent=0.1)).popularity
+    assert (found.ratio, found.now) == (0.0, 0.0)
+    calm = drift(tables(400, 900, exponent=0.5, seed=1), tables(400, 900, exponent=0.5)).popularity
+    assert calm.ratio > DriftPolicy().min_popular_ratio
 
 
 def test_popularity_is_of_productions_items_and_all_others():
     before = pd.DataFrame({"user_id": list("aabb"), "item_id": ["x", "x", "y", "z"]})
     now = pd.DataFrame({"user_id": list("aabb"), "item_id": ["x", "new", "new", "new"]})
-    found = drift(now, before)["popularity"]
-    assert (found["items"], found["before"], found["now"]) == (3, 1.0, 0.25)
-    assert found["risen"] == {"items": 1, "now": 0.75, "before_at_most": 0.0}
+    found = drift(now, before).popularity
+    assert (found.items, found.before, found.now) == (3, 1.0, 0.25)
+    assert found.risen == RisenItems(items=1, now=0.75, before_at_most=0.0)
     apart = jensenshannon([0.25, 0, 0, 0.75], [0.5, 0.25, 0.25, 0], 2)
-    assert found["distance"] == pytest.approx(apart, abs=1e-6)
+    assert found.distance == pytest.approx(apart, abs=1e-6)
 
 
 def test_a_flood_on_an_item_that_was_not_popular_shows():
     calm = tables(2000, 2000, seed=1)
     flood = pd.DataFrame({"user_id": [f"bot{at}" for at in range(len(calm) // 2)], "item_id": "i1500"})
-    found = drift(pd.concat([tables(2000, 2000, seed=2), flood]), calm)["popularity"]
-    assert found["distance"] > load_bound("popularity moved little")
-    assert found["risen"]["now"] > 0.3
-    assert found["risen"]["before_at_most"] < 0.05
+    found = drift(pd.concat([tables(2000, 2000, seed=2), flood]), calm).popularity
+    assert found.distance > load_bound("popularity moved little")
+    assert found.risen.now > 0.3
+    assert found.risen.before_at_most < 0.05
 
 
 def load_bound(name):
@@ -101,7 +103,7 @@ def test_the_distance_told_is_at_most_the_one_among_all_items(counts, seed):
     parts = [{f"i{at}": n / side.sum() for at, n in enumerate(side)} for side in (old, new)]
     popular = dict(sorted(parts[0].items(), key=lambda item: (-item[1], item[0]))[:POPULAR])
     before = profile_tables(tables(5, 5), tables(5, 5)).model_copy(update={"popular": popular})
-    found = measure_drift(before, before, parts[1])["popularity"]["distance"]
+    found = measure_drift(before, before, parts[1], "c" * 64).popularity.distance
     assert found <= js_distance(list(parts[0].values()), list(parts[1].values())) + 1e-5
 
 
@@ -146,16 +148,13 @@ def test_what_cannot_be_told_is_null():
     plain = profile_tables(table, table)
     dated = table.assign(timestamp=pd.Timestamp("2020-01-31", tz="UTC"), action=np.arange(len(table)) % 5)
     full = profile_tables(dated, dated)
-    lost = measure_drift(plain, full, item_shares(table))
-    assert (lost["action"]["shift"], lost["newest"]["days_back"]) == (None, None)
-    won = measure_drift(full, plain, item_shares(table))
-    assert (won["action"]["shift"], won["newest"]["days_back"]) == (0.0, 0.0)
-    old = full.model_copy(update={"format": 1, "activity": None, "popular": None})
-    found = measure_drift(full, old, item_shares(dated))
-    assert (found["activity"]["distance"], found["popularity"]["distance"]) == (None, None)
+    lost = measure_drift(plain, full, item_shares(table), "c" * 64)
+    assert (lost.action.shift, lost.newest.days_back) == (None, None)
+    won = measure_drift(full, plain, item_shares(table), "c" * 64)
+    assert (won.action.shift, won.newest.days_back) == (0.0, 0.0)
     constant = profile_tables(*(dated.assign(action=1.0),) * 2)
-    assert measure_drift(full, constant, item_shares(dated))["action"]["shift"] is None
-    assert measure_drift(constant, constant, item_shares(dated))["action"]["shift"] == 0.0
+    assert measure_drift(full, constant, item_shares(dated), "c" * 64).action.shift is None
+    assert measure_drift(constant, constant, item_shares(dated), "c" * 64).action.shift == 0.0
 
 
 def test_days_back_and_shift_have_their_sign_and_unit():
@@ -166,9 +165,9 @@ def test_days_back_and_shift_have_their_sign_and_unit():
     )
     late = early.assign(timestamp=pd.Timestamp("2020-02-02T12:00", tz="UTC"), action=early["action"] - 2)
     found = drift(early, late)
-    assert found["newest"]["days_back"] == 2.5
-    assert drift(late, early)["newest"]["days_back"] == -2.5
-    assert found["action"]["shift"] == pytest.approx(2 / early["action"].std(ddof=0), abs=1e-5)
+    assert found.newest.days_back == 2.5
+    assert drift(late, early).newest.days_back == -2.5
+    assert found.action.shift == pytest.approx(2 / early["action"].std(ddof=0), abs=1e-5)
 
 
 def test_the_gates_blocking_bounds_are_those_that_validate_holds_to_before_training():
