@@ -245,9 +245,11 @@ def test_hostile_ids_are_shown_not_run(dataset):
 
 def test_drift_against_production_stops_the_run(sound, tmp_path):
     dataset, report, _, _ = sound
-    same = validate_dataset(dataset, POLICY, tmp_path / "same.html", report.profile.to_json())
+    same = validate_dataset(
+        dataset, POLICY, tmp_path / "same.html", report.profile.to_json(), release="c" * 64
+    )
     assert same.ok and any(one.check == "drift" for one in same.findings)
 
     previous = report.profile.to_json() | {"interactions": 1_000}
     with pytest.raises(ValidationError, match=r"Drift against production: 30 interactions are 0\.03 times"):
-        validate_dataset(dataset, POLICY, tmp_path / "drift.html", previous)
+        validate_dataset(dataset, POLICY, tmp_path / "drift.html", previous, release="c" * 64)
