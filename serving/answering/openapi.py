@@ -1,6 +1,6 @@
-"""The API as an OpenAPI 3.1 document, made from the very model that checks requests.
+"""The API as an OpenAPI 3.1 document, generated from the model that checks requests.
 
-`python -m serving openapi` prints it; serving/answering/openapi.yaml is that output.
+`car openapi` prints it; serving/answering/openapi.yaml is that output.
 """
 
 from __future__ import annotations
@@ -22,13 +22,8 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Plain(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
 class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
 class Step(_Closed):
@@ -36,86 +31,100 @@ class Step(_Closed):
 
     level: Count
     code: Annotated[int, Field(ge=0)]
-    words: Annotated[
-        str, Field(description="Words of this level that the item itself carries; may be empty.")
-    ]
-    group: Annotated[str, Field(description="Label of all items with this code; this one may not fit it.")]
-    probability: Annotated[Share, Field(description="How much the model expected this code.")]
-    rank: Annotated[Count, Field(description="1: of all codes, the model expected this one most.")]
-    lift: Annotated[float | None, Field(description="Probability over the code's share of all interactions.")]
+    words: str
+    """Words of this level that the item itself carries; may be empty."""
+    group: str
+    """Label of all items with this code; it need not fit this item."""
+    probability: Share
+    """Probability that the model gave this code."""
+    rank: Count
+    """Rank of this code among all codes by probability; 1 is the most likely."""
+    lift: float | None
+    """Probability divided by the code's share of all interactions."""
     expected_code: Annotated[int, Field(ge=0)]
-    expected_group: Annotated[str, Field(description="Label of the code that was expected most.")]
+    """The most likely code."""
+    expected_group: str
+    """Label of the most likely code."""
     expected_probability: Share
-    agrees: Annotated[bool, Field(description="Whether the item has the code that was expected most.")]
+    """Probability of the most likely code."""
+    agrees: bool
+    """Whether the item has the most likely code."""
 
 
-class Named(_Closed):
+class HistoryItem(_Closed):
     """An item of the history."""
 
     item_id: str
     title: str
 
 
-class Cause(Named):
-    """An item of the history that a recommended one rests on."""
+class Cause(HistoryItem):
+    """An item of the history that a recommendation rests on."""
 
-    weight: Annotated[
-        float,
-        Field(gt=0, description="How far the score falls without it, beyond what popular items lose."),
-    ]
+    weight: Annotated[float, Field(gt=0)]
+    """How far the score falls without it, beyond what popular items lose."""
 
 
 class Item(_Closed):
-    """A recommended item; what follows the score is there unless `explain` is false."""
+    """A recommended item; the fields after `liked` are left out if `explain` is false."""
 
     item_id: str
     title: str
-    score: Annotated[
-        float | None, Field(description="Log-probability, higher is better; null for popular ones.")
-    ]
-    liked: Annotated[
-        Share | None, Field(description="How likely the user would like it; only where ranked by action.")
-    ] = None
-    reasons: Annotated[list[str], Field(description="Sentences for people.")] = []
-    words: Annotated[str, Field(description="The item's own words along its semantic path.")] = ""
+    score: float | None
+    """Log-probability, higher is better; null for popular items."""
+    liked: Share | None = None
+    """Probability that the user would like it; only if ranked by action."""
+    reasons: list[str] = []
+    """Sentences for people."""
+    words: str = ""
+    """The item's own words along its semantic path."""
     path: list[Step] = []
-    because: Annotated[list[Cause], Field(description="What weighs most of the latest items.")] = []
-    alike: Annotated[Named | None, Field(description="Of the history, the most alike to the model.")] = None
+    """The item's semantic path, coarse to fine."""
+    because: list[Cause] = []
+    """The latest items of the history that weigh most."""
+    alike: HistoryItem | None = None
+    """The item of the history that the model finds most similar."""
 
 
 class Answer(_Closed):
-    """Recommended items, best first, and who recommends them."""
+    """Recommended items, best first, and the release that recommends them."""
 
-    release: Annotated[str, Field(description="Digest of the release that answers.")]
-    codebook: Annotated[str, Field(description="Version of its codebook.")]
+    release: str
+    """Digest of the release that answers."""
+    codebook: str
+    """Version of its codebook."""
     items: list[Item]
-    skipped: Annotated[list[str], Field(description="Items of the history that the release does not know.")]
-    fallback: Annotated[
-        str | None,
-        Field(pattern="^popular$", description="popular: nothing of the history is known."),
-    ]
-    skipped_candidates: Annotated[
-        list[str], Field(description="Candidates that are not offered; there only with `candidates`.")
-    ] = []
+    skipped: list[str]
+    """Items of the history that the release does not know."""
+    fallback: Annotated[str | None, Field(pattern="^popular$")]
+    """popular: no item of the history is known."""
+    skipped_candidates: list[str] = []
+    """Candidates that are not offered; only if the request has `candidates`."""
 
 
 class Error(_Closed):
     """Why a request was not answered."""
 
-    error: Annotated[str, Field(min_length=1, description="One sentence that names the field.")]
+    error: Annotated[str, Field(min_length=1)]
+    """One sentence that names the field."""
     status: Annotated[int, Field(ge=400, le=599)]
 
 
 class BatchRequest(_Closed):
-    """Several requests; a list of them without this object around it is read as well."""
+    """Several requests; a list of them without this object around it is accepted as well."""
 
     requests: Annotated[list[Request], Field(min_length=1, max_length=MAX_BATCH)]
 
 
 class BatchAnswer(_Closed):
-    """Answers in the order of the requests; an Error stands where a request can't be answered."""
+    """Answers in the order of the requests; a request that cannot be answered has an Error in its place."""
 
     answers: Annotated[list[Answer | Error], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+class _NoAliases(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def document() -> dict[str, Any]:
@@ -141,18 +150,26 @@ def document() -> dict[str, Any]:
 
 def _operation() -> dict[str, Any]:
     batch = {"type": "array", "items": _ref("Request"), "minItems": 1, "maxItems": MAX_BATCH}
+    request = {"history": ["50", "172"], "k": 3}
+    examples = {
+        "one": {"value": request},
+        "candidates": {"value": {**request, "candidates": ["1", "7", "181"], "thinking": 0}},
+        "by action": {"value": {**request, "actions": [5, None], "rank_by": "action"}},
+        "batch": {"value": {"requests": [request, {"history": []}]}},
+    }
     return {
         "operationId": "recommend",
-        "summary": "Recommend items after one or several histories",
+        "summary": "Recommend items for one or several histories",
         "description": (
-            f"A body has at most {MAX_BODY_BYTES} bytes of UTF-8 JSON, {MAX_DEPTH} levels deep, no name "
-            "twice in an object. `thinking` is at most the number of levels of the release. A bad request "
-            "of a batch gets its error in its place; only a malformed batch is refused as a whole."
+            f"A body is UTF-8 JSON of at most {MAX_BODY_BYTES} bytes, nested at most {MAX_DEPTH} levels "
+            "deep, without duplicate names in an object. `thinking` is at most the number of levels of the "
+            "release. A bad request in a batch gets its error in its place; only a malformed batch is "
+            "refused as a whole."
         ),
         "security": [{"key": []}, {}],
         "requestBody": {
             "required": True,
-            "content": _json({"oneOf": [_ref("Request"), _ref("BatchRequest"), batch]}, _examples()),
+            "content": _json({"oneOf": [_ref("Request"), _ref("BatchRequest"), batch]}, examples),
         },
         "responses": {
             "200": {
@@ -166,23 +183,13 @@ def _operation() -> dict[str, Any]:
                 "description": "Too many requests wait already, or no worker is up: ask again later.",
                 "headers": {
                     "Retry-After": {
-                        "description": "Seconds to wait. TorchServe does not say it: back off from 0.1 s.",
+                        "description": "Seconds to wait. TorchServe does not send it: back off from 0.1 s.",
                         "schema": {"type": "integer", "minimum": 0},
                     }
                 },
             },
             "507": {"description": "The worker was killed while it had the request: ask again."},
         },
-    }
-
-
-def _examples() -> dict[str, Any]:
-    one = {"history": ["50", "172"], "k": 3}
-    return {
-        "one": {"value": one},
-        "candidates": {"value": {**one, "candidates": ["1", "7", "181"], "thinking": 0}},
-        "by action": {"value": {**one, "actions": [5, None], "rank_by": "action"}},
-        "batch": {"value": {"requests": [one, {"history": []}]}},
     }
 
 
@@ -196,4 +203,4 @@ def _ref(name: str) -> dict[str, Any]:
 
 def as_yaml() -> str:
     """The document as text."""
-    return yaml.dump(document(), Dumper=_Plain, sort_keys=False, allow_unicode=True, width=110)
+    return yaml.dump(document(), Dumper=_NoAliases, sort_keys=False, allow_unicode=True, width=110)

@@ -42,7 +42,7 @@ def test_it_is_valid_openapi() -> None:
 
 
 def test_the_file_is_what_the_code_says() -> None:
-    """Where this fails: python -m serving openapi > serving/answering/openapi.yaml, and read the diff."""
+    """If this fails: car openapi > serving/answering/openapi.yaml, and read the diff."""
     assert Path(answering.__file__).with_name("openapi.yaml").read_text("utf-8") == as_yaml()
     assert yaml.safe_load(as_yaml()) == document()
 
