@@ -12,8 +12,8 @@ ENV UV_LINK_MODE=copy UV_NO_CACHE=1 UV_NO_PROGRESS=1 UV_COMPILE_BYTECODE=1 PYC_I
 RUN python -m pip install --no-cache-dir --disable-pip-version-check "uv==${UV_VERSION}" \
     && uv venv "${VIRTUAL_ENV}"
 # Wheels that no index has may lie in build/image/wheels; a torch among them is taken instead of PyTorch's own.
-COPY requirements/run.lock requirements/shortlist.lock requirements/spark.lock build/image/wheel[s] /wheels/
-# What not everybody needs: shortlist (faiss), spark, or both.
+COPY requirements/run.lock requirements/ann.lock requirements/spark.lock build/image/wheel[s] /wheels/
+# What not everybody needs: ann (faiss), spark, or both.
 ARG EXTRAS=
 RUN if [ "${TORCH}" != cpu ] || [ -z "$(find /wheels -name 'torch-*.whl')" ]; then export UV_TORCH_BACKEND="${TORCH}"; fi \
     && for part in run ${EXTRAS}; do echo "-r ${part}.lock"; done > /wheels/all.txt \
@@ -35,7 +35,7 @@ RUN mkdir -p "${HF_HUB_CACHE}" \
     && if [ -n "${ENCODER}" ]; then "${VIRTUAL_ENV}/bin/hf" download "${ENCODER}" --revision "${ENCODER_REVISION}"; fi
 WORKDIR /build
 COPY pyproject.toml README.md pipeline.py ./
-COPY requirements/run.in requirements/shortlist.in requirements/spark.in requirements/
+COPY requirements/run.in requirements/ann.in requirements/spark.in requirements/
 COPY car_model car_model
 COPY common common
 COPY components components

@@ -9,7 +9,7 @@ DATA ?= movielens
 DATA_DIR ?=
 RUN ?=
 
-# The image: its name, what it is built on, which torch (cpu, cu126, ...), extras of the project (spark shortlist), an
+# The image: its name, what it is built on, which torch (cpu, cu126, ...), extras of the project (spark ann), an
 # encoder of a model hub to bake in.
 IMAGE ?= car-on-kubeflow:0.1.0
 BASE ?= python:3.11-slim-bookworm

@@ -35,7 +35,7 @@ from common.digests import json_digest
 SIDS = ("levels", "codes", "method")
 COMPUTED = ("precision", "threads")  # how a run is computed
 # Settings that older runs had no name for, and what they ran with:
-LATER = {"negatives": 0, "shortlist": 0, "position_encoding": "learned", "label_smoothing": 0.0}
+LATER = {"negatives": 0, "ann_candidates": 0, "position_encoding": "learned", "label_smoothing": 0.0}
 RESULTS = Path("benchmarks/results/accuracy")
 app = typer.Typer(add_completion=False)
 
@@ -57,14 +57,14 @@ def main(
     try:
         dataset = load_dataset(data, order)  # type: ignore[arg-type]
         for name in chosen:
-            recipe_of(name, dataset.report["name"], trial, 0)
+            recipe_of(name, dataset.report.name, trial, 0)
     except ValueError as error:  # before hours are spent
         raise typer.BadParameter(str(error)) from None
     rows: dict[str, list[dict[str, Any]]] = {}
     for name in chosen:
         for seed in map(int, seeds.split(",")):
             rows.setdefault(name, []).append(result(dataset, order, name, seed, trial))
-            print_table(f"{dataset.report['name']}, ties {order}", rows)
+            print_table(f"{dataset.report.name}, ties {order}", rows)
 
 
 def _check(rows: list[str], order: str) -> None:
@@ -99,10 +99,10 @@ def recipe_of(name: str, dataset: str, trial: dict[str, Any], seed: int) -> tupl
 
 def result(dataset: Dataset, order: str, name: str, seed: int, trial: dict[str, Any]) -> dict[str, Any]:
     """One run, from its file where it was run before with the same inputs."""
-    recipe, sid_settings = recipe_of(name, dataset.report["name"], trial, seed)
+    recipe, sid_settings = recipe_of(name, dataset.report.name, trial, seed)
     made = tokens(dataset, **sid_settings)
     key = run_key(dataset.digest, name, recipe.model_dump(), sid_settings)
-    path = RESULTS / f"{dataset.report['name']}-{order}" / f"{_label(name, trial)}-{seed}.json"
+    path = RESULTS / f"{dataset.report.name}-{order}" / f"{_label(name, trial)}-{seed}.json"
     if path.is_file() and (known := json.loads(path.read_text()))["key"] == key:
         return known
     data, start = dataset.histories(made.catalogue.uids), time.monotonic()

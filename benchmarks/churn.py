@@ -59,7 +59,7 @@ def steps_of(dataset: Dataset) -> list[dict[str, Any]]:
         parent = fit(old, EncoderSpec(), "", CodebookConfig())
         known = Catalogue(old_ids, old_ids, parent.encode(old))
         modes = {name: measure(book, known, new_ids, new) for name, book in books(parent, old, new).items()}
-        step = {"data": dataset.report["name"], "before": before, "after": after, "codes": parent.codes}
+        step = {"data": dataset.report.name, "before": before, "after": after, "codes": parent.codebook_size}
         measured.append({**step, "items": [len(old_ids), len(new_ids)], "modes": modes})
     return measured
 
@@ -72,7 +72,9 @@ def ids_before(dataset: Dataset, share: float) -> list[str]:
 
 def books(parent: Codebook, old: np.ndarray, new: np.ndarray) -> dict[str, Codebook]:
     """Today's codebook by every mode, from vectors of both moments."""
-    fresh = fit(new, EncoderSpec(), "", CodebookConfig(levels=parent.levels, codes=parent.codes))
+    fresh = fit(
+        new, EncoderSpec(), "", CodebookConfig(n_levels=parent.n_levels, codebook_size=parent.codebook_size)
+    )
     turned = renumbered(fresh, parent.encode(old), fresh.encode(old))
     made = (fresh, turned, refresh(parent, new, inertia=0.0), refresh(parent, new), parent)
     return dict(zip(MODES, made, strict=True))

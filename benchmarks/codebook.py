@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.datasets.load import CACHE, load_dataset
-from car_model.codebook.residual_kmeans import CodebookConfig, default_codes
-from car_model.codebook.tokenize import tokenize
+from car_model.codebook.residual_kmeans import CodebookConfig, default_codebook_size
+from car_model.codebook.semantic_ids import tokenize
 from car_model.encoding.encoder import EncoderSpec
 
 ALL_AXES = 10_000
@@ -23,8 +23,8 @@ app = typer.Typer(add_completion=False)
 def main(data: str = "movielens", seed: int = 0) -> None:
     """Fit a codebook of every size, with and without the projection on the main axes."""
     dataset = load_dataset(data)
-    usual = default_codes(len(dataset.items))
-    table = Table(title=f"{dataset.report['name']}: four levels, by axes and codes")
+    usual = default_codebook_size(len(dataset.items))
+    table = Table(title=f"{dataset.report.name}: four levels, by axes and codes")
     for column in (
         "axes",
         "codes",
@@ -35,7 +35,7 @@ def main(data: str = "movielens", seed: int = 0) -> None:
         table.add_column(column, justify="right")
     for axes in (16, 32, 64, ALL_AXES):
         for codes in sorted({16, 32, 64, 128, usual}):
-            config = CodebookConfig(codes=codes, axes=axes, seed=seed)
+            config = CodebookConfig(codebook_size=codes, axes=axes, seed=seed)
             health = tokenize(dataset, EncoderSpec(), config, CACHE / "vectors").health
             table.add_row(
                 "all" if axes == ALL_AXES else str(axes),

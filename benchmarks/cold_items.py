@@ -53,8 +53,12 @@ def main(
     past = as_of(dataset, moment_of(dataset, MOMENT))
     vectors = dict(zip(dataset.items["item_id"].astype(str), text_vectors(dataset), strict=True))
     holdout = cold_holdout(dataset, past)
-    settings = settings_of("car", dataset.report["name"]) | ({"epochs": epochs} if epochs else {})
-    found = {"machine": machine(), "data": dataset.report["name"], "epochs": parse_recipe(settings).epochs}
+    settings = settings_of("car", dataset.report.name) | ({"epochs": epochs} if epochs else {})
+    found: dict[str, Any] = {
+        "machine": machine(),
+        "data": dataset.report.name,
+        "epochs": parse_recipe(settings).epochs,
+    }
     found["runs"] = _known(found)
     there = {(run["seed"], run["model"]) for run in found["runs"]}
     for seed, (name, changes) in product(map(int, seeds.split(",")), MODELS.items()):
@@ -86,13 +90,13 @@ def measured(name: str, parent: Bundle, holdout: Holdout, vectors: dict[str, np.
     targets = np.array([items.index(target) for target in holdout.targets])
     prompts = [np.array([grown.catalogue.uids[item] for item in prompt]) for prompt in holdout.prompts]
     recall = {}
-    for suffix, scale in ((name, 0.0), (f"{name}, and the nearest text", parent.likeness_scale)):
-        recommender = Recommender(replace(grown, likeness_scale=scale))
+    for suffix, scale in ((name, 0.0), (f"{name}, and the nearest text", parent.similarity_scale)):
+        recommender = Recommender(replace(grown, similarity_scale=scale))
         parts = [
             recommender.scores(prompts[at : at + 256])[:, -len(items) :] for at in range(0, len(prompts), 256)
         ]
         recall[suffix] = recalls(torch.cat(parts).numpy(), targets)
-    return {"likeness_scale": parent.likeness_scale, "recall": recall}
+    return {"likeness_scale": parent.similarity_scale, "recall": recall}
 
 
 def unseen(parent: Bundle, vectors: dict[str, np.ndarray]) -> list[str]:

@@ -62,7 +62,7 @@ def profiled_release(data: str) -> tuple[Recommender, Histories]:
     """A data set's release with its golden profile, and the histories that it was trained on."""
     bundle = Bundle.load(made(data).bundle)
     histories = load_dataset(data).histories(bundle.catalogue.uids)
-    return Recommender(replace(bundle, profile=measure(Recommender(bundle), histories))), histories
+    return Recommender(replace(bundle, answer_profile=measure(Recommender(bundle), histories))), histories
 
 
 def read(recommender: Recommender, ask: Ask, answers: int) -> WindowDrift:
@@ -79,7 +79,7 @@ def read(recommender: Recommender, ask: Ask, answers: int) -> WindowDrift:
 
 def _kinds(recommender: Recommender, data: Histories) -> dict[str, Ask]:
     """Requests by kind of traffic, each made from any number that stands for a user."""
-    ids, depths = recommender.catalogue.item_ids, recommender.levels + 1
+    ids, depths = recommender.catalogue.item_ids, recommender.n_levels + 1
     latest = [[ids[uid - 1] for uid in history.tolist()] for history in data.before("test")]
     first = recommender.catalogue.sids[:, 0]
     fans = [ids[at] for at in np.flatnonzero(first == np.bincount(first).argmax())]

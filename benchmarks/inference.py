@@ -85,7 +85,7 @@ def main(
             figures += [{"histories": kind, "batch": batch, **row} for row in summarise(chosen, timed)]
     lengths = {kind: float((rows != 0).sum(dim=1).float().mean()) for kind, rows in prompts.items()}
     found = {
-        "dataset": dataset.report["name"],
+        "dataset": dataset.report.name,
         "items": made.catalogue.size,
         "levels": sids.shape[1],
         "codes": made.codes,

@@ -44,7 +44,7 @@ def main(
     dataset = load_dataset(data)
     vectors = dict(zip(dataset.items["item_id"].astype(str), text_vectors(dataset), strict=True))
     runs = [one(dataset, vectors, int(seed)) for seed in seeds.split(",")]
-    found = {"machine": machine(), "data": dataset.report["name"], "runs": runs}
+    found = {"machine": machine(), "data": dataset.report.name, "runs": runs}
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
     for sheet in sheets(found):
@@ -57,7 +57,7 @@ def one(dataset: Dataset, vectors: dict[str, Any], seed: int) -> dict[str, Any]:
     bundle, _ = fitted(dataset, None, vectors, Recipe.model_validate(settings))
     ranked, told = fit_ranker(dataset, bundle, RankerRecipe.model_validate(settings))
     if not told.trained:
-        raise typer.BadParameter(f"no ranker for {dataset.report['name']}: {told.why}")
+        raise typer.BadParameter(f"no ranker for {dataset.report.name}: {told.why}")
     return {
         "seed": seed,
         **evaluate_action_ranker(dataset, Recommender(ranked), told).model_dump(mode="json"),

@@ -67,7 +67,7 @@ class Asked:
     @classmethod
     def of(cls, dataset: Dataset) -> Asked:
         """Cut the histories of a data set. Raises ValueError where nothing is asked of it."""
-        name = dataset.report["name"]
+        name = dataset.report.name
         if name not in SETUPS:
             raise ValueError(f"nothing is asked of {name}; there are: {', '.join(SETUPS)}.")
         setup, made = SETUPS[name], tokens(dataset)

@@ -21,7 +21,7 @@ from car_model.bundle import Bundle, popularity_priors, tables
 from car_model.codebook.codebook import Codebook
 from car_model.codebook.labels import CodeLabels
 from car_model.codebook.residual_kmeans import CodebookConfig
-from car_model.codebook.tokenize import encode
+from car_model.codebook.semantic_ids import tokenize_vectors
 from car_model.data.catalogue import Catalogue
 from car_model.data.dataset import Dataset
 from car_model.data.histories import Histories, batches
@@ -58,9 +58,9 @@ def tokenize(folder: Path, config: DatasetConfig) -> Figures:
     known = {f"i{row:07d}": row for row in range(len(np.load(folder / "vectors.npy", mmap_mode="r")))}
     rows = [known[item] for item in dataset.items["item_id"]]
     vectors = np.load(folder / "vectors.npy", mmap_mode="r")[rows]
-    made = encode(dataset, vectors, EncoderSpec(), CodebookConfig())
+    made = tokenize_vectors(dataset, vectors, EncoderSpec(), CodebookConfig())
     made.save(folder / "codebook", folder / "catalogue.parquet")
-    return {"codes": made.codebook.codes, "collision_rate": made.health.collision_rate}
+    return {"codes": made.codebook.codebook_size, "collision_rate": made.health.collision_rate}
 
 
 def train(folder: Path, config: DatasetConfig) -> Figures:
@@ -93,14 +93,24 @@ def answer(folder: Path, config: DatasetConfig) -> Figures:
     torch.set_num_threads(1)
     data, catalogue = _histories(folder), Catalogue.load(folder / "catalogue.parquet")
     book, model = Codebook.load(folder / "codebook"), _model(folder).eval()
-    popular, share = popularity_priors(data.counts(catalogue.size), catalogue, book.codes)
+    popular, share = popularity_priors(data.counts(catalogue.size), catalogue, book.codebook_size)
     labels = CodeLabels.load(folder / "codebook")
-    bundle = Bundle(book, labels, catalogue, model, popular, share, 0.1, "", 1.0)
+    bundle = Bundle(
+        codebook=book,
+        labels=labels,
+        catalogue=catalogue,
+        model=model,
+        popular=popular,
+        code_share=share,
+        think_scale=0.1,
+        similarity_scale=1.0,
+        dataset_digest="",
+    )
     recommender, taken = Recommender(bundle), []
     for seq in data.train[:ANSWERS]:
         history = [catalogue.item_ids[uid - 1] for uid in seq]
         started = time.perf_counter()
-        recommender.answer({"history": history, "k": 10, "explain": False})
+        recommender.recommend({"history": history, "k": 10, "explain": False})
         taken.append(time.perf_counter() - started)
     return {"answer_ms": 1000 * float(np.median(taken))}
 
@@ -130,5 +140,5 @@ def _histories(folder: Path) -> Histories:
 def _model(folder: Path) -> CAR:
     catalogue, book = Catalogue.load(folder / "catalogue.parquet"), Codebook.load(folder / "codebook")
     torch.manual_seed(0)
-    config = Recipe.model_validate({"text": 0}).car(catalogue.size, book.levels, book.codes)
+    config = Recipe.model_validate({"text": 0}).car(catalogue.size, book.n_levels, book.codebook_size)
     return CAR(replace(config, text_dim=0), *tables(catalogue))

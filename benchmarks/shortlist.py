@@ -30,7 +30,7 @@ from car_model.codebook.labels import CodeLabels
 from car_model.data.catalogue import Catalogue
 from car_model.encoding.encoder import EncoderSpec
 from car_model.models.car import CAR
-from car_model.recommender.candidate_index import recall_at
+from car_model.recommender.ann_index import recall_at
 from car_model.recommender.recommender import Recommender
 from car_model.training.recipe import Recipe
 
@@ -54,8 +54,8 @@ def main(
     found = {
         **{"machine": machine(), "data": release.name, "items": release.items},
         "recall": [
-            recall(replace(bundle, likeness_scale=scale), probed, release.histories)
-            for scale in sorted({0.0, bundle.likeness_scale})
+            recall(replace(bundle, similarity_scale=scale), probed, release.histories)
+            for scale in sorted({0.0, bundle.similarity_scale})
             for probed in PROBED
         ],
         "time": [timed(items) for items in ITEMS],
@@ -67,16 +67,20 @@ def main(
 
 def recall(bundle: Bundle, probed: float, histories: list[list[str]]) -> dict[str, Any]:
     """Recall@10 over real histories where a share of the cells is looked at."""
-    exact, short = Recommender(bundle), Recommender(replace(bundle, shortlist=USUAL))
-    for one in short._shortlist.indices if short._shortlist else ():
+    exact, short = Recommender(bundle), Recommender(replace(bundle, ann_candidates=USUAL))
+    for one in short.ann_index.indices if short.ann_index else ():
         one.index.nprobe = max(1, round(probed * one.index.nlist))
     best, found = ([ids(one, history) for history in histories] for one in (exact, short))
-    return {"likeness_scale": bundle.likeness_scale, "probed": probed, "recall": recall_at(10, best, found)}
+    return {
+        "likeness_scale": bundle.similarity_scale,
+        "probed": probed,
+        "recall": recall_at(10, best, found),
+    }
 
 
 def ids(recommender: Recommender, history: list[str]) -> list[Any]:
     """The ten items recommended after a history."""
-    answer = recommender.answer({"history": history, "k": 10, "explain": False})
+    answer = recommender.recommend({"history": history, "k": 10, "explain": False})
     return [item["item_id"] for item in answer["items"]]
 
 
@@ -87,7 +91,7 @@ def timed(items: int) -> dict[str, Any]:
     told: dict[str, Any] = {"items": items}
     for name, size in (("exact", 0), ("shortlist", USUAL)):
         start = time.perf_counter()
-        recommender = Recommender(replace(bundle, shortlist=size))
+        recommender = Recommender(replace(bundle, ann_candidates=size))
         told[f"{name}_load_s"] = time.perf_counter() - start
         taken = []
         for history in histories:
@@ -111,7 +115,16 @@ def untrained(items: int) -> Bundle:
     model = CAR(Recipe.model_validate({}).car(items, LEVELS, CODES), *tables(catalogue))
     popular = popularity_priors(np.ones(items + 1, dtype=np.int64), catalogue, CODES)
     labels = CodeLabels([[""] * CODES for _ in range(LEVELS)])
-    return Bundle(book, labels, catalogue, model.eval(), *popular, 0.0, "")
+    return Bundle(
+        codebook=book,
+        labels=labels,
+        catalogue=catalogue,
+        model=model.eval(),
+        popular=popular[0],
+        code_share=popular[1],
+        think_scale=0.0,
+        dataset_digest="",
+    )
 
 
 def sheets(found: dict[str, Any]) -> list[Sheet]:

@@ -132,7 +132,7 @@ def main(
     cells = build(sids, made.codes, seed)
     rates = measure(cells, work, rounds, seed)
     found = {
-        **{"dataset": dataset.report["name"], "items": made.catalogue.size, "codes": made.codes},
+        **{"dataset": dataset.report.name, "items": made.catalogue.size, "codes": made.codes},
         **{"levels": sids.shape[1], "sizes": SIZES, "batch": BATCH, "rounds": rounds, "steps": steps},
         **{"machine": machine(), "figures": summarise(cells, rates)},
     }

@@ -34,23 +34,23 @@ POPULAR_ITEMS = 200
 MAX_SCALE = 100.0  # of a weight in the score: beyond any sense, far from overflow
 
 
-class BundleError(UserError, ValueError):
+class BundleError(UserError):
     """The parts of a bundle are missing or do not belong together; the message names them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Bundle:
     """Everything a Recommender needs.
 
     Attributes:
         popular: UIDs, most popular first.
-        code_share: [levels, codes] share of the training interactions on each code.
+        code_share: [levels, codebook_size] share of the training interactions on each code.
         think_scale: weight of a SID level's log-probability in the score, chosen on validation.
-        data: digest of the dataset trained on.
-        likeness_scale: weight of the nearest text's likeness in the score, chosen on validation.
-        ranker: what ranks by action where a request asks for it; None where there are no actions.
-        profile: what it answers to holdout histories; None where that was not measured.
-        shortlist: how many items an index is asked for that are then scored exactly; 0: all are scored.
+        dataset_digest: of the dataset trained on.
+        similarity_scale: weight of text similarity in the score, chosen on validation.
+        ranker: ranks by action if a request asks for it; None if the data has no actions.
+        answer_profile: what it answers to holdout histories; None if that was not measured.
+        ann_candidates: how many items the ANN index proposes, which are then scored exactly; 0 scores all.
     """
 
     codebook: Codebook
@@ -60,11 +60,11 @@ class Bundle:
     popular: list[int]
     code_share: np.ndarray
     think_scale: float
-    data: str
-    likeness_scale: float = 0.0
+    dataset_digest: str
+    similarity_scale: float = 0.0
     ranker: Reranker | None = None
-    profile: Profile | None = None
-    shortlist: int = 0
+    answer_profile: Profile | None = None
+    ann_candidates: int = 0
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the bundle, its header last; returns the header."""
@@ -84,19 +84,19 @@ class Bundle:
             "model": files_digest(tree_files(folder / MODEL)),
             "labels": file_digest(folder / CODEBOOK / LABELS),
             "popular": file_digest(folder / POPULAR),
-            "data": self.data,
+            "data": self.dataset_digest,
             "think_scale": self.think_scale,
-            "likeness_scale": self.likeness_scale,
+            "similarity_scale": self.similarity_scale,
         }
         if self.ranker:  # without one, files and header say nothing of it
             save_model(self.ranker.model, folder / RANKER)
             header["ranker"] = files_digest(tree_files(folder / RANKER))
             header["action_weight"] = self.ranker.weight
-        if self.shortlist:
-            header["shortlist"] = self.shortlist
-        if self.profile:
-            self.profile.save(folder / PROFILE)
-            header["profile"] = file_digest(folder / PROFILE)
+        if self.ann_candidates:
+            header["ann_candidates"] = self.ann_candidates
+        if self.answer_profile:
+            self.answer_profile.save(folder / PROFILE)
+            header["answer_profile"] = file_digest(folder / PROFILE)
         (folder / HEADER).write_text(json.dumps(header, indent=2, sort_keys=True) + "\n")
         return header
 
@@ -111,9 +111,9 @@ class Bundle:
         codebook = Codebook.load(folder / CODEBOOK)
         catalogue = Catalogue.load(folder / CATALOGUE)
         _check_parts(folder, header, codebook, catalogue)
-        if header.get("likeness_scale") and catalogue.text is None:
+        if header.get("similarity_scale") and catalogue.text is None:
             raise BundleError(
-                f"{folder / HEADER} ranks by likeness of texts, but the catalogue has no coordinates of them."
+                f"{folder / HEADER} ranks by text similarity, but the catalogue has no coordinates of them."
             )
         popular = _read(folder / POPULAR)
         return cls(
@@ -124,11 +124,11 @@ class Bundle:
             popular=[catalogue.uids[item] for item in popular["items"]],
             code_share=np.array(popular["code_share"]),
             think_scale=float(header["think_scale"]),
-            data=header["data"],
-            likeness_scale=float(header.get("likeness_scale", 0.0)),
+            dataset_digest=header["data"],
+            similarity_scale=float(header.get("similarity_scale", 0.0)),
             ranker=_ranker(folder, header, catalogue),
-            profile=Profile.load(folder / PROFILE) if "profile" in header else None,
-            shortlist=header.get("shortlist", 0),
+            answer_profile=Profile.load(folder / PROFILE) if "answer_profile" in header else None,
+            ann_candidates=header.get("ann_candidates", 0),
         )
 
 
@@ -145,8 +145,10 @@ def _ranker(folder: Path, header: dict[str, Any], catalogue: Catalogue) -> Reran
     return Reranker(model, float(header["action_weight"]))
 
 
-def popularity_priors(counts: np.ndarray, catalogue: Catalogue, codes: int) -> tuple[list[int], np.ndarray]:
-    """Most popular UIDs, and each code's share of the training interactions [levels, codes].
+def popularity_priors(
+    counts: np.ndarray, catalogue: Catalogue, codebook_size: int
+) -> tuple[list[int], np.ndarray]:
+    """Most popular UIDs, and each code's share of the training interactions [levels, codebook_size].
 
     Args:
         counts: training interactions by UID, [N + 1].
@@ -154,7 +156,9 @@ def popularity_priors(counts: np.ndarray, catalogue: Catalogue, codes: int) -> t
     order = np.lexsort((np.arange(len(counts)), -counts))
     popular = [int(uid) for uid in order if uid > 0 and counts[uid] > 0][:POPULAR_ITEMS]
     weights = counts[1:]
-    share = np.stack([np.bincount(level, weights=weights, minlength=codes) for level in catalogue.sids.T])
+    share = np.stack(
+        [np.bincount(level, weights=weights, minlength=codebook_size) for level in catalogue.sids.T]
+    )
     return popular, share / max(float(weights.sum()), 1.0)
 
 
@@ -169,9 +173,9 @@ def _check_parts(folder: Path, header: dict[str, Any], codebook: Codebook, catal
     if "ranker" in header or (folder / RANKER).exists():
         found["ranker"] = files_digest(tree_files(folder / RANKER))
         header = {"ranker": "", **header}
-    if "profile" in header or (folder / PROFILE).exists():
-        found["profile"] = _digest(folder / PROFILE)
-        header = {"profile": "", **header}
+    if "answer_profile" in header or (folder / PROFILE).exists():
+        found["answer_profile"] = _digest(folder / PROFILE)
+        header = {"answer_profile": "", **header}
     for part, version in found.items():
         if header[part] != version:
             raise BundleError(
@@ -189,13 +193,16 @@ def _header(path: Path) -> dict[str, Any]:
         raise BundleError(f"{path} has format {header.get('format')!r}, this code reads {FORMAT}.")
     texts = ("codebook", "catalogue", "model", "labels", "popular", "data")
     wrong = [name for name in texts if not isinstance(header.get(name), str)]
-    scales = {"think_scale": header.get("think_scale"), "likeness_scale": header.get("likeness_scale", 0.0)}
+    scales = {
+        "think_scale": header.get("think_scale"),
+        "similarity_scale": header.get("similarity_scale", 0.0),
+    }
     if "ranker" in header:
         wrong += [] if isinstance(header["ranker"], str) else ["ranker"]
         scales["action_weight"] = header.get("action_weight")
-    wrong += [] if isinstance(header.get("profile", ""), str) else ["profile"]
-    shortlist = header.get("shortlist", 0)
-    wrong += [] if isinstance(shortlist, int) and shortlist >= 0 else ["shortlist"]
+    wrong += [] if isinstance(header.get("answer_profile", ""), str) else ["answer_profile"]
+    candidates = header.get("ann_candidates", 0)
+    wrong += [] if isinstance(candidates, int) and candidates >= 0 else ["ann_candidates"]
     for name, scale in scales.items():
         if not isinstance(scale, int | float) or not 0 <= scale <= MAX_SCALE:
             wrong.append(name)

@@ -26,10 +26,10 @@ def embed(
     from pathlib import Path
 
     from car_model.data.dataset import Dataset as Ingested
-    from car_model.encoding.encoder import EncoderSpec, load
+    from car_model.encoding.encoder import EncoderSpec, load_encoder
     from car_model.encoding.shards import Shard, write_shard
 
-    model = load(EncoderSpec(**json.loads(Path(encoder.path).read_text())))
+    model = load_encoder(EncoderSpec(**json.loads(Path(encoder.path).read_text())))
     identity = Shard(shard, shards, dataset.metadata["digest"], model.spec.digest())
     texts = Ingested.load(Path(dataset.path)).texts()
     vector_cache = Path(cache) / "vectors" if cache else None
@@ -57,7 +57,7 @@ def choose_encoder(
     from pathlib import Path
 
     from car_model.codebook.mode import check_mode
-    from car_model.codebook.tokenize import Parent, encoder_for
+    from car_model.codebook.semantic_ids import Parent, encoder_for
     from car_model.data.dataset import Dataset as Ingested
     from car_model.encoding.encoder import EncoderSpec
     from orchestration.champion import fetch_champion

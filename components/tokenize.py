@@ -40,8 +40,8 @@ def tokenize(
 
     from car_model.codebook.mode import check_mode
     from car_model.codebook.residual_kmeans import CodebookConfig
-    from car_model.codebook.tokenize import Parent
-    from car_model.codebook.tokenize import tokenize as tokenize_items
+    from car_model.codebook.semantic_ids import Parent
+    from car_model.codebook.semantic_ids import tokenize as tokenize_items
     from car_model.data.dataset import Dataset as Ingested
     from car_model.encoding.encoder import EncoderSpec
     from orchestration.champion import fetch_champion
@@ -51,7 +51,7 @@ def tokenize(
     result = tokenize_items(
         Ingested.load(Path(dataset.path)),
         EncoderSpec(**json.loads(encoder)),
-        CodebookConfig(levels=n_levels, codes=codebook_size, seed=seed),
+        CodebookConfig(n_levels=n_levels, codebook_size=codebook_size, seed=seed),
         Path(vectors.path) if vectors else Path(cache) / "vectors" if cache else None,
         mode=check_mode(mode),
         parent=Parent.load(champion_folder) if champion_folder else None,

@@ -19,9 +19,9 @@ import pandas as pd
 import torch
 
 from car_model.bundle import Bundle
-from car_model.data.dataset import columns_of, compose
+from car_model.data.dataset import compose_texts, template_columns
 from car_model.data.histories import pad
-from car_model.encoding.encoder import embed, load
+from car_model.encoding.encoder import embed, load_encoder
 from car_model.evidence.golden import GoldenRequests
 from car_model.evidence.verdict import ConditionResult, Verdict
 from car_model.metrics.codebook import collision_rate
@@ -74,12 +74,12 @@ def onboard_items(store: ObjectStore, release: str, items: Path, cache: Path | N
         folder = Path(temporary)
         parent = FetchedRelease.read(store, release)
         before = Bundle.load(parent.fetch_bundle(folder / "parent"))
-        columns = columns_of(before.codebook.template)
+        columns = template_columns(before.codebook.template)
         table = read_items(items, columns)
         new = table[~table["item_id"].isin(list(before.catalogue.uids))]
         if new.empty:
             raise ReleaseError(f"{items} holds no new item: release {release[:12]} has all of them.")
-        vectors = embed(load(before.codebook.encoder), compose(new, columns), cache)
+        vectors = embed(load_encoder(before.codebook.encoder), compose_texts(new, columns), cache)
         after = onboard(before, new["item_id"].tolist(), new["title"].tolist(), vectors)
         residual = before.codebook.residuals(vectors)[1][:, -1]
         unexplained = float(residual.sum() / before.codebook.spread(vectors).sum())
@@ -95,7 +95,7 @@ def onboard_items(store: ObjectStore, release: str, items: Path, cache: Path | N
         # The last request has new items only: a server with the parent's catalogue answers it differently.
         requests = (*golden.requests[: MAX_GOLDEN - 1], {"history": new["item_id"].tolist()[-3:], "k": 10})
         recommender = Recommender(after)
-        answers = tuple(recommender.answer(request) for request in requests)
+        answers = tuple(recommender.recommend(request) for request in requests)
         GoldenRequests(requests=requests, answers=answers).write(folder / "golden.json")
         after.save(folder / "bundle")
         manifest = write_release(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from common.errors import UserError
 from registry.channels.channel import find
 from registry.cli.commands import app
 from registry.cli.options import DEFAULT_REGISTRY, AsJson, Registry, show_json
@@ -30,7 +31,7 @@ def onboard(
     store = open_store(registry)
     try:
         result = onboard_items(store, find(store, release), items, cache)
-    except ValueError as error:  # the model library's sentences
+    except (UserError, ValueError) as error:  # the model library's sentences
         raise ReleaseError(str(error)) from error
     if as_json:
         show_json({"release": result.manifest.release, "added": result.added, "known": result.known})

@@ -28,7 +28,7 @@ def lock(name: str, *constraints: str) -> None:
     target.write_text(CUDA.sub("", text))
 
 
-EXTRAS = ("shortlist", "spark")
+EXTRAS = ("ann", "spark")
 lock("run")
 for extra in EXTRAS:
     lock(extra, "-c", str(HERE / "run.lock"))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from car_model.bundle import Bundle, popularity_priors
-from car_model.codebook.label_codes import label_codes
+from car_model.codebook.labels import label_codes
 from car_model.codebook.residual_kmeans import CodebookConfig, fit
 from car_model.data.catalogue import Catalogue
 from car_model.data.histories import Histories
@@ -53,7 +53,9 @@ def tiny_histories(items: int = ITEMS, users: int = 40, seed: int = 0) -> Histor
 def tiny_parts(seed: int = 0, epochs: int = 3, items: int = ITEMS) -> Bundle:
     """Fit, label and train a bundle of `items` items with ids i1, i2, ..."""
     vectors = tiny_vectors(items)
-    codebook = fit(vectors, EncoderSpec(name="tiny"), "{title}", CodebookConfig(levels=3, codes=4, seed=seed))
+    codebook = fit(
+        vectors, EncoderSpec(name="tiny"), "{title}", CodebookConfig(n_levels=3, codebook_size=4, seed=seed)
+    )
     sids = codebook.encode(vectors)
     texts = tiny_texts(items)
     catalogue = Catalogue([f"i{at + 1}" for at in range(items)], [text.split(";")[0] for text in texts], sids)
@@ -64,8 +66,17 @@ def tiny_parts(seed: int = 0, epochs: int = 3, items: int = ITEMS) -> Bundle:
     )
     model = CAR(config, torch.from_numpy(catalogue.sid_table))
     train(model, data, TrainConfig(epochs=epochs, batch_size=16, seed=seed, threads=1))
-    popular, share = popularity_priors(data.counts(items), catalogue, codes=4)
-    return Bundle(codebook, label_codes(texts, sids, 4), catalogue, model, popular, share, 0.1, "0" * 64)
+    popular, share = popularity_priors(data.counts(items), catalogue, codebook_size=4)
+    return Bundle(
+        codebook=codebook,
+        labels=label_codes(texts, sids, 4),
+        catalogue=catalogue,
+        model=model,
+        popular=popular,
+        code_share=share,
+        think_scale=0.1,
+        dataset_digest="0" * 64,
+    )
 
 
 def tiny_bundle(folder: Path, seed: int = 0, epochs: int = 3) -> Path:

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.models.quantisers import lsh_sids, rqvae_sids
-from car_model.codebook.residual_kmeans import CodebookConfig, default_codes, fit
+from car_model.codebook.residual_kmeans import CodebookConfig, default_codebook_size, fit
 from car_model.data.catalogue import Catalogue
 from car_model.data.dataset import Dataset
-from car_model.encoding.encoder import EncoderSpec, embed, load, settle_precision
+from car_model.encoding.encoder import EncoderSpec, choose_precision, embed, load_encoder
 from common.digests import json_digest
 from ingestion.ingest import ingest
 from ingestion.sources import resolve
@@ -88,17 +88,17 @@ _MADE: dict[tuple, Tokens] = {}  # a process asks for the same SIDs once a seed
 
 def text_vectors(dataset: Dataset) -> np.ndarray:
     """Vectors [N, dim] of the items' texts by the embedded encoder, cached."""
-    encoder = settle_precision(load(EncoderSpec()), dataset.texts())
+    encoder = choose_precision(load_encoder(EncoderSpec()), dataset.texts())
     return embed(encoder, dataset.texts(), CACHE / "vectors")
 
 
 def tokens(dataset: Dataset, method: Method = "rkmeans", levels: int = 4, codes: int = 0) -> Tokens:
     """SIDs of a dataset's items; `codes` 0 follows the catalogue's size."""
-    items, codes = dataset.items, codes or default_codes(len(dataset.items))
+    items, codes = dataset.items, codes or default_codebook_size(len(dataset.items))
     key = (dataset.digest, method, levels, codes)
     if key not in _MADE:
         vectors = text_vectors(dataset)
-        codebook = fit(vectors, EncoderSpec(), "", CodebookConfig(levels=levels, codes=codes))
+        codebook = fit(vectors, EncoderSpec(), "", CodebookConfig(n_levels=levels, codebook_size=codes))
         other: dict[str, Any] = {"lsh": lsh_sids, "rqvae": rqvae_sids}
         sids = other[method](vectors, levels, codes) if method in other else codebook.encode(vectors)
         ids, titles = (items[column].astype(str).tolist() for column in ("item_id", "title"))

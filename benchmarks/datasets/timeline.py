@@ -23,7 +23,7 @@ def moment_of(dataset: Dataset, share: float) -> pd.Timestamp:
     times = dataset.interactions["timestamp"]
     if times.isna().any():
         raise ValueError(
-            f"{dataset.report['name']} does not say when every interaction was: it has no time split."
+            f"{dataset.report.name} does not say when every interaction was: it has no time split."
         )
     return times.sort_values(ignore_index=True).iloc[int(share * len(times))]
 
@@ -41,7 +41,8 @@ def as_of(dataset: Dataset, moment: pd.Timestamp) -> Dataset:
     split[many & (left == 1)] = "valid"
     split[many & (left == 0)] = "test"
     items = dataset.items[dataset.items["item_id"].isin(frame["item_id"])].reset_index(drop=True)
-    report = {**dataset.report, "dataset_digest": json_digest([dataset.digest, str(moment)])}
+    digest = json_digest([dataset.digest, str(moment)])
+    report = dataset.report.model_copy(update={"dataset_digest": digest})
     return replace(dataset, interactions=frame.assign(split=split), items=items, report=report)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.datasets.load import CACHE, load_dataset
 from car_model.bundle import Bundle
 from car_model.codebook.residual_kmeans import CodebookConfig
-from car_model.codebook.tokenize import tokenize
+from car_model.codebook.semantic_ids import tokenize
 from car_model.encoding.encoder import EncoderSpec
 from car_model.training.recipe import parse_recipe
 from car_model.training.train_car import fit_car
@@ -40,4 +40,4 @@ def made(data: str) -> Release:
     catalogue = Bundle.load(folder / "bundle").catalogue
     train = dataset.histories(catalogue.uids).train[:ASKED]
     histories = [[catalogue.item_ids[uid - 1] for uid in history] for history in train]
-    return Release(dataset.report["name"], folder / "bundle", catalogue.size, histories)
+    return Release(dataset.report.name, folder / "bundle", catalogue.size, histories)

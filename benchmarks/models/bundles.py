@@ -16,7 +16,7 @@ from car_model.data.dataset import Dataset
 from car_model.data.histories import Histories
 from car_model.encoding.encoder import EncoderSpec
 from car_model.models.car import CAR
-from car_model.recommender.text_similarity import likeness_of
+from car_model.recommender.text_similarity import TextSimilarity
 from car_model.training.recipe import Recipe
 from car_model.training.train_car import choose_scales
 from car_model.training.trainer import train, valid_ndcg
@@ -39,7 +39,7 @@ def fitted(
     catalogue = Catalogue(ids, ids, book.encode(table), text=book.coordinates(table))
     catalogue = parent.catalogue.extend_lineage(catalogue) if parent else catalogue
     torch.manual_seed(recipe.seed)
-    model = CAR(recipe.car(catalogue.size, book.levels, book.codes), *tables(catalogue))
+    model = CAR(recipe.car(catalogue.size, book.n_levels, book.codebook_size), *tables(catalogue))
     if parent and warm:
         aligned = codes_aligned(book, catalogue, parent)
         warm_start(model, catalogue, parent.model, parent.catalogue, aligned)
@@ -53,7 +53,19 @@ def fitted(
 
 def assembled(book: Codebook, catalogue: Catalogue, model: CAR, data: Histories) -> Bundle:
     """A bundle without labels, the weights in its score chosen on validation."""
-    labels = CodeLabels([[""] * book.codes for _ in range(book.levels)])
-    popular = popularity_priors(data.counts(catalogue.size), catalogue, book.codes)
-    think, like = choose_scales(model.eval(), data, likeness_of(catalogue, model.config.max_history))
-    return Bundle(book, labels, catalogue, model, *popular, think, "", like)
+    labels = CodeLabels([[""] * book.codebook_size for _ in range(book.n_levels)])
+    popular = popularity_priors(data.counts(catalogue.size), catalogue, book.codebook_size)
+    think, like = choose_scales(
+        model.eval(), data, TextSimilarity.of_catalogue(catalogue, model.config.max_history)
+    )
+    return Bundle(
+        codebook=book,
+        labels=labels,
+        catalogue=catalogue,
+        model=model,
+        popular=popular[0],
+        code_share=popular[1],
+        think_scale=think,
+        similarity_scale=like,
+        dataset_digest="",
+    )

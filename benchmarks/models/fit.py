@@ -20,7 +20,7 @@ from car_model.models.ablations.autoregressive import ARConfig, AutoRegressive
 from car_model.models.baselines import Popularity, SASRec
 from car_model.models.car import CAR
 from car_model.recommender.scorer import Scorer
-from car_model.recommender.text_similarity import Likeness, likeness_of
+from car_model.recommender.text_similarity import TextSimilarity
 from car_model.training.distributed import device
 from car_model.training.recipe import SIZES, Recipe
 from car_model.training.train_car import best_scales, choose_scales
@@ -53,7 +53,7 @@ class Scored:
         with torch.inference_mode():
             where = next(self.model.parameters()).device
             states = self.model.last_state(pad(histories, self.model.config.max_history).to(where))
-            return self.scorer.scores(states, self.model.config.n_levels)
+            return self.scorer.score_all(states, self.model.config.n_levels)
 
 
 @dataclass
@@ -62,12 +62,12 @@ class Alike:
 
     catalogue: Catalogue
     ranker: Ranker
-    likeness: Likeness
+    likeness: TextSimilarity
     scale: float
 
     def scores(self, histories: Sequence[np.ndarray]) -> Tensor:
         """Scores [B, N + 1]."""
-        return self.ranker.scores(histories) + self.scale * self.likeness.of(histories)
+        return self.ranker.scores(histories) + self.scale * self.likeness.to_all(histories)
 
 
 def fit_model(
@@ -80,7 +80,7 @@ def fit_model(
     """
     torch.manual_seed(recipe.seed)
     fitted = FITS[kind](tokens, data, recipe, checkpoint)
-    like = likeness_of(tokens.catalogue, recipe.max_history) if likeness else None
+    like = TextSimilarity.of_catalogue(tokens.catalogue, recipe.max_history) if likeness else None
     if like is None:
         return fitted
     like.texts = like.texts.to(device())

@@ -1,12 +1,14 @@
 """The residual k-means codebook: item vectors in, semantic IDs (SIDs) out.
 
-Vectors are centred and projected on their main axes (PCA); level 1 is fit on those, every further level
-on what the levels before it left over (residual k-means, arXiv 2506.23643 section 3; RQ as in arXiv
-2305.05065). The projection is why the deeper levels are any use: in all 384 dimensions of a sentence
-encoder the residuals of a few thousand items are mostly noise, and k-means answers with one huge cluster
-and many singletons (docs/decisions.md). SIDs are not unique by design: the UID tells items apart, so
-nothing is ever renumbered. The version is the digest of everything encoding depends on: axes, centroids,
-encoder identity, text template and normalisation.
+Vectors are centred and projected on their main axes (PCA). Level 1 is fit on the projections, every further
+level on the residuals of the levels before it (residual k-means, arXiv 2506.23643 section 3; residual
+quantisation as in arXiv 2305.05065). Without the projection the deeper levels are useless: in all 384
+dimensions of a sentence encoder the residuals of a few thousand items are mostly noise, and k-means answers
+with one huge cluster and many singletons (docs/decisions.md). SIDs are not unique by design: the UID tells
+items apart, so nothing is ever renumbered. The version is the digest of everything that encoding depends on:
+axes, centroids, encoder identity, text template and normalisation.
+
+Shape letters: N items, L levels, K codebook size, C axes that codes are made on, A all axes.
 """
 
 from __future__ import annotations
@@ -27,24 +29,26 @@ from car_model.encoding.encoder import EncoderSpec
 from common.digests import json_digest
 from common.errors import UserError
 
-BLOCK_ROWS = 1024  # whose distances to 4 x 256 codes stay in the cache
+BLOCK_ROWS = 1024  # rows encoded at once: their distances to 4 x 256 codes fit into the CPU's cache
 ARRAYS = ("centroids", "axes", "mean")
 HEADER = "codebook.json"
 
 
-class CodebookError(UserError, ValueError):
+class CodebookError(UserError):
     """The codebook can't be fit, read or applied; the message says why."""
 
 
 @dataclass(frozen=True)
 class Codebook:
-    """What turns a vector into a SID, and what made the vectors.
+    """Turns a vector into a SID, and names what made the vectors.
 
     Attributes:
-        centroids: float32 [levels, codes, C].
+        centroids: float32 [L, K, C].
         axes: float32 [A, dim], orthonormal rows, main axes first. Codes are made on the first C of them;
             texts are compared on all (`coordinates`).
-        mean: float32 [dim], taken off before.
+        mean: float32 [dim], subtracted before projecting.
+        encoder: exact identity of the encoder that made the vectors.
+        template: how an item's text is composed, such as `{title}; {genres}`.
     """
 
     centroids: np.ndarray
@@ -54,13 +58,13 @@ class Codebook:
     template: str
 
     @property
-    def levels(self) -> int:
+    def n_levels(self) -> int:
         """Number of codes in a SID."""
         return int(self.centroids.shape[0])
 
     @property
-    def codes(self) -> int:
-        """Codes a level."""
+    def codebook_size(self) -> int:
+        """Number of codes per level."""
         return int(self.centroids.shape[1])
 
     @property
@@ -75,58 +79,73 @@ class Codebook:
         )
 
     def encode(self, vectors: np.ndarray) -> np.ndarray:
-        """SIDs int32 [N, levels] of vectors [N, dim]: the nearest centroid of each level's residual.
+        """SIDs int32 [N, L] of vectors [N, dim]: the nearest centroid of each level's residual.
 
-        Deterministic and independent of the order and number of rows: float32 decides where its rounding
-        can't matter, and else float64, where distances equal to ten decimals go to the lower code. Beside
-        the SIDs, memory is that of one block of rows; `vectors` may be a memory map.
+        Deterministic and independent of the order and number of rows: float32 decides if its rounding can't
+        matter, otherwise float64, in which distances equal to ten decimals go to the lower code. Besides the
+        SIDs only one block of rows is in memory; `vectors` may be a memory map.
         """
-        parts = [self._codes(block) for block in self._blocks(vectors)]
-        return np.concatenate([np.zeros((0, self.levels), dtype=np.int32), *parts])
+        blocks = [np.zeros((0, self.n_levels), dtype=np.int32)]
+        for block in self._blocks(vectors):
+            sids, certain = self._screen.encode(block)
+            if not certain.all():
+                sids[~certain] = self._encode_exactly(block[~certain])[0]
+            blocks.append(sids.astype(np.int32))
+        return np.concatenate(blocks)
 
     def decode(self, sids: np.ndarray) -> np.ndarray:
-        """What SIDs [N, levels] say of the vectors they were made from: float32 [N, dim]."""
+        """Approximate vectors float32 [N, dim] from SIDs [N, L]: the sum of their centroids."""
         summed = sum(level[codes] for level, codes in zip(self.centroids, sids.T, strict=True))
-        return np.asarray(self.mean + summed @ self._coded, dtype=np.float32)
+        return np.asarray(self.mean + summed @ self._code_axes, dtype=np.float32)
 
     def coordinates(self, vectors: np.ndarray) -> np.ndarray:
-        """What is kept of vectors [N, dim] beside their SIDs: float32 [N, A], rounded to float16.
+        """Coordinates of vectors [N, dim] on all axes: float32 [N, A], rounded to float16.
 
         Raises:
-            CodebookError: they are another encoder's, or too large for float16.
+            CodebookError: the vectors come from another encoder, or are too large for float16.
         """
-        parts = [_on(block, self.mean, self.axes).astype(np.float16) for block in self._blocks(vectors)]
-        kept = np.concatenate([np.zeros((0, len(self.axes)), dtype=np.float16), *parts]).astype(np.float32)
-        check_finite(kept)
-        return kept
+        blocks = [_project(block, self.mean, self.axes).astype(np.float16) for block in self._blocks(vectors)]
+        empty = np.zeros((0, len(self.axes)), dtype=np.float16)
+        coordinates = np.concatenate([empty, *blocks]).astype(np.float32)
+        check_finite(coordinates)
+        return coordinates
 
     def rebuild(self, coordinates: np.ndarray) -> np.ndarray:
-        """The vectors that coordinates [N, A] were taken of, but for what the axes drop: float32 [N, dim]."""
+        """Vectors float32 [N, dim] from their coordinates [N, A], without what the axes drop."""
         return np.asarray(self.mean + coordinates @ self.axes, dtype=np.float32)
 
     @property
-    def _coded(self) -> np.ndarray:
+    def _code_axes(self) -> np.ndarray:
         """The axes [C, dim] that codes are made on."""
         return self.axes[: self.centroids.shape[2]]
 
     def encode_all(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """SIDs int32 [n, levels] of every batch [n, dim]: millions of rows, one batch in memory."""
+        """SIDs int32 [n, L] of every batch [n, dim]: millions of rows, one batch in memory."""
         return map(self.encode, batches)
 
     def residuals(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """SIDs int32 [N, levels] and the squared error after each level, float64 [N, levels].
+        """SIDs int32 [N, L], and the squared error after each level, float64 [N, L].
 
         The error is that of the whole vector: what the projection drops counts.
         """
-        parts = [self._exact(block) for block in self._blocks(vectors)]
-        sids, left = zip(*parts, strict=True) if parts else ((np.zeros((0, self.levels)),),) * 2
-        return np.concatenate(sids).astype(np.int32), np.concatenate(left)
+        blocks = [self._encode_exactly(block) for block in self._blocks(vectors)]
+        sids, errors = zip(*blocks, strict=True) if blocks else ((np.zeros((0, self.n_levels)),),) * 2
+        return np.concatenate(sids).astype(np.int32), np.concatenate(errors)
+
+    def project(self, vectors: np.ndarray) -> np.ndarray:
+        """Coordinates of vectors [N, dim] that codes are made on, float64 [N, C]. Raises CodebookError."""
+        self._check_size(vectors)
+        return _project(vectors, self.mean, self._code_axes)
+
+    def spread(self, vectors: np.ndarray) -> np.ndarray:
+        """Squared distance of each vector from the mean, float64 [N]; what a perfect codebook explains."""
+        return np.concatenate([np.zeros(0), *map(self._squared_length, self._blocks(vectors))])
 
     def _blocks(self, vectors: np.ndarray) -> Iterator[np.ndarray]:
-        """Rows by `BLOCK_ROWS`, checked."""
+        """Rows in blocks of `BLOCK_ROWS`, checked."""
         self._check_size(vectors)
-        for at in range(0, len(vectors), BLOCK_ROWS):
-            block = vectors[at : at + BLOCK_ROWS]
+        for start in range(0, len(vectors), BLOCK_ROWS):
+            block = vectors[start : start + BLOCK_ROWS]
             check_finite(block)
             yield block
 
@@ -139,36 +158,22 @@ class Codebook:
 
     @cached_property
     def _screen(self) -> Screen:
-        return Screen(self.centroids, self._coded, self.mean)
+        return Screen(self.centroids, self._code_axes, self.mean)
 
-    def _codes(self, vectors: np.ndarray) -> np.ndarray:
-        sids, sure = self._screen.codes_of(vectors)
-        if not sure.all():
-            sids[~sure] = self._exact(vectors[~sure])[0]
-        return sids.astype(np.int32)
-
-    def _exact(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        rest = self.project(vectors)
-        dropped = self._length(vectors) - (rest**2).sum(axis=1)
-        sids, left = [], []
+    def _encode_exactly(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """SIDs [N, L] and squared errors after each level [N, L], all in float64."""
+        residual = self.project(vectors)
+        dropped = self._squared_length(vectors) - (residual**2).sum(axis=1)
+        sids, errors = [], []
         for centroids in self.centroids.astype(np.float64):
-            chosen = nearest(rest, centroids)
-            rest = rest - centroids[chosen]
-            sids.append(chosen)
-            left.append(dropped + (rest**2).sum(axis=1))
-        return np.stack(sids, axis=1), np.stack(left, axis=1)
+            codes = nearest(residual, centroids)
+            residual = residual - centroids[codes]
+            sids.append(codes)
+            errors.append(dropped + (residual**2).sum(axis=1))
+        return np.stack(sids, axis=1), np.stack(errors, axis=1)
 
-    def project(self, vectors: np.ndarray) -> np.ndarray:
-        """Coordinates of vectors [N, dim] that codes are made on, float64 [N, C]. Raises CodebookError."""
-        self._check_size(vectors)
-        return _on(vectors, self.mean, self._coded)
-
-    def _length(self, vectors: np.ndarray) -> np.ndarray:
+    def _squared_length(self, vectors: np.ndarray) -> np.ndarray:
         return ((vectors.astype(np.float64) - self.mean) ** 2).sum(axis=1)
-
-    def spread(self, vectors: np.ndarray) -> np.ndarray:
-        """Squared distance of each vector from the mean, float64 [N]; what a perfect codebook explains."""
-        return np.concatenate([np.zeros(0), *map(self._length, self._blocks(vectors))])
 
     def save(self, folder: Path) -> None:
         """Write centroids.npy, axes.npy, mean.npy and codebook.json (the header, last)."""
@@ -178,11 +183,11 @@ class Codebook:
         (folder / HEADER).write_text(json.dumps(self.header(), indent=2, sort_keys=True) + "\n")
 
     def header(self) -> dict[str, Any]:
-        """What codebook.json says: version, sizes, and what made the vectors."""
+        """The content of codebook.json: version, sizes, and what made the vectors."""
         return {
             "version": self.version,
-            "levels": self.levels,
-            "codes": self.codes,
+            "n_levels": self.n_levels,
+            "codebook_size": self.codebook_size,
             "axes": len(self.axes),
             "dim": len(self.mean),
             "encoder": asdict(self.encoder),
@@ -201,28 +206,24 @@ class Codebook:
             arrays = {
                 name: np.load(folder / f"{name}.npy", allow_pickle=False).astype("<f4") for name in ARRAYS
             }
-            book = cls(**arrays, encoder=EncoderSpec(**header["encoder"]), template=header["template"])
-            intact = book.header() == header
+            codebook = cls(**arrays, encoder=EncoderSpec(**header["encoder"]), template=header["template"])
+            intact = codebook.header() == header
         except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile) as error:
             raise CodebookError(f"the codebook in {folder} can't be read: {error!r}") from error
         if not intact:
             raise CodebookError(f"the arrays in {folder} do not match its codebook.json: damaged or mixed.")
-        return book
+        return codebook
 
 
 def check_finite(vectors: np.ndarray) -> None:
-    """Refuse what is not a table of numbers [N, dim].
-
-    Raises:
-        CodebookError: the shape is another, or there is NaN or infinity.
-    """
+    """Check that vectors are a table of finite numbers [N, dim]. Raises CodebookError."""
     if vectors.ndim != 2:
         raise CodebookError(f"vectors have shape {vectors.shape}, not [N, dim].")
     if not np.isfinite(vectors).all():
         raise CodebookError("some vectors hold NaN or infinity; the encoder failed on their texts.")
 
 
-def _on(vectors: np.ndarray, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
+def _project(vectors: np.ndarray, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
     """Coordinates float64 [N, n] of vectors [N, dim] on axes [n, dim]."""
     return (vectors.astype(np.float64) - mean) @ axes.astype(np.float64).T
 

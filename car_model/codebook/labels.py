@@ -1,14 +1,44 @@
-"""Readable labels of a codebook's codes, as they are stored and shown."""
+"""Readable labels for codes: the words that set a code's items apart from the rest of the catalogue.
+
+Class-based TF-IDF (Grootendorst 2022, arXiv 2203.05794): the items of a code are one document, and a word
+counts by its share of that document times log(1 + mean document length / the word's total count).
+
+A label belongs to its group: a single item may carry none of its words. So each item also gets words of its
+own, chosen among those that it carries and that its group carries more often than the catalogue does.
+
+Serving reads labels but never makes them, so scikit-learn is imported only by the functions that do.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 FILE = "labels.json"
-JOIN = ", "
+SEPARATOR = ", "  # between the words of a label
+MAX_WORDS = 2  # words in a label
+TOKEN = re.compile(r"\b[^\W_][\w'&+-]*[^\W_]\b")  # words and numbers, hyphens kept
+PHRASE = re.compile(r"[^;,|>/()\[\]:]+")  # an entry of a list, such as a category
+PHRASE_WORDS = 3  # entries of two or three words are terms of their own
+MIN_SHARE = 0.2  # a word labels a code if at least this share of its items carry it,
+MIN_CARRIERS = (
+    4  # at least so many of them, and more often than over all; if no word does, the most frequent do
+)
+OWN_LIFT = (
+    1.5  # a label's word is shown with an item if its group carries it so much more often than all items
+)
+
+Term = tuple[str, str]  # a term in lower case, and its most frequent spelling
 
 
 @dataclass(frozen=True)
@@ -16,8 +46,8 @@ class CodeLabels:
     """What codes are called.
 
     Attributes:
-        words: `[level][code]` a label of the code's items together, "" for a code no item uses. A single item
-            need not carry its words.
+        words: `[level][code]` one label for all the code's items, "" for a code that no item uses. A single
+            item need not carry its words.
         items: by item id, per level the words of its code that the item itself carries, "" for none.
     """
 
@@ -28,19 +58,19 @@ class CodeLabels:
         """Labels of one SID, level by level."""
         return [level[code] or f"code {code}" for level, code in zip(self.words, sids, strict=True)]
 
-    def own(self, item_id: str, title: str, sids: Sequence[int]) -> list[str]:
+    def item_words(self, item_id: str, title: str, sids: Sequence[int]) -> list[str]:
         """Per level the words of the code that this item carries, "" for none.
 
-        Of an item that came without a text, such as one onboarded since, the title is all there is to go by.
+        For an item that came without a text, such as one that was onboarded, only the title is searched.
         """
         if item_id in self.items:
             return self.items[item_id]
-        carried = title.casefold().split()
-        labels = [level[code].split(JOIN) for level, code in zip(self.words, sids, strict=True)]
-        return [JOIN.join(word for word in label if word.casefold() in carried) for label in labels]
+        title_words = title.casefold().split()
+        labels = [level[code].split(SEPARATOR) for level, code in zip(self.words, sids, strict=True)]
+        return [SEPARATOR.join(word for word in label if word.casefold() in title_words) for label in labels]
 
-    def extended(self, newer: CodeLabels) -> CodeLabels:
-        """These labels of the codes, and of the items also what newer labels of the same codes know."""
+    def with_items_of(self, newer: CodeLabels) -> CodeLabels:
+        """These labels, with the item words of newer labels for the same codes added."""
         return CodeLabels(self.words, {**self.items, **newer.items})
 
     def save(self, folder: Path) -> None:
@@ -50,6 +80,125 @@ class CodeLabels:
 
     @classmethod
     def load(cls, folder: Path) -> CodeLabels:
-        """Read labels.json; a plain list of levels, the older form, knows no items."""
+        """Read labels.json."""
         content = json.loads((folder / FILE).read_text("utf-8"))
-        return cls(content) if isinstance(content, list) else cls(content["words"], content["items"])
+        return cls(content["words"], content["items"])
+
+
+def label_codes(
+    texts: Sequence[str], sids: np.ndarray, codebook_size: int, item_ids: Sequence[str] | None = None
+) -> CodeLabels:
+    """Label the codes of every level from the texts of the items that carry them, and each item by itself.
+
+    Args:
+        texts: [N]; sids: [N, levels].
+        item_ids: [N]; without them only the codes are labelled.
+    """
+    from sklearn.feature_extraction.text import CountVectorizer  # noqa: PLC0415
+
+    counter = CountVectorizer(
+        analyzer=lambda text: [word.lower() for word in _spelled_terms(text)], min_df=2, binary=True
+    )
+    try:
+        counts = counter.fit_transform(texts)  # [N, terms]
+    except ValueError:  # no word occurs twice: labels fall back to the code's number
+        return CodeLabels([[""] * codebook_size for _ in range(sids.shape[1])])
+    keys = counter.get_feature_names_out()
+    frequent = np.asarray(counts.sum(axis=0))[0] >= np.where([" " in key for key in keys], MIN_CARRIERS, 0)
+    counts, keys = counts[:, frequent], keys[frequent]
+
+    spellings: dict[str, Counter[str]] = {key: Counter() for key in keys}
+    for text in texts:
+        for term in set(_spelled_terms(text)):
+            if term.lower() in spellings:
+                spellings[term.lower()][term] += 1
+    terms: list[Term] = [
+        (key, min(forms, key=lambda form: (-forms[form], form))) for key, forms in spellings.items()
+    ]
+    levels = [_label_level(counts, terms, codes, codebook_size) for codes in sids.T]
+    labels = [words for words, _ in levels]
+    if not item_ids:
+        return CodeLabels(labels)
+    own = _item_words(counts, [weight for _, weight in levels], sids, terms, texts)
+    return CodeLabels(labels, dict(zip(item_ids, own, strict=True)))
+
+
+def _spelled_terms(text: str) -> list[str]:
+    """The words of a text as written, without stop words, and list entries of a few words."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS  # noqa: PLC0415
+
+    terms = []
+    for phrase in PHRASE.findall(text):
+        words = TOKEN.findall(phrase)
+        content = [word for word in words if word.lower() not in ENGLISH_STOP_WORDS]
+        terms += content
+        if 1 < len(words) <= PHRASE_WORDS and len(content) == len(words):
+            terms.append(" ".join(words))
+    return terms
+
+
+def _label_level(
+    counts: csr_matrix, terms: list[Term], codes: np.ndarray, codebook_size: int
+) -> tuple[list[str], np.ndarray]:
+    """Labels [K] of a level, and what each term weighs for a single item of the code [K, terms].
+
+    Args:
+        counts: [N, terms] 1 if the item's text has the term.
+        codes: [N] the items' codes on this level.
+    """
+    from scipy.sparse import csr_matrix  # noqa: PLC0415
+
+    ones, rows = np.ones(len(codes)), np.arange(len(codes))
+    members = csr_matrix((ones, (codes, rows)), shape=(codebook_size, len(codes)))
+    carriers = np.asarray((members @ counts).todense())  # [K, terms] items of the code that carry the term
+    sizes = np.bincount(codes, minlength=codebook_size)
+    share = carriers / np.maximum(sizes, 1)[:, None]
+    overall = carriers.sum(axis=0) / sizes.sum()
+    rarity = np.log1p(carriers.sum(axis=1).mean() / carriers.sum(axis=0))
+    weight = share * rarity
+    common = (share >= MIN_SHARE) & (carriers >= MIN_CARRIERS) & (share > overall)
+    usable = np.where(common.any(axis=1, keepdims=True), weight * common, share * (share > overall))
+    labels = [
+        _join(_heaviest(terms, usable[code].nonzero()[0], usable[code])) if sizes[code] else ""
+        for code in range(codebook_size)
+    ]
+    return labels, (weight * common * (share >= OWN_LIFT * overall)).astype(np.float32)
+
+
+def _item_words(
+    counts: csr_matrix, weights: list[np.ndarray], sids: np.ndarray, terms: list[Term], texts: Sequence[str]
+) -> list[list[str]]:
+    """Per item and level the heaviest terms of its code that it carries and no earlier level has used."""
+    items = []
+    bounds = zip(counts.indptr[:-1], counts.indptr[1:], strict=True)
+    for (start, stop), codes, text in zip(bounds, sids, texts, strict=True):
+        carried, labels = counts.indices[start:stop], list[str]()
+        for weight, code in zip(weights, codes, strict=True):
+            fitting = carried[weight[code, carried] > 0]
+            fresh = [i for i in fitting if not any(_contains(label, terms[i][0]) for label in labels)]
+            heaviest = _heaviest(terms, fresh, weight[code])
+            labels.append(
+                _join(sorted(heaviest, key=lambda term: text.lower().find(term[0])))
+            )  # in text order
+        items.append(labels)
+    return items
+
+
+def _heaviest(terms: list[Term], indices: Iterable[int], weight: np.ndarray) -> list[Term]:
+    """The heaviest terms of some; of equally heavy ones the longer first, and none that contains another."""
+    heaviest: list[Term] = []
+    for i in sorted(indices, key=lambda i: (-round(float(weight[i]), 6), -terms[i][0].count(" "), terms[i])):
+        key = terms[i][0]
+        if len(heaviest) < MAX_WORDS and not any(
+            _contains(other, key) or _contains(key, other) for other, _ in heaviest
+        ):
+            heaviest.append(terms[i])
+    return heaviest
+
+
+def _contains(label: str, key: str) -> bool:
+    return f" {key} " in f" {label.lower().replace(SEPARATOR, ' ')} "
+
+
+def _join(terms: list[Term]) -> str:
+    return SEPARATOR.join(spelling for _, spelling in terms)

@@ -6,16 +6,16 @@ from typing import Literal, cast, get_args
 
 from common.errors import UserError
 
-Mode = Literal["fit", "reuse", "refresh"]
-MODES: tuple[str, ...] = get_args(Mode)
+CodebookMode = Literal["fit", "reuse", "refresh"]
+MODES: tuple[str, ...] = get_args(CodebookMode)
 
 
-class ModeError(UserError, ValueError):
+class ModeError(UserError):
     """There is no such mode."""
 
 
-def check_mode(mode: str) -> Mode:
+def check_mode(mode: str) -> CodebookMode:
     """The mode of this name. Raises ModeError."""
     if mode not in MODES:
         raise ModeError(f"there is no codebook mode {mode!r}; there are: {', '.join(MODES)}.")
-    return cast(Mode, mode)
+    return cast(CodebookMode, mode)

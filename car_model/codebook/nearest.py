@@ -1,8 +1,10 @@
-"""Which centre is nearest: the exact answer, and a fast screen that knows where it may be wrong.
+"""Find the nearest centroid: the exact answer, and a fast screen that knows when it may be wrong.
 
-The screen computes in float32 and bounds its own rounding: a row whose best code leads by more than the
-bound has the same codes in float64, and only the others are computed exactly. So encoding has the speed of
+The screen computes in float32 and bounds its own rounding. If a row's best code leads by more than the bound,
+float64 would choose the same code; only the other rows are computed exactly. So encoding has the speed of
 float32 and the answers of float64, whatever the batch.
+
+Shape letters: N rows, L levels, K codebook size.
 """
 
 from __future__ import annotations
@@ -13,54 +15,55 @@ ROUNDING = float(np.finfo(np.float32).eps)  # twice the largest relative error o
 TIE = 1e-9  # half squared distances closer than this are left to the exact answer's tie rule
 
 
-def nearest(rows: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Index of the nearest centre [N] by squared distance, ties to the lower index."""
-    distance = (centres**2).sum(axis=1) - 2.0 * rows @ centres.T  # the row's own length changes no order
+def nearest(rows: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """Index of the nearest centroid [N] by squared distance, ties to the lower index."""
+    distance = (centroids**2).sum(axis=1) - 2.0 * rows @ centroids.T  # a row's own length changes no order
     return distance.round(10).argmin(axis=1)
 
 
 class Screen:
-    """Codes of all levels from one float32 product of the vectors with every centroid.
+    """Encodes all levels from one float32 product of the vectors with every centroid.
 
-    The residual's product with a centroid is the vector's own less those of the centroids chosen so far,
-    which are known beforehand, so no residual is ever computed.
+    A residual's product with a centroid is the vector's own product less those of the centroids chosen so
+    far, which are computed once. So no residual is ever formed.
+
+    Args:
+        centroids: [L, K, axes]; axes: [axes, dim]; mean: [dim], as in a Codebook.
     """
 
     def __init__(self, centroids: np.ndarray, axes: np.ndarray, mean: np.ndarray) -> None:
-        """Take a codebook's arrays: centroids [levels, codes, axes], axes [axes, dim], mean [dim]."""
-        self.levels, self.codes, kept = centroids.shape
+        self.n_levels, self.codebook_size, n_axes = centroids.shape
         self.mean = mean.astype(np.float32)
-        flat, turn = centroids.reshape(-1, kept).astype(np.float32), axes.astype(np.float32)
-        self.between = (flat @ flat.T).reshape(self.levels, self.codes, -1)
-        self.half = ((flat**2).sum(axis=1) / 2).reshape(self.levels, -1)
-        folded = flat @ turn  # the centroids among the vectors themselves: saves projecting on many axes
-        few = kept * (len(mean) + len(flat)) < len(flat) * len(mean)
-        self.axes = turn.T.astype(np.float64) if few else None  # exact: a long sum, and few of them
-        self.columns = flat.T if few else folded.T
-        terms = kept + (0 if few else len(mean)) + 8 * self.levels
-        lengths = np.sqrt(np.maximum((flat**2).sum(axis=1), (folded**2).sum(axis=1)))
-        self.longest = lengths.reshape(self.levels, -1).max(axis=1)
-        self.bound = ROUNDING * terms * self.longest  # [levels] of a vector and its centroids of length 1
+        flat, rotation = centroids.reshape(-1, n_axes).astype(np.float32), axes.astype(np.float32)
+        self.between = (flat @ flat.T).reshape(self.n_levels, self.codebook_size, -1)
+        self.half = ((flat**2).sum(axis=1) / 2).reshape(self.n_levels, -1)
+        unprojected = flat @ rotation  # the centroids in the vectors' own space: no projection on many axes
+        project = n_axes * (len(mean) + len(flat)) < len(flat) * len(mean)  # which of the two is cheaper
+        self.axes = rotation.T.astype(np.float64) if project else None  # exact: a long sum, and few of them
+        self.columns = flat.T if project else unprojected.T
+        terms = n_axes + (0 if project else len(mean)) + 8 * self.n_levels
+        lengths = np.sqrt(np.maximum((flat**2).sum(axis=1), (unprojected**2).sum(axis=1)))
+        self.longest = lengths.reshape(self.n_levels, -1).max(axis=1)
+        self.bound = ROUNDING * terms * self.longest  # [L] for a vector and centroids of length 1
 
-    def codes_of(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Codes int64 [N, levels] of vectors [N, dim], and bool [N]: are they sure to be the exact ones?"""
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not sure
-            return self._codes_of(vectors)
-
-    def _codes_of(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        rows = vectors.astype(np.float32) - self.mean
-        if self.axes is not None:
-            rows = ((vectors.astype(np.float64) - self.mean) @ self.axes).astype(np.float32)
-        products = rows @ self.columns  # [N, levels * codes]
-        length = np.sqrt(np.einsum("nd,nd->n", rows, rows))
-        each = np.arange(len(vectors))
-        sids, sure = np.empty((len(vectors), self.levels), dtype=np.int64), np.ones(len(vectors), dtype=bool)
-        for level in range(self.levels):
-            score = products[:, : self.codes] - self.half[level]  # half of what the centroid brings nearer
-            chosen = sids[:, level] = score.argmax(axis=1)
-            best = score[each, chosen]
-            score[each, chosen] = -np.inf
-            length = length + self.longest[level]
-            sure &= best - score.max(axis=1) > length * self.bound[level] + TIE  # false with NaN
-            products = products[:, self.codes :] - self.between[level][chosen, (level + 1) * self.codes :]
-        return sids, sure
+    def encode(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """SIDs int64 [N, L] of vectors [N, dim], and bool [N]: whether they are certain to be exact."""
+        with np.errstate(over="ignore", invalid="ignore"):  # rows that overflow are not certain
+            rows = vectors.astype(np.float32) - self.mean
+            if self.axes is not None:
+                rows = ((vectors.astype(np.float64) - self.mean) @ self.axes).astype(np.float32)
+            products = rows @ self.columns  # [N, L * K]
+            length = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+            each = np.arange(len(vectors))
+            sids = np.empty((len(vectors), self.n_levels), dtype=np.int64)
+            certain = np.ones(len(vectors), dtype=bool)
+            for level in range(self.n_levels):
+                gain = products[:, : self.codebook_size] - self.half[level]  # half of the gain
+                codes = sids[:, level] = gain.argmax(axis=1)
+                best = gain[each, codes]
+                gain[each, codes] = -np.inf
+                length = length + self.longest[level]
+                certain &= best - gain.max(axis=1) > length * self.bound[level] + TIE  # false with NaN
+                used = self.between[level][codes, (level + 1) * self.codebook_size :]
+                products = products[:, self.codebook_size :] - used
+        return sids, certain

@@ -1,10 +1,13 @@
-"""Fitting a codebook: residual k-means, level by level, on vectors projected on their main axes.
+"""Fit a codebook by residual k-means, level by level, on vectors projected on their main axes.
 
-What takes seconds is fit thoroughly: scikit-learn's KMeans (greedy k-means++, Lloyd's algorithm to
-convergence), the best of several starts. On hundreds of axes that takes minutes, and the deeper levels gain
-nothing by it. So wide or many vectors are fit by growing: k-means on the two main axes of the residual first,
-then on twice as many, each from the clusters before, as faiss's ResidualQuantizer does (progressive
-dimensions); most rounds run where they are cheap.
+Small catalogues are fit thoroughly, which takes seconds: scikit-learn's KMeans (greedy k-means++, Lloyd's
+algorithm to convergence), the best of several starts. On hundreds of axes that would take minutes, and the
+deeper levels gain nothing. So wide or many vectors are fit by growing: k-means on the two main axes of the
+residual first, then on twice as many, each from the previous clusters, as in faiss's ResidualQuantizer
+(progressive dimensions); most rounds then run where they are cheap. `python -m benchmarks.codebook_speed`
+compares error and time with faiss's.
+
+Shape letters: N rows, L levels, K codebook size, C axes that codes are made on, A all axes.
 """
 
 from __future__ import annotations
@@ -21,25 +24,25 @@ from car_model.codebook.codebook import BLOCK_ROWS, Codebook, CodebookError, che
 from car_model.codebook.nearest import nearest
 from car_model.encoding.encoder import EncoderSpec
 
-NOTHING = 1e-9  # share of the first axis' variance
-THOROUGH = 2**28  # up to so many rows * axes * codes, e.g. 32,768 * 32 * 256, a fit is thorough,
-RESTARTS = 4  # with so many k-means runs a level; the best inertia stays
-SAMPLE = 256  # rows a code are enough to fit on (faiss's default too)
-ROUNDS = 10  # of Lloyd's algorithm, at most, at every width a fit grows through,
-DECIMALS = {"float64": 10, "float32": 6}  # to which residuals that should be equal are
-CACHED_ROWS = 1024  # whose distances to 256 codes fit into a core's cache
+NO_VARIANCE = 1e-9  # share of the first axis' variance below which an axis does not vary
+THOROUGH = 2**28  # a fit is thorough up to so many rows * axes * codes, e.g. 32,768 * 32 * 256,
+RESTARTS = 4  # with so many k-means runs per level; the one with the best inertia is used
+SAMPLE = 256  # rows per code are enough to fit on (faiss's default too)
+ROUNDS = 10  # of Lloyd's algorithm at most, at every width a fit grows through,
+GAIN = 3e-4  # and none after a round that lowers the error by less than this share
+DECIMALS = {"float64": 10, "float32": 6}  # residuals that agree to so many decimals are equal
+CACHED_ROWS = 1024  # rows whose distances to 256 codes fit into a core's cache
 INERTIA = 1.0  # of centroids that are refreshed
-GAIN = 3e-4  # after one that lowers the error by less than this share, no more
 
 
-def default_codes(items: int) -> int:
-    """Codes a level for a catalogue: the power of two nearest to 2 * sqrt(items), from 8 to 1024.
+def default_codebook_size(items: int) -> int:
+    """Codes per level for a catalogue: the power of two nearest to 2 * sqrt(items), from 8 to 1024.
 
-    Four levels of 256 for the papers' 12,000 items; fewer where a level would otherwise have codes
-    of only a handful of items, from which neither the think loss nor a label learns anything.
+    That is 256 for the papers' 12,000 items. Small catalogues get fewer, since neither the think loss nor a
+    label learns anything from a code of only a handful of items.
     """
-    wanted = np.log2(2 * np.sqrt(max(items, 1)))
-    return int(2 ** np.clip(round(float(wanted)), 3, 10))
+    exponent = float(np.log2(2 * np.sqrt(max(items, 1))))
+    return int(2 ** np.clip(round(exponent), 3, 10))
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,15 @@ class CodebookConfig:
     """A codebook to fit.
 
     Attributes:
-        codes: codes a level; 0 follows the catalogue's size (`default_codes`).
-        axes: main axes of the vectors that codes are made on; more than there are means all.
-        text_axes: main axes that items' texts are compared on, those among them.
+        n_levels: codes in a SID.
+        codebook_size: codes per level; 0 follows the catalogue's size (`default_codebook_size`).
+        seed: of the k-means starts and of the sample that many vectors are fit on.
+        axes: main axes of the vectors that codes are made on; all if there are fewer.
+        text_axes: main axes that items' texts are compared on; they include `axes`.
     """
 
-    levels: int = 4
-    codes: int = 0
+    n_levels: int = 4
+    codebook_size: int = 0
     seed: int = 0
     axes: int = 32
     text_axes: int = 128
@@ -64,92 +69,87 @@ def fit(vectors: np.ndarray, encoder: EncoderSpec, template: str, config: Codebo
 
     Args:
         vectors: [N, dim] float32.
-        encoder, template: what made them; part of the codebook's version.
+        encoder, template: what made the vectors; part of the codebook's version.
 
     Raises:
         CodebookError: fewer distinct vectors than codes, NaN, or sizes that make no sense.
     """
-    codes = config.codes or default_codes(len(vectors))
-    _check(vectors, config, codes)
-    rows = _sample(vectors, SAMPLE * codes, config.seed)
-    with threadpool_limits(limits=1):  # sums over threads come in any order: one thread, one result
+    size = config.codebook_size or default_codebook_size(len(vectors))
+    _check(vectors, config, size)
+    rows = _sample(vectors, SAMPLE * size, config.seed)
+    with threadpool_limits(limits=1):  # sums over several threads come in any order: one thread, one result
         mean, axes = _main_axes(rows, max(config.axes, config.text_axes))
-        coded = axes[: config.axes]
-        thorough = len(rows) * len(coded) * codes <= THOROUGH
+        code_axes = axes[: config.axes]
+        thorough = len(rows) * len(code_axes) * size <= THOROUGH
         number = np.float64 if thorough else np.float32
-        rest = (rows.astype(number) - mean) @ coded.astype(number).T
-        centroids = []
-        for level in range(config.levels):
-            centres, chosen = (_fit_level if thorough else _grow_level)(rest, codes, config.seed + level)
-            rest = rest - centres[chosen]
-            centroids.append(centres.astype(np.float32))
-    return Codebook(np.stack(centroids), axes, mean, encoder, template)
+        residual = (rows.astype(number) - mean) @ code_axes.astype(number).T  # [N, C]
+        levels = []
+        for level in range(config.n_levels):
+            fit_level = _fit_level if thorough else _grow_level
+            centroids, codes = fit_level(residual, size, config.seed + level)
+            residual = residual - centroids[codes]
+            levels.append(centroids.astype(np.float32))
+    return Codebook(np.stack(levels), axes, mean, encoder, template)
 
 
 def refresh(parent: Codebook, vectors: np.ndarray, seed: int = 0, inertia: float = INERTIA) -> Codebook:
     """Fit a codebook anew from a parent's centroids, its codes aligned to the parent's, level by level.
 
     Mean and axes stay, so that residuals mean the same. Every level starts from the parent's centroids, which
-    hold on to their places: a code keeps its number because its centroid only moves.
+    are pulled back to where they were: a code keeps its number because its centroid only moves.
 
     Args:
         vectors: [N, dim] of today's items, by the parent's encoder.
         seed: of the sample that very many vectors are fit on.
-        inertia: pull of a centroid's old place, in units of the pull of all its items together; 0 refits
-            freely: that lowers the error a little more and changes several times as many SIDs.
+        inertia: pull of a centroid's old position, in units of the pull of all its items together. 0 refits
+            freely, which lowers the error a little more and changes several times as many SIDs.
 
     Raises:
         CodebookError: as for `fit`, or vectors of another size.
     """
-    _check(vectors, CodebookConfig(parent.levels, parent.codes), parent.codes)
-    rows = _sample(vectors, SAMPLE * parent.codes, seed)
+    size = parent.codebook_size
+    _check(vectors, CodebookConfig(parent.n_levels, size), size)
+    rows = _sample(vectors, SAMPLE * size, seed)
     with threadpool_limits(limits=1):
-        rest = parent.project(rows)
-        centroids = []
+        residual = parent.project(rows)  # [N, C]
+        levels = []
         for old in parent.centroids.astype(np.float64):
-            centres, chosen = _refit(rest, old, inertia)
-            rest = rest - centres[chosen]
-            centroids.append(centres.astype(np.float32))
-    return replace(parent, centroids=np.stack(centroids))
+            centroids = home = old
+            for _ in range(ROUNDS):
+                codes = nearest(residual, centroids)
+                means = _means(residual, codes, size)
+                used = np.bincount(codes, minlength=size)[:, None] > 0
+                home = np.where(used, home, means)  # codes without rows start anew
+                updated = (means + inertia * home) / (1 + inertia)
+                if np.array_equal(updated, centroids):
+                    break
+                centroids = updated
+            centroids = centroids.astype(np.float32).astype(residual.dtype)
+            residual = residual - centroids[nearest(residual, centroids)]
+            levels.append(centroids.astype(np.float32))
+    return replace(parent, centroids=np.stack(levels))
 
 
-def _refit(rest: np.ndarray, old: np.ndarray, inertia: float) -> tuple[np.ndarray, np.ndarray]:
-    """Centres [codes, axes] from the old ones, and each row's nearest [N]; codes without rows start anew."""
-    centres = home = old
-    for _ in range(ROUNDS):
-        chosen = nearest(rest, centres)
-        means = _means(rest, chosen, len(old))
-        used = np.bincount(chosen, minlength=len(old))[:, None] > 0
-        home = np.where(used, home, means)
-        moved = (means + inertia * home) / (1 + inertia)
-        if np.array_equal(moved, centres):
-            break
-        centres = moved
-    centres = centres.astype(np.float32).astype(rest.dtype)
-    return centres, nearest(rest, centres)
-
-
-def _check(vectors: np.ndarray, config: CodebookConfig, codes: int) -> None:
-    """Raise CodebookError where no codebook can be fit."""
-    for at in range(0, max(len(vectors), 1), BLOCK_ROWS):
-        check_finite(vectors[at : at + BLOCK_ROWS])
-    if config.levels < 1 or codes < 2 or config.axes < 1:
+def _check(vectors: np.ndarray, config: CodebookConfig, codebook_size: int) -> None:
+    """Raise CodebookError if no codebook can be fit."""
+    for start in range(0, max(len(vectors), 1), BLOCK_ROWS):
+        check_finite(vectors[start : start + BLOCK_ROWS])
+    if config.n_levels < 1 or codebook_size < 2 or config.axes < 1:
         raise CodebookError(
-            f"levels={config.levels}, codes={codes}, axes={config.axes}: "
+            f"n_levels={config.n_levels}, codebook_size={codebook_size}, axes={config.axes}: "
             "at least 1 level and 2 codes on 1 axis are needed."
         )
-    distinct = _distinct(vectors, codes)
-    if distinct < codes:
-        raise CodebookError(_too_few(distinct, codes, config.codes == 0))
-
-
-def _too_few(distinct: int, codes: int, by_size: bool) -> str:
+    distinct = _distinct(vectors, codebook_size)
+    if distinct >= codebook_size:
+        return
     if distinct == 1:
-        return "all texts of the catalogue are equal; check that text_columns name what tells items apart."
-    instead = "" if by_size else ", or to 0 to follow the catalogue's size"
-    return (
-        f"the catalogue has {distinct} distinct texts, fewer than {codes} codes a level; "
-        f"set codes (--codebook-size) to {distinct} or lower{instead}."
+        raise CodebookError(
+            "all texts of the catalogue are equal; check that text_columns name what tells items apart."
+        )
+    instead = ", or to 0 to follow the catalogue's size" if config.codebook_size else ""
+    raise CodebookError(
+        f"the catalogue has {distinct} distinct texts, fewer than {codebook_size} codes per level; "
+        f"set codebook_size (--codebook-size) to {distinct} or lower{instead}."
     )
 
 
@@ -161,81 +161,77 @@ def _sample(vectors: np.ndarray, rows: int, seed: int) -> np.ndarray:
 
 
 def _distinct(rows: np.ndarray, enough: int, decimals: int | None = None) -> int:
-    """Number of distinct rows, to so many decimals; any from `enough` on where there are as many."""
-    for some in (rows[: 4 * enough], rows):
-        found = len(np.unique(some if decimals is None else some.round(decimals), axis=0))
-        if found >= enough:
+    """Number of distinct rows, rounded to so many decimals; it stops counting at `enough` or soon after."""
+    for part in (rows[: 4 * enough], rows):
+        count = len(np.unique(part if decimals is None else part.round(decimals), axis=0))
+        if count >= enough:
             break
-    return found
+    return count
 
 
 def _main_axes(vectors: np.ndarray, axes: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean [dim] and the main axes [at most `axes`, dim], float32.
 
-    Axes along which nothing varies are left out: rounding alone would say where they point, and with it the
-    codebook's version would differ from machine to machine.
+    Axes along which nothing varies are left out: rounding alone would set their direction, and the codebook's
+    version would differ from machine to machine.
     """
-    fitted = PCA(min(axes, *vectors.shape), svd_solver="covariance_eigh").fit(vectors.astype(np.float64))
-    varies = fitted.explained_variance_ > NOTHING * fitted.explained_variance_[0]
-    return fitted.mean_.astype(np.float32), fitted.components_[varies].astype(np.float32)
+    pca = PCA(min(axes, *vectors.shape), svd_solver="covariance_eigh").fit(vectors.astype(np.float64))
+    varies = pca.explained_variance_ > NO_VARIANCE * pca.explained_variance_[0]
+    return pca.mean_.astype(np.float32), pca.components_[varies].astype(np.float32)
 
 
-def _fit_level(rest: np.ndarray, codes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Centres [codes, axes] by scikit-learn, of the best start, and each row's nearest [N]."""
-    distinct = _distinct(rest, codes, DECIMALS[rest.dtype.name])
-    fitted = KMeans(min(codes, distinct), n_init=RESTARTS, random_state=seed).fit(rest)
-    centres = fitted.cluster_centers_.astype(np.float32).astype(rest.dtype)
-    if len(centres) < codes:  # fewer distinct residuals than codes: the last levels' spare codes stay unused
-        centres = np.concatenate([centres, np.repeat(centres[:1], codes - len(centres), axis=0)])
-    return centres, nearest(rest, centres)
+def _fit_level(residual: np.ndarray, codebook_size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centroids [K, C] by scikit-learn, from the best start, and each row's nearest [N]."""
+    distinct = _distinct(residual, codebook_size, DECIMALS[residual.dtype.name])
+    kmeans = KMeans(min(codebook_size, distinct), n_init=RESTARTS, random_state=seed).fit(residual)
+    centroids = kmeans.cluster_centers_.astype(np.float32).astype(residual.dtype)
+    spare = codebook_size - len(centroids)
+    if spare:  # fewer distinct residuals than codes: the spare codes stay unused
+        centroids = np.concatenate([centroids, np.repeat(centroids[:1], spare, axis=0)])
+    return centroids, nearest(residual, centroids)
 
 
-def _grow_level(rest: np.ndarray, codes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same by k-means on 2, 4, 8, ... and at last all main axes of the residual."""
-    if _distinct(rest, codes, DECIMALS[rest.dtype.name]) < codes:
-        return _fit_level(rest, codes, seed)
-    turn = np.ascontiguousarray(np.linalg.eigh(rest.T @ rest)[1][:, ::-1])
-    turned = rest @ turn
-    widths = [2**power for power in range(1, 32) if 2**power < rest.shape[1]] + [rest.shape[1]]
-    start = turned[np.random.default_rng(seed).choice(len(rest), codes, replace=False)]
-    chosen = _assign(turned[:, : widths[0]], start[:, : widths[0]])[0]
+def _grow_level(residual: np.ndarray, codebook_size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same by k-means on 2, 4, 8, ... and finally all main axes of the residual."""
+    if _distinct(residual, codebook_size, DECIMALS[residual.dtype.name]) < codebook_size:
+        return _fit_level(residual, codebook_size, seed)
+    rotation = np.ascontiguousarray(np.linalg.eigh(residual.T @ residual)[1][:, ::-1])
+    rotated = residual @ rotation
+    widths = [2**power for power in range(1, 32) if 2**power < residual.shape[1]] + [residual.shape[1]]
+    start = rotated[np.random.default_rng(seed).choice(len(residual), codebook_size, replace=False)]
+    codes = _assign(rotated[:, : widths[0]], start[:, : widths[0]])[0]
     for width in widths:
-        centres, chosen = _lloyd(np.ascontiguousarray(turned[:, :width]), chosen, codes)
-    return centres @ turn.T, chosen
+        rows = np.ascontiguousarray(rotated[:, :width])
+        squared, error = float(np.vdot(rows, rows)), np.inf
+        for _ in range(ROUNDS):
+            centroids = _means(rows, codes, codebook_size)
+            codes, gain = _assign(rows, centroids)
+            if squared - gain > error * (1 - GAIN):
+                break
+            error = squared - gain
+    return centroids @ rotation.T, codes
 
 
-def _lloyd(rows: np.ndarray, chosen: np.ndarray, codes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Centres [codes, axes] and each row's nearest [N] after Lloyd's rounds from the clusters given."""
-    lengths, before = float(np.vdot(rows, rows)), np.inf
-    for _ in range(ROUNDS):
-        centres = _means(rows, chosen, codes)
-        chosen, gain = _assign(rows, centres)
-        if lengths - gain > before * (1 - GAIN):
-            break
-        before = lengths - gain
-    return centres, chosen
-
-
-def _assign(rows: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, float]:
-    """Nearest centre of each row [N], and by how much the centres lower the summed squared length."""
-    half, chosen, gain = np.square(centres).sum(axis=1) / 2, np.empty(len(rows), dtype=np.int64), 0.0
-    for at in range(0, len(rows), CACHED_ROWS):
-        score = rows[at : at + CACHED_ROWS] @ centres.T
+def _assign(rows: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, float]:
+    """Nearest centroid of each row [N], and how much the centroids lower the summed squared length."""
+    half, codes, gain = np.square(centroids).sum(axis=1) / 2, np.empty(len(rows), dtype=np.int64), 0.0
+    for start in range(0, len(rows), CACHED_ROWS):
+        score = rows[start : start + CACHED_ROWS] @ centroids.T
         score -= half
-        best = chosen[at : at + CACHED_ROWS] = score.argmax(axis=1)
+        best = codes[start : start + CACHED_ROWS] = score.argmax(axis=1)
         gain += 2 * float(np.take_along_axis(score, best[:, None], axis=1).sum(dtype=np.float64))
-    return chosen, gain
+    return codes, gain
 
 
-def _means(rows: np.ndarray, chosen: np.ndarray, codes: int) -> np.ndarray:
-    """Mean row of each code [codes, axes]; codes without rows get those farthest from their own mean."""
-    one_each = (np.ones_like(rows[:, 0]), chosen, np.arange(len(rows) + 1))
-    sizes = np.bincount(chosen, minlength=codes)
-    means = (csr_matrix(one_each, shape=(len(rows), codes)).T @ rows) / np.maximum(sizes, 1).astype(
-        rows.dtype
-    )[:, None]
+def _means(rows: np.ndarray, codes: np.ndarray, codebook_size: int) -> np.ndarray:
+    """Mean row of each code [K, axes]; codes without rows get the rows farthest from their own mean."""
+    membership = csr_matrix(
+        (np.ones_like(rows[:, 0]), codes, np.arange(len(rows) + 1)), shape=(len(rows), codebook_size)
+    )
+    sizes = np.bincount(codes, minlength=codebook_size)
+    means = (membership.T @ rows) / np.maximum(sizes, 1).astype(rows.dtype)[:, None]
     empty = np.flatnonzero(sizes == 0)
     if len(empty):
-        away = np.square(rows - means[chosen]).sum(axis=1)
-        means[empty] = rows[np.argsort(-away, kind="stable")[: len(empty)]]
+        distance = np.square(rows - means[codes]).sum(axis=1)
+        means[empty] = rows[np.argsort(-distance, kind="stable")[: len(empty)]]
     return means

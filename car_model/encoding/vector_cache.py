@@ -1,4 +1,4 @@
-"""A cache of text vectors on disk: one folder an encoder, one Parquet file a batch of new texts."""
+"""A cache of text vectors on disk: one folder per encoder, one Parquet file per batch of new texts."""
 
 from __future__ import annotations
 
@@ -15,27 +15,36 @@ from common.digests import json_digest
 
 
 def text_key(text: str) -> str:
-    """What a text is cached under."""
+    """The key that a text is cached under."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 class VectorCache:
-    """Append-only: files are written whole under a content name, so writers never disturb readers."""
+    """Append-only: files are written whole under a content name, so writers never disturb readers.
+
+    Args:
+        folder: of one encoder; None keeps nothing.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
     def load(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """The vectors this cache holds among the given texts; damaged files count as missing."""
+        """The cached vectors among the texts; damaged files count as missing."""
         if self.folder is None or not self.folder.is_dir():
             return {}
-        wanted = {text_key(text): text for text in texts}
-        found: dict[str, np.ndarray] = {}
+        by_key = {text_key(text): text for text in texts}
+        vectors: dict[str, np.ndarray] = {}
         for path in sorted(self.folder.glob("*.parquet")):
-            for key, vector in _read(path):
-                if key in wanted:
-                    found[wanted[key]] = vector
-        return found
+            try:
+                table = pq.read_table(path, page_checksum_verification=True)
+                column = table["vector"].combine_chunks()
+                matrix = column.values.to_numpy(zero_copy_only=False).reshape(len(table), -1)
+                rows = list(zip(table["key"].to_pylist(), matrix, strict=True))
+            except (pa.ArrowException, OSError, KeyError, ValueError, AttributeError):  # damaged somehow
+                continue
+            vectors.update({by_key[key]: vector for key, vector in rows if key in by_key})
+        return vectors
 
     def add(self, vectors: Mapping[str, np.ndarray]) -> None:
         """Keep the vectors of texts; atomic, and a no-op without a folder."""
@@ -49,13 +58,3 @@ class VectorCache:
         partial = target.with_suffix(f".{os.getpid()}.partial")
         pq.write_table(pa.table({"key": keys, "vector": column}), partial, write_page_checksum=True)
         partial.replace(target)
-
-
-def _read(path: Path) -> list[tuple[str, np.ndarray]]:
-    try:
-        table = pq.read_table(path, page_checksum_verification=True)
-        column = table["vector"].combine_chunks()
-        matrix = column.values.to_numpy(zero_copy_only=False).reshape(len(table), -1)
-        return list(zip(table["key"].to_pylist(), matrix, strict=True))
-    except (pa.ArrowException, OSError, KeyError, ValueError, AttributeError):  # damaged somehow
-        return []

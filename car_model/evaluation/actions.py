@@ -137,7 +137,7 @@ def latency(recommender: Recommender, data: ActionHistories) -> ActionLatency:
         history = [items[uid - 1] for uid in data.uids[row][:place][-MAX_HISTORY:]]
         for rank_by, spent in times.items():
             start = time.perf_counter()
-            recommender.answer({"history": history, "k": 10, "explain": False, "rank_by": rank_by})
+            recommender.recommend({"history": history, "k": 10, "explain": False, "rank_by": rank_by})
             spent.append(1000 * (time.perf_counter() - start))
     medians = {rank_by: round(float(np.median(spent)), 3) for rank_by, spent in times.items()}
     return ActionLatency(relevance_p50_ms=medians["relevance"], action_p50_ms=medians["action"])

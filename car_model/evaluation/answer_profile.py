@@ -21,7 +21,7 @@ TOGETHER = 16  # histories that are scored at once
 def profiled(bundle: Bundle, data: Histories) -> Bundle:
     """The bundle with its golden profile; as it was where there is no history to ask about."""
     profile = measure(Recommender(bundle), data)
-    return replace(bundle, profile=profile) if profile else bundle
+    return replace(bundle, answer_profile=profile) if profile else bundle
 
 
 def measure(recommender: Recommender, data: Histories, users: int = USERS) -> Profile | None:
@@ -41,7 +41,7 @@ def measure(recommender: Recommender, data: Histories, users: int = USERS) -> Pr
     if not chosen:
         return None
     histories = [data.train[at] for at in chosen]
-    depths = range(recommender.levels + 1)
+    depths = range(recommender.n_levels + 1)
     rows = [_answered(recommender, histories, thinking) for thinking in depths]
     best = np.array([scores for scores, _ in rows])  # [T, n]
     edges = np.quantile(best, np.linspace(0, 1, BINS + 1)[1:-1], axis=1).T.round(4)
@@ -57,7 +57,7 @@ def _answered(
 ) -> tuple[list[float], np.ndarray]:
     """The best item's score of every answer, and how many of its `TOP` items carry each code [n, C]."""
     first = recommender.catalogue.sid_table[:, 0]
-    best, codes = [], np.zeros((len(histories), recommender.bundle.codebook.codes), dtype=np.int64)
+    best, codes = [], np.zeros((len(histories), recommender.bundle.codebook.codebook_size), dtype=np.int64)
     for start in range(0, len(histories), TOGETHER):
         group = histories[start : start + TOGETHER]
         scores = recommender.scores(group, thinking)

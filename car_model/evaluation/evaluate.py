@@ -252,7 +252,7 @@ def latency(recommender: Recommender, holdout: Holdout) -> Latency:
     times = []  # milliseconds
     for prompt in prompts[:20] + prompts:
         start = time.perf_counter()
-        recommender.answer({"history": prompt, "k": 10})
+        recommender.recommend({"history": prompt, "k": 10})
         times.append(1000 * (time.perf_counter() - start))
     p50, p99 = np.percentile(times[20:], [50, 99])
     return Latency(p50_ms=round(float(p50), 3), p99_ms=round(float(p99), 3))
@@ -264,7 +264,7 @@ def samples(recommender: Recommender, holdout: Holdout, users: int = 3) -> tuple
     step = max(1, len(holdout.users) // users)
     result = []
     for row in range(0, len(holdout.users), step)[:users]:
-        answer = recommender.answer({"history": holdout.prompts[row], "k": 5})
+        answer = recommender.recommend({"history": holdout.prompts[row], "k": 5})
         items = tuple(
             RecommendedItem(
                 item_id=item["item_id"],

@@ -46,6 +46,6 @@ def record_golden(recommender: Recommender, holdout: Holdout) -> GoldenRequests:
     """Answer the golden requests one at a time, as a server would."""
     ranker = recommender.bundle.ranker
     liked = ranker.model.config.liked if ranker else None
-    requests = golden_requests(holdout, recommender.levels, liked=liked)
-    answers = tuple(recommender.answer(request) for request in requests)
+    requests = golden_requests(holdout, recommender.n_levels, liked=liked)
+    answers = tuple(recommender.recommend(request) for request in requests)
     return GoldenRequests(requests=tuple(requests), answers=answers)

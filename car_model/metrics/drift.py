@@ -17,7 +17,7 @@ import numpy as np
 from common.errors import UserError
 
 FORMAT = 1
-FILE = "profile.json"
+FILE = "answer_profile.json"
 TOP = 10  # items of an answer that count
 
 

@@ -1,12 +1,19 @@
-"""The Recommender: the one object that is evaluated *and* served, so that there is no skew between them."""
+"""The Recommender: the one object that is evaluated *and* served, so the two can't differ.
+
+A request passes six stages, all called from `Recommender.recommend_batch`:
+
+    parse -> encode_histories -> score -> mask -> rerank -> explain
+
+Shape letters: B requests, P known items of a history, N items in all, C candidates, D width.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -15,66 +22,135 @@ from torch import Tensor
 from car_model.action_ranker.data import action_classes
 from car_model.action_ranker.rerank import Reranker
 from car_model.bundle import Bundle
-from car_model.recommender.candidate_index import Shortlist
+from car_model.recommender.ann_index import CandidateIndex
 from car_model.recommender.explain import Explainer
-from car_model.recommender.history_states import Reader
+from car_model.recommender.history_encoder import HistoryEncoder
 from car_model.recommender.request import Request, RequestError, parse
 from car_model.recommender.scorer import Scorer, top_of_sum
-from car_model.recommender.text_similarity import likeness_of
+from car_model.recommender.text_similarity import TextSimilarity
 
 __all__ = ["Recommender", "RequestError"]
 
 DECIMALS = 4  # of a score in an answer: far above float noise, so equal computation gives equal JSON
-MARGIN = 8  # extra candidates kept before scores are rounded and ties go to the lower UID
-CELLS = 2**22  # scores of requests that are computed at once: 32 MB
-SLACK = 1e-4  # by how much rounding may lift a likeness above 1
+MARGIN = 8  # extra items ranked before scores are rounded and ties go to the lower UID
+MAX_SCORES = 2**22  # scores held at once: 32 MB
+SLACK = 1e-4  # by how much rounding may lift a text similarity above 1
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A request, the UIDs that are known of its history, and what was read of them.
+@dataclass(frozen=True, kw_only=True)
+class ParsedRequest:
+    """A request whose items are looked up in the catalogue.
 
     Attributes:
-        state: [1, D] after the history; none of these where nothing of it is known.
-        scores: [N + 1] of every UID, without likeness.
-        without: [R, D] after the history without each of its latest items; only where reasons are asked for.
-        actions: [P] classes of what was done with the history's items; only where ranked by action.
-        near: UIDs [C] that may be among the best, in place of scores where there is a shortlist.
+        history: [P] UIDs of the history's items that the catalogue knows, oldest first.
+        thinking: SID levels that join the score.
+        actions: [P] classes of what was done with these items; None unless ranked by action.
     """
 
     request: Request
     history: np.ndarray
-    state: Tensor | None = None
+    thinking: int
+    actions: np.ndarray | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedRequest(ParsedRequest):
+    """A request with the model's states after its history.
+
+    Attributes:
+        state: [1, D] after the history; None if no item of it is known.
+        leave_one_out: [R, D] after the history without each of its latest items; None unless reasons are
+            asked for.
+    """
+
+    state: Tensor | None
+    leave_one_out: Tensor | None
+
+
+class Relevance(NamedTuple):
+    """What ranks the items of one request before masking: scores of all items, or candidates.
+
+    Attributes:
+        scores: [N + 1] by UID, without text similarity; None if there is an ANN index.
+        candidates: [C] UIDs that the ANN index proposes.
+    """
+
     scores: Tensor | None = None
-    without: Tensor | None = None
-    actions: np.ndarray | None = None
-    near: Tensor | None = None
+    candidates: Tensor | None = None
+
+
+class RankedItem(NamedTuple):
+    """One recommended item.
+
+    Attributes:
+        score: rounded; None for popular items.
+        liked: P(the user would like it); None unless ranked by action.
+    """
+
+    uid: int
+    score: float | None = None
+    liked: float | None = None
 
 
 class Recommender:
-    """Scores and explains next items from a bundle."""
+    """Recommends and explains next items from a bundle."""
 
     def __init__(self, bundle: Bundle, release: str = "unreleased") -> None:
         self.bundle = bundle
         self.release = release
         self.catalogue = bundle.catalogue
         self.model = bundle.model.eval()
-        self.levels = bundle.codebook.levels
-        self.codebook = bundle.codebook.version  # hashes every array: once, not an answer
-        self._reader = Reader(self.model)
-        self._scorer = Scorer(self.model, bundle.think_scale, torch.float64)
-        used = bundle.likeness_scale > 0
-        self._likeness = likeness_of(bundle.catalogue, self.model.config.max_history) if used else None
-        self._shortlist = self._make_shortlist()
-        self._explainer = Explainer(bundle, self._reader.chunks[:, -1])
+        self.max_history = self.model.config.max_history
+        self.n_levels = bundle.codebook.n_levels
+        self.codebook_version = bundle.codebook.version  # hashes every array: once, not per answer
+        self.encoder = HistoryEncoder(self.model)
+        self.scorer = Scorer(self.model, bundle.think_scale, torch.float64)
+        self.similarity = (
+            TextSimilarity.of_catalogue(bundle.catalogue, self.max_history)
+            if bundle.similarity_scale
+            else None
+        )
+        texts = self.similarity.texts if self.similarity else None
+        self.ann_index = (
+            CandidateIndex(self.scorer.rows, self.scorer.bias, texts, bundle.ann_candidates)
+            if bundle.ann_candidates
+            else None
+        )
+        self.explainer = Explainer(bundle, self.encoder.chunks[:, -1])
 
     @classmethod
     def load(cls, folder: Path | str, release: str = "unreleased") -> Recommender:
         """Load a bundle folder; its parts are checked against each other."""
         return cls(Bundle.load(Path(folder)), release)
 
+    def recommend(self, body: Any) -> dict[str, Any]:
+        """Answer one request.
+
+        Raises:
+            RequestError: the body is wrong; the message says how.
+        """
+        [answer] = self.recommend_batch([body])
+        if isinstance(answer, RequestError):
+            raise answer
+        return answer
+
+    def recommend_batch(self, bodies: Sequence[Any]) -> list[dict[str, Any] | RequestError]:
+        """Answer requests together, each exactly as if it came alone; a wrong one gets its error."""
+        answers: list[Any] = [self._parse(body) for body in bodies]
+        valid = [i for i, request in enumerate(answers) if isinstance(request, ParsedRequest)]
+        size = max(1, MAX_SCORES // (self.catalogue.size + 1))
+        for start in range(0, len(valid), size):
+            batch = valid[start : start + size]
+            with torch.inference_mode():
+                requests = self._encode_histories([answers[i] for i in batch])
+                for i, request, relevance in zip(batch, requests, self._score(requests), strict=True):
+                    mask = self._mask(request)
+                    ranked = self._rerank(request, relevance, mask)
+                    answers[i] = self._to_answer(request, ranked, self._explain(request, ranked))
+        return answers
+
     def scores(self, histories: Sequence[np.ndarray], thinking: int | None = None) -> Tensor:
-        """Scores of every UID: what `Scorer` says, and the weighted likeness of its text.
+        """Scores of every UID: what `Scorer` computes plus the weighted text similarity.
 
         Args:
             histories: B sequences of UIDs, oldest first, none empty.
@@ -84,189 +160,179 @@ class Recommender:
             [B, N + 1] float32; column 0 is padding and -inf. Nothing else is masked.
         """
         with torch.inference_mode():
-            states = self._reader.states(histories)
-            return self._all(states, histories, self.levels if thinking is None else thinking).float()
+            states = self.encoder.encode(histories)
+            scores = self.scorer.score_all(states, self.n_levels if thinking is None else thinking)
+            if self.similarity:
+                scores = scores + self.bundle.similarity_scale * self.similarity.to_all(histories)
+            return scores.float()
 
-    def answer(self, body: Any) -> dict[str, Any]:
-        """Answer one request (DESIGN: serving request).
-
-        Raises:
-            RequestError: the body is wrong; the message says how.
-        """
-        [found] = self.answers([body])
-        if isinstance(found, RequestError):
-            raise found
-        return found
-
-    def answers(self, bodies: Sequence[Any]) -> list[dict[str, Any] | RequestError]:
-        """Answer requests that are read together, each as alone; errors stand in place of answers."""
-        at_once = max(1, CELLS // (self.catalogue.size + 1))
-        return [
-            answer
-            for start in range(0, len(bodies), at_once)
-            for answer in self._together(bodies[start : start + at_once])
-        ]
-
-    def _together(self, bodies: Sequence[Any]) -> list[dict[str, Any] | RequestError]:
-        asked = [self._asked(body) for body in bodies]
-        with torch.inference_mode():
-            read = iter(self._read([one for one in asked if isinstance(one, Asked)]))
-            return [one if isinstance(one, RequestError) else self._answer(next(read)) for one in asked]
-
-    def _asked(self, body: Any) -> Asked | RequestError:
+    def _parse(self, body: Any) -> ParsedRequest | RequestError:
+        """Check the body and look up its items; the error is returned, since others of the batch go on."""
         try:
-            request = parse(body, self.levels, by_action=self.bundle.ranker is not None)
+            request = parse(body, self.n_levels, by_action=self.bundle.ranker is not None)
         except RequestError as error:
             return error
-        actions = self._actions(request) if request.rank_by == "action" else None
-        return Asked(request, np.array(self._uids(request.history), dtype=np.int64), actions=actions)
-
-    def _read(self, asked: list[Asked]) -> list[Asked]:
-        """Read and score the histories of which something is known."""
-        known = [at for at, one in enumerate(asked) if len(one.history)]
-        if not known:
-            return asked
-        states = self._reader.states([asked[at].history for at in known])
-        explained = [at for at in known if asked[at].request.explain]
-        without = dict(
-            zip(explained, self._reader.without([asked[at].history for at in explained]), strict=True)
+        uids, actions = self.catalogue.uids, None
+        if request.rank_by == "action":
+            by_item = zip(request.history, request.actions or [None] * len(request.history), strict=True)
+            known = [action for item, action in by_item if item in uids]
+            values = np.array([np.nan if action is None else action for action in known])
+            actions = action_classes(values, cast(Reranker, self.bundle.ranker).model.config.liked)  # [P]
+        return ParsedRequest(
+            request=request,
+            history=np.array(self._uids(request.history), dtype=np.int64),
+            thinking=self.n_levels if request.thinking is None else request.thinking,
+            actions=actions,
         )
-        found, ranked = list(asked), self._scored([asked[at] for at in known], states)
-        for at, state, one in zip(known, states, ranked, strict=True):
-            found[at] = replace(one, state=state[None], without=without.get(at))
-        return found
 
-    def _scored(self, asked: list[Asked], states: Tensor) -> list[Asked]:
-        """What ranks the items after states [B, D]: a score of each, or the few that may be the best."""
-        if self._shortlist:
-            latest = self.model.config.max_history
-            near = self._shortlist.of(states, [one.history for one in asked], latest)
-            return [replace(one, near=uids) for one, uids in zip(asked, near, strict=True)]
-        scores = self._scorer.scores(states, [self._depth(one.request) for one in asked])
-        return [replace(one, scores=row) for one, row in zip(asked, scores, strict=True)]
-
-    def _make_shortlist(self) -> Shortlist | None:
-        if not self.bundle.shortlist:
-            return None
-        texts = None if self._likeness is None else self._likeness.texts
-        return Shortlist(self._scorer.rows, self._scorer.bias, texts, self.bundle.shortlist)
-
-    def _answer(self, asked: Asked) -> dict[str, Any]:
-        request = asked.request
-        answer: dict[str, Any] = {"release": self.release, "codebook": self.codebook}
-        known = asked.state is not None
-        items = self._ranked(asked) if known else self._popular(request)
-        skipped = [item for item in request.history if item not in self.catalogue.uids]
-        fallback = "popular" if asked.state is None else None
-        answer |= {"items": items, "skipped": skipped, "fallback": fallback}
-        if request.candidates is not None:
-            offered = self.catalogue.offered
-            answer["skipped_candidates"] = [item for item in request.candidates if item not in offered]
-        return answer
-
-    def _all(self, states: Tensor, histories: Sequence[np.ndarray], thinking: int) -> Tensor:
-        """Scores of every UID after B histories: [B, N + 1]."""
-        scores = self._scorer.scores(states, thinking)
-        if self._likeness is None:
-            return scores
-        return scores + self.bundle.likeness_scale * self._likeness.of(histories)
-
-    def _some(self, states: Tensor, histories: Sequence[np.ndarray], uids: Tensor, thinking: int) -> Tensor:
-        """Scores of some UIDs [C] after B histories, but for one number a history: [B, C]."""
-        scores = self._scorer.some(states, thinking, uids)
-        if self._likeness is None:
-            return scores
-        return scores + self.bundle.likeness_scale * self._likeness.some(histories, uids)
-
-    def _ranked(self, asked: Asked) -> list[dict[str, Any]]:
-        request, history = asked.request, asked.history
-        state = cast(Tensor, asked.state)
-        chosen, liked = self._best(asked)
-        items = [
-            {**self._item(uid, score), **({"liked": round(liked[uid], DECIMALS)} if liked else {})}
-            for score, uid in chosen
+    def _encode_histories(self, requests: Sequence[ParsedRequest]) -> list[EncodedRequest]:
+        """States after all histories of which an item is known, and the states that their reasons need."""
+        known = [i for i, request in enumerate(requests) if len(request.history)]
+        explained = [i for i in known if requests[i].request.explain]
+        states: dict[int, Tensor] = {}
+        if known:
+            states = dict(zip(known, self.encoder.encode([requests[i].history for i in known]), strict=True))
+        shortened = self.encoder.encode_leave_one_out([requests[i].history for i in explained])
+        leave_one_out = dict(zip(explained, shortened, strict=True))
+        return [
+            EncodedRequest(
+                **vars(request),
+                state=states[i][None] if i in states else None,
+                leave_one_out=leave_one_out.get(i),
+            )
+            for i, request in enumerate(requests)
         ]
-        if asked.without is None:
-            return items
-        score = partial(self._some, thinking=self._depth(request))
-        uids = [uid for _, uid in chosen]
-        reasons = self._explainer.explain(state, asked.without, history, uids, score)
-        return [{**item, **reason} for item, reason in zip(items, reasons, strict=True)]
 
-    def _best(self, asked: Asked) -> tuple[list[tuple[float, int]], dict[int, float]]:
-        """Rounded scores and UIDs of the k best; P(liked) by UID where ranked by action."""
-        request, history = asked.request, asked.history
-        masked = torch.from_numpy(self._masked(request, history))
+    def _score(self, requests: Sequence[EncodedRequest]) -> list[Relevance]:
+        """Scores of all items per request, or the ANN index's candidates; empty if nothing is known."""
+        known = [i for i, request in enumerate(requests) if request.state is not None]
+        relevances = [Relevance()] * len(requests)
+        if not known:
+            return relevances
+        states = torch.cat([cast(Tensor, requests[i].state) for i in known])  # [B, D]
+        if self.ann_index:
+            histories = [requests[i].history for i in known]
+            for i, uids in zip(
+                known, self.ann_index.candidates(states, histories, self.max_history), strict=True
+            ):
+                relevances[i] = Relevance(candidates=uids)
+        else:
+            scores = self.scorer.score_all(states, [requests[i].thinking for i in known])
+            for i, row in zip(known, scores, strict=True):
+                relevances[i] = Relevance(scores=row)
+        return relevances
+
+    def _mask(self, request: ParsedRequest) -> np.ndarray:
+        """Which UIDs must not be recommended: bool [N + 1]; if candidates are given, all others too."""
+        named = request.request.candidates
+        mask = np.full(self.catalogue.size + 1, named is not None)
+        mask[self._uids(named or [])] = False
+        excluded = self._uids(request.request.exclude)
+        mask[[*self.catalogue.barred, *request.history.tolist(), *excluded]] = True
+        return mask
+
+    def _rerank(self, request: EncodedRequest, relevance: Relevance, mask: np.ndarray) -> list[RankedItem]:
+        """The k best items that are not masked.
+
+        By relevance; by relevance and P(liked) if ranked by action; by popularity if the history is unknown.
+        """
+        k = request.request.k
+        if request.state is None:
+            popular, named = self.bundle.popular, request.request.candidates
+            order = popular if named is None else [*popular, *sorted(self._uids(named))]
+            return [RankedItem(uid) for uid in dict.fromkeys(order) if not mask[uid]][:k]
         liked: dict[int, float] = {}
-        if asked.actions is None:
-            values, uids = self._top(asked, masked, request.k + MARGIN)
+        if request.actions is None:
+            values, uids = self._most_relevant(request, relevance, torch.from_numpy(mask), k + MARGIN)
         else:
             ranker = cast(Reranker, self.bundle.ranker)
-            values, uids = self._top(asked, masked, ranker.candidates)
-            values, liked = ranker.reordered(values, uids, history, asked.actions)
-        found = [
-            (round(score, DECIMALS), uid) for score, uid in zip(values.tolist(), uids.tolist(), strict=True)
+            values, uids = self._most_relevant(request, relevance, torch.from_numpy(mask), ranker.candidates)
+            values, liked = ranker.reordered(values, uids, request.history, request.actions)
+        rounded = [
+            (round(value, DECIMALS), uid) for value, uid in zip(values.tolist(), uids.tolist(), strict=True)
         ]
-        found = sorted((pair for pair in found if pair[0] > -np.inf), key=lambda pair: (-pair[0], pair[1]))
-        return found[: request.k], liked
+        best = sorted((pair for pair in rounded if pair[0] > -np.inf), key=lambda pair: (-pair[0], pair[1]))
+        return [
+            RankedItem(uid, score, round(liked[uid], DECIMALS) if liked else None) for score, uid in best[:k]
+        ]
 
-    def _top(self, asked: Asked, masked: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The best of what is not masked [N + 1]: values, the weighted likeness within, and UIDs."""
-        if asked.near is not None:
-            near = asked.near[~masked[asked.near]]
-            if asked.request.candidates is None and len(near) >= k:
-                return self._top_of(asked, near, k)
-        history, likeness, scale = asked.history, self._likeness, self.bundle.likeness_scale
-        scores = asked.scores
-        if scores is None:  # the shortlist has too few, or candidates are given
-            scores = self._scorer.scores(cast(Tensor, asked.state), self._depth(asked.request))[0]
-        scores[masked] = -torch.inf
-        if likeness is None:
+    def _most_relevant(
+        self, request: EncodedRequest, relevance: Relevance, mask: Tensor, k: int
+    ) -> tuple[Tensor, Tensor]:
+        """Scores, text similarity included, and UIDs of the k most relevant items outside mask [N + 1].
+
+        Candidates of the ANN index are scored as log-probabilities among themselves. If too few of them are
+        left, or the request names candidates of its own, all items are scored.
+        """
+        state = cast(Tensor, request.state)
+        if relevance.candidates is not None:
+            uids = relevance.candidates[~mask[relevance.candidates]]
+            if request.request.candidates is None and len(uids) >= k:
+                scores = self._score_some(state, [request.history], uids, request.thinking)[0].double()
+                best = (scores - scores.logsumexp(dim=0)).topk(min(k, len(uids)))
+                return best.values, uids[best.indices]
+        if relevance.scores is None:
+            scores = self.scorer.score_all(state, request.thinking)[0]
+        else:
+            scores = relevance.scores
+        scores[mask] = -torch.inf
+        similarity, scale = self.similarity, self.bundle.similarity_scale
+        if similarity is None:
             best = scores.topk(min(k, len(scores)))
             return best.values, best.indices
         return top_of_sum(
-            scores, lambda uids: scale * likeness.some([history], uids)[0], scale * (1 + SLACK), k
+            scores,
+            lambda uids: scale * similarity.to_some([request.history], uids)[0],
+            scale * (1 + SLACK),
+            k,
         )
 
-    def _top_of(self, asked: Asked, uids: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The best of a shortlist [C]: scores are log-probabilities within it."""
-        depth = self._depth(asked.request)
-        scores = self._some(cast(Tensor, asked.state), [asked.history], uids, depth)[0].double()
-        best = (scores - scores.logsumexp(dim=0)).topk(min(k, len(uids)))
-        return best.values, uids[best.indices]
+    def _score_some(
+        self, states: Tensor, histories: Sequence[np.ndarray], uids: Tensor, thinking: int
+    ) -> Tensor:
+        """Scores of UIDs [C] after B histories, up to a constant per history: [B, C]."""
+        scores = self.scorer.score_some(states, thinking, uids)
+        if self.similarity is None:
+            return scores
+        return scores + self.bundle.similarity_scale * self.similarity.to_some(histories, uids)
 
-    def _popular(self, request: Request) -> list[dict[str, Any]]:
-        masked = self._masked(request, np.zeros(0, dtype=np.int64))
-        named = self._uids(request.candidates or [])  # those that are not popular come last
-        order = self.bundle.popular if request.candidates is None else [*self.bundle.popular, *sorted(named)]
-        chosen = [uid for uid in dict.fromkeys(order) if not masked[uid]][: request.k]
-        said = self._explainer.popular if request.explain else lambda uid: {}
-        return [{**self._item(uid, None), **said(uid)} for uid in chosen]
+    def _explain(self, request: EncodedRequest, ranked: Sequence[RankedItem]) -> list[dict[str, Any]]:
+        """The reasons for each item; empty if none are asked for."""
+        uids = [item.uid for item in ranked]
+        if not request.request.explain:
+            return [{} for _ in uids]
+        if request.state is None or request.leave_one_out is None:
+            return [self.explainer.explain_popular(uid) for uid in uids]
+        score = partial(self._score_some, thinking=request.thinking)
+        return self.explainer.explain(request.state, request.leave_one_out, request.history, uids, score)
 
-    def _masked(self, request: Request, history: np.ndarray) -> np.ndarray:
-        """Which UIDs must not be recommended, [N + 1]; where there are candidates, all others too."""
-        mask = np.full(self.catalogue.size + 1, request.candidates is not None)
-        mask[self._uids(request.candidates or [])] = False
-        mask[[*self.catalogue.barred, *history.tolist(), *self._uids(request.exclude)]] = True
-        return mask
-
-    def _actions(self, request: Request) -> np.ndarray:
-        """Classes of what was done with the history's known items, [P]."""
-        given = request.actions or [None] * len(request.history)
-        known = [did for item, did in zip(request.history, given, strict=True) if item in self.catalogue.uids]
-        values = np.array([np.nan if did is None else did for did in known])
-        return action_classes(values, cast(Reranker, self.bundle.ranker).model.config.liked)
-
-    def _depth(self, request: Request) -> int:
-        """How many SID levels join."""
-        return self.levels if request.thinking is None else request.thinking
+    def _to_answer(
+        self, request: EncodedRequest, ranked: Sequence[RankedItem], reasons: Sequence[dict[str, Any]]
+    ) -> dict[str, Any]:
+        """The answer's JSON object."""
+        catalogue, offered = self.catalogue, self.catalogue.offered
+        answer: dict[str, Any] = {
+            "release": self.release,
+            "codebook": self.codebook_version,
+            "items": [
+                {
+                    "item_id": catalogue.item_ids[item.uid - 1],
+                    "title": catalogue.titles[item.uid - 1],
+                    "score": item.score,
+                    **({} if item.liked is None else {"liked": item.liked}),
+                    **explanation,
+                }
+                for item, explanation in zip(ranked, reasons, strict=True)
+            ],
+            "skipped": [item for item in request.request.history if item not in catalogue.uids],
+            "fallback": "popular" if request.state is None else None,
+        }
+        if request.request.candidates is not None:
+            answer["skipped_candidates"] = [
+                item for item in request.request.candidates if item not in offered
+            ]
+        return answer
 
     def _uids(self, items: Sequence[str]) -> list[int]:
+        """UIDs of the items that the catalogue knows."""
         return [self.catalogue.uids[item] for item in items if item in self.catalogue.uids]
-
-    def _item(self, uid: int, score: float | None) -> dict[str, Any]:
-        return {
-            "item_id": self.catalogue.item_ids[uid - 1],
-            "title": self.catalogue.titles[uid - 1],
-            "score": score,
-        }

@@ -1,8 +1,10 @@
-"""How like an item's text is to what a history holds: the cosine to the nearest of its texts.
+"""Text similarity: the cosine between an item's text and the nearest text in a history.
 
-Codes say which cluster a text is in, and a model of some tens of dimensions says what is bought after what.
-Neither says "this is the refill of what was bought last month". The nearest text does, also of an item that
-nobody has bought yet. It joins the ranking with one weight, chosen on validation (`fitting.choose_scales`).
+SIDs say which cluster a text is in, and the model says what is bought after what. Neither says "this is the
+refill of what was bought last month". The nearest text does, even for an item that nobody has bought yet. It
+joins the ranking with one weight, which is chosen on validation (`train_car.choose_scales`).
+
+Shape letters: B histories, N items, C candidates, A axes of the texts.
 """
 
 from __future__ import annotations
@@ -17,42 +19,40 @@ from torch.nn import functional as F
 from car_model.data.catalogue import Catalogue
 
 
-class Likeness:
-    """Cosines of items' texts to the nearest text of a history.
+class TextSimilarity:
+    """Cosine of each item's text to the nearest text in a history.
 
     Args:
-        text: [N + 1, A] coordinates by UID (`Catalogue.text_table`); row 0 is padding.
-        history: how many of the latest items count, as for the model.
+        text: [N + 1, A] text coordinates by UID (`Catalogue.text_table`); row 0 is padding.
+        max_history: only the latest items of a history count, as many as the model reads.
     """
 
-    def __init__(self, text: np.ndarray, history: int) -> None:
-        self.texts = F.normalize(
-            torch.from_numpy(text).float(), dim=-1
-        )  # [N + 1, A]; no direction: like none
-        self.history = history
+    def __init__(self, text: np.ndarray, max_history: int) -> None:
+        self.texts = F.normalize(torch.from_numpy(text).float(), dim=-1)  # [N + 1, A]; a zero row stays zero
+        self.max_history = max_history
 
-    def of(self, histories: Sequence[np.ndarray]) -> Tensor:
-        """Likeness [B, N + 1] of every UID to B histories of UIDs, none empty: -1 to 1; 0 for padding.
+    @classmethod
+    def of_catalogue(cls, catalogue: Catalogue, max_history: int) -> TextSimilarity | None:
+        """Similarity over a catalogue's texts; None if the catalogue has no text coordinates."""
+        return None if catalogue.text_table is None else cls(catalogue.text_table, max_history)
 
-        One history at a time: never [B, T, N], and no answer depends on its batch.
+    def to_all(self, histories: Sequence[np.ndarray]) -> Tensor:
+        """Similarity of every UID to B histories of UIDs, none empty: [B, N + 1], -1 to 1, padding 0.
+
+        Histories are compared one by one: there is never a [B, T, N] tensor, and no row depends on its batch.
         """
-        return torch.stack([self._near(self.texts, one) for one in histories])
+        return torch.stack([self._nearest(self.texts, history) for history in histories])
 
-    def some(self, histories: Sequence[np.ndarray], uids: Tensor) -> Tensor:
-        """Likeness [B, C] of UIDs [C] to B histories that share most of their items."""
+    def to_some(self, histories: Sequence[np.ndarray], uids: Tensor) -> Tensor:
+        """Similarity of UIDs [C] to B histories that share most of their items: [B, C]."""
         if len(histories) == 1:
-            return self._near(self.texts[uids], histories[0])[None]
-        recent = [history[-self.history :] for history in histories]
-        seen, places = np.unique(np.concatenate(recent), return_inverse=True)
-        table = self.texts[torch.from_numpy(seen)] @ self.texts[uids].T  # [distinct items, C]
+            return self._nearest(self.texts[uids], histories[0])[None]
+        recent = [history[-self.max_history :] for history in histories]
+        items, columns = np.unique(np.concatenate(recent), return_inverse=True)
+        cosines = self.texts[torch.from_numpy(items)] @ self.texts[uids].T  # [distinct items, C]
         ends = np.cumsum([len(history) for history in recent])[:-1]
-        return torch.stack([table[torch.from_numpy(rows)].amax(dim=0) for rows in np.split(places, ends)])
+        return torch.stack([cosines[torch.from_numpy(rows)].amax(dim=0) for rows in np.split(columns, ends)])
 
-    def _near(self, texts: Tensor, history: np.ndarray) -> Tensor:
-        """Cosines of texts [C, A] to the nearest one of a history: [C]."""
-        return (texts @ self.texts[torch.tensor(history[-self.history :])].T).amax(dim=1)
-
-
-def likeness_of(catalogue: Catalogue, history: int) -> Likeness | None:
-    """The likeness of a catalogue's texts; None where it has no coordinates of them."""
-    return None if catalogue.text_table is None else Likeness(catalogue.text_table, history)
+    def _nearest(self, texts: Tensor, history: np.ndarray) -> Tensor:
+        """Cosine of texts [C, A] to the nearest text of a history: [C]."""
+        return (texts @ self.texts[torch.tensor(history[-self.max_history :])].T).amax(dim=1)

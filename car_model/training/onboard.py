@@ -40,7 +40,7 @@ def onboard(bundle: Bundle, item_ids: Sequence[str], titles: Sequence[str], vect
         raise CatalogueError(f"item {known[0]!r} is in the catalogue already ({len(known)} such).")
     text = None if bundle.catalogue.text is None else bundle.codebook.coordinates(vectors)
     sids = bundle.codebook.encode(vectors)
-    return _with_catalogue(bundle, bundle.catalogue.appended(item_ids, titles, sids, text))
+    return _with_catalogue(bundle, bundle.catalogue.append(item_ids, titles, sids, text))
 
 
 def reuse_weights(bundle: Bundle, dataset: Dataset, codebook_folder: Path, catalogue: Catalogue) -> Bundle:
@@ -59,9 +59,9 @@ def reuse_weights(bundle: Bundle, dataset: Dataset, codebook_folder: Path, catal
             f"{found.version[:12]}: reuse it (codebook mode reuse), or train."
         )
     counts = dataset.histories(catalogue.uids).counts(catalogue.size)
-    popular, share = popularity_priors(counts, catalogue, found.codes)
+    popular, share = popularity_priors(counts, catalogue, found.codebook_size)
     carried = _with_catalogue(bundle, catalogue)
-    return replace(carried, popular=popular, code_share=share, data=dataset.digest)
+    return replace(carried, popular=popular, code_share=share, dataset_digest=dataset.digest)
 
 
 def _with_catalogue(bundle: Bundle, catalogue: Catalogue) -> Bundle:

@@ -27,7 +27,7 @@ class Recipe(BaseModel):
 
     `baseline` holds what tuning changed for SASRec alone, by the same names. `negatives` is how
     many items a training step of CAR draws, beside as many of its targets, in place of the whole catalogue;
-    `shortlist` how many items an index is asked for when serving a large catalogue; 0 scores all.
+    `ann_candidates` how many candidates an index proposes when serving a large catalogue; 0 scores all.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -55,7 +55,7 @@ class Recipe(BaseModel):
     threads: int = Field(0, ge=0)
     precision: Precision = "auto"
     negatives: int = Field(0, ge=0)
-    shortlist: int = Field(0, ge=0)
+    ann_candidates: int = Field(0, ge=0)
     baseline: dict[str, float | int | str] = {}
 
     def car(self, n_items: int, n_levels: int, codebook_size: int) -> CARConfig:

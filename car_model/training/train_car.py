@@ -21,16 +21,16 @@ from car_model.metrics.ranking import device_ranks, mask_histories, per_user
 from car_model.models.baselines import SASRec
 from car_model.models.car import CAR
 from car_model.models.losses import Negatives
-from car_model.recommender.candidate_index import require_faiss
+from car_model.recommender.ann_index import require_faiss
 from car_model.recommender.scorer import Scorer
-from car_model.recommender.text_similarity import Likeness, likeness_of
+from car_model.recommender.text_similarity import TextSimilarity
 from car_model.training.recipe import Recipe
 from car_model.training.trainer import scored, train
 from car_model.training.warm_start import codes_aligned, warm_start
 from car_model.weights import save_model, weights_digest
 
 THINK_SCALES = (0.0, 0.05, 0.1, 0.2, 0.4)
-LIKENESS_SCALES = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
+SIMILARITY_SCALES = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
 SCALE_USERS = 5000  # users the scales are chosen on
 ROWS = 256
 
@@ -54,14 +54,14 @@ def fit_car(
 
     Raises:
         WarmStartError: the parent's model has other sizes than the recipe.
-        ShortlistError: the recipe asks for a shortlist, and faiss is not installed.
+        CandidateIndexError: the recipe asks for a candidate index, and faiss is not installed.
     """
-    if recipe.shortlist:
+    if recipe.ann_candidates:
         require_faiss()  # hours of training must not end at an evaluation that lacks it
     codebook, labels = Codebook.load(codebook_folder), CodeLabels.load(codebook_folder)
     data = dataset.histories(catalogue.uids)
     torch.manual_seed(recipe.seed)
-    config = recipe.car(catalogue.size, codebook.levels, codebook.codes)
+    config = recipe.car(catalogue.size, codebook.n_levels, codebook.codebook_size)
     axes = 0 if catalogue.text is None else catalogue.text.shape[1]
     model = CAR(replace(config, text_dim=min(config.text_dim, axes)), *tables(catalogue))
     start = ""
@@ -74,10 +74,23 @@ def fit_car(
         model.negatives = Negatives(torch.from_numpy(counts), recipe.negatives)
         start += f" negatives {recipe.negatives}"
     curves = train(model, data, recipe.train_config(), checkpoint, "CAR", start=start)
-    popular, share = popularity_priors(counts, catalogue, codebook.codes)
-    think, like = choose_scales(model, data, likeness_of(catalogue, model.config.max_history))
-    made = Bundle(codebook, labels, catalogue, model, popular, share, think, dataset.digest, like)
-    return replace(made, shortlist=recipe.shortlist), curves
+    popular, share = popularity_priors(counts, catalogue, codebook.codebook_size)
+    think, similarity = choose_scales(
+        model, data, TextSimilarity.of_catalogue(catalogue, model.config.max_history)
+    )
+    bundle = Bundle(
+        codebook=codebook,
+        labels=labels,
+        catalogue=catalogue,
+        model=model,
+        popular=popular,
+        code_share=share,
+        think_scale=think,
+        similarity_scale=similarity,
+        dataset_digest=dataset.digest,
+        ann_candidates=recipe.ann_candidates,
+    )
+    return bundle, curves
 
 
 def fit_sasrec(
@@ -93,8 +106,8 @@ def fit_sasrec(
     return curves
 
 
-def choose_scales(model: CAR, data: Histories, likeness: Likeness | None) -> tuple[float, float]:
-    """Weights of the SID levels and of likeness that rank validation items best (NDCG@10, full ranking).
+def choose_scales(model: CAR, data: Histories, similarity: TextSimilarity | None) -> tuple[float, float]:
+    """Weights of SID levels and text similarity that rank validation items best (NDCG@10, full ranking).
 
     Test items are never looked at. Heads that were not trained get no weight.
     """
@@ -104,17 +117,17 @@ def choose_scales(model: CAR, data: Histories, likeness: Likeness | None) -> tup
     def score(prompts: list[np.ndarray]) -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
             states = model.last_state(pad(prompts, model.config.max_history).to(where))
-            act, full = (scorer.scores(states, thinking) for thinking in (0, model.config.n_levels))
+            act, full = (scorer.score_all(states, thinking) for thinking in (0, model.config.n_levels))
         return act, full - act  # padding: -inf minus -inf
 
-    return best_scales(score, data, thinks, likeness)
+    return best_scales(score, data, thinks, similarity)
 
 
 def best_scales(
     score: Callable[[list[np.ndarray]], tuple[Tensor, Tensor]],
     data: Histories,
     thinks: Sequence[float],
-    likeness: Likeness | None,
+    similarity: TextSimilarity | None,
 ) -> tuple[float, float]:
     """The pair of weights that ranks validation items best; ties go to the smaller ones.
 
@@ -124,7 +137,7 @@ def best_scales(
         thinks: weights of thinking to choose from.
     """
     chosen = scored(data)[:SCALE_USERS]
-    grid = list(product(thinks, LIKENESS_SCALES if likeness else (0.0,)))
+    grid = list(product(thinks, SIMILARITY_SCALES if similarity else (0.0,)))
     gains = dict.fromkeys(grid, 0.0)
     for start in range(0, len(chosen), ROWS):
         group = chosen[start : start + ROWS]
@@ -133,7 +146,7 @@ def best_scales(
             base, more = score(prompts)
             base[:, 0], more[:, 0] = -torch.inf, 0.0  # padding
             mask_histories(base, prompts)  # stays so, whatever is added
-            near = likeness.of(prompts) if likeness else torch.zeros_like(base)
+            near = similarity.to_all(prompts) if similarity else torch.zeros_like(base)
             for think, like in grid:
                 ranks = device_ranks(base + think * more + like * near, data.valid[group])
                 gains[think, like] += float(per_user(ranks)["ndcg@10"].sum())

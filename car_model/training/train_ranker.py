@@ -234,7 +234,7 @@ def fit_ranker(
     if isinstance(liked, str):
         return bundle, RankerSummary(trained=False, why=liked)
     sids, catalogue = tables(bundle.catalogue)[0], bundle.catalogue
-    config = recipe.ranker(catalogue.size, bundle.codebook.levels, bundle.codebook.codes, liked)
+    config = recipe.ranker(catalogue.size, bundle.codebook.n_levels, bundle.codebook.codebook_size, liked)
     data = action_histories(dataset.interactions, catalogue.uids, liked)
     torch.manual_seed(recipe.seed)
     model = ActionRanker(config, sids)

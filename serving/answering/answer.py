@@ -28,8 +28,8 @@ Reply = tuple[int, bytes]
 class Recommends(Protocol):
     """A Recommender, or what passes its answers on."""
 
-    def answers(self, bodies: Sequence[Any]) -> list[dict[str, Any] | RequestError]:
-        """Answer requests together: see `Recommender.answers`."""
+    def recommend_batch(self, bodies: Sequence[Any]) -> list[dict[str, Any] | RequestError]:
+        """Answer requests together: see `Recommender.recommend_batch`."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,11 @@ def _recommend(recommender: Recommends, requests: list[Any]) -> list[Reply]:
     for start in range(0, len(requests), GROUP):
         group = requests[start : start + GROUP]
         try:
-            replies += [_encode(answer) for answer in recommender.answers(group)]
+            replies += [_encode(answer) for answer in recommender.recommend_batch(group)]
         except Exception:
             for request in group:
                 try:
-                    [answer] = recommender.answers([request])
+                    [answer] = recommender.recommend_batch([request])
                     replies.append(_encode(answer))
                 except Exception:
                     logger.exception("The recommender failed on a request.")

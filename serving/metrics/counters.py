@@ -70,18 +70,18 @@ class Metrics:
         Returns:
             the window that compares its answers with its answer profile; None if it has no profile.
         """
-        release, profile = recommender.release[:SHORT], recommender.bundle.profile
+        release, profile = recommender.release[:SHORT], recommender.bundle.answer_profile
         for gauge in (self.info, self.loaded, self.expected):
             gauge.clear()
-        self.info.labels(release, recommender.release, recommender.codebook).set(1)
+        self.info.labels(release, recommender.release, recommender.codebook_version).set(1)
         self.loaded.labels(release).set(now)
         for status in STATUSES:
             self.requests.labels(str(status), release)
-        for thinking in range(recommender.levels + 1):
+        for thinking in range(recommender.n_levels + 1):
             self.duration.labels(str(thinking))
         for kind in KINDS:
             self.histories.labels(kind)
-        self.recommended.begin(recommender.bundle.codebook.codes)
+        self.recommended.begin(recommender.bundle.codebook.codebook_size)
         if profile:
             expected = shares(profile.codes)[-1]  # of the default thinking
             for code, share in enumerate(expected.tolist()):

@@ -35,7 +35,7 @@ class InstrumentedResponder:
         self._first_codes = recommender.catalogue.sid_table[:, 0].tolist()  # by UID
         release = recommender.release[:SHORT]
         self._statuses = {status: metrics.requests.labels(str(status), release) for status in STATUSES}
-        self._durations = [metrics.duration.labels(str(depth)) for depth in range(recommender.levels + 1)]
+        self._durations = [metrics.duration.labels(str(depth)) for depth in range(recommender.n_levels + 1)]
         self._kinds = {kind: metrics.histories.labels(kind) for kind in KINDS}
         self._failure_logged = False
 
@@ -70,7 +70,7 @@ class InstrumentedResponder:
     def _count(self, request: dict[str, Any], answer: dict[str, Any], seconds: float) -> None:
         metrics = self.metrics
         depth = request.get("thinking")
-        thinking = self.recommender.levels if depth is None else int(depth)
+        thinking = self.recommender.n_levels if depth is None else int(depth)
         self._durations[thinking].observe(seconds)
         length, unknown = len(request["history"]), len(answer["skipped"])
         kind = "empty" if not length else "unknown" if answer["fallback"] else "known"
@@ -94,7 +94,7 @@ class _RecordingRecommender:
         self._recommender = recommender
         self.exchanges: list[tuple[Any, dict[str, Any] | RequestError]] = []
 
-    def answers(self, bodies: Sequence[Any]) -> list[dict[str, Any] | RequestError]:
-        answers = self._recommender.answers(bodies)
+    def recommend_batch(self, bodies: Sequence[Any]) -> list[dict[str, Any] | RequestError]:
+        answers = self._recommender.recommend_batch(bodies)
         self.exchanges += zip(bodies, answers, strict=True)
         return answers

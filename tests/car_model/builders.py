@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from car_model.codebook.codebook import Codebook
-from car_model.data.dataset import Dataset
+from car_model.data.dataset import Dataset, DatasetReport
 from car_model.data.histories import Histories
 from car_model.encoding.encoder import EncoderSpec
 from car_model.models.baselines import SASRec, SASRecConfig
@@ -85,5 +85,5 @@ def tiny_dataset(data: Histories | None = None, items: int = ITEMS) -> Dataset:
     columns = list(zip(*(text.split("; ") for text in texts), strict=True))
     table = pd.DataFrame({"item_id": [f"i{at + 1}" for at in range(items)], "title": columns[0]})
     table["genre"], table["year"] = columns[1], columns[2]
-    report = {"text_columns": ["title", "genre", "year"], "dataset_digest": "0" * 64}
+    report = DatasetReport(dataset_digest="0" * 64, text_columns=("title", "genre", "year"))
     return Dataset(interactions_of(data or tiny_histories(items)), table, report)

@@ -125,7 +125,7 @@ FIELDS = ("format", "codebook", "catalogue", "encoder", "model", "labels", "popu
 @pytest.mark.parametrize("value", [None, [], {"a": 1}, 10**400], ids=lambda value: repr(value)[:9])
 def test_a_wrong_or_missing_field_is_refused(folder: Path, field: str, value: Any) -> None:
     header = json.loads((folder / HEADER).read_text())
-    assert set(header) - set(FIELDS) == {"likeness_scale"}  # which older bundles lack
+    assert set(header) - set(FIELDS) == {"similarity_scale"}  # which older bundles lack
     (folder / HEADER).write_text(json.dumps({**header, field: value}))
     refuse(folder)
     header.pop(field)
@@ -149,8 +149,8 @@ def test_a_header_that_says_nothing_is_refused(folder: Path, content: str) -> No
 def test_priors_count_interactions_not_items() -> None:
     sids = np.array([[0, 1], [0, 0], [1, 1]], dtype=np.int32)
     catalogue = Catalogue(["a", "b", "c"], ["A", "B", "C"], sids)
-    popular, share = popularity_priors(np.array([9, 1, 3, 3]), catalogue, codes=3)
+    popular, share = popularity_priors(np.array([9, 1, 3, 3]), catalogue, codebook_size=3)
     assert popular == [2, 3, 1]  # padding never; ties to the older item
     assert share.tolist() == pytest.approx(np.array([[4, 3, 0], [3, 4, 0]]) / 7)
-    nobody, nothing = popularity_priors(np.zeros(4, dtype=int), catalogue, codes=3)
+    nobody, nothing = popularity_priors(np.zeros(4, dtype=int), catalogue, codebook_size=3)
     assert (nobody, nothing.tolist()) == ([], [[0, 0, 0], [0, 0, 0]])

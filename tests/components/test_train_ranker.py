@@ -26,7 +26,7 @@ def write(dataset: Dataset, folder: Path) -> None:
     folder.mkdir()
     dataset.interactions.to_parquet(folder / "interactions.parquet")
     dataset.items.to_parquet(folder / "items.parquet")
-    (folder / "report.json").write_text(json.dumps(dataset.report))
+    (folder / "report.json").write_text(dataset.report.model_dump_json())
 
 
 def trained(

@@ -63,7 +63,7 @@ def test_new_items_get_a_release_of_their_own(
     fetch_release(store, onboarded.release, tmp_path / "bundle")
     assert read_bundle(tmp_path / "bundle").release == onboarded.release
     recommender = Recommender.load(tmp_path / "bundle", onboarded.release)
-    answer = recommender.answer({"history": ["n1"], "k": 50})
+    answer = recommender.recommend({"history": ["n1"], "k": 50})
     assert answer["skipped"] == []
     assert "n2" in {item["item_id"] for item in answer["items"]}
     assert head(store, "production") is None
@@ -88,7 +88,7 @@ def test_the_release_has_a_verdict_and_its_own_golden_answers(
     assert golden["answers"][-1]["skipped"] == []
     fetch_release(store, onboarded.release, tmp_path / "bundle")
     recommender = Recommender.load(tmp_path / "bundle")
-    assert [recommender.answer(request) for request in golden["requests"]] == golden["answers"]
+    assert [recommender.recommend(request) for request in golden["requests"]] == golden["answers"]
 
 
 def test_a_file_without_new_items_changes_nothing(

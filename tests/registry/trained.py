@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from car_model.codebook.residual_kmeans import CodebookConfig
-from car_model.codebook.tokenize import tokenize
+from car_model.codebook.semantic_ids import tokenize
 from car_model.encoding.encoder import EncoderSpec
 from car_model.evaluation.evaluate import Holdout
 from car_model.evaluation.golden import record_golden
@@ -31,7 +31,9 @@ NEW = pd.DataFrame({
 def trained_release(folder: Path) -> tuple[ObjectStore, str]:
     """Train, evaluate golden requests and release; the registry and the release's digest."""
     dataset = tiny_dataset()
-    tokenized = tokenize(dataset, EncoderSpec(), CodebookConfig(levels=2, codes=4), folder / "vectors")
+    tokenized = tokenize(
+        dataset, EncoderSpec(), CodebookConfig(n_levels=2, codebook_size=4), folder / "vectors"
+    )
     tokenized.save(folder / "codebook", folder / "catalogue.parquet")
     recipe = parse_recipe({"d_model": 16, "n_layers": 1, "epochs": 8, "threads": 1})
     bundle, _ = fit_car(dataset, folder / "codebook", tokenized.catalogue, recipe)

@@ -47,7 +47,7 @@ def make_release(folder: Path, seed: int) -> Release:
     torch.set_num_threads(1)
     recommender = Recommender.load(bundle)
     golden = folder / "golden.json"
-    answers = [recommender.answer(request) for request in REQUESTS]
+    answers = [recommender.recommend(request) for request in REQUESTS]
     golden.write_text(json.dumps({"requests": REQUESTS, "answers": answers}))
     digest = release_digest(bundle)
     return Release(digest, bundle, build_archive(bundle, folder, digest), golden)

@@ -32,7 +32,7 @@ def test_the_score_is_relevance_plus_the_weighted_chance(recommender: Recommende
     ranker = recommender.bundle.ranker
     assert ranker is not None
     strong = Recommender(replace(recommender.bundle, ranker=replace(ranker, weight=2.0)))
-    found = strong.answer({**BY_ACTION, "actions": STARS, "k": 44})["items"]
+    found = strong.recommend({**BY_ACTION, "actions": STARS, "k": 44})["items"]
     uids = torch.tensor([strong.catalogue.uids[item["item_id"]] for item in found])
     history = torch.tensor([3, 7, 20, 11])
     chances = predict_like(ranker.model, history, torch.tensor([2, 0, 1, 2]), uids)
@@ -41,44 +41,44 @@ def test_the_score_is_relevance_plus_the_weighted_chance(recommender: Recommende
     np.testing.assert_allclose([item["score"] for item in found], relevance + 2 * chances.log(), atol=2e-3)
     scores = [item["score"] for item in found]
     assert len(found) == 44 and scores == sorted(scores, reverse=True)
-    plain = strong.answer({"history": HISTORY, "k": 44, "explain": False})["items"]
+    plain = strong.recommend({"history": HISTORY, "k": 44, "explain": False})["items"]
     assert [item["item_id"] for item in plain] != [item["item_id"] for item in found]
 
 
 def test_by_relevance_nothing_changes(recommender: Recommender) -> None:
     plain = Recommender(replace(recommender.bundle, ranker=None))
     for request in ({"history": HISTORY}, {"history": HISTORY, "actions": STARS, "rank_by": "relevance"}):
-        answer = recommender.answer(request)
-        assert answer == plain.answer(request)
+        answer = recommender.recommend(request)
+        assert answer == plain.recommend(request)
         assert all("liked" not in item for item in answer["items"])
 
 
 def test_past_actions_count_and_those_of_unknown_items_do_not(recommender: Recommender) -> None:
-    told = recommender.answer({**BY_ACTION, "actions": STARS})
-    assert told != recommender.answer(BY_ACTION)
-    assert told != recommender.answer({**BY_ACTION, "actions": [1, None, 5, 1]})
+    told = recommender.recommend({**BY_ACTION, "actions": STARS})
+    assert told != recommender.recommend(BY_ACTION)
+    assert told != recommender.recommend({**BY_ACTION, "actions": [1, None, 5, 1]})
     mixed = {**BY_ACTION, "history": ["no such", *HISTORY], "actions": [5, *STARS]}
-    assert recommender.answer(mixed)["items"] == told["items"]
+    assert recommender.recommend(mixed)["items"] == told["items"]
 
 
 def test_what_is_barred_stays_away(recommender: Recommender) -> None:
-    first = recommender.answer({**BY_ACTION, "k": 5})["items"]
+    first = recommender.recommend({**BY_ACTION, "k": 5})["items"]
     gone = [item["item_id"] for item in first[:3]]
-    found = recommender.answer({**BY_ACTION, "k": 40, "exclude": gone})["items"]
+    found = recommender.recommend({**BY_ACTION, "k": 40, "exclude": gone})["items"]
     assert not {*gone, *HISTORY} & {item["item_id"] for item in found}
-    few = recommender.answer({**BY_ACTION, "candidates": ["i1", "i2", "i3"]})["items"]
+    few = recommender.recommend({**BY_ACTION, "candidates": ["i1", "i2", "i3"]})["items"]
     assert {item["item_id"] for item in few} == {"i1", "i2"}
 
 
 def test_reasons_come_along(recommender: Recommender) -> None:
-    items = recommender.answer({**BY_ACTION, "explain": True})["items"]
+    items = recommender.recommend({**BY_ACTION, "explain": True})["items"]
     assert all(item["reasons"] and 0 <= item["liked"] <= 1 for item in items)
 
 
 def test_without_a_known_history_the_popular_items_come_as_ever(recommender: Recommender) -> None:
-    answer = recommender.answer({"history": ["no such"], "rank_by": "action", "actions": [5]})
+    answer = recommender.recommend({"history": ["no such"], "rank_by": "action", "actions": [5]})
     assert answer["fallback"] == "popular"
-    assert answer["items"] == recommender.answer({"history": ["no such"]})["items"]
+    assert answer["items"] == recommender.recommend({"history": ["no such"]})["items"]
 
 
 @pytest.mark.parametrize(
@@ -97,18 +97,18 @@ def test_a_wrong_request_is_refused_with_a_sentence(
     recommender: Recommender, changes: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(RequestError) as caught:
-        recommender.answer({**BY_ACTION, **changes})
+        recommender.recommend({**BY_ACTION, **changes})
     assert str(caught.value).startswith(says)
 
 
 def test_a_release_without_a_ranker_says_so() -> None:
     with pytest.raises(RequestError, match="this release has no ranker by action; leave it out"):
-        Recommender(tiny_parts()).answer(BY_ACTION)
+        Recommender(tiny_parts()).recommend(BY_ACTION)
 
 
 def test_answers_that_are_read_together_are_those_given_alone(recommender: Recommender) -> None:
     bodies = [{**BY_ACTION, "actions": STARS}, {"history": HISTORY}, {**BY_ACTION, "history": ["i5"]}]
-    assert recommender.answers(bodies) == [recommender.answer(body) for body in bodies]
+    assert recommender.recommend_batch(bodies) == [recommender.recommend(body) for body in bodies]
 
 
 def test_double_precision_changes_no_more_than_noise_and_shares_the_tables() -> None:
@@ -132,4 +132,4 @@ def test_golden_requests_rank_by_action_where_the_release_can(
     assert all("rank_by" not in one for one in golden_requests(holdout, 3))
     recommender.bundle.save(tmp_path)
     served = Recommender(Bundle.load(tmp_path))
-    assert [served.answer(one) for one in recorded["requests"]] == recorded["answers"]
+    assert [served.recommend(one) for one in recorded["requests"]] == recorded["answers"]

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 from car_model.codebook.codebook import BLOCK_ROWS, Codebook
-from car_model.codebook.residual_kmeans import CodebookConfig, default_codes, fit
+from car_model.codebook.residual_kmeans import CodebookConfig, default_codebook_size, fit
 from tests.car_model.builders import SPEC, lattice_codebook
 from tests.fixtures import tiny_vectors
 
-CONFIG = CodebookConfig(levels=3, codes=4)
+CONFIG = CodebookConfig(n_levels=3, codebook_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_save_and_load_give_the_same_version_and_sids(
     book.save(tmp_path / "book")
     back = Codebook.load(tmp_path / "book")
     assert back.version == book.version
-    assert (back.encoder, back.template, back.levels, back.codes) == (SPEC, "{title}", 3, 4)
+    assert (back.encoder, back.template, back.n_levels, back.codebook_size) == (SPEC, "{title}", 3, 4)
     assert np.array_equal(back.encode(vectors), book.encode(vectors))
     assert np.array_equal(back.residuals(vectors)[1], book.residuals(vectors)[1])
 
@@ -121,7 +121,7 @@ def test_whatever_encoding_depends_on_changes_the_version(book: Codebook, vector
 @given(st.integers(0, 30), st.integers(2, 12))
 def test_more_levels_never_leave_more(seed: int, codes: int) -> None:
     vectors = tiny_vectors(items=30, seed=seed)
-    book = fit(vectors, SPEC, "", CodebookConfig(levels=4, codes=codes, seed=seed))
+    book = fit(vectors, SPEC, "", CodebookConfig(n_levels=4, codebook_size=codes, seed=seed))
     left = book.residuals(vectors)[1].mean(axis=0)
     assert (np.diff(left) <= 1e-9).all()
     assert left[0] < book.spread(vectors).mean()
@@ -129,7 +129,7 @@ def test_more_levels_never_leave_more(seed: int, codes: int) -> None:
 
 def test_spare_codes_stay_unused_where_residuals_run_out() -> None:
     vectors = np.repeat(tiny_vectors(items=5), 4, axis=0)  # 5 distinct texts, each four times
-    book = fit(vectors, SPEC, "", CodebookConfig(levels=3, codes=5))
+    book = fit(vectors, SPEC, "", CodebookConfig(n_levels=3, codebook_size=5))
     sids = book.encode(vectors)
     assert sorted(set(sids[:, 0].tolist())) == [0, 1, 2, 3, 4]
     assert not sids[:, 1:].any()  # level 1 explains all: the spare codes equal code 0, and ties go to it
@@ -146,18 +146,20 @@ def test_axes_are_orthonormal_and_at_most_the_data_has(book: Codebook) -> None:
 
 @given(st.integers(0, 10**9), st.integers(0, 10**9))
 def test_default_codes_are_a_bounded_power_of_two_and_grow(one: int, other: int) -> None:
-    codes = default_codes(one)
+    codes = default_codebook_size(one)
     assert codes in {8, 16, 32, 64, 128, 256, 512, 1024}
-    assert one > other or codes <= default_codes(other)
+    assert one > other or codes <= default_codebook_size(other)
 
 
 @pytest.mark.parametrize(("items", "codes"), [(0, 8), (1, 8), (1349, 64), (12_000, 256), (10**9, 1024)])
 def test_default_codes_of_known_catalogues(items: int, codes: int) -> None:
-    assert default_codes(items) == codes
+    assert default_codebook_size(items) == codes
 
 
 def test_zero_codes_follow_the_catalogue() -> None:
-    assert fit(tiny_vectors(items=100), SPEC, "", CodebookConfig(levels=1)).codes == default_codes(100)
+    assert fit(
+        tiny_vectors(items=100), SPEC, "", CodebookConfig(n_levels=1)
+    ).codebook_size == default_codebook_size(100)
 
 
 def test_axes_that_only_rounding_could_point_are_left_out() -> None:

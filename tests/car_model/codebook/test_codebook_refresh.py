@@ -27,7 +27,7 @@ TODAY = np.concatenate([OLD, NEW])
 
 @pytest.fixture(scope="module")
 def parent() -> Codebook:
-    return fit(OLD, SPEC, "{title}", CodebookConfig(levels=3, codes=CODES))
+    return fit(OLD, SPEC, "{title}", CodebookConfig(n_levels=3, codebook_size=CODES))
 
 
 def changed(one: Codebook, other: Codebook) -> float:
@@ -44,7 +44,10 @@ def aligned(parent: Codebook, fresh: Codebook) -> Codebook:
 
 
 def test_it_moves_fewer_sids_than_a_fresh_fit_at_an_error_as_low(parent: Codebook) -> None:
-    fresh, kept = fit(TODAY, SPEC, "{title}", CodebookConfig(levels=3, codes=CODES)), refresh(parent, TODAY)
+    fresh, kept = (
+        fit(TODAY, SPEC, "{title}", CodebookConfig(n_levels=3, codebook_size=CODES)),
+        refresh(parent, TODAY),
+    )
     assert error(kept) < error(parent)
     assert error(kept) < 1.05 * error(fresh)
     assert changed(parent, kept) < changed(parent, aligned(parent, fresh)) / 3

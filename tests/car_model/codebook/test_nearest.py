@@ -23,7 +23,7 @@ def random_codebook(seed: int, dim: int, kept: int, scale: float = 1.0) -> Codeb
 def midpoints(book: Codebook, seed: int, off: float) -> np.ndarray:
     """Vectors that lie between two codes of level 1, all but the share `off`."""
     rng = np.random.default_rng(seed)
-    pairs = rng.integers(0, book.codes, size=(200, 2))
+    pairs = rng.integers(0, book.codebook_size, size=(200, 2))
     share = 0.5 + off * rng.choice([-1, 1], size=(200, 1))
     between = share * book.centroids[0][pairs[:, 0]] + (1 - share) * book.centroids[0][pairs[:, 1]]
     return (between @ book.axes + book.mean).astype(np.float32)
@@ -48,7 +48,7 @@ def test_codes_are_exact_however_close_the_rivals(
 def test_hardly_any_row_is_in_doubt(size: tuple[int, int]) -> None:
     book = random_codebook(0, *size)
     vectors = np.random.default_rng(1).normal(size=(2000, size[0])).astype(np.float32)
-    sids, sure = Screen(book.centroids, book.axes, book.mean).codes_of(vectors)
+    sids, sure = Screen(book.centroids, book.axes, book.mean).encode(vectors)
     assert sure.mean() > 0.95
     assert np.array_equal(sids[sure], book.residuals(vectors)[0][sure])
 
@@ -56,7 +56,7 @@ def test_hardly_any_row_is_in_doubt(size: tuple[int, int]) -> None:
 def test_ties_are_in_doubt() -> None:
     book = lattice_codebook()
     vectors = np.array([[0, 0], [1, 0], [0.4, 0.1]], dtype=np.float32)
-    _, sure = Screen(book.centroids, book.axes, book.mean).codes_of(vectors)
+    _, sure = Screen(book.centroids, book.axes, book.mean).encode(vectors)
     assert not sure.any()  # codes 0 and 3 of level 2 are the same point
 
 
@@ -64,5 +64,5 @@ def test_ties_are_in_doubt() -> None:
 def test_numbers_too_large_for_float32_are_left_to_float64(size: float) -> None:
     book = random_codebook(3, 20, 20)
     vectors = size * np.random.default_rng(0).normal(size=(5, 20))
-    assert not Screen(book.centroids, book.axes, book.mean).codes_of(vectors)[1].any()
+    assert not Screen(book.centroids, book.axes, book.mean).encode(vectors)[1].any()
     assert np.array_equal(book.encode(vectors), book.residuals(vectors)[0])

@@ -14,7 +14,7 @@ from car_model.codebook.codebook import BLOCK_ROWS, Codebook, CodebookError
 from car_model.codebook.residual_kmeans import SAMPLE, CodebookConfig, fit
 from tests.car_model.builders import SPEC
 
-WIDE = CodebookConfig(levels=3, codes=16, axes=64)
+WIDE = CodebookConfig(n_levels=3, codebook_size=16, axes=64)
 
 
 def clustered(items: int, dim: int = 64, seed: int = 0) -> np.ndarray:
@@ -41,7 +41,7 @@ def book() -> Codebook:
 
 @pytest.mark.parametrize("axes", [1, 20, 64])
 def test_growing_is_as_good_as_being_thorough(axes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors, config = clustered(1000), CodebookConfig(levels=3, codes=16, axes=axes)
+    vectors, config = clustered(1000), CodebookConfig(n_levels=3, codebook_size=16, axes=axes)
     grown = fit(vectors, SPEC, "", config)
     monkeypatch.setattr(quantise, "THOROUGH", 2**28)
     thorough = fit(vectors, SPEC, "", config)
@@ -61,13 +61,14 @@ def test_a_sample_is_enough_to_fit_on(book: Codebook) -> None:
     assert unexplained(sampled, vectors) < unexplained(book, vectors)
     assert fit(vectors, SPEC, "", WIDE).version == sampled.version
     assert (
-        fit(vectors, SPEC, "", CodebookConfig(levels=3, codes=16, axes=64, seed=1)).version != sampled.version
+        fit(vectors, SPEC, "", CodebookConfig(n_levels=3, codebook_size=16, axes=64, seed=1)).version
+        != sampled.version
     )
 
 
 def test_spare_codes_stay_unused_where_grown_residuals_run_out() -> None:
     vectors = np.repeat(clustered(20), 5, axis=0)
-    book = fit(vectors, SPEC, "", CodebookConfig(levels=3, codes=20, axes=64))
+    book = fit(vectors, SPEC, "", CodebookConfig(n_levels=3, codebook_size=20, axes=64))
     sids = book.encode(vectors)
     assert len(np.unique(sids[:, 0])) == 20
     assert unexplained(book, vectors) < 1e-7  # float32

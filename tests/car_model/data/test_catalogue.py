@@ -58,7 +58,7 @@ def test_columns_of_different_length_are_refused(ids: int, titles: int, rows: in
 def test_appending_keeps_every_old_uid_and_sid(ids: list[str], at: int) -> None:
     old, new = catalogue(ids[:at]), catalogue(ids)
     added = ids[at:]
-    grown = old.appended(added, [f"Title of {item}" for item in added], new.sids[at:])
+    grown = old.append(added, [f"Title of {item}" for item in added], new.sids[at:])
     assert {item: grown.uids[item] for item in old.item_ids} == old.uids
     assert np.array_equal(grown.sids[: old.size], old.sids)
     assert [grown.uids[item] for item in added] == list(range(old.size + 1, old.size + 1 + len(added)))
@@ -112,7 +112,7 @@ def test_a_retired_item_that_is_not_there_is_refused() -> None:
 
 def test_appending_an_old_item_is_refused() -> None:
     with pytest.raises(CatalogueError, match="'a' is in the catalogue twice"):
-        catalogue(["a", "b"]).appended(["a"], ["again"], np.zeros((1, 3), dtype=np.int32))
+        catalogue(["a", "b"]).append(["a"], ["again"], np.zeros((1, 3), dtype=np.int32))
 
 
 def test_the_digest_sees_order_titles_and_sids() -> None:

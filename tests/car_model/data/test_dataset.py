@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from car_model.data.dataset import Dataset
+from car_model.data.dataset import Dataset, DatasetError
 from tests.car_model.builders import tiny_dataset
 from tests.fixtures import ITEMS, tiny_histories, tiny_texts
 
@@ -19,14 +18,14 @@ def folder(tmp_path: Path) -> Path:
     made = tiny_dataset()
     made.interactions.to_parquet(tmp_path / "interactions.parquet")
     made.items.to_parquet(tmp_path / "items.parquet")
-    (tmp_path / "report.json").write_text(json.dumps(made.report))
+    (tmp_path / "report.json").write_text(made.report.model_dump_json())
     return tmp_path
 
 
 def test_a_folder_becomes_texts_and_histories(folder: Path) -> None:
     data = Dataset.load(folder)
     assert data.texts() == tiny_texts()
-    assert (data.digest, data.text_columns) == ("0" * 64, ["title", "genre", "year"])
+    assert (data.digest, data.text_columns) == ("0" * 64, ("title", "genre", "year"))
     found, made = data.histories({f"i{at}": at for at in range(1, ITEMS + 1)}), tiny_histories()
     by_user = dict(zip(made.users, zip(made.train, made.valid, made.test, strict=True), strict=True))
     assert sorted(found.users) == sorted(made.users)
@@ -41,6 +40,6 @@ def test_a_missing_or_damaged_file_is_refused(folder: Path, name: str, content: 
     (folder / name).unlink()
     if content is not None:
         (folder / name).write_bytes(content)
-    with pytest.raises(ValueError, match=r"the dataset in .* can't be read") as caught:
+    with pytest.raises(DatasetError, match=r"the dataset in .* can't be read") as caught:
         Dataset.load(folder)
     assert str(folder) in str(caught.value)

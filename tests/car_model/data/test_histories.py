@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from car_model.data.dataset import histories
-from car_model.data.histories import Histories, batches, pad, windows
+from car_model.data.histories import Histories, HistoryError, batches, pad, windows
 
 LENGTHS = st.lists(st.integers(0, 25), max_size=6)
 
@@ -121,7 +120,7 @@ UIDS = {"a": 1, "b": 2, "c": 3, "d": 4}
 
 @pytest.fixture
 def data() -> Histories:
-    return histories(TABLE, UIDS)
+    return Histories.from_interactions(TABLE, UIDS)
 
 
 def test_histories_follow_positions_not_rows(data: Histories) -> None:
@@ -141,10 +140,10 @@ def test_what_precedes_a_holdout(data: Histories) -> None:
 
 def test_counts_are_of_the_train_split(data: Histories) -> None:
     assert data.counts(5).tolist() == [0, 2, 1, 1, 0, 0]
-    nobody = histories(TABLE[:0], UIDS)
+    nobody = Histories.from_interactions(TABLE[:0], UIDS)
     assert (nobody.users, nobody.counts(2).tolist()) == ([], [0, 0, 0])
 
 
 def test_an_item_outside_the_catalogue_is_named() -> None:
-    with pytest.raises(KeyError, match="item 'd' has interactions but is not in the catalogue"):
-        histories(TABLE, {"a": 1, "b": 2, "c": 3})
+    with pytest.raises(HistoryError, match="item 'd' has interactions but is not in the catalogue"):
+        Histories.from_interactions(TABLE, {"a": 1, "b": 2, "c": 3})

@@ -16,10 +16,10 @@ from car_model.encoding.encoder import (
     Encoder,
     EncoderError,
     EncoderSpec,
+    choose_precision,
     embed,
-    load,
+    load_encoder,
     model_folder,
-    settle_precision,
 )
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -43,7 +43,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def minilm() -> Encoder:
-    return load(EncoderSpec())
+    return load_encoder(EncoderSpec())
 
 
 def test_vectors_are_finite_and_unit_length(minilm: Encoder) -> None:
@@ -67,16 +67,16 @@ def test_a_vector_does_not_depend_on_its_company_to_the_last_bit(minilm: Encoder
 
 
 def test_loading_twice_gives_one_identity_and_equal_vectors(minilm: Encoder) -> None:
-    again = load(EncoderSpec())
+    again = load_encoder(EncoderSpec())
     assert again.spec == minilm.spec
     assert len(minilm.spec.weights) == 64
     assert np.array_equal(again.encode(TEXTS), minilm.encode(TEXTS))
 
 
 def test_the_identity_made_exact_loads_and_another_is_refused(minilm: Encoder) -> None:
-    assert load(minilm.spec).spec == minilm.spec
+    assert load_encoder(minilm.spec).spec == minilm.spec
     with pytest.raises(EncoderError, match=r"the codebook was made with 000000000000; use that revision"):
-        load(replace(minilm.spec, weights="0" * 64))
+        load_encoder(replace(minilm.spec, weights="0" * 64))
 
 
 def test_bf16_is_chosen_only_where_it_loses_nothing(minilm: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,13 +84,13 @@ def test_bf16_is_chosen_only_where_it_loses_nothing(minilm: Encoder, monkeypatch
     exact, rough = (replace(minilm, spec=replace(minilm.spec, precision=p)) for p in ("fp32", "bf16"))
     cosines = (exact.encode(TEXTS) * rough.encode(TEXTS)).sum(axis=1)
     assert not np.array_equal(exact.encode(TEXTS), rough.encode(TEXTS))  # bf16 is really at work
-    settled = settle_precision(minilm, TEXTS)
+    settled = choose_precision(minilm, TEXTS)
     assert settled.spec.precision == ("bf16" if cosines.min() > BF16_COSINE else "fp32")
     assert cosines.min() > BF16_COSINE
 
 
 def test_tokens_beyond_the_limit_are_cut(minilm: Encoder) -> None:
-    short = load(EncoderSpec(max_tokens=8))
+    short = load_encoder(EncoderSpec(max_tokens=8))
     long = "one two three four five six seven eight nine ten"
     assert np.array_equal(short.encode([long]), short.encode([long + " eleven twelve"]))
     assert not np.allclose(minilm.encode([long]), minilm.encode([long + " eleven twelve"]), atol=1e-3)
@@ -108,22 +108,22 @@ def test_a_changed_file_is_another_encoder_but_notes_beside_it_are_not(
     (folder / "README.md").write_text("other words")
     (folder / ".cache" / "huggingface").mkdir(parents=True)
     (folder / ".cache" / "huggingface" / "download.metadata").write_text("1732245600.0")
-    assert load(EncoderSpec(name=str(folder))).spec.weights == minilm.spec.weights
+    assert load_encoder(EncoderSpec(name=str(folder))).spec.weights == minilm.spec.weights
     with (folder / "tokenizer_config.json").open("a") as stream:
         stream.write("\n")
     with pytest.raises(EncoderError, match="fit a new codebook"):
-        load(replace(minilm.spec, name=str(folder)))
+        load_encoder(replace(minilm.spec, name=str(folder)))
 
 
 @pytest.mark.parametrize("name", ["", "no/such-model", "not a name!", "/no/such/folder", "x" * 5000, "a\0b"])
 def test_an_encoder_that_is_not_there_is_said_at_once(name: str) -> None:
     with pytest.raises(EncoderError, match="check the name and the network"):
-        load(EncoderSpec(name=name))
+        load_encoder(EncoderSpec(name=name))
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="holds no sentence-transformers model"):
-        load(EncoderSpec(name=str(tmp_path)))
+        load_encoder(EncoderSpec(name=str(tmp_path)))
 
 
 def test_code_in_a_models_folder_is_never_run(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_code_in_a_models_folder_is_never_run(tmp_path: Path) -> None:
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     with pytest.raises(EncoderError, match="evil"):
-        load(EncoderSpec(name=str(folder)))
+        load_encoder(EncoderSpec(name=str(folder)))
     assert not (tmp_path / "ran").exists()
 
 
@@ -215,7 +215,7 @@ def by_hand(folder: Path, text: str) -> np.ndarray:
 
 
 def test_a_sentence_t5_loads_by_the_same_path(sentence_t5: Path) -> None:
-    encoder = load(EncoderSpec(name=str(sentence_t5)))
+    encoder = load_encoder(EncoderSpec(name=str(sentence_t5)))
     vectors = encoder.encode(TEXTS)
     assert vectors.shape == (6, 24)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(6), abs=1e-5)
@@ -225,10 +225,10 @@ def test_a_sentence_t5_loads_by_the_same_path(sentence_t5: Path) -> None:
 
 def test_a_sentence_t5s_dense_layer_is_part_of_its_identity(sentence_t5: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(sentence_t5, tmp_path / "copy"))
-    before = load(EncoderSpec(name=str(folder))).spec
+    before = load_encoder(EncoderSpec(name=str(folder))).spec
     weights = folder / "2_Dense" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(EncoderError, match="has weights"):
-        load(before)
+        load_encoder(before)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from car_model.encoding.encoder import Encoder, EncoderSpec, embed, load
-from car_model.encoding.shards import Shard, ShardError, merge_shards, texts_of, write_shard
+from car_model.encoding.encoder import Encoder, EncoderSpec, embed, load_encoder
+from car_model.encoding.shards import Shard, ShardError, merge_shards, shard_texts, write_shard
 
 TEXTS = [f"tea number {number} " + "of a long kind " * (number % 5) for number in range(41)]
 TEXTS += TEXTS[:3]  # what is there twice is embedded once
@@ -21,7 +21,7 @@ TEXTS += TEXTS[:3]  # what is there twice is embedded once
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return load(replace(EncoderSpec(), precision="fp32"))
+    return load_encoder(replace(EncoderSpec(), precision="fp32"))
 
 
 def sharded(encoder: Encoder, folder: Path, of: int, texts: list[str] = TEXTS) -> list[Path]:
@@ -33,10 +33,10 @@ def sharded(encoder: Encoder, folder: Path, of: int, texts: list[str] = TEXTS) -
 
 @given(texts=st.lists(st.text(max_size=5)), of=st.integers(1, 9))
 def test_every_distinct_text_is_in_one_shard_whatever_else_there_is(texts: list[str], of: int) -> None:
-    parts = [texts_of(texts, number, of) for number in range(of)]
+    parts = [shard_texts(texts, number, of) for number in range(of)]
     assert sorted(chain.from_iterable(parts)) == sorted(set(texts))
     for number, part in enumerate(parts):
-        assert set(part) <= set(texts_of([*texts, "more"], number, of))
+        assert set(part) <= set(shard_texts([*texts, "more"], number, of))
 
 
 def test_any_number_of_shards_gives_the_same_bits(encoder: Encoder, tmp_path: Path) -> None:
@@ -56,9 +56,9 @@ def test_shards_that_do_not_fit_together_are_refused(encoder: Encoder, tmp_path:
         merge_shards([*parts, parts[2]], target)
     other = tmp_path / "other"
     write_shard(other, encoder, TEXTS[:5], Shard(1, 3, "other data", encoder.spec.digest()))
-    with pytest.raises(ShardError, match="of several runs"):
+    with pytest.raises(ShardError, match="come from several runs"):
         merge_shards([parts[0], other, parts[2]], target)
     shutil.rmtree(parts[1])
-    with pytest.raises(ShardError, match=r"3-1 is no shard of vectors \(.*\); embed again\."):
+    with pytest.raises(ShardError, match=r"3-1 is not a shard of vectors \(.*\); embed again\."):
         merge_shards(parts, target)
     assert not target.exists()

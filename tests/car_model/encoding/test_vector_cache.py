@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from car_model.encoding.encoder import Encoder, EncoderError, EncoderSpec, embed, settle_precision
+from car_model.encoding.encoder import Encoder, EncoderError, EncoderSpec, choose_precision, embed
 from car_model.encoding.vector_cache import VectorCache
 
 TEXTS = ["Heat; crime", "Ran; drama", "", "Ünïcode 🎬", "Heat; crime "]
@@ -166,9 +166,9 @@ def test_precision_is_settled_once_by_what_the_processor_has(
     monkeypatch: pytest.MonkeyPatch, native: bool, chosen: str
 ) -> None:
     monkeypatch.setattr("car_model.encoding.encoder.native_bf16", lambda device: native)
-    settled = settle_precision(counting(replace(SPEC, precision="auto"))[0], TEXTS)
+    settled = choose_precision(counting(replace(SPEC, precision="auto"))[0], TEXTS)
     assert settled.spec.precision == chosen  # this model does not multiply: nothing is lost
-    assert settle_precision(settled, TEXTS) is settled
+    assert choose_precision(settled, TEXTS) is settled
     encoder, model = counting()
-    assert settle_precision(encoder, TEXTS).spec.precision == "fp32"
+    assert choose_precision(encoder, TEXTS).spec.precision == "fp32"
     assert model.asked == []

@@ -34,8 +34,8 @@ def folder(bundle: Bundle, tmp_path: Path) -> Path:
 
 
 def profile_of(bundle: Bundle) -> Profile:
-    assert bundle.profile is not None
-    return bundle.profile
+    assert bundle.answer_profile is not None
+    return bundle.answer_profile
 
 
 def test_it_counts_what_the_recommender_answers(bundle: Bundle) -> None:
@@ -47,7 +47,7 @@ def test_it_counts_what_the_recommender_answers(bundle: Bundle) -> None:
         best, codes = [], np.zeros(4, dtype=int)
         for history in data.train:
             asked = {"history": [ids[uid - 1] for uid in history], "k": TOP, "thinking": thinking}
-            items = recommender.answer(asked)["items"]
+            items = recommender.recommend(asked)["items"]
             best.append(items[0]["score"])
             codes += np.bincount(
                 [bundle.catalogue.sids[uids[one["item_id"]] - 1, 0] for one in items], minlength=4
@@ -84,7 +84,7 @@ def test_the_release_has_another_digest_with_another_profile(folder: Path, tmp_p
     before = release_digest(folder)
     bundle = Bundle.load(folder)
     profile = profile_of(bundle)
-    replace(bundle, profile=replace(profile, codes=profile.codes + 1)).save(tmp_path / "other")
+    replace(bundle, answer_profile=replace(profile, codes=profile.codes + 1)).save(tmp_path / "other")
     assert release_digest(tmp_path / "other") != before
 
 
@@ -97,7 +97,7 @@ def test_a_bundle_without_one_says_nothing_of_it(tmp_path: Path) -> None:
 
 def test_onboarded_items_leave_it_as_it_is(bundle: Bundle) -> None:
     grown = onboard(bundle, ["new"], ["New"], tiny_vectors(49)[48:])
-    assert grown.profile is bundle.profile
+    assert grown.answer_profile is bundle.answer_profile
 
 
 def test_users_are_spread_evenly_and_no_more_than_asked(bundle: Bundle) -> None:

@@ -47,7 +47,7 @@ def test_answers_replay_exactly_after_a_reload(
     assert len(recorded["answers"]) == len(recorded["requests"])
     for request, answer in zip(recorded["requests"], recorded["answers"], strict=True):
         assert answer["release"] == "unreleased"
-        assert {**served.answer(request), "release": "unreleased"} == answer
+        assert {**served.recommend(request), "release": "unreleased"} == answer
 
 
 def test_edge_cases_are_among_the_answers(recommender: Recommender, holdout: Holdout) -> None:

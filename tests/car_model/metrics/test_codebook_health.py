@@ -55,7 +55,7 @@ def test_collisions_count_items_that_share_a_whole_sid(health: CodebookHealth) -
 
 def test_health_of_a_fitted_codebook_is_json_and_residuals_fall() -> None:
     vectors = tiny_vectors()
-    book = fit(vectors, SPEC, "", CodebookConfig(levels=4, codes=6))
+    book = fit(vectors, SPEC, "", CodebookConfig(n_levels=4, codebook_size=6))
     sids, left = book.residuals(vectors)
     found = codebook_health(sids, left, book.spread(vectors), 6, NO_PAIRS)
     assert CodebookHealth.model_validate_json(json.dumps(found.to_json(), allow_nan=False)) == found

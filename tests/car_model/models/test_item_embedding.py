@@ -132,7 +132,7 @@ def test_along_a_lineage_texts_follow_their_items() -> None:
     assert made.item_ids == ["a", "b", "c"]
     assert made.text is not None
     assert made.text.tolist() == [old.text[0].tolist(), *now.text.tolist()]  # type: ignore[index,union-attr]
-    grown = made.appended(["d"], ["D"], made.sids[:1], rows(1, seed=2))
+    grown = made.append(["d"], ["D"], made.sids[:1], rows(1, seed=2))
     assert grown.text is not None
     assert grown.text_table is not None
     assert grown.text_table.shape == (5, 5)
@@ -142,7 +142,7 @@ def test_along_a_lineage_texts_follow_their_items() -> None:
 def test_items_with_and_without_texts_do_not_mix(text: np.ndarray | None, says: str) -> None:
     old = told(["a", "b"], rows(2))
     with pytest.raises(CatalogueError, match=says):
-        old.appended(["c"], ["C"], old.sids[:1], text)
+        old.append(["c"], ["C"], old.sids[:1], text)
     with pytest.raises(CatalogueError, match=says):
         old.extend_lineage(told(["c"], text))
 
@@ -161,7 +161,8 @@ def test_a_table_of_other_length_and_nan_are_refused(tmp_path: Path) -> None:
 def test_codes_do_not_depend_on_how_many_axes_are_kept() -> None:
     vectors = tiny_vectors(items=60, dim=40)
     few, many = (
-        fit(vectors, SPEC, "", CodebookConfig(levels=3, codes=4, axes=8, text_axes=kept)) for kept in (0, 30)
+        fit(vectors, SPEC, "", CodebookConfig(n_levels=3, codebook_size=4, axes=8, text_axes=kept))
+        for kept in (0, 30)
     )
     assert (len(few.axes), len(many.axes)) == (8, 30)
     assert np.array_equal(few.encode(vectors), many.encode(vectors))
@@ -170,7 +171,7 @@ def test_codes_do_not_depend_on_how_many_axes_are_kept() -> None:
 
 def test_coordinates_are_of_float16_and_rebuild_the_vectors() -> None:
     vectors = tiny_vectors(items=60, dim=16)
-    book = fit(vectors, SPEC, "", CodebookConfig(levels=3, codes=4))
+    book = fit(vectors, SPEC, "", CodebookConfig(n_levels=3, codebook_size=4))
     kept = book.coordinates(vectors)
     assert np.array_equal(kept, kept.astype(np.float16).astype(np.float32))
     assert np.allclose(book.rebuild(kept), vectors, atol=5e-3)
@@ -184,7 +185,7 @@ def parent() -> Bundle:
     torch.manual_seed(0)
     model = CAR(replace(parts.model.config, text_dim=AXES), *tables(catalogue))
     train(model, tiny_histories(), TrainConfig(epochs=2, batch_size=16, threads=1))
-    return replace(parts, catalogue=catalogue, model=model.eval(), likeness_scale=2.0)
+    return replace(parts, catalogue=catalogue, model=model.eval(), similarity_scale=2.0)
 
 
 def test_an_onboarded_item_scores_through_its_text_too(parent: Bundle) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from car_model.bundle import Bundle
 from car_model.codebook.labels import CodeLabels
-from car_model.recommender.explain import WEIGHT
+from car_model.recommender.explain import MIN_DROP
 from car_model.recommender.recommender import Recommender
 
 REQUEST = {"history": ["i1", "i5", "i9"], "k": 20}
@@ -21,7 +21,7 @@ def test_a_path_has_a_step_a_level_that_says_what_was_expected(recommender: Reco
     with torch.inference_mode():
         state = bundle.model.last_state(torch.tensor([[1, 5, 9]]))
         think = bundle.model.think_logits(state)[0].softmax(-1).numpy()
-    for item in recommender.answer(REQUEST)["items"]:
+    for item in recommender.recommend(REQUEST)["items"]:
         sid = bundle.catalogue.sids[bundle.catalogue.uids[item["item_id"]] - 1]
         assert [step["level"] for step in item["path"]] == [1, 2, 3]
         for step, code, chances, words in zip(item["path"], sid, think, bundle.labels.words, strict=True):
@@ -37,7 +37,7 @@ def test_a_path_has_a_step_a_level_that_says_what_was_expected(recommender: Reco
 def test_lift_is_against_the_codes_share_of_training(recommender: Recommender) -> None:
     share = recommender.bundle.code_share
     assert share.sum(axis=1) == pytest.approx(np.ones(3), abs=1e-6)
-    for item in recommender.answer(REQUEST)["items"]:
+    for item in recommender.recommend(REQUEST)["items"]:
         for level, step in enumerate(item["path"]):
             assert step["lift"] == pytest.approx(step["probability"] / share[level, step["code"]], abs=0.06)
 
@@ -50,7 +50,7 @@ def owned(parts: Bundle, *words: str) -> CodeLabels:
 
 def test_reasons_are_in_the_items_own_words(parts: Bundle) -> None:
     rare = replace(parts, code_share=parts.code_share / 10, labels=owned(parts, "war", "", "1997"))
-    for item in Recommender(rare).answer(REQUEST)["items"]:
+    for item in Recommender(rare).recommend(REQUEST)["items"]:
         assert item["words"] == "war > 1997"
         assert [step["words"] for step in item["path"]] == ["war", "", "1997"]
         said = sorted((item["path"][0], item["path"][2]), key=lambda step: -step["probability"])
@@ -62,26 +62,26 @@ def test_reasons_are_in_the_items_own_words(parts: Bundle) -> None:
 
 def test_a_groups_label_is_said_to_be_the_groups(parts: Bundle) -> None:
     rare = replace(parts, code_share=parts.code_share / 10, labels=owned(parts, "", "", ""))
-    for item in Recommender(rare).answer(REQUEST)["items"]:
+    for item in Recommender(rare).recommend(REQUEST)["items"]:
         assert item["words"] == ""
         assert item["reasons"][0].startswith("Its group (often “group ")
 
 
 def test_what_no_history_lifts_is_no_reason(parts: Bundle) -> None:
     common = replace(parts, code_share=np.ones_like(parts.code_share), popular=[])
-    for item in Recommender(common).answer(REQUEST)["items"]:
+    for item in Recommender(common).recommend(REQUEST)["items"]:
         assert not any("times as likely" in reason for reason in item["reasons"])
 
 
 def test_codes_without_words_are_no_reason(parts: Bundle) -> None:
     mute = replace(parts, labels=CodeLabels([[""] * 4] * 3), code_share=parts.code_share / 10, popular=[])
-    for item in Recommender(mute).answer(REQUEST)["items"]:
+    for item in Recommender(mute).recommend(REQUEST)["items"]:
         assert not any("times as likely" in reason for reason in item["reasons"])
 
 
 def test_levels_that_the_model_expected_are_named(recommender: Recommender) -> None:
     seen = set()
-    for item in recommender.answer({**REQUEST, "k": 48})["items"]:
+    for item in recommender.recommend({**REQUEST, "k": 48})["items"]:
         levels = [str(step["level"]) for step in item["path"] if step["agrees"]]
         said = [reason for reason in item["reasons"] if reason.startswith("Just what the model expected")]
         assert len(said) == bool(levels)
@@ -93,7 +93,7 @@ def test_levels_that_the_model_expected_are_named(recommender: Recommender) -> N
 
 def test_where_no_code_speaks_for_a_popular_item_its_rank_does(parts: Bundle) -> None:
     common = replace(parts, code_share=np.ones_like(parts.code_share), popular=[30, 7])
-    items = Recommender(common).answer({**REQUEST, "k": 48})["items"]
+    items = Recommender(common).recommend({**REQUEST, "k": 48})["items"]
     said = {item["item_id"]: item["reasons"][0] for item in items if "Popular" in item["reasons"][0]}
     ranks = {"i30": "Popular: number 1 of 48.", "i7": "Popular: number 2 of 48."}
     agreed = {item["item_id"] for item in items if any(step["agrees"] for step in item["path"])}
@@ -103,7 +103,7 @@ def test_where_no_code_speaks_for_a_popular_item_its_rank_does(parts: Bundle) ->
 def with_texts(parts: Bundle, likeness: float) -> Bundle:
     """The bundle with texts whose nearness joins the score."""
     text = np.random.default_rng(0).normal(size=(parts.catalogue.size, 5)).astype(np.float32)
-    return replace(parts, catalogue=replace(parts.catalogue, text=text), likeness_scale=likeness)
+    return replace(parts, catalogue=replace(parts.catalogue, text=text), similarity_scale=likeness)
 
 
 @pytest.mark.parametrize("likeness", [0.0, 3.0])
@@ -116,13 +116,13 @@ def test_items_of_the_history_weigh_by_what_the_score_loses_without_them(
     uids = recommender.catalogue.uids
     whole = recommender.scores([np.array([uids[item] for item in history])])[0]
     popular = recommender.bundle.popular
-    for item in recommender.answer({"history": history, "k": 48})["items"]:
+    for item in recommender.recommend({"history": history, "k": 48})["items"]:
         lost = {}
         for left in reversed(history):
             rest = np.array([uids[one] for one in history if one != left])
             fall = (whole - recommender.scores([rest])[0]).double()
             lost[left] = round(float(fall[uids[item["item_id"]]] - fall[popular].mean()), 3)
-        best = sorted((left for left in lost if lost[left] >= WEIGHT), key=lambda left: -lost[left])
+        best = sorted((left for left in lost if lost[left] >= MIN_DROP), key=lambda left: -lost[left])
         assert [cause["item_id"] for cause in item["because"]] == best[:2]
         assert all(
             cause["weight"] == pytest.approx(lost[cause["item_id"]], abs=2e-3) for cause in item["because"]
@@ -131,7 +131,7 @@ def test_items_of_the_history_weigh_by_what_the_score_loses_without_them(
 
 @pytest.mark.parametrize("history", [["i4"], ["i4", "i4"], ["i4", "x"], ["i4"] * 60, ["i1", "i2"] * 30])
 def test_short_and_repeated_histories_are_explained(recommender: Recommender, history: list[str]) -> None:
-    for item in recommender.answer({"history": history})["items"]:
+    for item in recommender.recommend({"history": history})["items"]:
         causes = [cause["item_id"] for cause in item["because"]]
         assert len(set(causes)) == len(causes)
         assert set(causes) <= set(history)
@@ -140,7 +140,7 @@ def test_short_and_repeated_histories_are_explained(recommender: Recommender, hi
 
 
 def test_what_weighs_is_named(recommender: Recommender) -> None:
-    items = recommender.answer({"history": [f"i{at}" for at in (1, 5, 9, 2, 7)], "k": 48})["items"]
+    items = recommender.recommend({"history": [f"i{at}" for at in (1, 5, 9, 2, 7)], "k": 48})["items"]
     endings = {len(item["because"]): item["reasons"][-1] for item in items}
     assert endings[1].endswith(" weighs most.")
     assert endings[2].endswith(" weigh most.")
@@ -149,7 +149,7 @@ def test_what_weighs_is_named(recommender: Recommender) -> None:
 
 def test_a_code_that_was_never_trained_on_has_no_lift(parts: Bundle) -> None:
     unseen = replace(parts, code_share=np.zeros_like(parts.code_share), popular=[])
-    for item in Recommender(unseen).answer(REQUEST)["items"]:
+    for item in Recommender(unseen).recommend(REQUEST)["items"]:
         assert [step["lift"] for step in item["path"]] == [None] * 3
         assert not any("times as likely" in reason for reason in item["reasons"])
 
@@ -157,22 +157,22 @@ def test_a_code_that_was_never_trained_on_has_no_lift(parts: Bundle) -> None:
 def test_an_item_is_closest_to_its_twin(parts: Bundle) -> None:
     """Two items with one vector: the one in the history explains the other."""
     recommender = Recommender(parts)
-    chunks = recommender._explainer.chunks.clone()
+    chunks = recommender.explainer.chunks.clone()
     chunks[30] = chunks[5]
-    recommender._explainer.chunks = chunks
-    items = recommender.answer({"history": ["i1", "i5", "i9"], "k": 48})["items"]
+    recommender.explainer.chunks = chunks
+    items = recommender.recommend({"history": ["i1", "i5", "i9"], "k": 48})["items"]
     twin = next(item for item in items if item["item_id"] == "i30")
     assert twin["alike"] == {"item_id": "i5", "title": "Film number 4"}
     assert twin["reasons"][-1].startswith("Of the history, “Film number 4” is most like it")
 
 
 def test_popular_items_say_so(recommender: Recommender) -> None:
-    item = recommender.answer({"history": []})["items"][0]
+    item = recommender.recommend({"history": []})["items"][0]
     assert item["reasons"] == ["Popular: number 1 of 48; nothing is known of this history."]
     assert (item["path"], item["because"], item["alike"]) == ([], [], None)
 
 
 def test_explaining_changes_no_item_and_no_score(recommender: Recommender) -> None:
-    full = recommender.answer(REQUEST)["items"]
-    bare = recommender.answer({**REQUEST, "explain": False})["items"]
+    full = recommender.recommend(REQUEST)["items"]
+    bare = recommender.recommend({**REQUEST, "explain": False})["items"]
     assert [{key: item[key] for key in ("item_id", "title", "score")} for item in full] == bare

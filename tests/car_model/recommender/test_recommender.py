@@ -38,7 +38,7 @@ def ids(answer: dict[str, Any]) -> list[str]:
 
 @given(REQUESTS)
 def test_answers_keep_their_promises(recommender: Recommender, request: dict[str, Any]) -> None:
-    answer = recommender.answer(request)
+    answer = recommender.recommend(request)
     found, known = ids(answer), [item for item in request["history"] if item in KNOWN]
     barred = {*known, *request.get("exclude", [])}
     named = request.get("candidates")
@@ -88,7 +88,7 @@ def test_scores_are_the_definition(recommender: Recommender, thinking: int | Non
 
 def test_thinking_changes_the_ranking_here(parts: Bundle) -> None:
     eager = Recommender(replace(parts, think_scale=5.0))
-    fast, slow = (eager.answer({"history": ["i1"], "k": 48, "thinking": t}) for t in (0, 3))
+    fast, slow = (eager.recommend({"history": ["i1"], "k": 48, "thinking": t}) for t in (0, 3))
     assert ids(fast) != ids(slow)
     assert sorted(ids(fast)) == sorted(ids(slow))
 
@@ -111,45 +111,45 @@ def test_answers_are_the_rounded_scores_in_order(recommender: Recommender, think
     free = [uid for uid in range(1, ITEMS + 1) if uid not in history]
     ranked = sorted(free, key=lambda uid: (-round(scores[uid], DECIMALS), uid))[:7]
     request = {"history": [f"i{uid}" for uid in history], "k": 7, "thinking": thinking}
-    answer = recommender.answer(request)
+    answer = recommender.recommend(request)
     assert ids(answer) == [f"i{uid}" for uid in ranked]
     assert [item["score"] for item in answer["items"]] == [round(scores[uid], DECIMALS) for uid in ranked]
 
 
 def test_without_a_wish_all_levels_think(recommender: Recommender) -> None:
     request = {"history": ["i4", "i9"], "k": 20}
-    assert recommender.answer(request) == recommender.answer({**request, "thinking": 3})
+    assert recommender.recommend(request) == recommender.recommend({**request, "thinking": 3})
 
 
 def test_only_the_last_items_are_read_but_all_are_masked(recommender: Recommender) -> None:
     old, recent = KNOWN[:20], KNOWN[20:30]  # the model reads ten
-    long = recommender.answer({"history": old + recent, "k": 48, "explain": False})
-    short = recommender.answer({"history": recent, "k": 48, "explain": False})
+    long = recommender.recommend({"history": old + recent, "k": 48, "explain": False})
+    short = recommender.recommend({"history": recent, "k": 48, "explain": False})
     assert long["items"] == [item for item in short["items"] if item["item_id"] not in old]
 
 
 def test_unknown_items_change_nothing_but_are_reported(recommender: Recommender) -> None:
-    plain = recommender.answer({"history": ["i1", "i2"]})
-    mixed = recommender.answer({"history": ["x", "i1", "y", "i2", "x"], "exclude": ["z"]})
+    plain = recommender.recommend({"history": ["i1", "i2"]})
+    mixed = recommender.recommend({"history": ["x", "i1", "y", "i2", "x"], "exclude": ["z"]})
     assert mixed == {**plain, "skipped": ["x", "y", "x"]}
 
 
 def test_popular_items_come_most_popular_first_without_a_score(recommender: Recommender) -> None:
-    answer = recommender.answer({"history": []})
+    answer = recommender.recommend({"history": []})
     assert answer["fallback"] == "popular"
     assert ids(answer) == [KNOWN[uid - 1] for uid in recommender.bundle.popular[:10]]
     assert {item["score"] for item in answer["items"]} == {None}
-    assert ids(recommender.answer({"history": [], "exclude": ids(answer)[:3]}))[:7] == ids(answer)[3:]
+    assert ids(recommender.recommend({"history": [], "exclude": ids(answer)[:3]}))[:7] == ids(answer)[3:]
 
 
 def test_candidates_are_ranked_as_they_would_be_among_all(recommender: Recommender) -> None:
-    full = recommender.answer({"history": ["i1", "i2"], "k": ITEMS})
+    full = recommender.recommend({"history": ["i1", "i2"], "k": ITEMS})
     named = ["i40", "i3", "i1", "i40", "stranger", "i17"]
-    few = recommender.answer({"history": ["i1", "i2"], "k": 5, "candidates": named})
+    few = recommender.recommend({"history": ["i1", "i2"], "k": 5, "candidates": named})
     assert few["items"] == [item for item in full["items"] if item["item_id"] in named]
     assert (ids(few).count("i1"), few["skipped_candidates"]) == (0, ["stranger"])
     assert "skipped_candidates" not in full
-    best = recommender.answer({"history": ["i1", "i2"], "k": 1, "candidates": named})
+    best = recommender.recommend({"history": ["i1", "i2"], "k": 1, "candidates": named})
     assert best["items"] == few["items"][:1]
 
 
@@ -157,28 +157,28 @@ def test_candidates_are_ranked_as_they_would_be_among_all(recommender: Recommend
 def test_no_candidate_that_can_be_ranked_is_an_empty_answer(
     recommender: Recommender, history: list[str]
 ) -> None:
-    assert recommender.answer({"history": history, "candidates": []})["items"] == []
-    answer = recommender.answer({"history": history, "candidates": ["x", "i3"], "exclude": ["i3"]})
+    assert recommender.recommend({"history": history, "candidates": []})["items"] == []
+    answer = recommender.recommend({"history": history, "candidates": ["x", "i3"], "exclude": ["i3"]})
     assert (answer["items"], answer["skipped_candidates"]) == ([], ["x"])
 
 
 def test_without_a_history_candidates_come_popular_first_then_by_uid(parts: Bundle) -> None:
     maker = Recommender(replace(parts, popular=[30, 7]))
-    answer = maker.answer({"history": [], "candidates": ["i9", "i7", "i2", "i30"]})
+    answer = maker.recommend({"history": [], "candidates": ["i9", "i7", "i2", "i30"]})
     assert ids(answer) == ["i30", "i7", "i2", "i9"]
     assert answer["items"][2]["reasons"] == ["Not among the most popular; nothing is known of this history."]
 
 
 def test_a_retired_candidate_is_reported(parts: Bundle) -> None:
     gone = Recommender(replace(parts, catalogue=replace(parts.catalogue, retired=frozenset({"i9"}))))
-    answer = gone.answer({"history": ["i1"], "candidates": ["i9", "i8"]})
+    answer = gone.recommend({"history": ["i1"], "candidates": ["i9", "i8"]})
     assert (ids(answer), answer["skipped_candidates"]) == (["i8"], ["i9"])
 
 
 def test_everything_excluded_leaves_an_empty_answer(recommender: Recommender) -> None:
-    assert recommender.answer({"history": ["i1"], "exclude": KNOWN})["items"] == []
-    assert recommender.answer({"history": KNOWN})["items"] == []
-    assert recommender.answer({"history": [], "exclude": KNOWN})["items"] == []
+    assert recommender.recommend({"history": ["i1"], "exclude": KNOWN})["items"] == []
+    assert recommender.recommend({"history": KNOWN})["items"] == []
+    assert recommender.recommend({"history": [], "exclude": KNOWN})["items"] == []
 
 
 def test_retired_items_are_read_but_never_recommended(parts: Bundle) -> None:
@@ -187,8 +187,8 @@ def test_retired_items_are_read_but_never_recommended(parts: Bundle) -> None:
     before = Recommender(parts)
     history = [*sorted(gone)[:3], *parts.catalogue.item_ids[1:4:2]]
     for asked in ({"history": history, "k": ITEMS}, {"history": [], "k": ITEMS}):
-        all_items = [item["item_id"] for item in before.answer(asked)["items"]]
-        found = after.answer(asked)
+        all_items = [item["item_id"] for item in before.recommend(asked)["items"]]
+        found = after.recommend(asked)
         assert [item["item_id"] for item in found["items"]] == [one for one in all_items if one not in gone]
         assert found["skipped"] == []
 
@@ -198,7 +198,7 @@ def test_equal_scores_are_ordered_by_uid() -> None:
     with torch.no_grad():
         for weight in flat.model.parameters():
             weight.zero_()
-    answer = Recommender(flat).answer({"history": ["i7"], "k": 100})
+    answer = Recommender(flat).recommend({"history": ["i7"], "k": 100})
     assert ids(answer) == [item for item in KNOWN if item != "i7"]
 
 
@@ -206,22 +206,22 @@ def test_broken_weights_recommend_nothing_instead_of_anything() -> None:
     broken = tiny_parts(epochs=1)
     with torch.no_grad():
         broken.model.act_bias.fill_(torch.nan)
-    assert Recommender(broken).answer({"history": ["i7"]})["items"] == []
+    assert Recommender(broken).recommend({"history": ["i7"]})["items"] == []
 
 
 def test_answers_name_release_and_codebook(bundle: Path, parts: Bundle) -> None:
-    answer = Recommender.load(bundle, "a" * 64).answer({"history": ["i1"], "k": 1})
+    answer = Recommender.load(bundle, "a" * 64).recommend({"history": ["i1"], "k": 1})
     assert (answer["release"], answer["codebook"]) == ("a" * 64, parts.codebook.version)
 
 
 @pytest.mark.parametrize("body", [{"history": ["i1", "i9"], "k": 48}, {"history": []}])
 def test_equal_bundles_answer_with_equal_bytes(bundle: Path, parts: Bundle, body: dict[str, Any]) -> None:
     makers = (Recommender.load(bundle), Recommender.load(str(bundle)), Recommender(parts))
-    assert len({json.dumps(maker.answer(body)) for maker in makers}) == 1
+    assert len({json.dumps(maker.recommend(body)) for maker in makers}) == 1
 
 
 def test_a_request_leaves_no_trace_in_the_next(recommender: Recommender) -> None:
     request = {"history": ["i1", "i2"], "k": 48}
-    before = json.dumps(recommender.answer(request))
-    recommender.answer({"history": ["i30"], "exclude": KNOWN[:40], "thinking": 0, "explain": False})
-    assert json.dumps(recommender.answer(request)) == before
+    before = json.dumps(recommender.recommend(request))
+    recommender.recommend({"history": ["i30"], "exclude": KNOWN[:40], "thinking": 0, "explain": False})
+    assert json.dumps(recommender.recommend(request)) == before

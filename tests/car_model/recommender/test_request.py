@@ -57,7 +57,7 @@ def one_sentence(error: RequestError) -> None:
 
 def answer_or_refuse(recommender: Recommender, body: Any) -> None:
     try:
-        answer = recommender.answer(body)
+        answer = recommender.recommend(body)
     except RequestError as error:
         assert type(error) is RequestError
         one_sentence(error)
@@ -93,7 +93,7 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_bodies_are_refused_in_one_sentence(recommender: Recommender, name: str) -> None:
     with pytest.raises(RequestError) as caught:
-        recommender.answer(HOSTILE[name])
+        recommender.recommend(HOSTILE[name])
     one_sentence(caught.value)
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from car_model.recommender import scorer as bounded_top
+from car_model.recommender import scorer
 from car_model.recommender.scorer import top_of_sum
 
 
@@ -28,7 +28,7 @@ def test_it_finds_what_computing_all_finds(
     scores[torch.rand(items, generator=dice) < masked] = -torch.inf
     more = bound * (1 - 2 * torch.rand(items, generator=dice, dtype=torch.float64))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bounded_top, "FIRST", first)
+        patch.setattr(scorer, "FIRST_CANDIDATES", first)
         values, at = top_of_sum(scores, lambda some: more[some], bound, k)
     expected = (scores + more).topk(min(k, items)).values
     assert torch.equal(values, expected)
@@ -44,4 +44,4 @@ def test_what_cannot_be_among_the_best_is_not_computed() -> None:
 
     scores = -torch.arange(10_000.0)
     at = top_of_sum(scores, more, bound=3.0, k=5)[1]
-    assert at.tolist() == [0, 1, 2, 3, 4] and len(asked) == bounded_top.FIRST
+    assert at.tolist() == [0, 1, 2, 3, 4] and len(asked) == scorer.FIRST_CANDIDATES

@@ -1,4 +1,4 @@
-"""Likeness is the cosine to the nearest text of a history, and joins the score with its weight."""
+"""TextSimilarity is the cosine to the nearest text of a history, and joins the score with its weight."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from car_model.bundle import HEADER, Bundle, BundleError
 from car_model.recommender.recommender import Recommender
-from car_model.recommender.text_similarity import Likeness
+from car_model.recommender.text_similarity import TextSimilarity
 from tests.fixtures import ITEMS, tiny_parts, tiny_vectors
 
 TEXT = np.concatenate([np.zeros((1, 16), dtype=np.float32), tiny_vectors()])
@@ -29,49 +29,50 @@ def slow(history: list[int], uid: int) -> float:
 
 @given(st.lists(st.integers(1, ITEMS), min_size=1, max_size=6), st.integers(1, ITEMS))
 def test_it_is_the_definition(history: list[int], uid: int) -> None:
-    found = Likeness(TEXT, 50).of([np.array(history)])
+    found = TextSimilarity(TEXT, 50).to_all([np.array(history)])
     assert found.shape == (1, ITEMS + 1)
     assert float(found[0, uid]) == pytest.approx(slow(history, uid), abs=1e-5)
     assert float(found[0, 0]) == 0.0
 
 
 def test_an_item_of_the_history_is_like_itself_and_order_means_nothing() -> None:
-    like = Likeness(TEXT, 50)
-    one, other = like.of([np.array([3, 9, 20]), np.array([20, 3, 9])])
+    like = TextSimilarity(TEXT, 50)
+    one, other = like.to_all([np.array([3, 9, 20]), np.array([20, 3, 9])])
     assert torch.equal(one, other)
     assert one[[3, 9, 20]].tolist() == pytest.approx([1.0, 1.0, 1.0], abs=1e-6)
 
 
 def test_only_the_latest_items_count() -> None:
     assert torch.equal(
-        Likeness(TEXT, 2).of([np.array([3, 9, 20])]), Likeness(TEXT, 2).of([np.array([9, 20])])
+        TextSimilarity(TEXT, 2).to_all([np.array([3, 9, 20])]),
+        TextSimilarity(TEXT, 2).to_all([np.array([9, 20])]),
     )
 
 
 def test_an_answer_does_not_depend_on_its_batch() -> None:
     histories = [np.array([3, 9]), np.array([20]), np.array([5, 6, 7, 8])]
-    like = Likeness(TEXT, 50)
-    assert torch.equal(like.of(histories), torch.cat([like.of([history]) for history in histories]))
+    like = TextSimilarity(TEXT, 50)
+    assert torch.equal(like.to_all(histories), torch.cat([like.to_all([history]) for history in histories]))
 
 
 def test_a_text_without_a_direction_is_like_none() -> None:
     blank = TEXT.copy()
     blank[7] = 0
-    found = Likeness(blank, 50).of([np.array([7])])
+    found = TextSimilarity(blank, 50).to_all([np.array([7])])
     assert torch.equal(found, torch.zeros(1, ITEMS + 1))
 
 
 @pytest.fixture(scope="module")
 def told() -> Bundle:
     parts = tiny_parts()
-    return replace(parts, catalogue=replace(parts.catalogue, text=TEXT[1:]), likeness_scale=3.0)
+    return replace(parts, catalogue=replace(parts.catalogue, text=TEXT[1:]), similarity_scale=3.0)
 
 
 def test_it_joins_the_score_with_its_weight(told: Bundle) -> None:
     histories = [np.array([3, 9, 20]), np.array([5])]
-    plain = Recommender(replace(told, likeness_scale=0.0)).scores(histories)
+    plain = Recommender(replace(told, similarity_scale=0.0)).scores(histories)
     scores = Recommender(told).scores(histories)
-    assert torch.allclose(scores, plain + 3 * Likeness(TEXT, 10).of(histories))
+    assert torch.allclose(scores, plain + 3 * TextSimilarity(TEXT, 10).to_all(histories))
     assert torch.isneginf(scores[:, 0]).all()
 
 
@@ -80,7 +81,7 @@ def test_answers_are_ranked_by_the_very_scores(told: Bundle) -> None:
     history = np.array([3, 9, 20])
     scores = recommender.scores([history])[0].clone()
     scores[history] = -torch.inf
-    items = recommender.answer({"history": ["i3", "i9", "i20"], "k": 5})["items"]
+    items = recommender.recommend({"history": ["i3", "i9", "i20"], "k": 5})["items"]
     top = scores.topk(5)
     assert [told.catalogue.uids[item["item_id"]] for item in items] == top.indices.tolist()
     assert [item["score"] for item in items] == pytest.approx(top.values.tolist(), abs=1e-4)
@@ -90,7 +91,7 @@ def test_a_bundle_keeps_texts_and_weight(told: Bundle, tmp_path: Path) -> None:
     rounded = replace(told, catalogue=replace(told.catalogue, text=TEXT[1:].astype(np.float16).astype("f4")))
     rounded.save(tmp_path)
     back = Bundle.load(tmp_path)
-    assert back.likeness_scale == 3.0
+    assert back.similarity_scale == 3.0
     assert back.catalogue.text is not None
     assert np.array_equal(back.catalogue.text, rounded.catalogue.text)
     histories = [np.array([3, 9, 20])]
@@ -98,19 +99,19 @@ def test_a_bundle_keeps_texts_and_weight(told: Bundle, tmp_path: Path) -> None:
 
 
 def test_a_bundle_from_before_has_no_weight(told: Bundle, tmp_path: Path) -> None:
-    replace(told, catalogue=replace(told.catalogue, text=None), likeness_scale=0.0).save(tmp_path)
+    replace(told, catalogue=replace(told.catalogue, text=None), similarity_scale=0.0).save(tmp_path)
     header = json.loads((tmp_path / HEADER).read_text())
-    del header["likeness_scale"]
+    del header["similarity_scale"]
     (tmp_path / HEADER).write_text(json.dumps(header))
-    assert Bundle.load(tmp_path).likeness_scale == 0.0
+    assert Bundle.load(tmp_path).similarity_scale == 0.0
 
 
 @pytest.mark.parametrize("scale", ["-1", "1e9", '"3"', "null", "NaN"])
 def test_a_weight_that_is_none_is_refused(told: Bundle, tmp_path: Path, scale: str) -> None:
     told.save(tmp_path)
     text = (tmp_path / HEADER).read_text()
-    (tmp_path / HEADER).write_text(text.replace('"likeness_scale": 3.0', f'"likeness_scale": {scale}'))
-    with pytest.raises(BundleError, match="likeness_scale"):
+    (tmp_path / HEADER).write_text(text.replace('"similarity_scale": 3.0', f'"similarity_scale": {scale}'))
+    with pytest.raises(BundleError, match="similarity_scale"):
         Bundle.load(tmp_path)
 
 

@@ -50,7 +50,7 @@ def test_of_the_new_items_the_histories_own_genre_ranks_first(grown: Bundle) -> 
 def test_new_items_are_answered_explained_and_read_as_history(grown: Bundle, tmp_path: Path) -> None:
     grown.save(tmp_path / "bundle")
     recommender = Recommender.load(tmp_path / "bundle")
-    answer = recommender.answer({"history": ["n0"], "k": 51, "explain": True})
+    answer = recommender.recommend({"history": ["n0"], "k": 51, "explain": True})
     found = {item["item_id"]: item for item in answer["items"]}
     assert answer["skipped"] == []
     assert {"n1", "n2", "n3"} <= set(found)

@@ -14,11 +14,11 @@ from car_model.bundle import Bundle
 from car_model.data.dataset import Dataset
 from car_model.data.histories import Histories
 from car_model.metrics.ranking import per_user, ranks_of
-from car_model.recommender.candidate_index import ShortlistError
+from car_model.recommender.ann_index import CandidateIndexError
 from car_model.recommender.recommender import Recommender
-from car_model.recommender.text_similarity import likeness_of
+from car_model.recommender.text_similarity import TextSimilarity
 from car_model.training.recipe import parse_recipe
-from car_model.training.train_car import LIKENESS_SCALES, THINK_SCALES, choose_scales, fit_car, fit_sasrec
+from car_model.training.train_car import SIMILARITY_SCALES, THINK_SCALES, choose_scales, fit_car, fit_sasrec
 from car_model.weights import weights_digest
 from tests.car_model.builders import tiny_dataset
 from tests.fixtures import ITEMS, tiny_histories, tiny_vectors
@@ -74,25 +74,25 @@ def with_texts(parts: Bundle) -> Bundle:
 def test_both_weights_are_chosen_together(parts: Bundle) -> None:
     told, data = with_texts(parts), tiny_histories()
     gains = {
-        (think, like): round(slow_gain(replace(told, likeness_scale=like), data, think), 6)
+        (think, like): round(slow_gain(replace(told, similarity_scale=like), data, think), 6)
         for think in THINK_SCALES
-        for like in LIKENESS_SCALES
+        for like in SIMILARITY_SCALES
     }
     best = max(gains.values())
     assert gains[0.0, 0.0] < best
-    chosen = choose_scales(told.model, data, likeness_of(told.catalogue, 10))
+    chosen = choose_scales(told.model, data, TextSimilarity.of_catalogue(told.catalogue, 10))
     assert chosen == min(pair for pair, gain in gains.items() if gain == best)
 
 
 def test_ties_go_to_the_smaller_scales(parts: Bundle) -> None:
     told, data = with_texts(parts), tiny_histories()
     blind = replace(data, valid=np.zeros_like(data.valid))
-    assert choose_scales(told.model, blind, likeness_of(told.catalogue, 10)) == (0.0, 0.0)
+    assert choose_scales(told.model, blind, TextSimilarity.of_catalogue(told.catalogue, 10)) == (0.0, 0.0)
 
 
 def test_test_items_are_never_looked_at(parts: Bundle) -> None:
     told, data = with_texts(parts), tiny_histories()
-    like = likeness_of(told.catalogue, 10)
+    like = TextSimilarity.of_catalogue(told.catalogue, 10)
     other = replace(data, test=np.roll(data.test, 7))
     assert choose_scales(told.model, other, like) == choose_scales(told.model, data, like)
 
@@ -105,7 +105,7 @@ def test_a_dataset_becomes_a_bundle_that_serves(parts: Bundle, dataset: Dataset,
     assert made.data == dataset.digest
     assert made.model.config == RECIPE.car(ITEMS, 3, 4)
     made.save(tmp_path / "made")
-    answer = Recommender.load(tmp_path / "made").answer({"history": ["i1"], "k": 3})
+    answer = Recommender.load(tmp_path / "made").recommend({"history": ["i1"], "k": 3})
     assert len(answer["items"]) == 3
 
 
@@ -125,8 +125,10 @@ def test_what_could_not_be_served_here_is_not_trained(
     monkeypatch.setitem(sys.modules, "faiss", None)  # as where it is not installed
     parts.save(tmp_path / "parts")
     book, kept = tmp_path / "parts" / "codebook", tmp_path / "kept"
-    with pytest.raises(ShortlistError, match="needs faiss"):
-        fit_car(dataset, book, parts.catalogue, RECIPE.model_copy(update={"shortlist": 5}), checkpoint=kept)
+    with pytest.raises(CandidateIndexError, match="needs faiss"):
+        fit_car(
+            dataset, book, parts.catalogue, RECIPE.model_copy(update={"ann_candidates": 5}), checkpoint=kept
+        )
     assert not kept.exists()
 
 
@@ -166,4 +168,4 @@ def test_a_model_reads_as_much_of_the_texts_as_there_is(
     for catalogue, axes in ((parts.catalogue, 0), (with_texts(parts).catalogue, 16)):
         made, _ = fit_car(dataset, tmp_path / "parts" / "codebook", catalogue, reading)
         assert made.model.config.text_dim == axes
-        assert made.likeness_scale in (LIKENESS_SCALES if axes else (0.0,))
+        assert made.similarity_scale in (SIMILARITY_SCALES if axes else (0.0,))

@@ -42,7 +42,7 @@ NEW = OLD.extend_lineage(catalogue([*OLD.item_ids[3:], "n1", "n2"], seed=0))
 
 def same_codes() -> Catalogue:
     """Every old item with its old SID, two new ones."""
-    return OLD.appended(["n1", "n2"], ["n1", "n2"], np.array([[1, 2, 3], [0, 0, 1]], dtype=np.int32))
+    return OLD.append(["n1", "n2"], ["n1", "n2"], np.array([[1, 2, 3], [0, 0, 1]], dtype=np.int32))
 
 
 def states_and_logits(made: CAR, items: Catalogue, ids: list[str]) -> torch.Tensor:
@@ -115,7 +115,7 @@ def test_items_that_left_are_left_behind() -> None:
 
 def test_codes_are_aligned_where_the_codebook_is_the_parents_or_refreshed_from_it() -> None:
     parent, vectors = tiny_parts(epochs=1), tiny_vectors()
-    config = CodebookConfig(levels=3, codes=4, seed=1)
+    config = CodebookConfig(n_levels=3, codebook_size=4, seed=1)
     spec, words = parent.codebook.encoder, parent.codebook.template
     books = {
         "reused": parent.codebook,

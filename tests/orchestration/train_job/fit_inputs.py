@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kfp import dsl
 
-from car_model.codebook.label_codes import label_codes
+from car_model.codebook.labels import label_codes
 from car_model.codebook.residual_kmeans import CodebookConfig, fit
 from car_model.data.catalogue import Catalogue
 from car_model.encoding.encoder import EncoderSpec
@@ -36,7 +36,9 @@ RECIPE = {
 def write_inputs(folder: Path) -> Path:
     """Write them below a folder; no model is trained."""
     vectors, texts = tiny_vectors(), tiny_texts()
-    codebook = fit(vectors, EncoderSpec(name="tiny"), "{title}", CodebookConfig(levels=3, codes=4, seed=0))
+    codebook = fit(
+        vectors, EncoderSpec(name="tiny"), "{title}", CodebookConfig(n_levels=3, codebook_size=4, seed=0)
+    )
     sids = codebook.encode(vectors)
     codebook.save(folder / "codebook")
     label_codes(texts, sids, 4).save(folder / "codebook")
@@ -46,7 +48,7 @@ def write_inputs(folder: Path) -> Path:
     (folder / "dataset").mkdir()
     held.interactions.to_parquet(folder / "dataset" / "interactions.parquet")
     held.items.to_parquet(folder / "dataset" / "items.parquet")
-    (folder / "dataset" / "report.json").write_text(json.dumps(held.report))
+    (folder / "dataset" / "report.json").write_text(held.report.model_dump_json())
     return folder
 
 

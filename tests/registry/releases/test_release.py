@@ -242,7 +242,7 @@ def test_a_trained_bundle_answers_alike_after_a_release(store: ObjectStore, tmp_
     release = write_release(store, bundle, make_evidence(tmp_path / "evidence")).release
     fetch_release(store, release, tmp_path / "served")
     request = {"history": ["i1", "i5"], "k": 5}
-    answers = [Recommender.load(folder).answer(request) for folder in (bundle, tmp_path / "served")]
+    answers = [Recommender.load(folder).recommend(request) for folder in (bundle, tmp_path / "served")]
     assert answers[0] == answers[1]
     assert len(answers[0]["items"]) == 5
 

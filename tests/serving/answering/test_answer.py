@@ -20,14 +20,14 @@ from tests.serving.conftest import REQUESTS, ask
 
 @pytest.mark.parametrize("request_", REQUESTS)
 def test_one_request_is_answered_by_the_recommender(recommender: Recommender, request_: dict) -> None:
-    assert ask(recommender, request_) == (200, recommender.answer(request_))
+    assert ask(recommender, request_) == (200, recommender.recommend(request_))
 
 
 @pytest.mark.parametrize("shape", [list, lambda entries: {"requests": entries}])
 def test_a_batch_is_answered_in_order(recommender: Recommender, shape: Any) -> None:
     status, answer = ask(recommender, shape(REQUESTS))
     assert status == 200
-    assert answer == {"answers": [recommender.answer(request) for request in REQUESTS]}
+    assert answer == {"answers": [recommender.recommend(request) for request in REQUESTS]}
 
 
 def test_a_bad_entry_of_a_batch_spoils_no_other(recommender: Recommender) -> None:
@@ -35,7 +35,7 @@ def test_a_bad_entry_of_a_batch_spoils_no_other(recommender: Recommender) -> Non
     status, answer = ask(recommender, [REQUESTS[0], *bad, REQUESTS[1]])
     assert status == 200
     first, *refused, last = answer["answers"]
-    assert (first, last) == (recommender.answer(REQUESTS[0]), recommender.answer(REQUESTS[1]))
+    assert (first, last) == (recommender.recommend(REQUESTS[0]), recommender.recommend(REQUESTS[1]))
     assert [entry.pop("status") for entry in refused] == [400] * len(bad)
     assert all(list(entry) == ["error"] and entry["error"].endswith(".") for entry in refused)
     assert refused[0]["error"].startswith("'k'")
@@ -50,7 +50,7 @@ def test_a_malformed_batch_is_refused_whole(recommender: Recommender, body: Any)
 
 
 def test_a_defect_spoils_one_entry_only(recommender: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers, answer = recommender.answers, recommender.answer
+    answers, answer = recommender.recommend_batch, recommender.recommend
 
     def defective(requests: list[dict[str, Any]]) -> list[Any]:
         if any(one["history"] == ["i2"] for one in requests):
@@ -60,7 +60,7 @@ def test_a_defect_spoils_one_entry_only(recommender: Recommender, monkeypatch: p
             for one, found in zip(requests, answers(requests), strict=True)
         ]
 
-    monkeypatch.setattr(recommender, "answers", defective)
+    monkeypatch.setattr(recommender, "recommend_batch", defective)
     requests: list[dict] = [{"history": [item]} for item in ("i1", "i2", "i3")]
     status, found = ask(recommender, requests)
     assert status == 200
@@ -70,7 +70,7 @@ def test_a_defect_spoils_one_entry_only(recommender: Recommender, monkeypatch: p
 
 
 PLAIN = tiny_parts(epochs=1)
-TOLD = replace(PLAIN, catalogue=replace(PLAIN.catalogue, text=tiny_vectors()), likeness_scale=3.0)
+TOLD = replace(PLAIN, catalogue=replace(PLAIN.catalogue, text=tiny_vectors()), similarity_scale=3.0)
 SHOPS = {False: Recommender(PLAIN), True: Recommender(TOLD)}
 known = st.lists(st.integers(1, 60).map(lambda number: f"i{number}"), max_size=30)
 single = st.fixed_dictionaries(

@@ -25,7 +25,7 @@ def opened(first: Release, tmp_path: Path) -> Path:
 
 
 def test_a_whole_one_answers(opened: Path, first: Release) -> None:
-    assert load_unpacked(opened).answer(REQUESTS[0])["release"] == first.digest
+    assert load_unpacked(opened).recommend(REQUESTS[0])["release"] == first.digest
 
 
 def test_a_flipped_bit_of_any_file_is_seen(opened: Path) -> None:

@@ -77,7 +77,7 @@ def evidence(folder: Path, bundle: Path, **files: Path) -> dict[str, Path]:
     """A blessed verdict and the bundle's golden answers."""
     found = make_evidence(folder)
     recommender = Recommender.load(bundle)
-    answers = [recommender.answer(request) for request in REQUESTS]
+    answers = [recommender.recommend(request) for request in REQUESTS]
     (folder / "golden.json").write_text(json.dumps({"requests": REQUESTS, "answers": answers}))
     return found | {"golden.json": folder / "golden.json"} | files
 

@@ -71,7 +71,7 @@ def profiled_release(folder: Path) -> Release:
     """A release whose answers can drift: bundle, archive and golden answers."""
     profiled_parts().save(folder / "bundle")
     torch.set_num_threads(1)
-    answers = [Recommender.load(folder / "bundle").answer(request) for request in REQUESTS]
+    answers = [Recommender.load(folder / "bundle").recommend(request) for request in REQUESTS]
     golden = folder / "golden.json"
     golden.write_text(json.dumps({"requests": REQUESTS, "answers": answers}))
     digest = release_digest(folder / "bundle")

@@ -209,7 +209,7 @@ def test_holdout_traffic_does_not_drift_and_another_model_does(metrics: Metrics)
     assert same[key("car_drift_window_answers")] == len(sent) >= FEWEST
     assert same[key("car_score_drift_psi")] < 0.1
     assert same[key("car_code_drift_psi")] < 0.1
-    other = Recommender(replace(profiled_parts(seed=5), profile=profiled_parts().profile))
+    other = Recommender(replace(profiled_parts(seed=5), answer_profile=profiled_parts().profile))
     InstrumentedResponder(other, metrics)(sent)
     assert shown(metrics.registry)[key("car_score_drift_psi")] > 0.25
 

@@ -49,7 +49,7 @@ def handle(handler: CarHandler, model_dir: Path, rows: list[Any]) -> list[tuple[
 def test_it_answers_as_the_recommender_does(handler: CarHandler, model_dir: Path, first: Release) -> None:
     recommender = Recommender.load(first.bundle, release=first.digest)
     replies = handle(handler, model_dir, [{"body": json.dumps(request).encode()} for request in REQUESTS])
-    assert replies == [(200, json.loads(json.dumps(recommender.answer(request)))) for request in REQUESTS]
+    assert replies == [(200, json.loads(json.dumps(recommender.recommend(request)))) for request in REQUESTS]
     assert torch.get_num_threads() == 1
 
 
@@ -66,14 +66,14 @@ def test_each_request_of_a_batch_gets_its_own_status(handler: CarHandler, model_
 def test_a_defect_spoils_one_request_only(
     handler: CarHandler, model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = handler.recommender.answers
+    answers = handler.recommender.recommend_batch
 
     def defective(requests: list[dict[str, Any]]) -> list[Any]:
         if any(one["history"] == ["i2"] for one in requests):
             raise ZeroDivisionError
         return answers(requests)
 
-    monkeypatch.setattr(handler.recommender, "answers", defective)
+    monkeypatch.setattr(handler.recommender, "recommend_batch", defective)
     rows = [{"body": b'{"history": ["i1"]}'}, {"body": b'{"history": ["i2"]}'}]
     replies = handle(handler, model_dir, rows)
     assert [status for status, _ in replies] == [200, 500]

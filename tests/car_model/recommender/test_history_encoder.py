@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from car_model.data.histories import pad
-from car_model.recommender.history_states import Reader, without
+from car_model.recommender.history_encoder import HistoryEncoder, leave_one_out
 from tests.car_model.builders import SHAPES, tiny_car
 
 ITEMS = 48
@@ -25,7 +25,10 @@ def test_states_are_those_of_the_model(shape: dict[str, Any]) -> None:
     model = tiny_car(**shape).eval()
     asked = [np.arange(1, n + 1) for n in (3, 1, 10, 30, 3)]
     with torch.inference_mode():
-        found, expected = Reader(model).states(asked), model.last_state(pad(asked, model.config.max_history))
+        found, expected = (
+            HistoryEncoder(model).encode(asked),
+            model.last_state(pad(asked, model.config.max_history)),
+        )
     assert found.dtype == torch.float64
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=1e-5)
 
@@ -33,12 +36,12 @@ def test_states_are_those_of_the_model(shape: dict[str, Any]) -> None:
 @given(histories)
 @settings(max_examples=50, deadline=None)
 def test_what_is_read_of_one_does_not_depend_on_the_others(asked: list[np.ndarray]) -> None:
-    reader = Reader(tiny_car().eval())
+    encoder = HistoryEncoder(tiny_car().eval())
     with torch.inference_mode():
-        alone = torch.cat([reader.states([one]) for one in asked])
-        torch.testing.assert_close(reader.states(asked), alone, rtol=0, atol=1e-12)
-        for one, states in zip(asked, reader.without(asked), strict=True):
-            torch.testing.assert_close(states, reader.without([one])[0], rtol=0, atol=1e-12)
+        alone = torch.cat([encoder.encode([one]) for one in asked])
+        torch.testing.assert_close(encoder.encode(asked), alone, rtol=0, atol=1e-12)
+        for one, states in zip(asked, encoder.encode_leave_one_out(asked), strict=True):
+            torch.testing.assert_close(states, encoder.encode_leave_one_out([one])[0], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -49,8 +52,10 @@ def test_what_is_left_is_read_as_if_it_were_all(shape: dict[str, Any], recent: i
         np.random.default_rng(n).integers(1, 49, size=n) for n in (1, 2, 3, 4, 9, 10, 11, 14, 15, 16, 30)
     ]
     with torch.inference_mode():
-        for history, found in zip(asked, Reader(model).without(asked, recent), strict=True):
-            left = without(history, recent)
+        for history, found in zip(
+            asked, HistoryEncoder(model).encode_leave_one_out(asked, recent), strict=True
+        ):
+            left = leave_one_out(history, recent)
             expected = [model.last_state(pad([one], model.config.max_history)) for one in left]
             assert len(found) == (0 if len(history) == 1 else min(recent, len(history)))
             if left:
@@ -58,6 +63,6 @@ def test_what_is_left_is_read_as_if_it_were_all(shape: dict[str, Any], recent: i
 
 
 def test_each_of_the_latest_items_is_left_out_once_the_latest_first() -> None:
-    assert [one.tolist() for one in without(np.array([7, 8, 9]), 2)] == [[7, 8], [7, 9]]
-    assert [one.tolist() for one in without(np.array([7, 7]), 5)] == [[7], [7]]
-    assert without(np.array([7])) == []
+    assert [one.tolist() for one in leave_one_out(np.array([7, 8, 9]), 2)] == [[7, 8], [7, 9]]
+    assert [one.tolist() for one in leave_one_out(np.array([7, 7]), 5)] == [[7], [7]]
+    assert leave_one_out(np.array([7])) == []

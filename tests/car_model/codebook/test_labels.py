@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from car_model.codebook.label_codes import label_codes
-from car_model.codebook.labels import CodeLabels
+from car_model.codebook.labels import CodeLabels, label_codes
 
 TEXTS = ["the western duel film", "a western ride film", "space war film", "space ship film", "lone film"]
 SIDS = np.array([[0, 1], [0, 1], [2, 1], [2, 0], [3, 0]], dtype=np.int32)
@@ -103,21 +101,18 @@ def test_words_stand_in_the_items_own_order() -> None:
 
 def test_an_item_without_a_text_is_shown_with_what_its_title_says(labels: CodeLabels) -> None:
     assert labels.items == {}
-    assert labels.own("new", "The WESTERN Man", SIDS[0])[0] == "western"
-    assert labels.own("new", "Westerners", SIDS[0]) == ["", ""]
+    assert labels.item_words("new", "The WESTERN Man", SIDS[0])[0] == "western"
+    assert labels.item_words("new", "Westerners", SIDS[0]) == ["", ""]
     known = CodeLabels(labels.words, {"new": ["a", "b"]})
-    assert known.own("new", "The Western Man", SIDS[0]) == ["a", "b"]
+    assert known.item_words("new", "The Western Man", SIDS[0]) == ["a", "b"]
 
 
 def test_newer_labels_of_the_same_codes_add_items_and_rename_no_code(labels: CodeLabels) -> None:
     old = CodeLabels(labels.words, {"a": ["x", ""], "b": ["y", ""]})
     new = CodeLabels([["other"] * 5] * 2, {"b": ["z", ""], "c": ["w", ""]})
-    assert old.extended(new) == CodeLabels(labels.words, {"a": ["x", ""], "b": ["z", ""], "c": ["w", ""]})
-
-
-def test_the_older_form_without_items_is_read(labels: CodeLabels, tmp_path: Path) -> None:
-    (tmp_path / "labels.json").write_text(json.dumps(labels.words))
-    assert CodeLabels.load(tmp_path) == labels
+    assert old.with_items_of(new) == CodeLabels(
+        labels.words, {"a": ["x", ""], "b": ["z", ""], "c": ["w", ""]}
+    )
 
 
 @given(

@@ -12,16 +12,16 @@ import pytest
 
 from car_model.codebook.codebook import Codebook, CodebookError
 from car_model.codebook.labels import CodeLabels
-from car_model.codebook.mode import Mode
+from car_model.codebook.mode import CodebookMode
 from car_model.codebook.residual_kmeans import CodebookConfig
-from car_model.codebook.tokenize import Parent, Tokenized, tokenize
+from car_model.codebook.semantic_ids import Parent, Tokenized, tokenize
 from car_model.data.catalogue import Catalogue
 from car_model.data.dataset import Dataset
 from car_model.encoding.encoder import EncoderError, EncoderSpec
 from common.digests import tree_digest
 
 pytestmark = pytest.mark.integration
-CONFIG = CodebookConfig(levels=2, codes=4)
+CONFIG = CodebookConfig(n_levels=2, codebook_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def tomorrow(dataset: Dataset) -> Dataset:
 
 @pytest.mark.parametrize("mode", ["fit", "reuse", "refresh"])
 def test_a_lineage_keeps_its_uids_in_every_mode(
-    parent: Parent, tomorrow: Dataset, cache: Path, mode: Mode
+    parent: Parent, tomorrow: Dataset, cache: Path, mode: CodebookMode
 ) -> None:
     made = tokenize(tomorrow, EncoderSpec(), CONFIG, cache, mode=mode, parent=parent)
     old = parent.catalogue
@@ -134,7 +134,7 @@ def test_reuse_keeps_codebook_labels_and_sids_to_the_byte(
 
 
 def test_a_new_fit_on_purpose_is_no_unasked_churn(parent: Parent, tomorrow: Dataset, cache: Path) -> None:
-    other = CodebookConfig(levels=2, codes=4, seed=9)
+    other = CodebookConfig(n_levels=2, codebook_size=4, seed=9)
     made = tokenize(tomorrow, EncoderSpec(), other, cache, mode="fit", parent=parent)
     assert made.health.churn.unasked == 0
     assert made.health.churn.whole > 0
@@ -152,7 +152,7 @@ def test_an_edited_text_churns_even_under_reuse(parent: Parent, dataset: Dataset
 
 @pytest.mark.parametrize("mode", ["reuse", "refresh"])
 def test_without_a_parent_a_codebook_is_fit(
-    made: Tokenized, dataset: Dataset, cache: Path, mode: Mode
+    made: Tokenized, dataset: Dataset, cache: Path, mode: CodebookMode
 ) -> None:
     first = tokenize(dataset, EncoderSpec(), CONFIG, cache, mode=mode)
     assert first.codebook.version == made.codebook.version

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from car_model.bundle import Bundle, BundleError
-from car_model.recommender.candidate_index import Index, Shortlist, ShortlistError, recall_at
+from car_model.recommender.ann_index import CandidateIndex, CandidateIndexError, InvertedFile, recall_at
 from car_model.recommender.recommender import Recommender
 from tests.fixtures import tiny_parts
 
@@ -37,21 +37,23 @@ def vectors(rows: int, dim: int = 16) -> np.ndarray:
 def test_an_index_finds_nearly_all_that_a_full_search_finds() -> None:
     table, queries = vectors(4000), vectors(50)
     uids = np.arange(1, 4001)
-    found = Index.over(table, uids).found(queries, 100)
+    found = InvertedFile.build(table, uids).search(queries, 100)
     exact = [(np.argsort(-(table @ query), kind="stable")[:10] + 1).tolist() for query in queries]
     assert recall_at(10, exact, found.tolist()) > 0.9
     assert recall_at(10, exact, exact) == 1.0
 
 
 def test_an_index_is_the_same_every_time() -> None:
-    one, two = (Index.over(vectors(3000), np.arange(1, 3001)).found(vectors(20), 50) for _ in range(2))
+    one, two = (
+        InvertedFile.build(vectors(3000), np.arange(1, 3001)).search(vectors(20), 50) for _ in range(2)
+    )
     assert np.array_equal(one, two)
 
 
 @pytest.mark.parametrize("rows", [1, 5, 17])
 def test_a_few_items_have_an_index_too(rows: int) -> None:
     table = vectors(rows)
-    found = Index.over(table, np.arange(1, rows + 1)).found(table, rows + 3)
+    found = InvertedFile.build(table, np.arange(1, rows + 1)).search(table, rows + 3)
     assert found.shape == (rows, rows + 3)
     assert set(found.ravel().tolist()) <= set(range(rows + 1))
     assert found.any(axis=1).all()
@@ -61,21 +63,21 @@ def test_texts_bring_in_what_the_act_head_would_not() -> None:
     rows, texts = torch.zeros(501, 4, dtype=torch.float64), torch.randn(501, 8)
     rows[1:251, 0] = 1.0  # the act head likes the first half
     texts = torch.nn.functional.normalize(texts, dim=1)
-    made = Shortlist(rows, torch.zeros(501, dtype=torch.float64), texts, 20)
+    made = CandidateIndex(rows, torch.zeros(501, dtype=torch.float64), texts, 20)
     state = torch.tensor([[1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
-    [near] = made.of(state, [np.array([400])], latest=10)
+    [near] = made.candidates(state, [np.array([400])], latest=10)
     assert 400 in near.tolist()  # nothing is nearer to a text than itself
     assert (near > 0).all() and (near.diff() > 0).all()
 
 
 def test_a_shortlist_of_everything_ranks_as_all_scores_do(bundle: Bundle) -> None:
     exact = Recommender(bundle)
-    short = Recommender(replace(bundle, shortlist=10**6))
-    assert short._shortlist
-    for one in short._shortlist.indices:
+    short = Recommender(replace(bundle, ann_candidates=10**6))
+    assert short.ann_index
+    for one in short.ann_index.indices:
         one.index.nprobe = one.index.nlist  # look into every cell
     for request in (HISTORY, {**HISTORY, "exclude": ["i2"]}, {**HISTORY, "thinking": 1}):
-        one, two = exact.answer(request), short.answer(request)
+        one, two = exact.recommend(request), short.recommend(request)
         assert ids(one) == ids(two)
         differences = {
             round(mine["score"] - theirs["score"], 3)
@@ -86,24 +88,24 @@ def test_a_shortlist_of_everything_ranks_as_all_scores_do(bundle: Bundle) -> Non
 
 
 def test_candidates_and_long_lists_of_exclusions_are_answered_exactly(bundle: Bundle) -> None:
-    exact, short = Recommender(bundle), Recommender(replace(bundle, shortlist=3))
+    exact, short = Recommender(bundle), Recommender(replace(bundle, ann_candidates=3))
     for request in ({**HISTORY, "candidates": ["i7", "i8", "i9"]}, {**HISTORY, "k": 12}):
-        assert short.answer(request)["items"] == exact.answer(request)["items"]
+        assert short.recommend(request)["items"] == exact.recommend(request)["items"]
 
 
 def test_a_bundle_keeps_its_shortlist_and_refuses_nonsense(bundle: Bundle, tmp_path: Path) -> None:
-    header = replace(bundle, shortlist=7).save(tmp_path / "bundle")
-    assert header["shortlist"] == 7
-    assert Bundle.load(tmp_path / "bundle").shortlist == 7
-    assert "shortlist" not in bundle.save(tmp_path / "plain")
+    header = replace(bundle, ann_candidates=7).save(tmp_path / "bundle")
+    assert header["ann_candidates"] == 7
+    assert Bundle.load(tmp_path / "bundle").ann_candidates == 7
+    assert "ann_candidates" not in bundle.save(tmp_path / "plain")
     path = tmp_path / "bundle" / "bundle.json"
-    path.write_text(path.read_text().replace('"shortlist": 7', '"shortlist": "all"'))
-    with pytest.raises(BundleError, match="no proper 'shortlist'"):
+    path.write_text(path.read_text().replace('"ann_candidates": 7', '"ann_candidates": "all"'))
+    with pytest.raises(BundleError, match="no proper 'ann_candidates'"):
         Bundle.load(tmp_path / "bundle")
 
 
 def test_without_faiss_the_sentence_says_what_to_do(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(ShortlistError, match=r"needs faiss: pip install .* make image EXTRAS=shortlist"):
-        Recommender(replace(bundle, shortlist=5))
+    with pytest.raises(CandidateIndexError, match=r"needs faiss: pip install .* make image EXTRAS=ann"):
+        Recommender(replace(bundle, ann_candidates=5))
     Recommender(bundle)

@@ -1,0 +1,170 @@
+"""Item texts to semantic IDs (SIDs): embed, fit or reuse a codebook, encode, label codes, measure health."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from car_model.codebook.codebook import Codebook, CodebookError
+from car_model.codebook.labels import CodeLabels, label_codes
+from car_model.codebook.mode import CodebookMode
+from car_model.codebook.residual_kmeans import CodebookConfig, fit, refresh
+from car_model.compute import limit_threads
+from car_model.data.catalogue import Catalogue
+from car_model.data.dataset import Dataset, text_template
+from car_model.encoding.encoder import Encoder, EncoderSpec, choose_precision, embed, load_encoder
+from car_model.evidence.codebook import CodebookChurn, CodebookHealth
+from car_model.metrics.codebook import churn, codebook_health, cooccurrence, unexplained
+
+
+@dataclass(frozen=True)
+class Parent:
+    """What a release passes on to the next one in its lineage: codebook, labels and catalogue."""
+
+    codebook: Codebook
+    labels: CodeLabels
+    catalogue: Catalogue
+
+    @classmethod
+    def load(cls, bundle: Path) -> Parent:
+        """Read the parts from a bundle folder. Raises CodebookError and CatalogueError."""
+        folder = bundle / "codebook"
+        return cls(
+            Codebook.load(folder), CodeLabels.load(folder), Catalogue.load(bundle / "catalogue.parquet")
+        )
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """A codebook, its labels, the catalogue it encodes, and its health."""
+
+    codebook: Codebook
+    labels: CodeLabels
+    catalogue: Catalogue
+    health: CodebookHealth
+
+    def save(self, codebook: Path, catalogue: Path) -> None:
+        """Write the codebook folder and the catalogue file."""
+        self.codebook.save(codebook)
+        self.labels.save(codebook)
+        self.catalogue.save(catalogue)
+
+
+def tokenize(
+    dataset: Dataset,
+    encoder: EncoderSpec,
+    config: CodebookConfig,
+    cache: Path | None = None,
+    *,
+    mode: CodebookMode = "fit",
+    parent: Parent | None = None,
+) -> Tokenized:
+    """Encode a dataset's items with a codebook that is fit for them or taken over from the parent release.
+
+    Args:
+        config: of a codebook to be fit; a parent's codebook keeps its own sizes.
+        cache: folder of text vectors kept between runs.
+        mode: `fit` a new codebook; `reuse` the parent's as it is; `refresh` it: fit anew from its centroids,
+            codes aligned, so that their meanings stay. Without a parent all three fit.
+        parent: the previous release of the lineage: its UIDs stay, and its items that are no longer offered
+            are retired.
+
+    Raises:
+        EncoderError, CodebookError: the encoder can't be loaded or is not the parent's, or the catalogue is
+            too small for the codes.
+    """
+    limit_threads()
+    loaded = encoder_for(dataset, encoder, parent if mode != "fit" else None)
+    vectors = embed(loaded, dataset.texts(), cache)
+    return tokenize_vectors(dataset, vectors, loaded.spec, config, mode=mode, parent=parent)
+
+
+def encoder_for(dataset: Dataset, encoder: EncoderSpec, parent: Parent | None) -> Encoder:
+    """Load the encoder of a dataset's texts, under its exact identity.
+
+    Args:
+        parent: the release whose codebook is taken over; None if a new codebook is fit.
+
+    Raises:
+        EncoderError, CodebookError: it can't be loaded, or is not the encoder of the parent's codebook.
+    """
+    loaded = load_encoder(encoder)
+    if parent is None:
+        return choose_precision(loaded, dataset.texts())
+    expected, actual = parent.codebook.encoder, loaded.spec
+    for what, mine, theirs in (
+        ("the encoder weights", actual.weights[:12], expected.weights[:12]),
+        ("max_tokens", actual.max_tokens, expected.max_tokens),
+        ("the normalisation", actual.normalisation, expected.normalisation),
+        ("the text template", text_template(dataset.text_columns), parent.codebook.template),
+    ):
+        if mine != theirs:
+            raise CodebookError(
+                f"the parent's codebook was made with {what} {theirs!r}, this run has {mine!r}: "
+                "its codes would mean nothing. Use the parent's, or fit a new codebook (mode fit)."
+            )
+    return replace(loaded, spec=expected)
+
+
+def tokenize_vectors(
+    dataset: Dataset,
+    vectors: np.ndarray,
+    encoder: EncoderSpec,
+    config: CodebookConfig,
+    *,
+    mode: CodebookMode = "fit",
+    parent: Parent | None = None,
+) -> Tokenized:
+    """The second half of `tokenize`, from the encoder's vectors [N, dim] of the texts, in row order."""
+    if parent is None or mode == "fit":
+        codebook = fit(vectors, encoder, text_template(dataset.text_columns), config)
+    elif mode == "reuse":
+        codebook = parent.codebook
+    else:
+        codebook = refresh(parent.codebook, vectors, config.seed)
+    item_ids, titles = (dataset.items[column].astype(str).tolist() for column in ("item_id", "title"))
+    sids, errors = codebook.residuals(vectors)
+    catalogue = Catalogue(item_ids, titles, sids, text=codebook.coordinates(vectors))
+    labels = label_codes(dataset.texts(), sids, codebook.codebook_size, item_ids)
+    spread = codebook.spread(vectors)
+    changes, unexplained_new = None, None
+    if parent:
+        new = np.array([item not in parent.catalogue.uids for item in item_ids], dtype=bool)
+        unexplained_new = unexplained(errors[new], spread[new])
+        catalogue = parent.catalogue.extend_lineage(catalogue, recode(parent, codebook))
+        all_changes = churn(parent.catalogue, catalogue)
+        unasked = 0.0 if mode == "fit" else all_changes.whole  # a new codebook is meant to change SIDs
+        changes = CodebookChurn(**all_changes.model_dump(), unasked=unasked)
+        if parent.codebook.version == codebook.version:
+            labels = parent.labels.with_items_of(labels)
+    health = codebook_health(
+        sids,
+        errors,
+        spread,
+        codebook.codebook_size,
+        cooccurrence(dataset.histories(catalogue.uids).train, catalogue.sid_table),
+        mode=mode if parent else "fit",
+        parent=parent.codebook.version if parent else None,
+        churn=changes,
+        unexplained_new=unexplained_new,
+    )
+    return Tokenized(codebook, labels, catalogue, health)
+
+
+def recode(parent: Parent, codebook: Codebook) -> tuple[np.ndarray, np.ndarray]:
+    """SIDs [N, levels] and text coordinates [N, A] of the parent's items under a new codebook.
+
+    They follow from the old coordinates, or from the old SIDs if there are none. If the encoder is another
+    one, nothing is known of the items, and each gets the SID of the mean vector.
+    """
+    old, items = parent.codebook, parent.catalogue
+    if codebook.version == old.version and items.text is not None:
+        return items.sids, items.text
+    if codebook.encoder == old.encoder:
+        vectors = old.decode(items.sids) if items.text is None else old.rebuild(items.text)
+    else:
+        vectors = np.repeat(codebook.mean[None], items.size, axis=0)
+    sids = items.sids if codebook.version == old.version else codebook.encode(vectors)
+    return sids, codebook.coordinates(vectors)
