@@ -90,9 +90,9 @@ def test_the_release_has_another_digest_with_another_profile(folder: Path, tmp_p
 
 def test_a_bundle_without_one_says_nothing_of_it(tmp_path: Path) -> None:
     header = tiny_parts(epochs=1).save(tmp_path)
-    assert "profile" not in header
+    assert "answer_profile" not in header
     assert not (tmp_path / FILE).exists()
-    assert Bundle.load(tmp_path).profile is None
+    assert Bundle.load(tmp_path).answer_profile is None
 
 
 def test_onboarded_items_leave_it_as_it_is(bundle: Bundle) -> None:
@@ -131,7 +131,7 @@ def test_a_lost_or_added_profile_is_refused(folder: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("value", [7, None, []])
 def test_a_header_that_names_none_properly_is_refused(folder: Path, value: Any) -> None:
-    header = json.loads((folder / HEADER).read_text()) | {"profile": value}
+    header = json.loads((folder / HEADER).read_text()) | {"answer_profile": value}
     (folder / HEADER).write_text(json.dumps(header))
     with pytest.raises(BundleError, match="profile"):
         Bundle.load(folder)

@@ -102,7 +102,7 @@ def test_a_dataset_becomes_a_bundle_that_serves(parts: Bundle, dataset: Dataset,
     made, curves = fit_car(dataset, tmp_path / "parts" / "codebook", parts.catalogue, RECIPE)
     assert curves["epoch"] == [1, 2]
     assert made.think_scale in THINK_SCALES
-    assert made.data == dataset.digest
+    assert made.dataset_digest == dataset.digest
     assert made.model.config == RECIPE.car(ITEMS, 3, 4)
     made.save(tmp_path / "made")
     answer = Recommender.load(tmp_path / "made").recommend({"history": ["i1"], "k": 3})
