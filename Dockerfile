@@ -13,14 +13,14 @@ RUN python -m pip install --no-cache-dir --disable-pip-version-check "uv==${UV_V
     && uv venv "${VIRTUAL_ENV}"
 # Wheels that no index has may lie in build/image/wheels; a torch among them is taken instead of PyTorch's own.
 COPY requirements/run.lock requirements/ann.lock requirements/spark.lock build/image/wheel[s] /wheels/
-# What not everybody needs: ann (faiss), spark, or both.
+# Optional extras: ann (faiss), spark, or both.
 ARG EXTRAS=
 RUN if [ "${TORCH}" != cpu ] || [ -z "$(find /wheels -name 'torch-*.whl')" ]; then export UV_TORCH_BACKEND="${TORCH}"; fi \
     && for part in run ${EXTRAS}; do echo "-r ${part}.lock"; done > /wheels/all.txt \
     && uv pip install --find-links /wheels --requirements /wheels/all.txt
-# What no step uses: tests, headers, static libraries, torch's own test programs, Arrow's remote procedure calls and
-# its client of another cloud; and byte code of what steps rarely import (it is made again in memory where one does).
-# And where the project's own code will lie.
+# Remove what no step uses: tests, headers, static libraries, torch's test programs, Arrow's remote procedure calls and
+# its client of another cloud; and byte code of rarely imported packages, which Python compiles again in memory.
+# The .pth file adds the project's code to the path.
 WORKDIR /opt/car/lib/python3.11/site-packages
 RUN find . -type d \( -name tests -o -name test -o -name include \) -prune -exec rm -rf {} + \
     && find . -type f \( -name '*.a' -o -name '*.pyx' -o -name '*.h' -o -name '*.hpp' \) -delete \
@@ -28,7 +28,7 @@ RUN find . -type d \( -name tests -o -name test -o -name include \) -prune -exec
     && find transformers/models fontTools kubernetes altair torchgen torch/onnx -name '*.pyc' -delete \
     && rm -rf torch/share matplotlib/mpl-data/sample_data pyarrow/*flight* pyarrow/*s3* \
     && echo /opt/project > car_on_kubeflow.pth
-# Weights of a text encoder that lies on a model hub; MiniLM's come with a package.
+# Weights of a text encoder from a model hub; MiniLM's come with a package.
 ARG ENCODER=
 ARG ENCODER_REVISION=main
 RUN mkdir -p "${HF_HUB_CACHE}" \
@@ -56,7 +56,7 @@ COPY --from=build /opt/project /opt/project
 # Login shells, which training containers start with, begin with a PATH of their own.
 RUN echo "export PATH=/opt/car/bin:\${PATH}" > /etc/profile.d/car.sh
 ENV PATH=/opt/car/bin:${PATH} PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HF_HUB_CACHE=/opt/encoders
-# What is in it: the commit, and the digest of the rooms' code, which a run in containers compares with its own.
+# The commit, and the digest of the code, which a run in containers compares with its own.
 ARG COMMIT=unknown
 ARG CODE=unknown
 LABEL org.opencontainers.image.title="car-on-kubeflow" \

@@ -1,10 +1,11 @@
-# Everything a newcomer needs: make run, make test. `make help` lists the rest.
+# Start with make run and make test; `make help` lists all targets.
+# make itself ends with exit code 2 after any failure and prints the command's own: "Error 3" means not promoted.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 UV_VERSION := 0.13.9
 
-# What to run on: movielens (fetched), or amazon2014 / custom with DATA_DIR. RUN adds options of `pipeline.py run`.
+# What to run on: movielens (fetched), or amazon2014 / custom with DATA_DIR. RUN adds options of `car run`.
 DATA ?= movielens
 DATA_DIR ?=
 RUN ?=
@@ -48,14 +49,14 @@ $(STAMP): requirements/dev.lock requirements/bare.lock pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-run: $(STAMP) ## the whole pipeline on real data, ending with a served release (DATA=, DATA_DIR=, RUN=)
-	@$(BIN)/python pipeline.py run --bootstrap --data $(DATA) $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(RUN)
+run: $(STAMP) ## the whole pipeline on real data; "Error 3" means the gate did not promote (DATA=, DATA_DIR=, RUN=)
+	@$(BIN)/car run --bootstrap --data $(DATA) $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(RUN)
 
 stop: $(STAMP) ## stop the server that make run started
-	@for state in .car/serving .car/*/serving; do test ! -d $$state || $(BIN)/python -m serving stop --serving $$state; done
+	@for state in .car/serving .car/*/serving; do test ! -d $$state || $(BIN)/car stop --serving $$state; done
 
 compile: $(STAMP) ## the pipeline as IR YAML, for Kubeflow
-	@$(BIN)/python pipeline.py compile --output build/pipeline.yaml
+	@$(BIN)/car compile --output build/pipeline.yaml
 
 image: ## the image of all steps (IMAGE=, BASE=, TORCH=, EXTRAS=, ENCODER=), for Docker
 	@rm -rf build/image && mkdir -p build/image/wheels
@@ -65,17 +66,17 @@ image: ## the image of all steps (IMAGE=, BASE=, TORCH=, EXTRAS=, ENCODER=), for
 		--build-arg COMMIT=$$(git describe --always --abbrev=40 --dirty --exclude='*' || echo unknown) \
 		--build-arg CODE=$$($(PYTHON) -m common.code_digest) .
 
-image-size: ## what fills the image
+image-size: ## the largest layers and packages of the image
 	@docker history --format '{{.Size}}\t{{.CreatedBy}}' $(IMAGE) | grep -v '^0B' | cut -c1-100
-	@docker run --rm --network none $(IMAGE) python -m scripts.image_size
+	@docker run --rm --interactive --network none $(IMAGE) python - < scripts/image_size.py
 
 run-containers: $(STAMP) ## make run with every step in a container of IMAGE (make image first)
 	@$(MAKE) --no-print-directory run RUN="--containers --image $(IMAGE) $(RUN)"
 
-ci-containers: ## what must pass where there is Docker: build the image, run the tests that need it
+ci-containers: ## with Docker: build the image and run the tests that need it
 	@.ci/containers
 
-manifests: $(STAMP) ## what the overlays of deploy/kserve come to, in build/manifests
+manifests: $(STAMP) ## render the overlays of deploy/kserve into build/manifests
 	@mkdir -p build/manifests
 	@for overlay in deploy/kserve/overlays/*; do $(BIN)/kubectl kustomize $$overlay > build/manifests/$$(basename $$overlay).yaml || exit 1; done
 	@ls build/manifests/*.yaml
@@ -95,12 +96,12 @@ lint: $(STAMP) ## style, import directions, Dockerfile
 types: $(STAMP) ## mypy
 	@$(BIN)/mypy
 
-format: $(STAMP) ## bring the code into style
+format: $(STAMP) ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-golden: $(STAMP) ## write the golden files anew, after a wanted change
-	@$(BIN)/python pipeline.py compile --output tests/pipeline/golden/pipeline.yaml
+golden: $(STAMP) ## write the golden files again, after an intended change
+	@$(BIN)/car compile --output tests/pipeline/golden/pipeline.yaml
 	@REGENERATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/car_model -k golden
 
 reference: $(STAMP) ## write docs/reference and docs/schemas from the typed models

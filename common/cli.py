@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
+from rich import box
 from rich.console import Console
+from rich.table import Table
 from typer.core import TyperGroup
 
 from common.errors import DISK_FULL, UserError, disk_full_message
@@ -57,6 +59,18 @@ def command_group(help_text: str) -> typer.Typer:
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def plain_table(*columns: str) -> Table:
+    """An empty table in the style of all of them."""
+    return Table(
+        *columns,
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1),
+        header_style="bold",
     )
 
 

@@ -1,19 +1,20 @@
-"""What a local run ends with: the gate's answer and, where it is yes, the served model's own."""
+"""What a local run prints at its end: the gate's verdict and, if it promoted, an answer of the served model."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
+from car_model.evidence.evaluation import Difference, Evaluation, Metric
+from car_model.evidence.golden import GoldenRequests
 from car_model.evidence.verdict import Verdict
+from common.cli import DONE, NOT_PROMOTED, plain_table
 from registry.channels.channel import head
 from registry.channels.log import Entry
 from registry.store.open import open_store
@@ -21,7 +22,12 @@ from serving.errors import ServingError
 from serving.torchserve.rollover import curl_line
 from serving.torchserve.server import TorchServe
 
-METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
+METRICS: dict[Metric, str] = {
+    "recall@5": "Recall@5",
+    "recall@10": "Recall@10",
+    "ndcg@5": "NDCG@5",
+    "ndcg@10": "NDCG@10",
+}
 MODELS = {
     "challenger": "CAR",
     "champion": "Production",
@@ -30,7 +36,6 @@ MODELS = {
 }
 COLOURS = {"pass": "green", "fail": "red", "waived": "yellow"}
 RECENT = 5  # titles of the history shown
-BLOCKED = 2  # exit code
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,8 @@ class Summary:
 
     Attributes:
         outputs: the pipeline's outputs: artifacts with a `path`.
-        registry, channel: where a blessed run released to.
-        serving: folder of the TorchServe that serves it; "" where none does.
+        registry, channel: where the release was promoted.
+        serving: folder of the TorchServe that serves it; "" if none does.
     """
 
     outputs: Mapping[str, Any]
@@ -50,125 +55,100 @@ class Summary:
     console: Console
 
     def print(self) -> int:
-        """Print everything and return the command's exit code: 0 promoted, 2 not promoted.
+        """Print everything and return the command's exit code: DONE or NOT_PROMOTED.
 
         Raises:
-            ServingError: the run was blessed, but no server answers with the release it made.
+            ServingError: the gate blessed the release, but the server answers with another one.
         """
         verdict = Verdict.read(self._path("verdict"))
-        evaluation = json.loads(self._path("evaluation").read_text())
+        evaluation = Evaluation.read(self._path("evaluation"))
         if not verdict.blessed:
-            self._blocked(verdict, evaluation)
-            return BLOCKED
+            self._print_quality(evaluation)
+            self._print_gate(verdict)
+            self.console.print(
+                "Not promoted. What production serves is unchanged. Failing:", style="bold red"
+            )
+            for condition in verdict.blockers:
+                self.console.print(f"  {condition.name}: {condition.detail}", markup=False)
+            self._print_line("Report", self._path("report"))
+            return NOT_PROMOTED
         entry = head(open_store(self.registry), self.channel)
+        requests = GoldenRequests.read(self._path("golden")).requests
+        history = next(list(request["history"]) for request in requests if request["history"])
         if self.serving and entry:
-            self._answer(entry)
-        self._quality(evaluation)
-        self._gate(verdict)
-        self._versions(entry)
+            self._print_answer(entry, history)
+        self._print_quality(evaluation)
+        self._print_gate(verdict)
+        if entry:
+            self._print_line("Release", f"{entry.release} ({self.channel} no. {entry.number})")
+        self._print_line("Codebook", self.outputs["bundle"].metadata["codebook"])
+        self._print_line("Report", self._path("report"))
+        self._print_line("Data Docs", self._path("data_docs"))
         if self.serving:
             server = TorchServe.attach(self.serving)
-            self._line("Ask again", curl_line(server, {"history": self._history()[-RECENT:], "k": 10}))
-        return 0
+            self._print_line("Ask again", curl_line(server, {"history": history[-RECENT:], "k": 10}))
+        return DONE
 
-    def _blocked(self, verdict: Verdict, evaluation: Mapping[str, Any]) -> None:
-        self._quality(evaluation)
-        self._gate(verdict)
-        self.console.print("Not promoted. What production serves is unchanged. Failing:", style="bold red")
-        for one in verdict.blockers:
-            self.console.print(f"  {one.name}: {one.detail}", markup=False)
-        self._line("Report", str(self._path("report")))
-
-    def _answer(self, entry: Entry) -> None:
-        history = self._history()
+    def _print_answer(self, entry: Entry, history: list[str]) -> None:
+        """Ask the server for recommendations after a holdout user's history, and print them with reasons."""
         answer = TorchServe.attach(self.serving).predict({"history": history, "k": 10, "explain": True})
         if answer["release"] != entry.release:
             raise ServingError(
                 f"The server answers with release {answer['release'][:12]}, but {self.channel} is "
-                f"{entry.release[:12]}; run again, or look at 'python -m serving status'."
+                f"{entry.release[:12]}; run again, or look at 'car status'."
             )
-        titles = self._titles()
+        items = pq.read_table(self._path("dataset") / "items.parquet", columns=["item_id", "title"])
+        titles = dict(zip(*items.to_pydict().values(), strict=True))
         recent = ", ".join(titles.get(item, item) for item in history[-RECENT:])
         self.console.print(
             f"\nA user of the holdout, {len(history)} items long, lately: {recent}", markup=False
         )
-        table = _table("", "Recommended now", "Why")
+        table = plain_table("", "Recommended now", "Why")
         for rank, item in enumerate(answer["items"], start=1):
-            table.add_row(str(rank), _plain(item["title"]), _plain(" ".join(item["reasons"])))
+            table.add_row(str(rank), escape(item["title"]), escape(" ".join(item["reasons"])))
         self.console.print(table)
 
-    def _quality(self, evaluation: Mapping[str, Any]) -> None:
-        holdout, models = evaluation["holdout"], evaluation["models"]
-        table = _table("Model", *(_metric(name) for name in METRICS))
+    def _print_quality(self, evaluation: Evaluation) -> None:
+        """Print every model's metrics with their intervals, and the differences to CAR."""
+        table = plain_table("Model", *METRICS.values())
         for name, label in MODELS.items():
-            if name in models:
-                table.add_row(label, *(_interval(models[name][metric]) for metric in METRICS))
-        self.console.print(
-            f"\nThe last item of {holdout['users']} users, ranked among all {holdout['items']} items, "
-            "history masked: mean and 95 % interval"
-        )
+            if metrics := evaluation.models.get(name):
+                intervals = [metrics[metric] for metric in METRICS]
+                table.add_row(
+                    label,
+                    *(escape(f"{item.mean:.4f} [{item.low:.3f}, {item.high:.3f}]") for item in intervals),
+                )
+        if holdout := evaluation.holdout:
+            self.console.print(
+                f"\nThe last item of {holdout.users} users, ranked among all {holdout.items} items, "
+                "history masked: mean and 95 % interval"
+            )
         self.console.print(table)
-        for rival in ("popularity", "sasrec", "champion"):
-            if found := evaluation["paired"].get(rival):
-                self.console.print(f"  CAR against {MODELS[rival]}, NDCG@10: {_difference(found['ndcg@10'])}")
+        for name in ("popularity", "sasrec", "champion"):
+            if differences := evaluation.paired.get(name):
+                difference = difference_text(differences["ndcg@10"])
+                self.console.print(f"  CAR against {MODELS[name]}, NDCG@10: {difference}")
 
-    def _gate(self, verdict: Verdict) -> None:
-        table = _table("Gate", "Value", "Must be", "Fails", "Verdict")
-        for one in verdict.conditions:
-            value = "" if one.value is None else f"{one.value:.4g}"
-            colour = COLOURS[one.verdict]
-            badge = f"[{colour}]{one.verdict}[/{colour}]"
-            table.add_row(_plain(one.name), value, _plain(one.bound), one.severity, badge)
+    def _print_gate(self, verdict: Verdict) -> None:
+        table = plain_table("Gate", "Value", "Must be", "Fails", "Verdict")
+        for condition in verdict.conditions:
+            value = "" if condition.value is None else f"{condition.value:.4g}"
+            colour = COLOURS[condition.verdict]
+            badge = f"[{colour}]{condition.verdict}[/{colour}]"
+            table.add_row(escape(condition.name), value, escape(condition.bound), condition.severity, badge)
         self.console.print(table)
         for forced in verdict.forced:
             self.console.print(forced.sentence, style="bold red" if forced.in_use else "yellow", markup=False)
 
-    def _versions(self, entry: Entry | None) -> None:
-        if entry:
-            self._line("Release", f"{entry.release} ({self.channel} no. {entry.number})")
-        bundle = self.outputs["bundle"].metadata
-        self._line("Codebook", bundle["codebook"])
-        self._line("Report", str(self._path("report")))
-        self._line("Data Docs", str(self._path("data_docs")))
-
-    def _history(self) -> list[str]:
-        """A real user's history: the first golden request that has one."""
-        requests = json.loads(self._path("golden").read_text())["requests"]
-        return next(list(request["history"]) for request in requests if request["history"])
-
-    def _titles(self) -> dict[str, str]:
-        items = pq.read_table(
-            self._path("dataset") / "items.parquet", columns=["item_id", "title"]
-        ).to_pydict()
-        return dict(zip(items["item_id"], items["title"], strict=True))
-
     def _path(self, name: str) -> Path:
         return Path(self.outputs[name].path)
 
-    def _line(self, name: str, text: str) -> None:
+    def _print_line(self, name: str, text: str | Path) -> None:
         self.console.print(f"{name:10} {text}", soft_wrap=True, markup=False)
 
 
-def _table(*columns: str) -> Table:
-    return Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")
-
-
-def _metric(name: str) -> str:
-    kind, _, depth = name.partition("@")
-    return f"{'Recall' if kind == 'recall' else kind.upper()}@{depth}"
-
-
-def _interval(found: Mapping[str, float]) -> str:
-    return f"{found['mean']:.4f} \\[{found['low']:.3f}, {found['high']:.3f}]"
-
-
-def _difference(found: Mapping[str, float | None]) -> str:
-    """Relative where there is a base to relate to, absolute otherwise."""
-    if found["relative"] is None:
-        return f"{found['difference']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})"
-    relative, low, high = (found[key] for key in ("relative", "relative_low", "relative_high"))
-    return f"{relative:+.1%} (95 % interval {low:+.1%} to {high:+.1%})"
+def difference_text(item: Difference) -> str:
+    """A difference relative to the other model, or absolute if that model's metric is 0."""
+    if item.relative is None:
+        return f"{item.difference:+.4f} ({item.low:+.4f} to {item.high:+.4f})"
+    return f"{item.relative:+.1%} (95 % interval {item.relative_low:+.1%} to {item.relative_high:+.1%})"
