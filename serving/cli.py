@@ -10,9 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
 
-from common.cli import command_group
+from common.cli import command_group, plain_table
 from registry.channels.channel import find
 from registry.cli.options import DEFAULT_REGISTRY, Registry, ReleaseOrChannel, Who
 from registry.store.open import open_store
@@ -131,7 +130,8 @@ def status(serving: Serving = DEFAULT_STATE) -> None:
 
     server = TorchServe.attach(serving)
     deployed = DeployedRelease.load(server.state) if server.state.deployed.is_file() else None
-    table = Table("property", Column("value", overflow="fold"), show_header=False)
+    table = plain_table("property", "value")
+    table.columns[1].overflow = "fold"
     table.add_row("release", deployed.release if deployed else "none")
     table.add_row("processes", ", ".join(str(process.pid) for process in find_processes(server.state)))
     for name, port in server.ports.as_dict().items():
@@ -193,7 +193,8 @@ def ask(
     if raw:
         console.print_json(json.dumps(answer))
         return
-    table = Table("#", "item", "title", "score", "why", title=f"release {answer['release'][:12]}")
+    table = plain_table("#", "item", "title", "score", "why")
+    console.print(f"release {answer['release'][:12]}")
     for rank, item in enumerate(answer["items"], start=1):
         reasons = "\n".join(item.get("reasons", []))
         score = "" if item["score"] is None else f"{item['score']:.4g}"

@@ -1,4 +1,4 @@
-"""What a local run prints at its end: the gate's verdict and, if it promoted, an answer of the served model."""
+"""What a local run prints at its end: metrics, the gate's verdict and an answer of the served model."""
 
 from __future__ import annotations
 

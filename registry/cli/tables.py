@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from common.cli import plain_table
 from registry.channels.log import Entry
 from registry.maintenance.diff import Change, Difference
 from registry.releases.manifest import FileRecord, Gate, Manifest
@@ -153,7 +153,7 @@ def _files_table(title: str, files: Mapping[str, FileRecord]) -> Table:
 
 def _table(*columns: str) -> Table:
     """An empty table in the common style; digests, numbers and times are never wrapped."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), header_style="bold")
+    table = plain_table()
     for column in columns:
         table.add_column(column, no_wrap=column in _UNBROKEN or column == HEADLINE, overflow="fold")
     return table
