@@ -16,21 +16,20 @@ def report(
     page: Output[HTML],
 ) -> None:
     """Draw evidence and verdict as one self-contained HTML page."""
-    import json
     from pathlib import Path
 
+    from car_model.evidence.evaluation import Evaluation
+    from car_model.evidence.verdict import Verdict
     from common.digests import file_digest
+    from common.files import read_json_object
     from validation.report.report import ReportInputs, render_report
-
-    def read(path: Path) -> dict:
-        return json.loads(path.read_text())
 
     page.path = f"{page.path}.html"
     inputs = ReportInputs(
-        evaluation=read(Path(evaluation.path)),
-        verdict=read(Path(verdict.path)),
-        dataset=read(Path(dataset.path) / "report.json"),
-        bundle=read(Path(bundle.path) / "bundle.json"),
+        evaluation=Evaluation.salvage(Evaluation.read_object(evaluation.path)),
+        verdict=Verdict.read(verdict.path),
+        dataset=read_json_object(Path(dataset.path) / "report.json"),
+        bundle=read_json_object(Path(bundle.path) / "bundle.json"),
         run={"git commit": git_commit},
     )
     render_report(inputs, Path(page.path))

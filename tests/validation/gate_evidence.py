@@ -22,6 +22,7 @@ PROFILE = {
     "activity": [0.0, 0.0, 0.0, 0.0, 0.0, 0.25, 0.25, 0.25, 0.2, 0.05],
     "popular": {"50": 0.006, "100": 0.005, "181": 0.005},
 }
+CHURN = {"items": 1340, "by_level": [0.05, 0.1, 0.1], "whole": 0.1, "added": 9, "retired": 5, "unasked": 0.1}
 SLICES = {
     "head items": {
         "users": 600,
@@ -67,8 +68,12 @@ def good_evaluation(champion: str | None = "c" * 64) -> dict[str, Any]:
         "paired": {"popularity": difference(0.02, 0.006, 0.05), "sasrec": difference(0.001, 0.006, 0.069)},
         "slices": copy.deepcopy(SLICES),
         "codebook": {
-            "codes": 32,
-            "levels": 3,
+            "codebook_size": 32,
+            "n_levels": 3,
+            "items": 1349,
+            "dead_codes": [0, 1, 2],
+            "usage_counts": [[9, 5, 1], [8, 7, 0], [6, 5, 4]],
+            "cooccurrence": {"agreement": [0.06, 0.01, 0.0], "lift": [3.0, 1.5, 1.1]},
             "usage": [1.0, 0.97, 0.94],
             "perplexity": [27.0, 24.1, 22.0],
             "residual": [0.6, 0.45, 0.37],
@@ -79,9 +84,10 @@ def good_evaluation(champion: str | None = "c" * 64) -> dict[str, Any]:
             "perplexity_min_share": 0.69,
             "mode": "refresh" if champion else "fit",
             "parent": "b" * 64 if champion else None,
-            "churn": {"items": 1340, "whole": 0.1, "unasked": 0.1} if champion else None,
+            "churn": copy.deepcopy(CHURN) if champion else None,
         },
         "cold": {"users": 31, "items": 40, "recall@50": 1.0, "random@50": 1.0, "shortfall": 0.0},
+        "samples": [],
         "action": ranking_by_action(),
         "latency": {"p50_ms": 3.1, "p99_ms": 9.7},
         "champion": {"release": champion},
@@ -101,6 +107,9 @@ def ranking_by_action() -> dict[str, Any]:
     """Of a ranker that beats the share of likes and helps to find what is liked."""
     return {
         "ranker": True,
+        "architecture": "lfa",
+        "actions": 930,
+        "liked_share": 0.52,
         "liked": 4.0,
         "weight": 1.0,
         "candidates": 100,
@@ -108,6 +117,7 @@ def ranking_by_action() -> dict[str, Any]:
         "auc": 0.79,
         "ece": 0.03,
         "normalised_entropy": {"mean": 0.81, "low": 0.77, "high": 0.85},
+        "normalised_entropy_without_actions": {"mean": 0.87, "low": 0.84, "high": 0.9},
         "ndcg": {
             "liked": ranked_both_ways(480, 0.08, 0.086, 0.005),
             "disliked": ranked_both_ways(450, 0.08, 0.074, 0.005),

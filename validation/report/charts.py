@@ -1,4 +1,4 @@
-"""The report's pictures: plain numbers in, an SVG as a data URI out. Labels are hostile input."""
+"""The report's pictures: numbers in, an SVG as a data URI out. Labels are untrusted input."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from car_model.evidence.training import TrainingCurves
 
 WIDTH = 10.6  # inches
 INK, SOFT, LINE = "#1b2430", "#5b6776", "#d5dbe3"
@@ -47,9 +49,9 @@ STYLE: Any = {  # (matplotlib's own type for this is a list of 300 literals)
 }
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Challenger minus another model on one metric, with its interval."""
+@dataclass(frozen=True, kw_only=True)
+class ForestRow:
+    """CAR minus another model on one metric, with its interval."""
 
     label: str
     metric: str
@@ -59,27 +61,27 @@ class Difference:
     note: str
 
 
-def forest(differences: Sequence[Difference]) -> str:
-    """Paired differences as points with intervals, one panel per metric; zero means equal."""
-    metrics = list(dict.fromkeys(one.metric for one in differences))
+def forest(rows: Sequence[ForestRow]) -> str:
+    """Paired differences as points with intervals, one panel per metric; "" without rows."""
+    if not rows:
+        return ""
+    metrics = list(dict.fromkeys(row.metric for row in rows))
+    labels = list(dict.fromkeys(row.label for row in rows))
     with mpl.rc_context(STYLE):
-        labels = list(dict.fromkeys(one.label for one in differences))
         figure, panels = _figure(0.75 + 0.5 * len(labels), len(metrics))
         for panel, metric in zip(panels, metrics, strict=True):
-            for one in (one for one in differences if one.metric == metric):
-                row = labels.index(one.label)
-                colour = GOOD if one.low > 0 else BAD if one.high < 0 else QUIET
-                panel.plot(
-                    [one.low, one.high], [row, row], color=colour, linewidth=2.5, solid_capstyle="round"
-                )
-                panel.plot(one.value, row, "o", color=colour, markersize=8)
-                panel.annotate(_clean(one.note), (one.value, row), (0, 9), textcoords="offset points",
+            for row in (row for row in rows if row.metric == metric):
+                y = labels.index(row.label)
+                colour = GOOD if row.low > 0 else BAD if row.high < 0 else QUIET
+                panel.plot([row.low, row.high], [y, y], color=colour, linewidth=2.5, solid_capstyle="round")
+                panel.plot(row.value, y, "o", color=colour, markersize=8)
+                panel.annotate(_clean(row.note), (row.value, y), (0, 9), textcoords="offset points",
                                ha="center", fontsize=9, color=colour, bbox=NOTE)  # fmt: skip
             panel.axvline(0, color=SOFT, linewidth=1)
             panel.set(title=_clean(metric), ylim=(len(labels) - 0.5, -0.7))
             panel.margins(x=0.22)
             panel.xaxis.set_major_locator(MaxNLocator(5))
-            _names(panel, labels if panel is panels[0] else [""] * len(labels))
+            _name_rows(panel, labels if panel is panels[0] else [""] * len(labels))
         return _uri(figure)
 
 
@@ -89,44 +91,47 @@ def slices(rows: Mapping[str, Mapping[str, float]], metric: str) -> str:
     height = 0.8 / max(len(models), 1)
     with mpl.rc_context(STYLE):
         figure, (panel,) = _figure(0.9 + (0.24 * len(models) + 0.18) * len(rows), 1)
-        for place, model in enumerate(models):
-            at = [row - 0.4 + height * (place + 0.5) for row in range(len(rows))]
+        for i, model in enumerate(models):
+            ys = [row - 0.4 + height * (i + 0.5) for row in range(len(rows))]
             values = [values.get(model, math.nan) for values in rows.values()]
-            panel.barh(at, values, height * 0.86, color=colour_of(model, place), label=_clean(name_of(model)))
-            for y, value in zip(at, values, strict=True):
+            panel.barh(ys, values, height * 0.86, color=colour_of(model, i), label=_clean(name_of(model)))
+            for y, value in zip(ys, values, strict=True):
                 if math.isfinite(value):
                     panel.annotate(f"{value:.3f}", (value, y), (4, 0), textcoords="offset points",
                                    va="center", fontsize=8.5, color=SOFT)  # fmt: skip
         panel.set(xlabel=_clean(metric), ylim=(len(rows) - 0.5, -0.5))
-        _names(panel, list(rows))
+        _name_rows(panel, list(rows))
         panel.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0 + 0.35 / figure.get_figheight()),
                      ncols=max(len(models), 1), borderaxespad=0)  # fmt: skip
         return _uri(figure)
 
 
-def curves(training: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """Training loss (with its think and act parts) and validation NDCG@10 over epochs or steps."""
-    axis = "epoch" if all(one.get("epoch") for one in training.values()) else "step"
+def curves(training: Mapping[str, TrainingCurves]) -> str:
+    """Training loss (with its think and act parts) and validation NDCG@10 over epochs."""
     with mpl.rc_context(STYLE):
         figure, (loss, score) = _figure(3.3, 2)
-        for place, (model, series) in enumerate(training.items()):
-            colour = colour_of(model, place)
-            thinks = any(series.get("think_loss", ()))  # otherwise act is the whole loss
-            parts = {"train_loss": "-", **({"act_loss": "--", "think_loss": ":"} if thinks else {})}
-            for name, style in parts.items():
-                part = "" if name == "train_loss" else f", {name.removesuffix('_loss')}"
-                label = _clean(name_of(model)) + part
-                _line(loss, series, axis, name, color=colour, linestyle=style, label=label)
-            _line(score, series, axis, "valid_ndcg@10", color=colour, label=_clean(name_of(model)))
+        for i, (model, series) in enumerate(training.items()):
+            name, colour = _clean(name_of(model)), colour_of(model, i)
+            lines = [(loss, series.train_loss, "-", name)]
+            if any(series.think_loss):  # otherwise act is the whole loss
+                lines += [
+                    (loss, series.act_loss, "--", f"{name}, act"),
+                    (loss, series.think_loss, ":", f"{name}, think"),
+                ]
+            for panel, values, style, label in [*lines, (score, series.valid_ndcg, "-", name)]:
+                if values and len(values) == len(series.epoch):
+                    panel.plot(
+                        series.epoch, values, linewidth=1.8, color=colour, linestyle=style, label=label
+                    )
         for panel, title in ((loss, "Training loss"), (score, "Validation NDCG@10")):
-            panel.set(title=title, xlabel=axis)
+            panel.set(title=title, xlabel="epoch")
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
             if panel.get_legend_handles_labels()[0]:
                 panel.legend(fontsize=9)
         return _uri(figure)
 
 
-def code_usage(counts: Sequence[Sequence[float]]) -> str:
+def code_usage(counts: Sequence[Sequence[int]]) -> str:
     """Items per code, most used first, one panel per level; the dashed line is even use."""
     columns = min(len(counts), 4)
     with mpl.rc_context(STYLE):
@@ -136,10 +141,10 @@ def code_usage(counts: Sequence[Sequence[float]]) -> str:
             if level >= len(counts):
                 panel.set_visible(False)
                 continue
-            items = list(counts[level])
+            items = counts[level]
             panel.bar(range(len(items)), items, width=1.0, color=COLOURS["challenger"])
             panel.axhline(sum(items) / max(len(items), 1), color=SOFT, linewidth=1, linestyle="--")
-            used = sum(1 for one in items if one > 0)
+            used = sum(count > 0 for count in items)
             panel.set(title=f"Level {level + 1}: {used} of {len(items)} codes", xlabel="codes, by use")
             panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         panels[0].set_ylabel("items per code")
@@ -149,13 +154,13 @@ def code_usage(counts: Sequence[Sequence[float]]) -> str:
 def activity(before: Sequence[float], now: Sequence[float]) -> str:
     """Shares of users by how many interactions they have (1, 2, 3-4, 5-8, ...), in production and now."""
     bins = max(len(before), len(now))
-    names = [str(2**at) if at < 2 else f"{2 ** (at - 1) + 1:,}-{2**at:,}" for at in range(bins)]
+    names = [str(2**i) if i < 2 else f"{2 ** (i - 1) + 1:,}-{2**i:,}" for i in range(bins)]
     with mpl.rc_context(STYLE):
         figure, (panel,) = _figure(2.5, 1)
         series = ((before, "champion", "production", -0.2), (now, "challenger", "now", 0.2))
         for shares, model, label, shift in series:
-            at = [place + shift for place in range(len(shares))]
-            panel.bar(at, [100 * share for share in shares], 0.38, color=COLOURS[model], label=label)
+            xs = [i + shift for i in range(len(shares))]
+            panel.bar(xs, [100 * share for share in shares], 0.38, color=COLOURS[model], label=label)
         panel.set_xticks(range(bins), names)
         panel.set(title="Interactions per user", ylabel="% of the users")
         panel.grid(visible=False, axis="x")
@@ -164,13 +169,13 @@ def activity(before: Sequence[float], now: Sequence[float]) -> str:
 
 
 def name_of(model: str) -> str:
-    """What people call a model of evaluation.json."""
+    """What people call a model of the evaluation."""
     return NAMES.get(model, model)
 
 
-def colour_of(model: str, place: int) -> str:
-    """A model's colour, the same in every picture."""
-    return COLOURS.get(model, SPARE[place % len(SPARE)])
+def colour_of(model: str, number: int) -> str:
+    """A model's colour, the same in every picture; unknown models get one by their number."""
+    return COLOURS.get(model, SPARE[number % len(SPARE)])
 
 
 def _figure(height: float, columns: int, rows: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
@@ -179,14 +184,7 @@ def _figure(height: float, columns: int, rows: int = 1, **options: Any) -> tuple
     return figure, list(grid.flat)
 
 
-def _line(panel: Axes, series: Mapping[str, Sequence[float]], axis: str, name: str, **style: Any) -> None:
-    values = series.get(name) or ()
-    places = series.get(axis) or range(1, len(values) + 1)
-    if values and len(places) == len(values):
-        panel.plot(places, values, linewidth=1.8, **style)
-
-
-def _names(panel: Axes, names: Sequence[str]) -> None:
+def _name_rows(panel: Axes, names: Sequence[str]) -> None:
     panel.set_yticks(range(len(names)), [_clean(name) for name in names], color=INK)
     panel.tick_params(axis="y", length=0)
     panel.grid(visible=False, axis="y")

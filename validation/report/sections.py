@@ -1,156 +1,259 @@
-"""The report's words on what a challenger is compared with: the shared items, and how far the data moved."""
+"""The report's sections: typed evidence in, words and rows for the template out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from car_model.evidence.drift import CountChange, DataDrift
+from car_model.evidence.evaluation import (
+    ActionRankerEvidence,
+    ChampionComparison,
+    Difference,
+    Evaluation,
+    HoldoutSummary,
+    Interval,
+    Metric,
+    NoActionRanker,
+    RankedBothWays,
+    Slice,
+)
+from car_model.evidence.training import TrainingCurves
 from validation.report import charts
-from validation.report.lookup import NONE, number, numbers, percent, tree
 
+NONE = "–"  # noqa: RUF001 (tables show an en dash for a missing value)
+METRICS: tuple[Metric, ...] = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
+MAIN: Metric = "ndcg@10"
 COUNTS = {
     "interactions": "Interactions",
     "users": "Users",
     "items": "Items",
     "median_interactions": "Interactions of the median user",
 }
-Row = tuple[str, str, str, str]  # what, in production, now, how far it moved
+Row = tuple[str, str, str, str]  # what, before, after, how far it moved
 
 
-def common_items(champion: Mapping[str, Any], holdout: Mapping[str, Any]) -> str:
-    """Over which items and for which users champion and challenger are compared; "" where nothing is said."""
-    keys = ("items", "items_challenger", "items_champion")
-    items, ours, theirs = (number(champion.get(key)) for key in keys)
-    users, every = number(champion.get("users")), number(holdout.get("users"))
-    if items is None or users is None or not every:
+def metric_title(metric: str) -> str:
+    """`ndcg@10` as people write it."""
+    kind, _, depth = metric.partition("@")
+    return f"{ {'recall': 'Recall', 'ndcg': 'NDCG'}.get(kind, kind) }@{depth}"
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share as people write it."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def model_order(models: Mapping[str, Any]) -> list[str]:
+    """Models in the order people compare them; unknown ones last."""
+    return [name for name in charts.NAMES if name in models] + [
+        name for name in models if name not in charts.NAMES
+    ]
+
+
+def headline(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
+    """The few numbers that everyone asks for first."""
+    challenger = evaluation.models.get("challenger", {}).get(MAIN)
+    if challenger and challenger.mean is not None:
+        yield f"{metric_title(MAIN)}, CAR", f"{challenger.mean:.4f}"
+    for model in model_order(evaluation.paired):
+        difference = evaluation.paired[model].get(MAIN)
+        if difference and difference.relative is not None:
+            relative = f"{100 * difference.relative:+.1f} %"
+            yield f"{metric_title(MAIN)} compared with {charts.name_of(model)}", relative
+    if evaluation.holdout:
+        yield "Users in the holdout", f"{evaluation.holdout.users:,}"
+    if evaluation.latency:
+        yield "99 % of answers within", f"{evaluation.latency.p99_ms:.3g} ms"
+
+
+def models_table(models: Mapping[str, Mapping[Metric, Interval]]) -> list[dict[str, Any]]:
+    """Rows of the models table; a cell is (mean, interval, whether it is the best)."""
+    best = {
+        metric: max(
+            (scores[metric].mean or 0.0 for scores in models.values() if metric in scores), default=None
+        )
+        for metric in METRICS
+    }
+    rows = []
+    for model in model_order(models):
+        cells = []
+        for metric in METRICS:
+            score = models[model].get(metric)
+            if score is None or score.mean is None:
+                cells.append((NONE, "", False))
+                continue
+            known = score.low is not None and score.high is not None
+            interval = f"{score.low:.4f} to {score.high:.4f}" if known else ""
+            cells.append((f"{score.mean:.4f}", interval, score.mean == best[metric]))
+        rows.append({"name": charts.name_of(model), "challenger": model == "challenger", "cells": cells})
+    return rows
+
+
+def comparison(champion: ChampionComparison | None, holdout: HoldoutSummary | None) -> str:
+    """Over which items and for which users champion and challenger are compared; "" without a champion."""
+    if champion is None or holdout is None or champion.items is None or champion.users is None:
         return ""
-    if items == ours == theirs:
-        same = f"the same {items:,.0f} items"
-        return f"Champion and challenger offer {same}: all {users:,.0f} users are compared."
-    known = ours is not None and theirs is not None
-    offers = f" (the challenger offers {ours:,.0f}, the champion {theirs:,.0f})" if known else ""
+    if champion.items == champion.items_challenger == champion.items_champion:
+        return (
+            f"Champion and challenger offer the same {champion.items:,} items: all {champion.users:,} users "
+            "are compared."
+        )
+    offers = ""
+    if champion.items_challenger is not None and champion.items_champion is not None:
+        ours, theirs = champion.items_challenger, champion.items_champion
+        offers = f" (the challenger offers {ours:,}, the champion {theirs:,})"
     return (
-        f"Champion and challenger have different catalogues{offers}. They are compared over the {items:,.0f} "
-        f"items that both offer, on the {users:,.0f} of {every:,.0f} users ({percent(users / every)}) whose "
-        "test item is among them. The champion's row is of these users; all other rows are of all users."
+        f"Champion and challenger have different catalogues{offers}. They are compared over the "
+        f"{champion.items:,} items that both offer, on the {champion.users:,} of {holdout.users:,} users "
+        f"({percent(champion.users / max(holdout.users, 1))}) whose test item is among them. The champion's "
+        "row is about these users; all other rows are about all users."
     )
 
 
-def drift_rows(drift: Mapping[str, Any]) -> list[Row]:
-    """Every figure of drift that there is, as text."""
-    rows = [_count(name, tree(drift, key)) for key, name in COUNTS.items() if tree(drift, key)]
-    if action := tree(drift, "action"):
-        rows.append(_action(action))
-    if newest := tree(drift, "newest"):
-        rows.append(_newest(newest))
-    if activity := tree(drift, "activity"):
-        rows.append(("Spread of interactions over users", "see below", "see below", _distance(activity)))
-    if popularity := tree(drift, "popularity"):
-        rows += [_popularity(popularity), *_risen(tree(popularity, "risen"))]
-    return rows
-
-
-def activity_chart(drift: Mapping[str, Any]) -> str:
-    """The picture of users' activity then and now; "" without both."""
-    before, now = (numbers(tree(drift, "activity").get(key)) for key in ("before", "now"))
-    return charts.activity(before, now) if before and now else ""
-
-
-def _count(name: str, change: Mapping[str, Any]) -> Row:
-    before, now, ratio = (number(change.get(key)) for key in ("before", "now", "ratio"))
-    told = [NONE if one is None else f"{one:,g}" if one < 1e5 else f"{one:,.0f}" for one in (before, now)]
-    return name, told[0], told[1], NONE if ratio is None else f"{ratio:.2f} times"
-
-
-def _action(action: Mapping[str, Any]) -> Row:
-    before, now, std, shift = (number(action.get(key)) for key in ("before", "now", "std", "shift"))
-    spread = f" ± {std:.2f}" if std is not None else ""
-    told = [NONE if one is None else f"{one:.3g}" for one in (before, now)]
-    moved = NONE if shift is None else f"{shift:.2f} standard deviations"
-    return "Mean action", told[0] + spread, told[1], moved
-
-
-def _newest(newest: Mapping[str, Any]) -> Row:
-    days = number(newest.get("days_back"))
-    way = "older" if days and days > 0 else "newer"
-    moved = NONE if days is None else f"{abs(days):,.1f} days {way}" if days else "not at all"
-    told = [str(newest.get(key) or NONE)[:10] for key in ("before", "now")]
-    return "Newest interaction", told[0], told[1], moved
-
-
-def _popularity(popularity: Mapping[str, Any]) -> Row:
-    items, *held = (number(popularity.get(key)) for key in ("items", "before", "now"))
-    name = "Spread over items" if items is None else f"Share of production's {items:,.0f} most popular items"
-    before, now = (NONE if one is None else percent(one, 1) for one in held)
-    ratio = number(popularity.get("ratio"))
-    times = f"{ratio:.2f} times, " if ratio is not None else ""
-    return name, before, now, times + _distance(popularity)
-
-
-def _risen(risen: Mapping[str, Any]) -> list[Row]:
-    items, now, most = (number(risen.get(key)) for key in ("items", "now", "before_at_most"))
-    if not items or now is None or most is None:
-        return []
-    name = f"Share of {items:,.0f} items that have become as popular as these"
-    return [(name, f"at most {percent(most, 1)}", percent(now, 1), "")]
-
-
-def _distance(spread: Mapping[str, Any]) -> str:
-    distance = number(spread.get("distance"))
-    return "not known" if distance is None else f"distance {distance:.3f}"
-
-
-PARTS = {"liked": "who liked their test item", "disliked": "who did not"}
-MAIN = "ndcg@10"
-
-
-def action_lead(action: Mapping[str, Any]) -> str:
-    """What the ranker predicts and how well, in sentences; "" where nothing is told of actions."""
-    if not action.get("ranker"):
-        why = action.get("why")
-        return f"There is no ranker by action: {why}" if why else ""
-    liked, entropy = number(action.get("liked")), tree(action, "normalised_entropy")
-    told = [f"An action of {liked:g} or more counts as liked." if liked is not None else ""]
-    names = {"log_loss": "log loss", "auc": "AUC", "ece": "calibration error"}
-    values = {name: number(action.get(key)) for key, name in names.items()}
-    figures = [f"{name} {value:.3f}" for name, value in values.items() if value is not None]
-    mean, low, high = (number(entropy.get(key)) for key in ("mean", "low", "high"))
-    if mean is not None and low is not None and high is not None:
-        figures.insert(
-            0, f"normalised entropy {mean:.3f} ({low:.3f} to {high:.3f}; below 1 beats the share of likes)"
-        )
-    told.append(f"On test actions: {', '.join(figures)}." if figures else "")
-    weight, candidates = number(action.get("weight")), number(action.get("candidates"))
-    if weight is not None and candidates is not None:
-        told.append(
-            f"“rank_by: action” ranks the {candidates:g} most relevant items by relevance plus "
-            f"{weight:g} times log P(liked)."
-        )
-    return " ".join(filter(None, told))
-
-
-def action_rows(action: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Users by whether they liked their test item: NDCG@10 by relevance and by action, and the change."""
+def differences(
+    paired: Mapping[str, Mapping[Metric, Difference]], metrics: Sequence[Metric]
+) -> list[charts.ForestRow]:
+    """CAR minus each other model, for each of the metrics that is known."""
     rows = []
-    for part, name in PARTS.items():
-        found = tree(action, "ndcg", part)
-        before, after = (number(tree(found, way, MAIN).get("mean")) for way in ("relevance", "action"))
-        users = number(found.get("users"))
-        if before is None or after is None or users is None:
-            continue
-        rows.append((f"{users:,.0f} users {name}", f"{before:.4f}", f"{after:.4f}", _change(found)))
-    spent = tree(action, "latency")
-    before, after = (number(spent.get(f"{way}_p50_ms")) for way in ("relevance", "action"))
-    if before and after:
-        change = f"{after / before:.2g} times"
-        rows.append(("Median time of an answer", f"{before:.3g} ms", f"{after:.3g} ms", change))
+    for model in model_order(paired):
+        for metric in metrics:
+            value = paired[model].get(metric)
+            if value is None or value.difference is None or value.low is None or value.high is None:
+                continue
+            relative = f" ({100 * value.relative:+.1f} %)" if value.relative is not None else ""
+            rows.append(
+                charts.ForestRow(
+                    label=f"minus {charts.name_of(model)}",
+                    metric=metric_title(metric),
+                    value=value.difference,
+                    low=value.low,
+                    high=value.high,
+                    note=f"{value.difference:+.4f}{relative}",
+                )
+            )
     return rows
 
 
-def _change(found: Mapping[str, Any]) -> str:
-    paired = tree(found, "paired", MAIN)
-    change, low, high = (number(paired.get(key)) for key in ("relative", "relative_low", "relative_high"))
-    if change is None:
+def slices_chart(slices: Mapping[str, Slice]) -> str:
+    """NDCG@10 of each model on each part of the holdout; "" without slices."""
+    rows = {}
+    for name, part in slices.items():
+        values = {model: part.models[model].get(MAIN) for model in model_order(part.models)}
+        if known := {model: value for model, value in values.items() if value is not None}:
+            rows[f"{name}: {part.users:,} users"] = known
+    return charts.slices(rows, metric_title(MAIN)) if rows else ""
+
+
+def curves_chart(training: Mapping[str, TrainingCurves]) -> str:
+    """Losses and validation NDCG@10 of each model that was trained; "" without any."""
+    trained = {model: training[model] for model in model_order(training) if training[model].epoch}
+    return charts.curves(trained) if trained else ""
+
+
+def action_summary(action: ActionRankerEvidence | NoActionRanker | None) -> str:
+    """What the action ranker predicts and how well, in sentences; "" without evidence."""
+    if action is None:
+        return ""
+    if isinstance(action, NoActionRanker):
+        return f"There is no action ranker: {action.why}"
+    figures = []
+    entropy = action.normalised_entropy
+    if entropy.mean is not None and entropy.low is not None and entropy.high is not None:
+        figures.append(
+            f"normalised entropy {entropy.mean:.3f} ({entropy.low:.3f} to {entropy.high:.3f}; below 1 is "
+            "better than predicting the share of likes)"
+        )
+    values = {"log loss": action.log_loss, "AUC": action.auc, "calibration error": action.ece}
+    figures += [f"{name} {value:.3f}" for name, value in values.items() if value is not None]
+    measured = f" On test actions: {', '.join(figures)}." if figures else ""
+    return (
+        f"An action of {action.liked:g} or more counts as a like.{measured} With “rank_by: action”, the "
+        f"{action.candidates} most relevant items are ranked by relevance plus {action.weight:g} times "
+        "log P(like)."
+    )
+
+
+def action_rows(action: ActionRankerEvidence | NoActionRanker | None) -> list[Row]:
+    """NDCG@10 of liked and of other test items, by relevance and by action, and the time of an answer."""
+    if not isinstance(action, ActionRankerEvidence):
+        return []
+    rows = []
+    parts = (("who liked their test item", action.ndcg.liked), ("who did not", action.ndcg.disliked))
+    for name, part in parts:
+        before, after = (_mean(part, way) for way in ("relevance", "action"))
+        if before is not None and after is not None:
+            label = f"{part.users:,} users {name}"
+            rows.append((label, f"{before:.4f}", f"{after:.4f}", _relative(part.paired.get(MAIN))))
+    before, after = action.latency.relevance_p50_ms, action.latency.action_p50_ms
+    if before and after:
+        times = (f"{before:.3g} ms", f"{after:.3g} ms", f"{after / before:.2g} times")
+        rows.append(("Median time of an answer", *times))
+    return rows
+
+
+def _mean(part: RankedBothWays, way: str) -> float | None:
+    score = getattr(part, way).get(MAIN)
+    return score.mean if score else None
+
+
+def _relative(difference: Difference | None) -> str:
+    if difference is None or difference.relative is None:
         return NONE
-    told = f"{'+' if change > 0 else ''}{percent(change, 1)}"
-    return told if low is None or high is None else f"{told} ({percent(low, 1)} to {percent(high, 1)})"
+    text = f"{'+' if difference.relative > 0 else ''}{percent(difference.relative, 1)}"
+    if difference.relative_low is None or difference.relative_high is None:
+        return text
+    return f"{text} ({percent(difference.relative_low, 1)} to {percent(difference.relative_high, 1)})"
+
+
+def drift_rows(drift: DataDrift) -> list[Row]:
+    """Every figure of drift that is known, as text."""
+    rows: list[Row] = []
+    for field, name in COUNTS.items():
+        change: CountChange | None = getattr(drift, field)
+        if change:
+            rows.append((name, _count(change.before), _count(change.now), f"{change.ratio:.2f} times"))
+    if action := drift.action:
+        before, now = (NONE if mean is None else f"{mean:.3g}" for mean in (action.before, action.now))
+        spread = f" ± {action.std:.2f}" if action.std is not None else ""
+        moved = NONE if action.shift is None else f"{action.shift:.2f} standard deviations"
+        rows.append(("Mean action", before + spread, now, moved))
+    if newest := drift.newest:
+        before, now = (NONE if when is None else f"{when:%Y-%m-%d}" for when in (newest.before, newest.now))
+        days, moved = newest.days_back, NONE
+        if days is not None:
+            direction = "older" if days > 0 else "newer"
+            moved = f"{abs(days):,.1f} days {direction}" if days else "not at all"
+        rows.append(("Newest interaction", before, now, moved))
+    if drift.activity:
+        distance = f"distance {drift.activity.distance:.3f}"
+        rows.append(("Spread of interactions over users", "see below", "see below", distance))
+    if popularity := drift.popularity:
+        ratio = f"{popularity.ratio:.2f} times, " if popularity.ratio is not None else ""
+        rows.append(
+            (
+                f"Share of production's {popularity.items:,} most popular items",
+                percent(popularity.before, 1),
+                percent(popularity.now, 1),
+                f"{ratio}distance {popularity.distance:.3f}",
+            )
+        )
+        if popularity.risen.items:
+            risen = popularity.risen
+            name = f"Share of {risen.items:,} items that have become as popular as these"
+            rows.append((name, f"at most {percent(risen.before_at_most, 1)}", percent(risen.now, 1), ""))
+    return rows
+
+
+def _count(value: float) -> str:
+    return f"{value:,g}" if value < 1e5 else f"{value:,.0f}"
+
+
+def funnel(dataset: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[str, int]]]]:
+    """For each table of ingest's report: its name, how many rows were kept, and why rows were dropped."""
+    tables = []
+    for table in ("interactions", "items") if dataset else ():
+        kept = f"{dataset['kept'][table]:,} of {dataset['read'][table]:,} rows kept"
+        reasons = [(reason, rows) for reason, rows in dataset["dropped"][table].items() if rows]
+        tables.append((table, kept, reasons))
+    return tables
