@@ -120,6 +120,12 @@ VARIABLES = (
         meaning="The folder of the training that these processes share.",
     ),
     Variable(
+        name="CAR_FIT_PARENT",
+        owner="product",
+        reader="training under torchrun",
+        meaning="Id of a process on the same machine; training ends when it has ended.",
+    ),
+    Variable(
         name="RANK",
         owner="product",
         reader="training under torchrun",
