@@ -33,7 +33,7 @@ SUFFIXES: dict[str, Format] = {
 class Strict(BaseModel):
     """Immutable settings that refuse a name they do not know, and suggest the one that was meant."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -47,18 +47,20 @@ class Strict(BaseModel):
 
 
 class Source(Strict):
-    """One file, and how its columns are called here.
-
-    `columns` maps our name to the source's name. `casts` applies to our names, before anything else:
-    `{"user_id": "int64"}` turns the 17.0 that a data frame made of an integer back into 17.
-    """
+    """One file, and what its columns mean."""
 
     location: str = Field(min_length=1)
+    """A path, relative to dataset.json, or `gs://bucket/path/file`."""
     format: Format | None = None
+    """The file's format; null: by its suffix, before a closing `.gz`."""
     columns: dict[str, str]
+    """Our name -> the source's name."""
     casts: dict[str, Literal["string", "int64", "float64"]] = {}
+    """Types that columns are converted to first, by our names: `int64` turns 17.0 into 17."""
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    """Delimiter of CSV or TSV; null: by the format."""
     quote: str = Field(default='"', max_length=1)
+    """Quote character of CSV and TSV; empty if quotes are ordinary characters."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -85,7 +87,9 @@ class InteractionSource(Source):
     """Who met which item when. `timestamp`, `position` or both give the order; `action` is optional."""
 
     columns: dict[str, str] = {"user_id": "user_id", "item_id": "item_id", "timestamp": "timestamp"}
+    """Our name -> the source's name: `user_id`, `item_id`, `timestamp` or `position`, `action`."""
     timestamp_unit: TimestampUnit = "iso"
+    """Unit of `timestamp`. `iso` is a date, or a date and a time with `Z`, `+02:00` or no zone (UTC)."""
 
     @model_validator(mode="after")
     def _mapped(self) -> Self:
@@ -106,6 +110,7 @@ class ItemSource(Source):
     """The catalogue: `item_id`, usually `title`, and any further text columns under names of your choice."""
 
     columns: dict[str, str] = {"item_id": "item_id", "title": "title"}
+    """Our name -> the source's name: `item_id`, `title`, and text columns under names of your choice."""
 
     @model_validator(mode="after")
     def _mapped(self) -> Self:
@@ -117,41 +122,41 @@ class ItemSource(Source):
 
 
 class SparkSettings(Strict):
-    """Where Spark runs.
-
-    Attributes:
-        master: `local[2]`, `spark://host:7077`, `k8s://...`, `yarn`, or `sc://host:15002` (Spark Connect).
-        settings: Spark's own, such as `{"spark.executor.memory": "8g"}`; a Connect server has its own.
-    """
+    """Where Spark runs."""
 
     master: str = Field(default="local[*]", min_length=1)
+    """`local[2]`, `spark://host:7077`, `k8s://...`, `yarn`, or `sc://host:15002` (Spark Connect)."""
     settings: dict[str, str] = {}
+    """Spark's own, such as `{"spark.executor.memory": "8g"}`; a Connect server has its own."""
 
 
 class DatasetConfig(Strict):
-    """Everything `ingest` needs to know; travels as one JSON string.
-
-    Attributes:
-        text_columns: the item's text, in order; `title` always comes first. Default: as mapped.
-        user_core, item_core: every kept user and item has at least this many interactions.
-        duplicates: which interaction of a user with the same item is kept: the first, the last, or all.
-        action_min, action_max: the range of valid actions. Validation checks it; nothing is dropped.
-        positive_action: interactions with a lower (or no) action are dropped. Default: all count.
-        engine, spark: what computes it, and where; never part of what the result is.
-    """
+    """Everything `ingest` needs to know; travels as one JSON string."""
 
     name: str = Field(default="dataset", min_length=1)
+    """Name of the dataset, shown in reports."""
     interactions: InteractionSource
+    """Who met which item, and when."""
     items: ItemSource
+    """The catalogue."""
     text_columns: tuple[str, ...] = ()
+    """Columns that make up an item's text, in this order; `title` always comes first. Empty: as mapped."""
     user_core: int = Field(default=5, ge=0)
+    """Least interactions per user; 0 or 1 keeps all."""
     item_core: int = Field(default=5, ge=0)
+    """Least interactions per item; 0 or 1 keeps all."""
     duplicates: Literal["first", "last", "all"] = "first"
+    """Which of several interactions of a user with an item is kept."""
     action_min: float | None = None
+    """Least valid action. Validation stops the run below it."""
     action_max: float | None = None
+    """Greatest valid action. Validation stops the run above it."""
     positive_action: float | None = None
+    """Drop interactions with a lower action, or without one; null keeps all."""
     engine: Literal["duckdb", "spark"] = "duckdb"
+    """What computes the tables; it does not change them."""
     spark: SparkSettings = SparkSettings()
+    """Where Spark runs, if it is the engine."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -23,40 +23,62 @@ BUDGET = (
 
 
 class Recipe(BaseModel):
-    """One training recipe. CAR and the baseline share sizes and budget, so that both are tuned alike.
+    """One training recipe. CAR and the baseline share sizes and budget, so that both are tuned alike."""
 
-    `baseline` holds what tuning changed for SASRec alone, by the same names. `negatives` is how
-    many items a training step of CAR draws, beside as many of its targets, in place of the whole catalogue;
-    `ann_candidates` how many candidates an index proposes when serving a large catalogue; 0 scores all.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True
+    )
 
     d_model: int = Field(64, ge=8)
+    """Width of the transformer."""
     n_layers: int = Field(2, ge=1)
+    """Blocks of the transformer."""
     n_heads: int = Field(2, ge=1)
+    """Attention heads per block; they divide `d_model`."""
     max_history: int = Field(50, ge=1)
+    """The latest items of a history that the model reads."""
     dropout: float = Field(0.2, ge=0, lt=1)
+    """Share of activations that are dropped in training."""
     layout: Layout = "collapsed"
+    """Positions of the transformer per item: one (`collapsed`), or one per token of the chunk (`full`)."""
     fusion: Fusion = "sum"
+    """Item vectors: the sum of the UID's row and the codes' rows, or the UID's row alone (`none`)."""
     think_weight: float = Field(0.1, ge=0)
+    """Weight of the loss on semantic IDs, relative to the loss on items; 0 trains without thinking."""
     tied: bool = True
+    """Whether the output rows are the input embeddings."""
     text_dim: int = Field(0, ge=0)
+    """Coordinates of an item's text that are fused into its vector; 0 for none."""
     position_encoding: PositionEncoding = "learned"
+    """How the transformer knows the order of a history."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of a target's probability that is spread over all items."""
     epochs: int = Field(20, ge=1)
+    """Passes over the training data, at most."""
     batch_size: int = Field(64, ge=1)
+    """Histories per training step."""
     batching: Batching = "length"
+    """Batches of histories of similar length, or at random."""
     learning_rate: float = Field(2e-3, gt=0)
+    """Peak learning rate of AdamW."""
     weight_decay: float = Field(0.0, ge=0)
+    """Weight decay of AdamW."""
     warmup: float = Field(0.05, ge=0, le=1)
+    """Share of the steps in which the learning rate rises; it falls to zero afterwards."""
     patience: int = Field(10, ge=1)
+    """Epochs without a better validation metric before training stops."""
     seed: int = 0
+    """Seed of weights, batches and dropout."""
     threads: int = Field(0, ge=0)
+    """CPU threads of torch; 0 takes half of the cores."""
     precision: Precision = "auto"
+    """Arithmetic of training; `auto` is bfloat16 on a GPU and float32 on a CPU."""
     negatives: int = Field(0, ge=0)
+    """Items drawn per training step in place of the whole catalogue, with corrected logits; 0 scores all."""
     ann_candidates: int = Field(0, ge=0)
+    """Items that an index finds per request and that are then scored exactly; 0 scores all."""
     baseline: dict[str, float | int | str] = {}
+    """Settings that differ for SASRec, by the same names."""
 
     def car(self, n_items: int, n_levels: int, codebook_size: int) -> CARConfig:
         """CAR's configuration for a catalogue."""
@@ -119,34 +141,45 @@ RANKER_BUDGET = {
 
 
 class RankerRecipe(BaseModel):
-    """One recipe.
+    """One training recipe of the ranker by action."""
 
-    Attributes:
-        liked: the least action that counts as liked, such as 4 stars; None: any above the middle of what
-            occurs in training (4 of 1 to 5, 1 of 0 and 1).
-        hidden_actions: share of the histories that are trained on without their actions, so that requests
-            without actions are answered as well.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     liked: float | None = Field(None, allow_inf_nan=False)
+    """The least action that counts as liked, such as 4 stars; null: any above the middle of those in
+    training."""
     architecture: Architecture = "lfa"
+    """`lfa` is late fusion, `mvp` mixed values, `interleaved` the baseline."""
     d_model: int = Field(64, ge=8)
+    """Width of the transformer."""
     n_layers: int = Field(2, ge=1)
+    """Blocks of the transformer."""
     n_heads: int = Field(2, ge=1)
+    """Attention heads per block; they divide `d_model`."""
     max_history: int = Field(100, ge=1)
+    """The latest items of a history that the model reads."""
     dropout: float = Field(0.2, ge=0, lt=1)
+    """Share of activations that are dropped in training."""
     hidden_actions: float = Field(0.1, ge=0, lt=1)
+    """Share of the histories that are trained on without their actions, as requests without actions are."""
     epochs: int = Field(10, ge=1)
+    """Passes over the training data, at most."""
     batch_size: int = Field(32, ge=1)
+    """Histories per training step."""
     learning_rate: float = Field(1e-3, gt=0)
+    """Peak learning rate of AdamW."""
     weight_decay: float = Field(0.0, ge=0)
+    """Weight decay of AdamW."""
     warmup: float = Field(0.05, ge=0, le=1)
+    """Share of the steps in which the learning rate rises; it falls to zero afterwards."""
     patience: int = Field(2, ge=1)
+    """Epochs without a better validation metric before training stops."""
     seed: int = 0
+    """Seed of weights, batches and dropout."""
     threads: int = Field(0, ge=0)
+    """CPU threads of torch; 0 takes half of the cores."""
     precision: Precision = "auto"
+    """Arithmetic of training; `auto` is bfloat16 on a GPU and float32 on a CPU."""
 
     def ranker(self, n_items: int, n_levels: int, codebook_size: int, liked: float) -> RankerConfig:
         """The ranker's configuration for a catalogue, once it is known what counts as liked."""
