@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -34,7 +34,13 @@ import typer
 from tqdm import tqdm
 
 from benchmarks.report.table import Sheet
-from common.digests import tree_digest
+from car_model.codebook.codebook import Codebook
+from car_model.codebook.labels import CodeLabels
+from car_model.data.catalogue import Catalogue
+from car_model.encoding.encoder import EncoderSpec
+from car_model.evidence.evaluation import Evaluation, Interval
+from car_model.evidence.verdict import ConditionResult, Verdict
+from common.digests import file_digest, tree_digest
 from registry.releases.fetch import fetch_release
 from registry.releases.layout import BLOBS
 from registry.releases.release import write_release
@@ -43,7 +49,6 @@ from registry.store.open import open_store
 from registry.store.parallel import WORKERS
 from serving.archive.build import build_archive
 
-ENCODER = {"name": "random"}
 CASES = ("first release", "another model", "other evidence only", "fetch")
 KIB = 1 << 10
 
@@ -123,38 +128,54 @@ def make_days(folder: Path, model_kib: int) -> list[Path]:
 
 
 def make_bundle(folder: Path, model_kib: int) -> None:
-    """A bundle in the real layout: 4 x 256 codes on 32 of 768 axes, a catalogue of about 12,000 items."""
-    for part in ("codebook", "model"):
-        (folder / part).mkdir(parents=True)
+    """A bundle in the real layout: 4 x 256 codes on 32 of 768 axes, a catalogue of 12,000 items."""
+    (folder / "model").mkdir(parents=True)
     rng = np.random.default_rng()
-    for name, shape in (("centroids", (4, 256, 32)), ("axes", (32, 768)), ("mean", (768,))):
-        np.save(folder / f"codebook/{name}.npy", rng.normal(size=shape).astype(np.float32))
-    write_json(folder / "codebook/codebook.json", {"version": "1" * 64, "encoder": ENCODER})
-    write_json(folder / "codebook/labels.json", [uuid4().hex for _ in range(1024)])
-    write_random(folder / "catalogue.parquet", 600)
+    codebook = Codebook(
+        centroids=rng.normal(size=(4, 256, 32)).astype(np.float32),
+        axes=rng.normal(size=(32, 768)).astype(np.float32),
+        mean=rng.normal(size=768).astype(np.float32),
+        encoder=EncoderSpec(name="random"),
+        template="{title}",
+    )
+    codebook.save(folder / "codebook")
+    CodeLabels([[uuid4().hex for _ in range(256)] for _ in range(4)]).save(folder / "codebook")
+    items = [uuid4().hex for _ in range(12_000)]
+    catalogue = Catalogue(items, items, rng.integers(0, 256, (len(items), 4), dtype=np.int32))
+    catalogue.save(folder / "catalogue.parquet")
     write_random(folder / "model/model.safetensors", model_kib)
     write_json(folder / "model/config.json", {"d_model": 128})
-    write_json(folder / "popular.json", {"items": [uuid4().hex for _ in range(100)]})
+    write_json(folder / "popular.json", {"items": items[:100]})
+    header = {
+        "format": 1,
+        "codebook": codebook.version,
+        "catalogue": catalogue.digest,
+        "encoder": asdict(codebook.encoder),
+        "labels": file_digest(folder / "codebook/labels.json"),
+        "popular": file_digest(folder / "popular.json"),
+        "data": "3" * 64,
+        "think_scale": 0.1,
+    }
+    write_json(folder / "bundle.json", header)
     seal(folder)
 
 
 def seal(folder: Path) -> None:
-    """Write the header that names the bundle's parts."""
-    versions = {
-        "codebook": "1" * 64,
-        "catalogue": "2" * 64,
-        "data": "3" * 64,
-        "encoder": ENCODER,
-        "format": 1,
-    }
-    write_json(folder / "bundle.json", versions | {"model": tree_digest(folder / "model")})
+    """Let the bundle's header name the model that its folder holds now."""
+    header = json.loads((folder / "bundle.json").read_text())
+    write_json(folder / "bundle.json", header | {"model": tree_digest(folder / "model")})
 
 
 def make_evidence(day: Path) -> None:
-    """The evidence that a pipeline releases: no archive, which is made of the bundle where it is deployed."""
-    conditions = [{"name": "c", "severity": "block", "verdict": "pass"}]
-    write_json(day / "verdict.json", {"blessed": True, "conditions": conditions, "note": uuid4().hex})
-    write_json(day / "evaluation.json", {"models": {"challenger": {"ndcg@10": {"mean": 0.1}}}})
+    """The evidence that a pipeline releases; its archive is built from the bundle on deployment."""
+    condition = ConditionResult(
+        name="c", metric="m", value=1.0, bound="> 0", severity="block", verdict="pass", why=uuid4().hex,
+        detail="It is 1.",
+    )  # fmt: skip
+    verdict = Verdict(blessed=True, bootstrap=True, policy="p", champion=None, conditions=(condition,))
+    verdict.write(day / "verdict.json")
+    interval = Interval(mean=0.1, low=0.1, high=0.1)
+    Evaluation(models={"challenger": {"ndcg@10": interval}}).write(day / "evaluation.json")
     for name, kib in (("report.html", 900), ("data_docs.html", 200)):
         write_random(day / name, kib)
     for name in ("golden.json", "infra.json", "data_profile.json"):

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from car_model.action_ranker.rerank import Reranker
-from car_model.codebook.codebook import Codebook
+from car_model.codebook.codebook import ARRAYS, Codebook
+from car_model.codebook.codebook import HEADER as CODEBOOK_HEADER
 from car_model.codebook.labels import FILE as LABELS
 from car_model.codebook.labels import CodeLabels
 from car_model.data.catalogue import Catalogue
 from car_model.metrics.drift import FILE as PROFILE
 from car_model.metrics.drift import Profile
 from car_model.models.car import CAR
-from car_model.weights import load_car, load_ranker, save_model
+from car_model.weights import CONFIG, WEIGHTS, load_car, load_ranker, save_model
 from common.digests import file_digest, files_digest, tree_files
 from common.errors import UserError
 
@@ -30,6 +31,16 @@ CATALOGUE = "catalogue.parquet"
 MODEL = "model"
 POPULAR = "popular.json"
 RANKER = "ranker"  # where there is one
+FILES = (  # of every bundle; a ranker and an answer profile are optional
+    HEADER,
+    f"{CODEBOOK}/{CODEBOOK_HEADER}",
+    *(f"{CODEBOOK}/{name}.npy" for name in ARRAYS),
+    f"{CODEBOOK}/{LABELS}",
+    CATALOGUE,
+    f"{MODEL}/{WEIGHTS}",
+    f"{MODEL}/{CONFIG}",
+    POPULAR,
+)
 POPULAR_ITEMS = 200
 MAX_SCALE = 100.0  # of a weight in the score: beyond any sense, far from overflow
 
@@ -107,10 +118,7 @@ class Bundle:
         Raises:
             BundleError, CodebookError, CatalogueError, CheckpointError, ProfileError: naming the part.
         """
-        header = _header(folder / HEADER)
-        codebook = Codebook.load(folder / CODEBOOK)
-        catalogue = Catalogue.load(folder / CATALOGUE)
-        _check_parts(folder, header, codebook, catalogue)
+        header, codebook, catalogue = check_bundle(folder)
         if header.get("similarity_scale") and catalogue.text is None:
             raise BundleError(
                 f"{folder / HEADER} ranks by text similarity, but the catalogue has no coordinates of them."
@@ -162,8 +170,24 @@ def popularity_priors(
     return popular, share / max(float(weights.sum()), 1.0)
 
 
-def _check_parts(folder: Path, header: dict[str, Any], codebook: Codebook, catalogue: Catalogue) -> None:
-    found = {
+def check_bundle(folder: Path) -> tuple[dict[str, Any], Codebook, Catalogue]:
+    """Check that a bundle is complete and that its parts are those that bundle.json names.
+
+    The weights of the models are only hashed, not loaded.
+
+    Returns:
+        The content of bundle.json, and the two parts that had to be loaded.
+
+    Raises:
+        BundleError, CodebookError, CatalogueError: naming the part.
+    """
+    for path in FILES:
+        if not (folder / path).is_file():
+            raise BundleError(f"The bundle {folder} has no {path}; assemble it again with the train step.")
+    header = _header(folder / HEADER)
+    codebook = Codebook.load(folder / CODEBOOK)
+    catalogue = Catalogue.load(folder / CATALOGUE)
+    versions = {
         "codebook": codebook.version,
         "catalogue": catalogue.digest,
         "model": files_digest(tree_files(folder / MODEL)),
@@ -171,19 +195,18 @@ def _check_parts(folder: Path, header: dict[str, Any], codebook: Codebook, catal
         "popular": _digest(folder / POPULAR),
     }
     if "ranker" in header or (folder / RANKER).exists():
-        found["ranker"] = files_digest(tree_files(folder / RANKER))
-        header = {"ranker": "", **header}
+        versions["ranker"] = files_digest(tree_files(folder / RANKER))
     if "answer_profile" in header or (folder / PROFILE).exists():
-        found["answer_profile"] = _digest(folder / PROFILE)
-        header = {"answer_profile": "", **header}
-    for part, version in found.items():
-        if header[part] != version:
+        versions["answer_profile"] = _digest(folder / PROFILE)
+    for part, version in versions.items():
+        if (stated := header.get(part, "")) != version:
             raise BundleError(
-                f"{part} in {folder} is {version[:12]}, its bundle.json says {header[part][:12]!a}; "
+                f"{part} in {folder} is {version[:12]}, its bundle.json says {stated[:12]!a}; "
                 "parts of different releases were mixed, or a file is damaged."
             )
     if header.get("encoder") != asdict(codebook.encoder):
         raise BundleError(f"{folder / HEADER} names another encoder than the codebook beside it.")
+    return header, codebook, catalogue
 
 
 def _header(path: Path) -> dict[str, Any]:

@@ -33,10 +33,6 @@ class ObjectExists(StoreError):  # noqa: N818
     """An object with other bytes has that name; objects are never overwritten."""
 
 
-class BundleError(RegistryError):
-    """A bundle folder is incomplete or inconsistent, or holds a file that a release may not contain."""
-
-
 class ReleaseError(RegistryError):
     """A release is missing, incomplete, damaged or not allowed."""
 

@@ -53,8 +53,9 @@ def write_release(
         force: the reason to write a release that the gate did not bless.
 
     Raises:
-        BundleError: the bundle is incomplete or inconsistent.
-        ReleaseError: the verdict is not blessed and not forced, or the parent is unknown.
+        ReleaseError: the verdict is not blessed and not forced, the parent is unknown, or the bundle holds a
+            file that could run code.
+        UserError: the bundle is incomplete, or its parts do not belong together.
         StoreError: the store cannot be written.
     """
     gate = _read_gate(evidence, force)

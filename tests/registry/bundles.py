@@ -3,44 +3,51 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from car_model.codebook.codebook import Codebook
+from car_model.codebook.labels import CodeLabels
 from car_model.data.catalogue import Catalogue
+from car_model.encoding.encoder import EncoderSpec
 from car_model.evidence.verdict import ConditionResult, Verdict
-from common.digests import tree_digest
+from common.digests import file_digest, tree_digest
 from registry.releases.manifest import Manifest
 from registry.releases.release import write_release
 from registry.store.base import ObjectStore
 
-ENCODER = {"name": "tiny", "revision": "1", "dim": 2}
-
 
 def make_bundle(folder: Path, seed: int = 0) -> Path:
-    """A bundle folder whose content follows from the seed."""
-    for part in ("codebook", "model"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    np.save(folder / "codebook/centroids.npy", np.full((2, 4, 2), seed, dtype=np.float32))
-    np.save(folder / "codebook/axes.npy", np.eye(2, dtype=np.float32))
-    np.save(folder / "codebook/mean.npy", np.zeros(2, dtype=np.float32))
-    version = f"{seed:064x}"
-    write_json(folder / "codebook/codebook.json", {"version": version, "encoder": ENCODER})
-    write_json(folder / "codebook/labels.json", [["a", "b"]])
+    """A bundle folder whose content follows from the seed; its model's weights are no real ones."""
+    (folder / "model").mkdir(parents=True, exist_ok=True)
+    codebook = Codebook(
+        centroids=np.full((2, 4, 2), seed, dtype=np.float32),
+        axes=np.eye(2, dtype=np.float32),
+        mean=np.zeros(2, dtype=np.float32),
+        encoder=EncoderSpec(name="tiny"),
+        template="{title}",
+    )
+    codebook.save(folder / "codebook")
+    CodeLabels([["a", "b", "c", "d"]] * 2).save(folder / "codebook")
     catalogue = make_catalogue(seed)
     catalogue.save(folder / "catalogue.parquet")
     (folder / "model/model.safetensors").write_bytes(bytes(range(256)) * 4 + str(seed).encode())
     write_json(folder / "model/config.json", {"d_model": 8})
     write_json(folder / "popular.json", {"items": ["1", "2"]})
-    versions = {
-        "codebook": version,
-        "catalogue": catalogue.digest,
-        "encoder": ENCODER,
-        "data": "d" * 64,
+    header = {
         "format": 1,
+        "codebook": codebook.version,
+        "catalogue": catalogue.digest,
+        "encoder": asdict(codebook.encoder),
+        "model": tree_digest(folder / "model"),
+        "labels": file_digest(folder / "codebook/labels.json"),
+        "popular": file_digest(folder / "popular.json"),
+        "data": "d" * 64,
+        "think_scale": 0.1,
     }
-    header = versions | {"model": tree_digest(folder / "model"), "think_scale": 0.1}
     write_json(folder / "bundle.json", header)
     return folder
 

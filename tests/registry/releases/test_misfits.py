@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from car_model.bundle import Bundle
+from car_model.bundle import FILES, Bundle, BundleError
 from car_model.weights import save_model
-from registry.errors import BundleError, ReleaseError
-from registry.releases.bundle_files import REQUIRED_FILES
+from registry.errors import ReleaseError
 from registry.releases.fetch import fetch_release
 from registry.releases.layout import blob_name
 from registry.releases.release import write_release
@@ -23,7 +22,7 @@ from tests.registry.bundles import make_evidence, make_release, reseal_model, wr
 from tests.registry.damage import Change
 
 pytestmark = pytest.mark.integration
-CODEBOOK = [path for path in REQUIRED_FILES if path.startswith("codebook/")]
+CODEBOOK = [path for path in FILES if path.startswith("codebook/")]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +55,7 @@ def test_a_codebook_of_another_encoder(bundle: Path, tmp_path: Path) -> None:
     path = bundle / "bundle.json"
     header = json.loads(path.read_text())
     write_json(path, header | {"encoder": header["encoder"] | {"name": "another"}})
-    with pytest.raises(BundleError, match=r"made with another encoder than bundle.json names"):
+    with pytest.raises(BundleError, match="names another encoder"):
         write_release(open_store(tmp_path / "registry"), bundle, make_evidence(tmp_path / "evidence"))
     assert not (tmp_path / "registry").exists()
 
@@ -65,7 +64,7 @@ def test_a_codebook_of_another_fit(bundle: Path, tmp_path: Path) -> None:
     other = tiny_bundle(tmp_path / "other", seed=5)
     shutil.rmtree(bundle / "codebook")
     shutil.copytree(other / "codebook", bundle / "codebook")
-    with pytest.raises(BundleError, match="the bundle mixes two codebooks"):
+    with pytest.raises(BundleError, match=r"codebook in .* parts of different releases were mixed"):
         write_release(open_store(tmp_path / "registry"), bundle, make_evidence(tmp_path / "evidence"))
 
 
@@ -92,9 +91,9 @@ def test_a_model_of_other_sizes(
 ) -> None:
     store, evidence = open_store(tmp_path / "registry"), make_evidence(tmp_path / "evidence")
     spoil(bundle)
-    with pytest.raises(BundleError, match="the bundle mixes two models"):
+    with pytest.raises(BundleError, match=r"model in .* parts of different releases were mixed"):
         write_release(store, bundle, evidence)
-    # Where the header was made to fit, the registry cannot tell; whoever loads it can.
+    # If the header fits, only loading the model shows it.
     release = write_release(store, reseal_model(bundle), evidence).release
     fetch_release(store, release, tmp_path / "served")
     with pytest.raises(ValueError, match=sentence):

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from common.digests import file_digest, tree_files
-from registry.errors import BundleError, ReleaseError, StoreError
+from common.errors import UserError
+from registry.errors import ReleaseError, StoreError
 from registry.releases.bundle_files import release_digest
 from registry.releases.fetch import FetchedRelease, fetch_release
 from registry.releases.layout import BLOBS, RELEASES, blob_name, manifest_name
@@ -272,11 +273,11 @@ def test_files_that_change_while_they_are_released(tmp_path: Path, victim: str) 
 
 def test_bad_bundles_never_reach_the_store(store: ObjectStore, tmp_path: Path) -> None:
     evidence = make_evidence(tmp_path / "evidence")
-    with pytest.raises(BundleError, match="There is no bundle folder"):
+    with pytest.raises(UserError, match="There is no bundle folder"):
         write_release(store, tmp_path / "none", evidence)
     bundle = make_bundle(tmp_path / "bundle")
     (bundle / "codebook/centroids.npy").unlink()
-    with pytest.raises(BundleError, match=r"has no codebook/centroids.npy"):
+    with pytest.raises(UserError, match=r"has no codebook/centroids.npy"):
         write_release(store, bundle, evidence)
     with pytest.raises(StoreError, match="cannot name an object"):
         read_manifest(store, "../../etc")
