@@ -121,7 +121,7 @@ def result(dataset: Dataset, order: str, name: str, seed: int, trial: dict[str, 
         "seconds": round(seconds),
         "think_scale": fitted.think_scale,
         "likeness_scale": fitted.likeness_scale,
-        "valid_ndcg@10": [round(value, 5) for value in fitted.curves.get("valid_ndcg@10", [])],
+        "valid_ndcg@10": [round(value, 5) for value in fitted.curves.valid_ndcg],
     }
     if not trial:
         found |= _tested(holdout_ranks(fitted.ranker, Holdout.of(dataset), name=name))

@@ -37,6 +37,7 @@ def train(
     from car_model.data.catalogue import Catalogue
     from car_model.data.dataset import Dataset as Ingested
     from car_model.evaluation.answer_profile import profiled
+    from car_model.evidence.training import TrainingCurves
     from car_model.training.onboard import reuse_weights
     from car_model.training.recipe import parse_recipe
     from car_model.training.torchrun_job import Inputs
@@ -52,12 +53,12 @@ def train(
     data, items = Ingested.load(inputs.dataset), Catalogue.load(inputs.catalogue)
     states = Path(checkpoints) if checkpoints else None
     if parent and not training:
-        trained, losses = reuse_weights(parent, data, inputs.codebook, items), dict[str, list]()
+        trained, losses = reuse_weights(parent, data, inputs.codebook, items), TrainingCurves()
     elif spec := spec_from_env():
         trained, losses = run_train_job(spec, inputs, json.loads(recipe), states)
     else:
         settings, state = parse_recipe(json.loads(recipe)), states / "car" if states else None
         trained, losses = fit_car(data, inputs.codebook, items, settings, checkpoint=state, parent=parent)
     header = profiled(trained, data.histories(trained.catalogue.uids)).save(Path(bundle.path))
-    Path(curves.path).write_text(json.dumps(losses))
+    losses.write(Path(curves.path))
     bundle.metadata.update({name: header[name] for name in ("model", "codebook", "catalogue", "data")})

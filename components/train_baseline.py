@@ -37,5 +37,5 @@ def train_baseline(
         Path(sasrec.path),
         Path(checkpoints) / "sasrec" if checkpoints else None,
     )
-    Path(curves.path).write_text(json.dumps(losses))
+    losses.write(Path(curves.path))
     sasrec.metadata.update(digest=tree_digest(sasrec.path), data=dataset.metadata["digest"])

@@ -16,6 +16,7 @@ from car_model.bundle import tables
 from car_model.data.catalogue import Catalogue
 from car_model.data.histories import Histories, pad
 from car_model.evaluation.evaluate import Baseline, Ranker
+from car_model.evidence.training import TrainingCurves
 from car_model.models.ablations.autoregressive import ARConfig, AutoRegressive
 from car_model.models.baselines import Popularity, SASRec
 from car_model.models.car import CAR
@@ -34,7 +35,7 @@ class Fitted:
     """A model that ranks, how it learned, and the weights in its score chosen for it on validation."""
 
     ranker: Ranker
-    curves: dict[str, list]
+    curves: TrainingCurves
     think_scale: float
     parameters: int
     likeness_scale: float = 0.0
@@ -95,7 +96,7 @@ def fit_model(
 
 def _popularity(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
     model = Popularity(data.counts(tokens.catalogue.size))
-    return Fitted(Baseline(tokens.catalogue, model, recipe.max_history), {}, 0.0, 0)
+    return Fitted(Baseline(tokens.catalogue, model, recipe.max_history), TrainingCurves(), 0.0, 0)
 
 
 def _sasrec(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:

@@ -57,7 +57,7 @@ class World:
             return asked
         return max(1, len(os.sched_getaffinity(0)) // 2 // local)
 
-    def losses(self, model: nn.Module, loss: Callable[[Tensor, Tensor], Losses]) -> Callable[..., Losses]:
+    def losses(self, model: nn.Module, loss: Callable[..., Losses]) -> Callable[..., Losses]:
         """The model's `loss`, whose backward pass leaves the mean of all processes' gradients.
 
         The first process's weights become everyone's here.
@@ -72,11 +72,12 @@ class World:
 
         The mean over processes of the weighted losses is the mean over all targets of the batch.
         """
-        mine = slice(self.rank, None, self.size)
-        own, wanted = inputs[mine], targets[mine]
-        if not len(own):
+        own_rows = slice(self.rank, None, self.size)
+        own_inputs, own_targets = inputs[own_rows], targets[own_rows]
+        if not len(own_inputs):
             return inputs[:1], targets[:1], 0.0
-        return own, wanted, self.size * int((wanted != 0).sum()) / int((targets != 0).sum())
+        weight = self.size * int((own_targets != 0).sum()) / int((targets != 0).sum())
+        return own_inputs, own_targets, weight
 
     def users(self, data: Histories) -> Histories:
         """The users this process measures validation on."""
@@ -136,12 +137,12 @@ class World:
 class _Loss(nn.Module):
     """The loss as a forward pass, which is what DistributedDataParallel wraps."""
 
-    def __init__(self, model: nn.Module, loss: Callable[[Tensor, Tensor], Losses]) -> None:
+    def __init__(self, model: nn.Module, loss: Callable[..., Losses]) -> None:
         super().__init__()
         self.model, self.loss = model, loss
 
-    def forward(self, inputs: Tensor, targets: Tensor) -> Losses:
-        return self.loss(inputs, targets)
+    def forward(self, *tensors: Tensor) -> Losses:
+        return self.loss(*tensors)
 
 
 def join() -> World:

@@ -32,9 +32,10 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from car_model.bundle import Bundle
 from car_model.data.catalogue import Catalogue
 from car_model.data.dataset import Dataset
+from car_model.evidence.training import TrainingCurves
 from car_model.training.distributed import join
 from car_model.training.recipe import parse_recipe
-from car_model.training.train_car import Curves, fit_car
+from car_model.training.train_car import fit_car
 from common.digests import file_digest, json_digest, tree_digest
 
 FOLDER = "CAR_FIT_JOB"
@@ -100,16 +101,16 @@ class FitJob:
             partial = self.folder / "made.partial"
             shutil.rmtree(partial, ignore_errors=True)
             made.save(partial / "bundle")
-            (partial / "curves.json").write_text(json.dumps(curves))
+            curves.write(partial / "curves.json")
             partial.rename(self.folder / "made")
 
-    def result(self) -> tuple[Bundle, Curves]:
+    def result(self) -> tuple[Bundle, TrainingCurves]:
         """What was made.
 
         Raises:
             FileNotFoundError: nothing was.
         """
-        curves = json.loads((self.folder / "made" / "curves.json").read_text())
+        curves = TrainingCurves.read(self.folder / "made" / "curves.json")
         return Bundle.load(self.folder / "made" / "bundle"), curves
 
     def fail(self, rank: int, error: BaseException) -> None:

@@ -17,6 +17,7 @@ from car_model.codebook.labels import CodeLabels
 from car_model.data.catalogue import Catalogue
 from car_model.data.dataset import Dataset
 from car_model.data.histories import Histories, pad
+from car_model.evidence.training import TrainingCurves
 from car_model.metrics.ranking import device_ranks, mask_histories, per_user
 from car_model.models.baselines import SASRec
 from car_model.models.car import CAR
@@ -34,8 +35,6 @@ SIMILARITY_SCALES = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
 SCALE_USERS = 5000  # users the scales are chosen on
 ROWS = 256
 
-Curves = dict[str, list]
-
 
 def fit_car(
     dataset: Dataset,
@@ -45,7 +44,7 @@ def fit_car(
     *,
     checkpoint: Path | None = None,
     parent: Bundle | None = None,
-) -> tuple[Bundle, Curves]:
+) -> tuple[Bundle, TrainingCurves]:
     """Train CAR and put together all that serving needs; returns the bundle and the loss curves.
 
     Args:
@@ -95,7 +94,7 @@ def fit_car(
 
 def fit_sasrec(
     dataset: Dataset, catalogue: Catalogue, recipe: Recipe, output: Path, checkpoint: Path | None = None
-) -> Curves:
+) -> TrainingCurves:
     """Train the baseline on the same histories and write its weights to `output`."""
     torch.manual_seed(recipe.seed)
     model = SASRec(recipe.sasrec(catalogue.size))

@@ -1,21 +1,16 @@
-"""Training a ranker by action: the budget and schedule of `training`, the best epoch by validation log loss.
-
-Resumable as CAR's training is: the state is written after every epoch, and all randomness of an epoch follows
-from (seed, epoch), so that a run that was killed ends with the weights of one that was not.
-"""
+"""Train an action ranker and add it to a bundle, by the training loop of `training/trainer.py`."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from tqdm import tqdm
+from torch import nn
 
 from car_model.action_ranker.data import (
     ActionHistories,
@@ -23,32 +18,30 @@ from car_model.action_ranker.data import (
     action_histories,
     scoring_batches,
     training_batches,
+    training_lengths,
 )
 from car_model.action_ranker.model import LIKED, ActionRanker
 from car_model.action_ranker.rerank import Reranker, choose_weight
 from car_model.bundle import Bundle, tables
-from car_model.compute import limit_threads
 from car_model.data.dataset import Dataset
 from car_model.evidence.training import RankerSummary
 from car_model.metrics.actions import action_metrics, log_losses
 from car_model.recommender.held_out_requests import asked_before, held_out, liked_at, targets_of
 from car_model.recommender.recommender import Recommender
-from car_model.training.checkpoint import load_training, save_training
-from car_model.training.distributed import device
+from car_model.training.distributed import World
 from car_model.training.recipe import RankerRecipe
-from car_model.training.trainer import TrainConfig, autocast, json_seed, schedule
-from common.digests import json_digest
+from car_model.training.trainer import Share, TrainConfig, run_training
 
 SCORE_ROWS = 64  # windows scored at once
 
 
-@dataclass
+@dataclass(frozen=True)
 class RankerCurves:
-    """What the report draws; one entry an epoch."""
+    """One entry per epoch; losses in nats per action."""
 
-    epoch: list[int] = field(default_factory=list)
-    train_loss: list[float] = field(default_factory=list)
-    valid_log_loss: list[float] = field(default_factory=list)
+    epoch: list[int]
+    train_loss: list[float]
+    valid_log_loss: list[float]
 
 
 @dataclass(frozen=True)
@@ -69,20 +62,20 @@ class Predictions:
 def predict(model: ActionRanker, data: ActionHistories, part: Part) -> Predictions:
     """P(liked) at every known action of a part, from all interactions before it."""
     model.eval()
-    where = next(model.parameters()).device
-    found: list[tuple[np.ndarray, ...]] = []
+    device = next(model.parameters()).device
+    columns: list[tuple[np.ndarray, ...]] = []  # of each batch: rows, indices in the history, labels, chances
     for batch in scoring_batches(data, part, model.config.max_history, SCORE_ROWS):
         with torch.inference_mode():
-            probabilities = model.probabilities(batch.uids.to(where), batch.actions.to(where))
-        wanted = batch.target_mask
-        windows, at = (index.numpy() for index in wanted.nonzero(as_tuple=True))
-        liked = batch.actions[wanted].numpy() == LIKED
-        found.append(
-            (batch.row[windows], batch.start[windows] + at, liked, probabilities.cpu()[wanted].numpy())
+            probabilities = model.probabilities(batch.uids.to(device), batch.actions.to(device)).cpu()
+        mask = batch.target_mask
+        windows, index = (part.numpy() for part in mask.nonzero(as_tuple=True))
+        labels = batch.actions[mask].numpy() == LIKED
+        columns.append(
+            (batch.row[windows], batch.start[windows] + index, labels, probabilities[mask].numpy())
         )
-    if not found:
+    if not columns:
         return Predictions(np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0, dtype=np.int64))
-    rows, places, labels, chances = (np.concatenate(column) for column in zip(*found, strict=True))
+    rows, places, labels, chances = (np.concatenate(column) for column in zip(*columns, strict=True))
     order = np.lexsort((places, rows))
     return Predictions(labels[order].astype(np.int64), chances[order].astype(np.float64), rows[order])
 
@@ -94,123 +87,52 @@ def train_ranker(
     checkpoint: Path | None = None,
     name: str = "ranker",
 ) -> RankerCurves:
-    """Train in place to the epoch of the lowest validation log loss ; returns the curves.
+    """Train in place to the epoch of the lowest validation log loss; returns the curves.
 
     Args:
         checkpoint: folder of the resumable state; a state of another configuration or other data is ignored.
-        name: what the progress bar says.
+        name: shown by the progress bar.
 
     Raises:
         ValueError: no action is known to learn from, or the loss stops being a number.
     """
-    if not any(keep.any() for keep in data.targets("train")):
-        raise ValueError("no training interaction has an action; there is nothing to rank by.")
-    torch.manual_seed(config.seed)
-    limit_threads(config.threads)
-    run = _Run(model.to(device()), data, config, checkpoint)
-    with tqdm(
-        total=config.epochs, initial=run.epoch, desc=f"train {name}", unit="epoch", mininterval=2
-    ) as bar:
-        while run.epoch < config.epochs and run.waited < config.patience:
-            run.one_epoch()
-            loss, valid = run.curves.train_loss[-1], run.curves.valid_log_loss[-1]
-            bar.set_postfix(loss=f"{loss:.4f}", valid=f"{valid:.4f}", refresh=False)
-            bar.update()
-    model.load_state_dict(run.best)
-    model.eval().cpu()
-    return run.curves
+    objective = LikeObjective(model, data, config)
+    return RankerCurves(**run_training(objective, config, checkpoint, name, World()))
 
 
-class _Run:
-    """The state of one training run between epochs."""
+class LikeObjective:
+    """Prediction of likes by an action ranker (`trainer.Objective`)."""
 
-    def __init__(
-        self, model: ActionRanker, data: ActionHistories, config: TrainConfig, checkpoint: Path | None
-    ) -> None:
-        self.model, self.data, self.config, self.checkpoint = model, data, config, checkpoint
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            betas=(0.9, 0.98),
-            fused=True,
-        )
-        history, size = model.config.max_history, config.batch_size
-        lengths = [int(keep.nonzero()[0].max(initial=-1)) + 1 for keep in data.targets("train")]
-        self.steps = math.ceil(sum(math.ceil(length / history) for length in lengths) / size)
-        self.targets = sum(int(keep.sum()) for keep in data.targets("train")) / self.steps  # of a batch
-        self.epoch, self.step, self.waited, self.lowest = 0, 0, 0, math.inf
-        self.curves = RankerCurves()
-        self.best = self._weights()
-        self.identity = self._digest()
-        self._resume()
+    metric, higher_is_better = "valid_log_loss", False
 
-    def one_epoch(self) -> None:
-        """Train one epoch, measure it on validation, keep the best weights, write the state."""
-        torch.manual_seed(json_seed(self.config.seed, self.epoch))
-        loss = self._train_batches(np.random.default_rng([self.config.seed, self.epoch]))
-        found = predict(self.model, self.data, "valid")
-        valid = float(log_losses(found.labels, found.probabilities).mean()) if len(found.labels) else loss
-        self.curves.epoch.append(self.epoch + 1)
-        self.curves.train_loss.append(loss)
-        self.curves.valid_log_loss.append(valid)
-        better = valid < self.lowest or not len(found.labels)  # nothing to choose by: the last epoch stays
-        self.waited = 0 if better else self.waited + 1
-        if better:
-            self.lowest, self.best = valid, self._weights()
-        self.epoch += 1
-        self._save()
-
-    def _train_batches(self, rng: np.random.Generator) -> float:
-        """Mean loss a target."""
-        self.model.train()
-        where, total = next(self.model.parameters()).device, self.steps * self.config.epochs
-        summed, targets = 0.0, 0
-        for batch in training_batches(self.data, self.model.config.max_history, self.config.batch_size, rng):
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * schedule(self.step, total, self.config.warmup)
-            with autocast(where, self.config.precision):
-                loss = self.model.loss(*(part.to(where) for part in batch[:3]))["loss"]
-            count = int(batch.target_mask.sum())
-            (loss * (count / self.targets)).backward()  # every action counts the same, as in `training`
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-            self.step += 1
-            summed, targets = summed + float(loss.detach()) * count, targets + count
-        if not math.isfinite(summed):
-            raise ValueError(
-                f"the ranker's loss is {summed} in epoch {self.epoch + 1}; lower the learning rate."
-            )
-        return summed / targets
-
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
-
-    def _digest(self) -> str:
-        """What a state must have been made from to be resumed."""
-        columns = hashlib.sha256(self.model.sids.cpu().numpy().tobytes())
-        for sequences in (self.data.uids, self.data.actions, self.data.parts):
+    def __init__(self, model: ActionRanker, data: ActionHistories, config: TrainConfig) -> None:
+        targets = sum(int(mask.sum()) for mask in data.targets("train"))
+        if not targets:
+            raise ValueError("no training interaction has an action; there is nothing to rank by.")
+        self.model: nn.Module = model
+        self.ranker, self.data, self.config = model, data, config
+        self.has_validation = any(mask.any() for mask in data.targets("valid"))
+        windows = sum(math.ceil(length / model.config.max_history) for length in training_lengths(data))
+        self.steps_per_epoch = math.ceil(windows / config.batch_size)
+        self.targets_per_batch = targets / self.steps_per_epoch
+        content = hashlib.sha256(model.sids.cpu().numpy().tobytes())
+        for sequences in (data.uids, data.actions, data.parts):
             for sequence in sequences:
-                columns.update(np.ascontiguousarray(sequence).tobytes() + b";")
-        return json_digest([asdict(self.config), asdict(self.model.config), columns.hexdigest()])
+                content.update(np.ascontiguousarray(sequence).tobytes() + b";")
+        self.identity = [asdict(model.config), content.hexdigest()]
 
-    def _resume(self) -> None:
-        if self.checkpoint is None:
-            return
-        found = load_training(self.checkpoint, self.model, self.optimizer, self.identity)
-        if found is None:
-            return
-        self.best, state = found
-        self.epoch, self.step, self.waited = (state[key] for key in ("epoch", "step", "waited"))
-        self.curves = RankerCurves(**state["curves"])
-        self.lowest = min(self.curves.valid_log_loss, default=math.inf)
+    def shares(self, rng: np.random.Generator) -> Iterator[Share]:
+        """One epoch of batches."""
+        history, size = self.ranker.config.max_history, self.config.batch_size
+        for batch in training_batches(self.data, history, size, rng):
+            targets = int(batch.target_mask.sum())
+            yield Share(batch[:3], targets, targets / self.targets_per_batch)
 
-    def _save(self) -> None:
-        if self.checkpoint is None:
-            return
-        state: dict[str, Any] = {"identity": self.identity, "curves": asdict(self.curves)}
-        state.update(epoch=self.epoch, step=self.step, waited=self.waited)
-        save_training(self.checkpoint, self.model, self.best, self.optimizer, state)
+    def validate(self) -> float:
+        """Log loss of validation actions; 0 if there are none."""
+        predictions = predict(self.ranker, self.data, "valid")
+        losses = log_losses(predictions.labels, predictions.probabilities)
+        return float(losses.mean()) if len(losses) else 0.0
 
 
 WEIGHT_USERS = 5000  # users the weight of P(liked) is chosen on

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from car_model.bundle import Bundle
+from car_model.evidence.training import TrainingCurves
 from car_model.training.torchrun_job import FitJob, Inputs
-from car_model.training.train_car import Curves
 from common.errors import UserError
 from orchestration.train_job.backends import Backend, KubernetesBackend
 from orchestration.train_job.spec import TrainJobSpec
@@ -47,7 +47,7 @@ def run_train_job(
     recipe: Mapping[str, Any],
     checkpoints: Path | None,
     backend: Backend | None = None,
-) -> tuple[Bundle, Curves]:
+) -> tuple[Bundle, TrainingCurves]:
     """Train in a job; returns what `fit_car` returns.
 
     Args:

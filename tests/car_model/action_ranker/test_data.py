@@ -20,6 +20,7 @@ from car_model.action_ranker.data import (
     scoring_batches,
     training_batches,
 )
+from car_model.data.histories import HistoryError
 from tests.car_model.action_ranker.rankers import LIKED
 
 
@@ -141,5 +142,5 @@ def test_interactions_without_actions_are_refused(wrong: pd.DataFrame) -> None:
 
 
 def test_an_item_outside_the_catalogue_is_named() -> None:
-    with pytest.raises(KeyError, match="'z' has interactions but is not in the catalogue"):
+    with pytest.raises(HistoryError, match="'z' has interactions but is not in the catalogue"):
         action_histories(table(), {"x": 1, "y": 2}, LIKED)

@@ -79,7 +79,7 @@ def test_a_model_that_reads_texts_learns_and_comes_back_from_disk(tmp_path: Path
     model = CAR(replace(tiny_car().config, text_dim=AXES), tiny_sids(), texts())
     start = model.text_reader.map.weight.clone()  # type: ignore[union-attr]
     curves = train(model, tiny_histories(), TrainConfig(epochs=3, batch_size=16, threads=1))
-    assert curves["train_loss"][-1] < curves["train_loss"][0]
+    assert curves.train_loss[-1] < curves.train_loss[0]
     assert not torch.equal(model.text_reader.map.weight, start)  # type: ignore[union-attr]
     save_model(model, tmp_path)
     back = load_car(tmp_path, tiny_sids(), texts())

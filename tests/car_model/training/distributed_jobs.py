@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from car_model.data.histories import Histories
+from car_model.evidence.training import TrainingCurves
 from car_model.training import distributed
 from car_model.training import trainer as training
 from car_model.training.trainer import TrainConfig, train
@@ -55,7 +55,7 @@ def data() -> Histories:
     return replace(made, valid=valid)
 
 
-def trained(name: str) -> tuple[dict[str, list], dict[str, Tensor]]:
+def trained(name: str) -> tuple[TrainingCurves, dict[str, Tensor]]:
     """Curves and weights of a case, trained by however many processes there are."""
     make, config = CASES[name]
     model = make()
@@ -63,10 +63,10 @@ def trained(name: str) -> tuple[dict[str, list], dict[str, Tensor]]:
     return curves, model.state_dict()
 
 
-def write(folder: Path, name: str, curves: dict[str, list], weights: dict[str, Tensor]) -> None:
+def write(folder: Path, name: str, curves: TrainingCurves, weights: dict[str, Tensor]) -> None:
     """Leave a result for the test to read, a file a process."""
     save_file(weights, folder / f"{name}.{RANK}.safetensors")
-    (folder / f"{name}.{RANK}.json").write_text(json.dumps(curves))
+    curves.write(folder / f"{name}.{RANK}.json")
 
 
 def with_state(folder: Path, name: str = "resumable") -> None:

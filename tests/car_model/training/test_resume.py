@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from car_model import weights as checkpoint
 from car_model.data.histories import Histories
 from car_model.models.ablations.autoregressive import ARConfig, AutoRegressive
 from car_model.models.baselines import SASRec
 from car_model.models.car import CAR
+from car_model.training import checkpoint
 from car_model.training import trainer as training
 from car_model.training.trainer import TrainConfig, train
 from tests.car_model.builders import tiny_car, tiny_sasrec, tiny_sids
@@ -115,7 +115,7 @@ def test_a_run_that_ran_out_of_patience_stays_stopped(
     monkeypatch.setattr(training, "valid_ndcg", lambda *_: 0.5)
     config = replace(CONFIG, patience=1)
     first = result(tiny_car, data, tmp_path / "state", config)
-    assert first[0]["epoch"] == [1, 2]
+    assert first[0].epoch == (1, 2)
     assert result(tiny_car, data, tmp_path / "state", config) == first
 
 
@@ -217,15 +217,15 @@ def test_killed_between_the_two_moves_no_epoch_is_lost(
     killed_at(4, tiny_car, data, tmp_path / "state")
     (tmp_path / "state").rename(tmp_path / "state.before")
     trained = []
-    monkeypatch.setattr(training._Run, "one_epoch", counted(training._Run.one_epoch, trained))
+    monkeypatch.setattr(training.TrainingRun, "run_epoch", counted(training.TrainingRun.run_epoch, trained))
     assert result(tiny_car, data, tmp_path / "state") == uninterrupted
     assert trained == [3]  # the last epoch alone
 
 
-def counted(one_epoch: Callable[[Any], None], seen: list[int]) -> Callable[[Any], None]:
+def counted(run_epoch: Callable[[Any], None], seen: list[int]) -> Callable[[Any], None]:
     def counting(run: Any) -> None:
         seen.append(run.epoch)
-        one_epoch(run)
+        run_epoch(run)
 
     return counting
 

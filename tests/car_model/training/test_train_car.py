@@ -100,7 +100,7 @@ def test_test_items_are_never_looked_at(parts: Bundle) -> None:
 def test_a_dataset_becomes_a_bundle_that_serves(parts: Bundle, dataset: Dataset, tmp_path: Path) -> None:
     parts.save(tmp_path / "parts")
     made, curves = fit_car(dataset, tmp_path / "parts" / "codebook", parts.catalogue, RECIPE)
-    assert curves["epoch"] == [1, 2]
+    assert curves.epoch == (1, 2)
     assert made.think_scale in THINK_SCALES
     assert made.dataset_digest == dataset.digest
     assert made.model.config == RECIPE.car(ITEMS, 3, 4)
@@ -156,7 +156,7 @@ def test_the_baseline_uses_its_own_settings(parts: Bundle, tmp_path: Path) -> No
 
     own = RECIPE.model_copy(update={"baseline": {"epochs": 1, "d_model": 8}})
     curves = fit_sasrec(tiny_dataset(), parts.catalogue, own, tmp_path)
-    assert curves["epoch"] == [1]
+    assert curves.epoch == (1,)
     assert load_sasrec(tmp_path).config == own.sasrec(ITEMS)
 
 

@@ -12,9 +12,9 @@ import torch
 from car_model.action_ranker.data import ActionHistories
 from car_model.action_ranker.model import ARCHITECTURES, ActionRanker, RankerConfig
 from car_model.metrics.actions import action_metrics
-from car_model.training import train_ranker as ranking_training
-from car_model.training.train_ranker import predict, train_ranker
-from car_model.training.trainer import TrainConfig
+from car_model.training.distributed import World
+from car_model.training.train_ranker import LikeObjective, predict, train_ranker
+from car_model.training.trainer import TrainConfig, TrainingRun
 from tests.car_model.action_ranker.rankers import LIKED, halves, tastes
 from tests.car_model.builders import tiny_sids
 from tests.fixtures import ITEMS
@@ -82,9 +82,9 @@ def test_equal_seeds_give_equal_weights_and_other_seeds_do_not(architecture: str
 def test_a_run_that_was_killed_goes_on_to_the_very_weights(architecture: str, tmp_path: Path) -> None:
     whole, killed, resumed = (fresh(architecture) for _ in range(3))
     expected = train_ranker(whole, tastes(), BUDGET)
-    run = ranking_training._Run(killed, tastes(), BUDGET, tmp_path / "state")
+    run = TrainingRun(LikeObjective(killed, tastes(), BUDGET), BUDGET, tmp_path / "state", World())
     torch.manual_seed(BUDGET.seed)
-    run.one_epoch()
+    run.run_epoch()
     found = train_ranker(resumed, tastes(), BUDGET, tmp_path / "state")
     assert found == expected
     assert same(whole, resumed)
@@ -124,9 +124,9 @@ def test_without_validation_actions_the_last_epoch_stays() -> None:
     data = tastes()
     none = replace(data, parts=[np.where(parts == 1, 0, parts) for parts in data.parts])
     model = fresh("mvp")
-    run = ranking_training._Run(model, none, BUDGET, None)
+    run = TrainingRun(LikeObjective(model, none, BUDGET), BUDGET, None, World())
     for _ in range(2):
-        run.one_epoch()
+        run.run_epoch()
     assert all(torch.equal(run.best[name], tensor) for name, tensor in model.state_dict().items())
     assert not len(predict(model, none, "valid").labels)
 

@@ -61,12 +61,11 @@ def test_two_runs_are_bit_for_bit_the_same(make: type, data: Histories) -> None:
 
 def test_curves_have_an_entry_an_epoch_and_the_loss_falls(data: Histories) -> None:
     curves = train(tiny_car(), data, CONFIG)
-    assert sorted(curves) == ["act_loss", "epoch", "think_loss", "train_loss", "valid_ndcg@10"]
-    assert curves["epoch"] == [1, 2, 3, 4, 5]
-    assert {len(curve) for curve in curves.values()} == {5}
-    assert curves["train_loss"][-1] < curves["train_loss"][0]
-    whole = np.array(curves["act_loss"]) + 0.1 * np.array(curves["think_loss"])
-    assert curves["train_loss"] == pytest.approx(whole.tolist(), abs=1e-5)
+    assert curves.epoch == (1, 2, 3, 4, 5)
+    assert {len(curve) for _, curve in curves} == {5}
+    assert curves.train_loss[-1] < curves.train_loss[0]
+    whole = np.array(curves.act_loss) + 0.1 * np.array(curves.think_loss)
+    assert curves.train_loss == pytest.approx(whole.tolist(), abs=1e-5)
 
 
 def test_the_reported_loss_is_the_mean_over_targets(data: Histories) -> None:
@@ -77,7 +76,7 @@ def test_the_reported_loss_is_the_mean_over_targets(data: Histories) -> None:
         inputs, wanted = torch.tensor(seq[None, :-1]), torch.tensor(seq[None, 1:])
         total += float(model.loss(inputs, wanted)["loss"].detach()) * len(seq[1:])
         targets += len(seq[1:])
-    assert curves["train_loss"][0] == pytest.approx(total / targets, abs=1e-5)
+    assert curves.train_loss[0] == pytest.approx(total / targets, abs=1e-5)
 
 
 def test_stops_after_patience_and_keeps_the_best_epoch(
@@ -86,7 +85,7 @@ def test_stops_after_patience_and_keeps_the_best_epoch(
     seen = script(monkeypatch, [0.1, 0.3, 0.2, 0.3, 0.9])
     model = tiny_car()
     curves = train(model, data, replace(CONFIG, patience=2))
-    assert curves["valid_ndcg@10"] == [0.1, 0.3, 0.2, 0.3]  # an equal score is no better one
+    assert curves.valid_ndcg == (0.1, 0.3, 0.2, 0.3)  # an equal score is no better one
     assert same(weights(model), seen[1])
     assert not same(weights(model), seen[3])
 
@@ -94,7 +93,7 @@ def test_stops_after_patience_and_keeps_the_best_epoch(
 def test_a_better_epoch_renews_patience(data: Histories, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = script(monkeypatch, [0.1, 0.05, 0.2, 0.1, 0.3])
     model = tiny_car()
-    assert len(train(model, data, replace(CONFIG, patience=2))["epoch"]) == 5
+    assert len(train(model, data, replace(CONFIG, patience=2)).epoch) == 5
     assert same(weights(model), seen[4])
 
 
@@ -105,7 +104,7 @@ def test_without_validation_items_the_last_epoch_stays(
     assert valid_ndcg(tiny_car(), nobody) == 0.0
     seen = script(monkeypatch, [0.0] * 5)
     model = tiny_car()
-    assert len(train(model, nobody, replace(CONFIG, patience=1))["epoch"]) == 5
+    assert len(train(model, nobody, replace(CONFIG, patience=1)).epoch) == 5
     assert same(weights(model), seen[-1])
 
 
@@ -172,14 +171,14 @@ def test_any_module_with_a_loss_and_scores_can_be_trained(data: Histories) -> No
     targets = np.bincount(np.concatenate([seq[1:] for seq in data.train]), minlength=ITEMS + 1)
     learnt = model.bias.detach()[1:].numpy()
     assert np.corrcoef(learnt, np.log(targets[1:] + 0.5))[0, 1] > 0.9
-    assert curves["train_loss"][-1] < curves["train_loss"][0]
-    assert curves["think_loss"] == [0.0] * len(curves["epoch"])
+    assert curves.train_loss[-1] < curves.train_loss[0]
+    assert curves.think_loss == (0.0,) * len(curves.epoch)
 
 
 def test_bfloat16_trains_to_about_the_same_and_leaves_float32_weights() -> None:
     models = {"float32": tiny_car(), "bfloat16": tiny_car()}
     curves = {
-        name: train(model, tiny_histories(), replace(CONFIG, precision=name))["train_loss"]
+        name: train(model, tiny_histories(), replace(CONFIG, precision=name)).train_loss
         for name, model in models.items()
     }
     assert {weight.dtype for weight in models["bfloat16"].parameters()} == {torch.float32}
