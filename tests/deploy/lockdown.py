@@ -45,11 +45,11 @@ def locked_down(folder: Path) -> list[str]:
     prefix = [*UNSHARE, SCRIPT, "locked-down", str(folder)]
     proof = [*prefix, "bash", "-c", PROVE, "prove", str(folder), str(Path(__file__).parents[2])]
     try:
-        done = subprocess.run(proof, capture_output=True, text=True, check=False)
+        result = subprocess.run(proof, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
         pytest.skip(f"There is no {error.filename} here.")
-    if done.returncode and "unshare" in done.stderr:
-        pytest.skip(f"Namespaces are forbidden here: {done.stderr.strip()}")
+    if result.returncode and "unshare" in result.stderr:
+        pytest.skip(f"Namespaces are forbidden here: {result.stderr.strip()}")
     expected = [USER, "CapEff:\t0000000000000000", "NoNewPrivs:\t1", "wrote the folder"]
-    assert done.stdout.splitlines() == expected, done
+    assert result.stdout.splitlines() == expected, result
     return prefix

@@ -33,10 +33,10 @@ class ManifestError(ValueError):
 
 @cache
 def _rendered(folder: Path) -> str:
-    done = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True, check=False)
-    if done.returncode or done.stderr:  # a warning is a mistake as well
-        raise ManifestError(f"{folder.name}: {done.stderr}")
-    return done.stdout
+    result = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True, check=False)
+    if result.returncode or result.stderr:  # a warning is a mistake as well
+        raise ManifestError(f"{folder.name}: {result.stderr}")
+    return result.stdout
 
 
 def render(overlay: str, folder: Path = FOLDER) -> list[Tree]:
@@ -44,27 +44,27 @@ def render(overlay: str, folder: Path = FOLDER) -> list[Tree]:
     return list(yaml.safe_load_all(_rendered(folder / "overlays" / overlay)))
 
 
-def check(one: Tree) -> None:
+def check(tree: Tree) -> None:
     """Hold an object to Kubernetes' or KServe's own schema; raises ManifestError."""
-    if one["kind"] == "InferenceService":
-        check_inference_service(one)
-    elif one["kind"] in KINDS:  # the validator lets kinds pass that it does not know
-        _strictly(one)
+    if tree["kind"] == "InferenceService":
+        check_inference_service(tree)
+    elif tree["kind"] in KINDS:  # the validator lets kinds pass that it does not know
+        _strictly(tree)
     else:
-        raise ManifestError(f"Nothing here checks a {one['kind']}.")
+        raise ManifestError(f"Nothing here checks a {tree['kind']}.")
 
 
-def check_inference_service(one: Tree) -> None:
+def check_inference_service(tree: Tree) -> None:
     """Hold an InferenceService to KServe's models, and the pod in it to Kubernetes' schema."""
     models = _kserve_models()
     if (
-        set(one) != {"apiVersion", "kind", "metadata", "spec"}
-        or one["apiVersion"] != "serving.kserve.io/v1beta1"
+        set(tree) != {"apiVersion", "kind", "metadata", "spec"}
+        or tree["apiVersion"] != "serving.kserve.io/v1beta1"
     ):
         raise ManifestError("An InferenceService has apiVersion, kind, metadata and spec.")
-    _strictly({"apiVersion": "v1", "kind": "ConfigMap", "metadata": one["metadata"]})
-    _walk(one["spec"], "V1beta1InferenceServiceSpec", "spec", models)
-    predictor = one["spec"]["predictor"]
+    _strictly({"apiVersion": "v1", "kind": "ConfigMap", "metadata": tree["metadata"]})
+    _walk(tree["spec"], "V1beta1InferenceServiceSpec", "spec", models)
+    predictor = tree["spec"]["predictor"]
     of_pods = set(kubernetes.V1PodSpec.attribute_map.values())
     pod = {name: value for name, value in predictor.items() if name in of_pods}
     _strictly({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "car"}, "spec": pod})
@@ -75,11 +75,11 @@ def check_inference_service(one: Tree) -> None:
         _strictly({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "car"}, "spec": spec})
 
 
-def _strictly(one: Tree) -> None:
+def _strictly(tree: Tree) -> None:
     try:
-        kubernetes_validate.validate(one, KUBERNETES, strict=True)
+        kubernetes_validate.validate(tree, KUBERNETES, strict=True)
     except kubernetes_validate.ValidationError as error:
-        raise ManifestError(f"{one['kind']}: {error.message} at {list(error.path)}") from error
+        raise ManifestError(f"{tree['kind']}: {error.message} at {list(error.path)}") from error
 
 
 def _walk(value: Any, kind: str, where: str, models: ModuleType) -> None:
@@ -111,9 +111,9 @@ def _expect(value: Any, kind: type, where: str) -> None:
 @cache
 def _kserve_models() -> ModuleType:
     """`kserve.models` alone: `import kserve` starts with a server whose dependencies are not installed."""
-    found = importlib.util.find_spec("kserve")
-    assert found and found.submodule_search_locations, "kserve is not installed: run make install"
+    spec = importlib.util.find_spec("kserve")
+    assert spec and spec.submodule_search_locations, "kserve is not installed: run make install"
     parent = ModuleType("kserve")
-    parent.__path__ = list(found.submodule_search_locations)
+    parent.__path__ = list(spec.submodule_search_locations)
     sys.modules["kserve"] = parent
     return importlib.import_module("kserve.models")

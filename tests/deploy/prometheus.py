@@ -32,11 +32,11 @@ def dashboard() -> dict[str, Any]:
 
 def panel_queries() -> dict[str, str]:
     """Expressions of the dashboard by panel and letter, as Grafana sends them."""
-    found = {"annotation": dashboard()["annotations"]["list"][0]["expr"]}
+    queries = {"annotation": dashboard()["annotations"]["list"][0]["expr"]}
     for panel in dashboard()["panels"]:
         for target in panel.get("targets", []):
-            found[f"{panel['title']} {target['refId']}"] = target["expr"].replace("$__rate_interval", "1m")
-    return found
+            queries[f"{panel['title']} {target['refId']}"] = target["expr"].replace("$__rate_interval", "1m")
+    return queries
 
 
 def selectors(expression: str) -> list[promql.VectorSelector]:

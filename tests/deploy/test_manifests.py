@@ -26,18 +26,18 @@ PYTHONS_OWN = {"HOME", "TMPDIR"}  # read by the standard library: where a home a
 
 
 def only(objects: list[Tree], kind: str) -> Tree:
-    found = [one for one in objects if one["kind"] == kind]
-    assert len(found) == 1
-    return found[0]
+    matching = [item for item in objects if item["kind"] == kind]
+    assert len(matching) == 1
+    return matching[0]
 
 
 def pod_of(objects: list[Tree]) -> Tree:
     """The pod's spec, whoever runs it."""
-    for one in objects:
-        if one["kind"] == "Deployment":
-            return dict(one["spec"]["template"]["spec"])
-        if one["kind"] == "InferenceService":
-            return dict(one["spec"]["predictor"])
+    for item in objects:
+        if item["kind"] == "Deployment":
+            return dict(item["spec"]["template"]["spec"])
+        if item["kind"] == "InferenceService":
+            return dict(item["spec"]["predictor"])
     raise AssertionError("nothing runs a pod")
 
 
@@ -49,15 +49,15 @@ def container_of(objects: list[Tree]) -> Tree:
 def environment(objects: list[Tree]) -> dict[str, str]:
     container, config = container_of(objects), only(objects, "ConfigMap")
     assert container["envFrom"] == [{"configMapRef": {"name": config["metadata"]["name"]}}]
-    return config["data"] | {one["name"]: one["value"] for one in container["env"]}
+    return config["data"] | {item["name"]: item["value"] for item in container["env"]}
 
 
 def arguments(objects: list[Tree]) -> list[str]:
     """The words after `pipeline`, as the container gets them."""
-    container, known = container_of(objects), environment(objects)
+    container, variables = container_of(objects), environment(objects)
     assert container["command"][:3] == ["python", "-m", "pipeline"]
     return [
-        REFERENCE.sub(lambda found: known[found[1]], word)
+        REFERENCE.sub(lambda match: variables[match[1]], word)
         for word in (*container["command"][3:], *container["args"])
     ]
 
@@ -74,15 +74,15 @@ def parsed(words: list[str]) -> dict[str, Any]:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_a_cluster_takes_every_object(overlay: str) -> None:
     objects = render(overlay)
-    for one in objects:
-        check(one)
-    kinds = sorted(one["kind"] for one in objects)
+    for item in objects:
+        check(item)
+    kinds = sorted(item["kind"] for item in objects)
     shared = ["ConfigMap", "Namespace", "NetworkPolicy", "PodDisruptionBudget", "ServiceAccount"]
     own = ["Deployment", "HorizontalPodAutoscaler", "Service"] if overlay in PLAIN else ["InferenceService"]
     assert kinds == sorted(shared + own)
     name = f"car-{overlay.removesuffix('-kserve')}"
     assert only(objects, "Namespace")["metadata"]["name"] == name
-    assert {one["metadata"]["namespace"] for one in objects if one["kind"] != "Namespace"} == {name}
+    assert {item["metadata"]["namespace"] for item in objects if item["kind"] != "Namespace"} == {name}
 
 
 def test_there_is_no_overlay_that_is_not_tested() -> None:
@@ -92,16 +92,16 @@ def test_there_is_no_overlay_that_is_not_tested() -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_container_starts_a_command_of_this_project(overlay: str) -> None:
     objects = render(overlay)
-    asked = parsed(arguments(objects))
+    options = parsed(arguments(objects))
     container, pod = container_of(objects), pod_of(objects)
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    assert asked["channel"] == overlay.removesuffix("-kserve")
-    assert asked["registry"].startswith("gs://")
-    assert (asked["port"], asked["metrics_port"]) == (ports["http"], ports["metrics"])
-    assert asked["host"] == asked["metrics_host"] == "0.0.0.0"  # noqa: S104 - the pod's own network
+    assert options["channel"] == overlay.removesuffix("-kserve")
+    assert options["registry"].startswith("gs://")
+    assert (options["port"], options["metrics_port"]) == (ports["http"], ports["metrics"])
+    assert options["host"] == options["metrics_host"] == "0.0.0.0"  # noqa: S104 - the pod's own network
     keys = next(volume for volume in pod["volumes"] if volume["name"] == "keys")["secret"]
-    mount = next(one for one in container["volumeMounts"] if one["name"] == "keys")
-    assert str(asked["keys"]) == f"{mount['mountPath']}/{keys['items'][0]['path']}"
+    mount = next(item for item in container["volumeMounts"] if item["name"] == "keys")
+    assert str(options["keys"]) == f"{mount['mountPath']}/{keys['items'][0]['path']}"
     assert importlib.util.find_spec(container["command"][2])
 
 
@@ -115,11 +115,11 @@ def test_a_flag_that_does_not_exist_would_be_seen() -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_variable_is_used(overlay: str) -> None:
     container = container_of(render(overlay))
-    known = environment(render(overlay))
+    variables = environment(render(overlay))
     used = {name for word in container["args"] for name in REFERENCE.findall(word)}
-    assert used <= set(known)
-    assert set(known) == used | PYTHONS_OWN
-    assert not any("KEY" in name or "TOKEN" in name or "SECRET" in name for name in known)
+    assert used <= set(variables)
+    assert set(variables) == used | PYTHONS_OWN
+    assert not any("KEY" in name or "TOKEN" in name or "SECRET" in name for name in variables)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -152,11 +152,11 @@ def test_pods_may_do_next_to_nothing(overlay: str) -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_what_is_written_goes_to_a_volume_with_a_limit(overlay: str) -> None:
     objects = render(overlay)
-    container, known = container_of(objects), environment(objects)
+    container, variables = container_of(objects), environment(objects)
     scratch = next(volume for volume in pod_of(objects)["volumes"] if volume["name"] == "scratch")
     assert scratch["emptyDir"]["sizeLimit"]
     writable = [mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")]
-    assert writable == [known["HOME"]] == [known["TMPDIR"]]
+    assert writable == [variables["HOME"]] == [variables["TMPDIR"]]
     for kind in ("requests", "limits"):
         assert set(container["resources"][kind]) == {"cpu", "memory", "ephemeral-storage"}
 
@@ -171,10 +171,10 @@ def test_probes_ask_what_the_server_has_and_the_end_leaves_time_to_drain(overlay
     objects = render(overlay)
     container = container_of(objects)
     served = {route.path for route in Pod(None)._probes.routes}  # type: ignore[attr-defined]
-    asked = {probe: container[f"{probe}Probe"]["httpGet"] for probe in ("startup", "readiness", "liveness")}
-    assert {one["path"] for one in asked.values()} == served
-    assert asked["readiness"] == {"path": "/ready", "port": "http"}
-    assert asked["startup"] == asked["liveness"] == {"path": "/live", "port": "http"}
+    probes = {probe: container[f"{probe}Probe"]["httpGet"] for probe in ("startup", "readiness", "liveness")}
+    assert {item["path"] for item in probes.values()} == served
+    assert probes["readiness"] == {"path": "/ready", "port": "http"}
+    assert probes["startup"] == probes["liveness"] == {"path": "/live", "port": "http"}
     pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     grace = pod_of(objects)["terminationGracePeriodSeconds"]
     assert pause + DRAIN_SECONDS < grace
@@ -187,20 +187,20 @@ def test_probes_ask_what_the_server_has_and_the_end_leaves_time_to_drain(overlay
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_what_selects_pods_selects_these(overlay: str) -> None:
     objects = render(overlay)
-    runner = next(one for one in objects if one["kind"] in ("Deployment", "InferenceService"))
+    runner = next(item for item in objects if item["kind"] in ("Deployment", "InferenceService"))
     template = runner["spec"].get("template", runner)["metadata"]
-    mine = {"app.kubernetes.io/name": "car-serving"}
-    assert mine.items() <= template["labels"].items()
-    assert only(objects, "PodDisruptionBudget")["spec"]["selector"] == {"matchLabels": mine}
-    assert only(objects, "NetworkPolicy")["spec"]["podSelector"] == {"matchLabels": mine}
+    labels = {"app.kubernetes.io/name": "car-serving"}
+    assert labels.items() <= template["labels"].items()
+    assert only(objects, "PodDisruptionBudget")["spec"]["selector"] == {"matchLabels": labels}
+    assert only(objects, "NetworkPolicy")["spec"]["podSelector"] == {"matchLabels": labels}
     for spread in pod_of(objects)["topologySpreadConstraints"]:
-        assert spread["labelSelector"] == {"matchLabels": mine}
-    asked = parsed(arguments(objects))
+        assert spread["labelSelector"] == {"matchLabels": labels}
+    options = parsed(arguments(objects))
     assert template["annotations"]["prometheus.io/scrape"] == "true"
-    assert template["annotations"]["prometheus.io/port"] == str(asked["metrics_port"])
+    assert template["annotations"]["prometheus.io/port"] == str(options["metrics_port"])
     if overlay in PLAIN:
         service, scaler = only(objects, "Service")["spec"], only(objects, "HorizontalPodAutoscaler")["spec"]
-        assert service["selector"] == runner["spec"]["selector"]["matchLabels"] == mine
+        assert service["selector"] == runner["spec"]["selector"]["matchLabels"] == labels
         assert [port["targetPort"] for port in service["ports"]] == ["http"]  # metrics are not behind it
         assert scaler["scaleTargetRef"] == {
             "apiVersion": runner["apiVersion"],
@@ -213,11 +213,11 @@ def test_what_selects_pods_selects_these(overlay: str) -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_network_lets_in_callers_and_prometheus_each_to_their_port(overlay: str) -> None:
     objects = render(overlay)
-    policy, asked = only(objects, "NetworkPolicy")["spec"], parsed(arguments(objects))
+    policy, options = only(objects, "NetworkPolicy")["spec"], parsed(arguments(objects))
     assert sorted(policy["policyTypes"]) == ["Egress", "Ingress"]
     assert all(rule.get("from") and rule.get("ports") for rule in policy["ingress"])
     ports = [[port["port"] for port in rule["ports"]] for rule in policy["ingress"]]
-    assert ports == [[asked["port"]], [asked["metrics_port"]]]
+    assert ports == [[options["port"]], [options["metrics_port"]]]
     assert all(rule.get("to") and rule.get("ports") for rule in policy["egress"])
     web = next(rule for rule in policy["egress"] if rule["ports"][0]["port"] == 443)
     assert "10.0.0.0/8" in web["to"][0]["ipBlock"]["except"]  # not the cluster's own services
@@ -267,10 +267,10 @@ def test_a_change_of_settings_rolls_the_pods_over(tmp_path: Path) -> None:
 
 def test_manifests_name_no_secret_and_make_none() -> None:
     for overlay in OVERLAYS:
-        assert not any(one["kind"] == "Secret" for one in render(overlay))
+        assert not any(item["kind"] == "Secret" for item in render(overlay))
     for path in FOLDER.rglob("*.yaml"):
-        for one in yaml.safe_load_all(path.read_text()):
-            assert "secretGenerator" not in one and one.get("kind") != "Secret"
+        for item in yaml.safe_load_all(path.read_text()):
+            assert "secretGenerator" not in item and item.get("kind") != "Secret"
 
 
 def test_an_image_in_a_manifest_changes_no_digest_of_the_code(tmp_path: Path) -> None:

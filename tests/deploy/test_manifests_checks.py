@@ -13,13 +13,13 @@ from tests.deploy.manifests import FOLDER, ManifestError, Tree, check, check_inf
 from tests.deploy.test_manifests import only
 
 
-def spoiled(one: Tree, path: list[Any], value: Any) -> Tree:
+def spoiled(tree: Tree, path: list[Any], value: Any) -> Tree:
     """A copy with one value changed or added."""
-    changed = copy.deepcopy(one)
-    place: Any = changed
+    changed = copy.deepcopy(tree)
+    node: Any = changed
     for step in path[:-1]:
-        place = place[step]
-    place[path[-1]] = value
+        node = node[step]
+    node[path[-1]] = value
     return changed
 
 
@@ -41,16 +41,16 @@ def spoiled(one: Tree, path: list[Any], value: Any) -> Tree:
     ids=str,
 )
 def test_the_check_of_inference_services_sees_mistakes(path: list[Any], value: Any) -> None:
-    one = only(render("production-kserve"), "InferenceService")
-    check_inference_service(one)
+    tree = only(render("production-kserve"), "InferenceService")
+    check_inference_service(tree)
     with pytest.raises(ManifestError):
-        check_inference_service(spoiled(one, path, value))
+        check_inference_service(spoiled(tree, path, value))
 
 
 def test_the_check_of_objects_sees_mistakes_and_kinds_that_it_does_not_know() -> None:
-    for one in render("production"):
+    for tree in render("production"):
         with pytest.raises(ManifestError):
-            check(spoiled(one, ["sepc"], {}))
+            check(spoiled(tree, ["sepc"], {}))
     with pytest.raises(ManifestError, match="Nothing here checks a PodMonitor"):
         check({"kind": "PodMonitor"})
 

@@ -46,21 +46,23 @@ def test_the_docs_say_what_to_do(rule: dict) -> None:
 
 
 def test_the_docs_tell_of_no_alert_that_is_gone() -> None:
-    told = set(re.findall(r"^#+ (Car[A-Z]\w+)$", DOCS.read_text(), re.MULTILINE))
-    assert told == {rule["alert"] for rule in rules()}
+    documented = set(re.findall(r"^#+ (Car[A-Z]\w+)$", DOCS.read_text(), re.MULTILINE))
+    assert documented == {rule["alert"] for rule in rules()}
 
 
 def test_the_docs_explain_every_metric_and_no_other() -> None:
     table = DOCS.read_text().partition("## What each metric means")[2].partition("\n\nProbes")[0]
-    told = set(re.findall(r"`(car_\w+)`", " ".join(row.split("|")[1] for row in table.strip().splitlines())))
+    documented = set(
+        re.findall(r"`(car_\w+)`", " ".join(row.split("|")[1] for row in table.strip().splitlines()))
+    )
     metrics = AsgiMetrics()
     InstrumentedResponder(recommender(), metrics)
-    shown = {
+    exported = {
         f"{family.name}_total" if family.type == "counter" else family.name
         for family in metrics.registry.collect()
         if family.name.startswith("car_")
     }
-    assert told == shown
+    assert documented == exported
 
 
 def test_every_rule_that_can_fire_and_stay_silent_is_seen_to() -> None:
@@ -74,8 +76,8 @@ def test_every_rule_that_can_fire_and_stay_silent_is_seen_to() -> None:
 @WITH_PROMTOOL
 @pytest.mark.parametrize("command", [["check", "rules", str(ALERTS)], ["test", "rules", str(UNIT_TESTS)]])
 def test_prometheus_itself_agrees(command: list[str]) -> None:
-    done = subprocess.run([str(PROMTOOL), *command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = subprocess.run([str(PROMTOOL), *command], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_the_dashboard_has_what_grafana_needs() -> None:
@@ -94,20 +96,24 @@ def test_the_dashboard_has_what_grafana_needs() -> None:
             assert all(source == {"type": "prometheus", "uid": "${datasource}"} for source in sources)
             letters = [target["refId"] for target in panel["targets"]]
             assert letters == sorted(set(letters))
-    assert [one["name"] for one in board["templating"]["list"]] == ["datasource"]
+    assert [variable["name"] for variable in board["templating"]["list"]] == ["datasource"]
     assert "http" not in DASHBOARD.read_text()
 
 
 def test_panels_lie_side_by_side() -> None:
-    taken: set[tuple[int, int]] = set()
+    covered: set[tuple[int, int]] = set()
     for panel in dashboard()["panels"]:
-        at = panel["gridPos"]
-        assert 0 <= at["x"] <= at["x"] + at["w"] <= COLUMNS
-        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
-        assert not cells & taken, panel["title"]
-        taken |= cells
-    rows = max(y for _, y in taken) + 1
-    assert len(taken) == COLUMNS * rows
+        position = panel["gridPos"]
+        assert 0 <= position["x"] <= position["x"] + position["w"] <= COLUMNS
+        cells = {
+            (x, y)
+            for x in range(position["x"], position["x"] + position["w"])
+            for y in range(position["y"], position["y"] + position["h"])
+        }
+        assert not cells & covered, panel["title"]
+        covered |= cells
+    rows = max(y for _, y in covered) + 1
+    assert len(covered) == COLUMNS * rows
 
 
 @pytest.mark.parametrize("title", panel_queries())
@@ -119,8 +125,8 @@ def test_the_parser_refuses_what_is_no_promql() -> None:
     for wrong in ("sum(rate(x[5m])", "rate(x)", "sum by (a) x", "", "x{a=}"):
         with pytest.raises(ValueError, match=r".+"):
             selectors(wrong)
-    found = selectors('(sum(rate(a[5m])) or b) / scalar(c{d="e"}) > max(topk(3, f))')
-    assert {one.name for one in found} == {"a", "b", "c", "f"}
+    parsed = selectors('(sum(rate(a[5m])) or b) / scalar(c{d="e"}) > max(topk(3, f))')
+    assert {selector.name for selector in parsed} == {"a", "b", "c", "f"}
 
 
 @pytest.mark.parametrize("drift", ["CarScoreDrift", "CarCodeDrift"])

@@ -42,7 +42,7 @@ def settings(objects: list[dict[str, Any]]) -> dict[str, Any]:
     pod, container = pod_of(objects), container_of(objects)
     rights, user = container["securityContext"], pod["securityContext"]
     memory = container["resources"]["limits"]["memory"]
-    scratch = next(one["mountPath"] for one in container["volumeMounts"] if one["name"] == "scratch")
+    scratch = next(mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "scratch")
     return {
         "user": f"{user['runAsUser']}:{user['runAsGroup']}",
         "read_only": rights["readOnlyRootFilesystem"],
@@ -106,9 +106,9 @@ def test_the_manifest_s_container_answers_under_its_own_limits(running: Containe
     _, identity = running.exec_run(
         ["sh", "-c", "id -u; touch /opt/x /home/car/x; grep CapEff /proc/1/status"]
     )
-    told = identity.decode()
-    assert told.startswith("10001\n") and told.count("Read-only file system") == 2
-    assert "CapEff:\t0000000000000000" in told
+    output = identity.decode()
+    assert output.startswith("10001\n") and output.count("Read-only file system") == 2
+    assert "CapEff:\t0000000000000000" in output
     used = running.stats(stream=False)["memory_stats"]
     assert used["usage"] < used["limit"]
     assert KEY not in running.logs().decode()

@@ -77,7 +77,7 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Release:
 @pytest.fixture(scope="session")
 def right(first: Release, second: Release) -> Right:
     """What either release answers, recorded in quiet."""
-    return right_answers({one.digest: one.bundle for one in (first, second)}, REQUESTS)
+    return right_answers({release.digest: release.bundle for release in (first, second)}, REQUESTS)
 
 
 @pytest.fixture(scope="module")

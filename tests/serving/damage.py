@@ -11,26 +11,26 @@ LOCAL_HEADER = 30  # bytes of a zip entry before its name
 
 
 @contextmanager
-def flipped(path: Path, at: int | None = None) -> Iterator[None]:
+def flipped(path: Path, offset: int | None = None) -> Iterator[None]:
     """Flip the lowest bit of a byte (default: the middle one) for a while."""
-    place = path.stat().st_size // 2 if at is None else at
-    flip(path, place)
+    position = path.stat().st_size // 2 if offset is None else offset
+    flip(path, position)
     try:
         yield
     finally:
-        flip(path, place)
+        flip(path, position)
 
 
-def flip(path: Path, at: int) -> None:
+def flip(path: Path, offset: int) -> None:
     """Flip the lowest bit of a byte."""
     with path.open("r+b") as stream:
-        stream.seek(at)
+        stream.seek(offset)
         [byte] = stream.read(1)
-        stream.seek(at)
+        stream.seek(offset)
         stream.write(bytes([byte ^ 1]))
 
 
-def place_of(archive: Path, name: str) -> int:
+def offset_of(archive: Path, name: str) -> int:
     """The middle byte of a stored file's content within an archive."""
     with zipfile.ZipFile(archive) as opened:
         entry = opened.getinfo(name)

@@ -10,7 +10,7 @@ from typing import Any
 from car_model.recommender.request import MAX_BATCH, MAX_ID
 from serving.answering.request_body import MAX_BODY_BYTES
 
-ITEMS = [f"i{at}" for at in range(1, 49)]
+ITEMS = [f"i{i}" for i in range(1, 49)]
 KNOWN_OR_NOT = [*ITEMS, "none such"]
 TEXTS = [
     "",
@@ -81,8 +81,8 @@ def bodies(count: int, seed: int) -> Iterator[bytes]:
     """Hostile bodies, the same ones for the same seed; a good part of them is answerable."""
     rng = seeded(seed)
     kinds = (_near_miss, _near_miss, _mutated, _mutated, _raw, _wild, _batch)
-    for at in range(count):
-        yield _huge(rng) if at % 250 == 249 else rng.choice(kinds)(rng)
+    for i in range(count):
+        yield _huge(rng) if i % 250 == 249 else rng.choice(kinds)(rng)
 
 
 def good(rng: Random) -> dict[str, Any]:
@@ -114,8 +114,8 @@ def _near_miss(rng: Random) -> bytes:
 def _mutated(rng: Random) -> bytes:
     raw = bytearray(_dump(rng, good(rng)))
     for _ in range(rng.randrange(1, 4)):
-        at, width = rng.randrange(len(raw) + 1), rng.randrange(1, 8)
-        piece = raw[at : at + width]
+        i, width = rng.randrange(len(raw) + 1), rng.randrange(1, 8)
+        piece = raw[i : i + width]
         changes = (
             b"",
             bytes(reversed(piece)),
@@ -123,7 +123,7 @@ def _mutated(rng: Random) -> bytes:
             rng.randbytes(width),
             rng.choice([b'"', b"[", b"{", b",", b"\\"]),
         )
-        raw[at : at + width] = rng.choice(changes)
+        raw[i : i + width] = rng.choice(changes)
     return bytes(raw)
 
 

@@ -124,7 +124,7 @@ def mixed(seed: int) -> list[bytes]:
 
 
 def workers(server: TorchServe) -> set[int]:
-    return {found.pid for found in process.find_processes(server.state)}
+    return {running.pid for running in process.find_processes(server.state)}
 
 
 @pytest.mark.timeout(600)
@@ -139,8 +139,8 @@ def test_five_thousand_hostile_bodies_meet_no_5xx_and_kill_no_worker(
     assert min(statuses.values()) > HOSTILE // 10
     assert WorkerConfig().batch_size < CLIENTS
     for shell in (torchserve, asgi):
-        for body, reply, wanted in zip(sent, in_parallel(shell.send, sent), expected, strict=True):
-            assert reply == wanted, (shell.url, body[:200])
+        for body, reply, expected_reply in zip(sent, in_parallel(shell.send, sent), expected, strict=True):
+            assert reply == expected_reply, (shell.url, body[:200])
     for body, (status, answer, _) in zip(sent, expected, strict=True):
         assert conforms(status, json.loads(answer)), (body[:200], answer[:300])
     assert workers(server) == before
@@ -168,11 +168,15 @@ def test_forms_reach_no_worker_that_they_could_harm(server: TorchServe, torchser
 
 def test_both_shells_answer_with_equal_bytes(torchserve: Shell, asgi: Shell) -> None:
     rng = seeded(7)
-    asked = [*REQUESTS, REQUESTS, {"requests": REQUESTS}, *[good(rng) for _ in range(50)]]
-    sent = [*BAD_REQUESTS.values(), *(json.dumps(one).encode() for one in asked), *bodies(300, seed=8)]
-    one, other = in_parallel(torchserve.send, sent), in_parallel(asgi.send, sent)
-    assert one == other
-    assert Counter(status for status, _, _ in one)[200] > 60
+    valid = [*REQUESTS, REQUESTS, {"requests": REQUESTS}, *[good(rng) for _ in range(50)]]
+    sent = [
+        *BAD_REQUESTS.values(),
+        *(json.dumps(request).encode() for request in valid),
+        *bodies(300, seed=8),
+    ]
+    replies, asgi_replies = in_parallel(torchserve.send, sent), in_parallel(asgi.send, sent)
+    assert replies == asgi_replies
+    assert Counter(status for status, _, _ in replies)[200] > 60
 
 
 @pytest.mark.parametrize("over", [0, 1])

@@ -53,38 +53,38 @@ def test_a_defect_spoils_one_entry_only(recommender: Recommender, monkeypatch: p
     answers, answer = recommender.recommend_batch, recommender.recommend
 
     def defective(requests: list[dict[str, Any]]) -> list[Any]:
-        if any(one["history"] == ["i2"] for one in requests):
+        if any(request["history"] == ["i2"] for request in requests):
             raise ZeroDivisionError
         return [
-            {"score": float("nan")} if one["history"] == ["i3"] else found
-            for one, found in zip(requests, answers(requests), strict=True)
+            {"score": float("nan")} if request["history"] == ["i3"] else served
+            for request, served in zip(requests, answers(requests), strict=True)
         ]
 
     monkeypatch.setattr(recommender, "recommend_batch", defective)
     requests: list[dict] = [{"history": [item]} for item in ("i1", "i2", "i3")]
-    status, found = ask(recommender, requests)
+    status, served = ask(recommender, requests)
     assert status == 200
     assert ask(recommender, requests[2]) == (500, {"error": FAILED, "status": 500})
     monkeypatch.undo()
-    assert found["answers"] == [answer(requests[0]), *[{"error": FAILED, "status": 500}] * 2]
+    assert served["answers"] == [answer(requests[0]), *[{"error": FAILED, "status": 500}] * 2]
 
 
 PLAIN = tiny_parts(epochs=1)
-TOLD = replace(PLAIN, catalogue=replace(PLAIN.catalogue, text=tiny_vectors()), similarity_scale=3.0)
-SHOPS = {False: Recommender(PLAIN), True: Recommender(TOLD)}
-known = st.lists(st.integers(1, 60).map(lambda number: f"i{number}"), max_size=30)
+SIMILAR = replace(PLAIN, catalogue=replace(PLAIN.catalogue, text=tiny_vectors()), similarity_scale=3.0)
+SHOPS = {False: Recommender(PLAIN), True: Recommender(SIMILAR)}
+item_ids = st.lists(st.integers(1, 60).map(lambda number: f"i{number}"), max_size=30)
 single = st.fixed_dictionaries(
-    {"history": known},
+    {"history": item_ids},
     optional={
         "k": st.integers(0, 25),
         "thinking": st.integers(0, 4),
         "explain": st.booleans(),
-        "candidates": known,
-        "exclude": known,
+        "candidates": item_ids,
+        "exclude": item_ids,
     },
 )
 body = st.one_of(single, st.lists(single, max_size=3), st.just("none")).map(
-    lambda one: json.dumps(one).encode()
+    lambda item: json.dumps(item).encode()
 )
 
 
@@ -92,7 +92,7 @@ body = st.one_of(single, st.lists(single, max_size=3), st.just("none")).map(
 @settings(max_examples=60, deadline=None)
 def test_what_waits_together_is_answered_as_if_alone(bodies: list[bytes], likeness: bool) -> None:
     recommender = SHOPS[likeness]
-    assert respond_all(recommender, bodies) == [respond(recommender, one) for one in bodies]
+    assert respond_all(recommender, bodies) == [respond(recommender, item) for item in bodies]
 
 
 @pytest.mark.parametrize("explain", [True, False])

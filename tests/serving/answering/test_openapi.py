@@ -56,8 +56,8 @@ def test_what_the_document_allows_is_answered_and_nothing_else(
     fits = not (isinstance(thinks, int | float) and not isinstance(thinks, bool) and thinks > LEVELS)
     fits = fits and named("Request").is_valid(request_)
     fits = fits and (actions is None or len(actions) == len(request_["history"]))
-    for one, ranks in ((recommender, False), (by_action, True)):
-        status, answer = ask(one, request_)
+    for model, ranks in ((recommender, False), (by_action, True)):
+        status, answer = ask(model, request_)
         assert (status == 200) == (fits and (ranks or request_.get("rank_by") != "action"))
         assert conforms(status, answer)
 
@@ -74,8 +74,8 @@ def test_every_field_of_an_answer_is_in_the_document_and_used(by_action: Recomme
     """A schema that forbids nothing proves nothing: every field is met, and a strange one refused."""
     schemas, rng = DOCUMENT["components"]["schemas"], seeded(3)
     met: dict[str, set[str]] = {"Answer": set(), "Item": set(), "Step": set(), "Cause": set(), "Error": set()}
-    asked = [good(rng) | {"rank_by": rng.choice(["relevance", "action"])} for _ in range(60)]
-    for request in [*asked, {"history": [], "k": 0}]:
+    requests = [good(rng) | {"rank_by": rng.choice(["relevance", "action"])} for _ in range(60)]
+    for request in [*requests, {"history": [], "k": 0}]:
         status, answer = ask(by_action, request)
         assert conforms(status, answer)
         assert not conforms(status, {**answer, "strange": 1})

@@ -30,14 +30,14 @@ def bundle(tmp_path: Path) -> Path:
 
 
 def test_equal_input_gives_equal_bytes(bundle: Path, tmp_path: Path) -> None:
-    one = build_archive(bundle, tmp_path / "one", "ab" * 32)
+    first = build_archive(bundle, tmp_path / "one", "ab" * 32)
     copy = shutil.copytree(bundle, tmp_path / "copy")
     for path in copy.rglob("*"):
         os.utime(path, (0, 1_000_000_000))
-    two = build_archive(copy, tmp_path / "two", "ab" * 32)
-    assert file_digest(one) == file_digest(two)
+    second = build_archive(copy, tmp_path / "two", "ab" * 32)
+    assert file_digest(first) == file_digest(second)
     other = build_archive(bundle, tmp_path / "three", "cd" * 32)
-    assert file_digest(one) != file_digest(other)
+    assert file_digest(first) != file_digest(other)
 
 
 def test_it_carries_the_bundle_tree_and_our_handler_only(bundle: Path, tmp_path: Path) -> None:

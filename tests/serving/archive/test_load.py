@@ -12,7 +12,7 @@ from common.digests import tree_files
 from serving.archive.build import ArchiveError
 from serving.archive.load import DamagedArchiveError, load_archive, load_unpacked
 from tests.serving.conftest import REQUESTS, Release
-from tests.serving.damage import flipped, place_of
+from tests.serving.damage import flipped, offset_of
 
 pytestmark = pytest.mark.integration  # the release is trained
 
@@ -50,7 +50,7 @@ def test_a_file_more_or_less_is_seen(opened: Path) -> None:
 def test_a_damaged_archive_is_one_sentence(first: Release, tmp_path: Path) -> None:
     archive = Path(shutil.copy(first.archive, tmp_path))
     with (
-        flipped(archive, place_of(archive, "bundle/model/model.safetensors")),
+        flipped(archive, offset_of(archive, "bundle/model/model.safetensors")),
         pytest.raises(ArchiveError, match=r"car\.mar does not load: BadZipFile: Bad CRC-32 for file"),
     ):
         load_archive(archive)

@@ -19,11 +19,11 @@ class Slow:
         self.begun = threading.Event()
         self.batches: list[list[int]] = []
 
-    def __call__(self, asked: Sequence[int]) -> list[int]:
-        self.batches.append(list(asked))
+    def __call__(self, requests: Sequence[int]) -> list[int]:
+        self.batches.append(list(requests))
         self.begun.set()
         assert self.go.wait(30)
-        return [10 * one for one in asked]
+        return [10 * request for request in requests]
 
 
 async def begun(batcher: Batcher[int, int], slow: Slow, first: int = 0) -> asyncio.Task[int]:
@@ -38,7 +38,7 @@ def test_those_who_wait_are_answered_together_and_each_gets_its_own() -> None:
         slow = Slow()
         batcher = Batcher(slow, batch_size=3, queue=100)
         first = await begun(batcher, slow)
-        rest = [asyncio.create_task(batcher.submit(one)) for one in range(1, 6)]
+        rest = [asyncio.create_task(batcher.submit(request)) for request in range(1, 6)]
         await asyncio.sleep(0)
         slow.go.set()
         assert await asyncio.gather(first, *rest) == [0, 10, 20, 30, 40, 50]
@@ -53,7 +53,7 @@ def test_a_full_queue_refuses_all_but_those_who_always_may() -> None:
         slow = Slow()
         batcher = Batcher(slow, batch_size=8, queue=2)
         first = await begun(batcher, slow)
-        rest = [asyncio.create_task(batcher.submit(one)) for one in (1, 2)]
+        rest = [asyncio.create_task(batcher.submit(request)) for request in (1, 2)]
         await asyncio.sleep(0)
         with pytest.raises(QueueFullError, match="2 requests wait already"):
             await batcher.submit(3)
@@ -71,7 +71,7 @@ def test_one_who_goes_away_costs_the_others_nothing() -> None:
         slow = Slow()
         batcher = Batcher(slow, batch_size=8, queue=100)
         first = await begun(batcher, slow)
-        gone, stays = (asyncio.create_task(batcher.submit(one)) for one in (1, 2))
+        gone, stays = (asyncio.create_task(batcher.submit(request)) for request in (1, 2))
         await asyncio.sleep(0)
         gone.cancel()
         slow.go.set()
@@ -81,15 +81,15 @@ def test_one_who_goes_away_costs_the_others_nothing() -> None:
 
 
 def test_a_batch_that_fails_leaves_nobody_waiting() -> None:
-    def broken(asked: Sequence[int]) -> list[int]:
-        if 1 in asked:
+    def broken(requests: Sequence[int]) -> list[int]:
+        if 1 in requests:
             raise ZeroDivisionError
-        return list(asked)
+        return list(requests)
 
     async def run() -> None:
         batcher = Batcher(broken, batch_size=8, queue=100)
-        found = await asyncio.gather(batcher.submit(1), batcher.submit(2), return_exceptions=True)
-        assert [type(one) for one in found] == [RuntimeError, RuntimeError]
+        errors = await asyncio.gather(batcher.submit(1), batcher.submit(2), return_exceptions=True)
+        assert [type(error) for error in errors] == [RuntimeError, RuntimeError]
         assert await batcher.submit(3) == 3
 
     asyncio.run(run())

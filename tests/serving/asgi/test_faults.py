@@ -26,7 +26,7 @@ from tests.serving.conftest import Release
 from tests.serving.deployment.following import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
-SLOW = json.dumps([{"history": [f"i{at}" for at in range(1, 40)], "k": 40}] * 16).encode()
+SLOW = json.dumps([{"history": [f"i{i}" for i in range(1, 40)], "k": 40}] * 16).encode()
 QUICK = b'{"history": ["i1"], "k": 2}'
 
 
@@ -106,10 +106,10 @@ def test_a_killed_process_hangs_nobody_and_starts_again_on_its_port(
     running: Shell, first: Release, expected: dict[bytes, bytes]
 ) -> None:
     with ThreadPoolExecutor(20) as pool:
-        asked = [pool.submit(running.send, SLOW) for _ in range(20)]
-        wait_until(lambda: any(one.done() for one in asked))
+        pending = [pool.submit(running.send, SLOW) for _ in range(20)]
+        wait_until(lambda: any(future.done() for future in pending))
         running.process.kill()
-        replies = [one.result() for one in asked]
+        replies = [future.result() for future in pending]
     statuses = Counter(status for status, _, _ in replies)
     assert set(statuses) == {0, 200}
     assert {body for status, body, _ in replies if status} == {expected[SLOW]}
@@ -121,10 +121,10 @@ def test_a_killed_process_hangs_nobody_and_starts_again_on_its_port(
 
 def test_what_is_under_way_at_the_end_is_answered(running: Shell, expected: dict[bytes, bytes]) -> None:
     with ThreadPoolExecutor(20) as pool:
-        asked = [pool.submit(running.send, SLOW) for _ in range(20)]
-        wait_until(lambda: any(one.done() for one in asked))  # all are connected by now
+        pending = [pool.submit(running.send, SLOW) for _ in range(20)]
+        wait_until(lambda: any(future.done() for future in pending))  # all are connected by now
         running.process.send_signal(signal.SIGTERM)
-        replies = [one.result()[:2] for one in asked]
+        replies = [future.result()[:2] for future in pending]
     assert replies == [(200, expected[SLOW])] * 20
     assert running.process.wait(timeout=60) in (0, -signal.SIGTERM)
 
@@ -134,11 +134,11 @@ def test_clients_that_go_away_or_never_finish_keep_nobody_from_an_answer(
 ) -> None:
     head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(SLOW)}\r\n\r\n".encode()
     stuck = []
-    for at in range(2 * QUEUE):
+    for i in range(2 * QUEUE):
         connection = socket.create_connection(("127.0.0.1", running.port))
         with suppress(ConnectionError):
-            connection.sendall(head + (SLOW if at < 20 else SLOW[:100]))
-        if at < 20:
+            connection.sendall(head + (SLOW if i < 20 else SLOW[:100]))
+        if i < 20:
             connection.close()  # gone before its answer
         else:
             stuck.append(connection)  # its body never comes

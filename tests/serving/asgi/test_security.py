@@ -26,22 +26,22 @@ WRONG = "a-wrong-key-" + "w" * 30
 @pytest.fixture(scope="module")
 def locked(first: Release) -> Iterator[Running]:
     """A pod as user 10001 without capabilities, where nothing but its scratch folder can be written to."""
-    place = Path(tempfile.mkdtemp(prefix="car-pod-"))
-    scratch = place / "scratch"
+    folder = Path(tempfile.mkdtemp(prefix="car-pod-"))
+    scratch = folder / "scratch"
     scratch.mkdir()
-    store = open_store(place / "registry")
+    store = open_store(folder / "registry")
     in_production(store, released(store, first))
-    keys = place / "keys"
+    keys = folder / "keys"
     keys.write_text(f"{KEY}\n")
     arguments = ["production", "--registry", store.url, "--follow", "1", "--keys", str(keys)]
     env = {"HOME": str(scratch), "TMPDIR": str(scratch)}
     try:
-        with pod(place, arguments, locked_down(scratch), env) as running:
+        with pod(folder, arguments, locked_down(scratch), env) as running:
             running.wait(lambda: running.get("/ready").status_code == 200)
             yield running
             assert list(scratch.glob("car-*")) == []  # what a release was brought in with is gone
     finally:
-        shutil.rmtree(place)
+        shutil.rmtree(folder)
 
 
 def test_it_answers_without_rights_on_a_read_only_system(locked: Running, first: Release) -> None:
@@ -58,8 +58,12 @@ def test_it_answers_without_rights_on_a_read_only_system(locked: Running, first:
 
 def test_it_listens_on_loopback_unless_told_otherwise(locked: Running) -> None:
     sockets = psutil.Process(locked.process.pid).net_connections(kind="inet")
-    found = {(one.laddr.ip, one.laddr.port) for one in sockets if one.status == psutil.CONN_LISTEN}
-    assert found == {(LOOPBACK, locked.port), (LOOPBACK, locked.metrics_port)}
+    addresses = {
+        (connection.laddr.ip, connection.laddr.port)
+        for connection in sockets
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert addresses == {(LOOPBACK, locked.port), (LOOPBACK, locked.metrics_port)}
 
 
 def test_no_key_and_no_request_is_in_its_log_or_on_its_command_line(locked: Running) -> None:

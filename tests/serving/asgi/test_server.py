@@ -60,10 +60,10 @@ def test_a_pod_is_ready_once_the_release_answers_and_follows_the_channel(
     assert running.ask(HISTORY).json()["release"] == first.digest
 
     answers: list[requests.Response] = []
-    done = threading.Event()
+    stopped = threading.Event()
 
     def load() -> None:
-        while not done.is_set():
+        while not stopped.is_set():
             answers.append(running.ask(HISTORY))
 
     askers = [threading.Thread(target=load) for _ in range(3)]
@@ -71,7 +71,7 @@ def test_a_pod_is_ready_once_the_release_answers_and_follows_the_channel(
         asker.start()
     in_production(store, released(store, second))
     running.wait(lambda: running.ask(HISTORY).json()["release"] == second.digest)
-    done.set()
+    stopped.set()
     for asker in askers:
         asker.join()
     assert {reply.status_code for reply in answers} == {200}
@@ -147,9 +147,9 @@ def test_only_probes_are_open_and_metrics_have_their_own_port(
             assert refused.status_code == 401
             assert refused.headers["WWW-Authenticate"] == "Bearer"
             assert refused.json()["status"] == 401
-        mine = {"Authorization": f"Bearer {KEY}"}
-        assert client.get("/ping", headers=mine).json()["release"] == first.digest
-        assert client.get("/metrics", headers=mine).status_code == 404
+        authorized = {"Authorization": f"Bearer {KEY}"}
+        assert client.get("/ping", headers=authorized).json()["release"] == first.digest
+        assert client.get("/metrics", headers=authorized).status_code == 404
         for wrong in (
             KEY,
             f"Basic {KEY}",
@@ -202,9 +202,9 @@ def test_keys_that_are_none_are_refused_without_showing_them(tmp_path: Path, con
 
 
 def test_no_key_stays_in_memory(keys: Path) -> None:
-    held = ApiKeys(keys)
-    assert held.accept(f"bearer {KEY}")
-    assert KEY not in repr(vars(held))
+    api_keys = ApiKeys(keys)
+    assert api_keys.accept(f"bearer {KEY}")
+    assert KEY not in repr(vars(api_keys))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "example.org", ""])  # noqa: S104
@@ -212,9 +212,9 @@ def test_a_network_needs_keys(host: str, keys: Path) -> None:
     with pytest.raises(ServingError, match="--keys"):
         require_keys(host, None)
     assert require_keys(host, keys)
-    done = CliRunner().invoke(app, ["serve", "--host", host])
-    assert done.exit_code == 1
-    assert "--keys" in done.stderr
+    result = CliRunner().invoke(app, ["serve", "--host", host])
+    assert result.exit_code == 1
+    assert "--keys" in result.stderr
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost"])

@@ -75,11 +75,11 @@ def store(tmp_path: Path) -> ObjectStore:
 
 def evidence(folder: Path, bundle: Path, **files: Path) -> dict[str, Path]:
     """A blessed verdict and the bundle's golden answers."""
-    found = make_evidence(folder)
+    blessed = make_evidence(folder)
     recommender = Recommender.load(bundle)
     answers = [recommender.recommend(request) for request in REQUESTS]
     (folder / "golden.json").write_text(json.dumps({"requests": REQUESTS, "answers": answers}))
-    return found | {"golden.json": folder / "golden.json"} | files
+    return blessed | {"golden.json": folder / "golden.json"} | files
 
 
 def in_production(store: ObjectStore, release: str) -> None:
@@ -87,12 +87,12 @@ def in_production(store: ObjectStore, release: str) -> None:
     promote(store, "production", release, **ANN)
 
 
-def asked(serving: Path, request: dict[str, Any]) -> dict[str, Any]:
+def predict(serving: Path, request: dict[str, Any]) -> dict[str, Any]:
     return TorchServe.attach(serving).predict(request)
 
 
 def items(answer: dict[str, Any]) -> set[str]:
-    return {one["item_id"] for one in answer["items"]}
+    return {item["item_id"] for item in answer["items"]}
 
 
 def test_onboarded_items_are_served_and_a_rollback_takes_them_back(serving: Path, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_onboarded_items_are_served_and_a_rollback_takes_them_back(serving: Path
     in_production(store, parent)
     assert deploy_channel(store, "production", serving, "ann@shop").changed
     everything = {"history": ["i1", "n1"], "k": 50, "explain": True}
-    before = asked(serving, everything)
+    before = predict(serving, everything)
     assert (before["release"], before["skipped"]) == (parent, ["n1"])
 
     NEW.to_csv(tmp_path / "items.csv", index=False)
@@ -108,32 +108,32 @@ def test_onboarded_items_are_served_and_a_rollback_takes_them_back(serving: Path
     assert read_validated_archives(FetchedRelease.read(store, child)) == []
     in_production(store, child)
     assert deploy_channel(store, "production", serving, "ann@shop").changed
-    after = asked(serving, everything)
+    after = predict(serving, everything)
     assert (after["release"], after["skipped"]) == (child, [])
     assert items(after) - items(before) == {"n2"}  # n1 was seen
-    assert [one.report["release"] for one in read_validations(store, child)] == [child]
+    assert [item.report["release"] for item in read_validations(store, child)] == [child]
 
     rollback(store, "production", **ANN)
     assert deploy_channel(store, "production", serving, "ann@shop").release == parent
-    assert asked(serving, everything) == before
+    assert predict(serving, everything) == before
     assert len(read_validations(store, parent)) == 1  # what was validated once counts
 
 
 def test_what_the_server_has_is_not_fetched_again(
     serving: Path, store: ObjectStore, bundle: Path, tmp_path: Path
 ) -> None:
-    made = write_release(store, bundle, evidence(tmp_path, bundle))
-    in_production(store, made.release)
+    manifest = write_release(store, bundle, evidence(tmp_path, bundle))
+    in_production(store, manifest.release)
     assert deploy_channel(store, "production", serving, "ann").changed
-    blob = tmp_path / "registry" / blob_name(made.files["model/model.safetensors"].sha256)
+    blob = tmp_path / "registry" / blob_name(manifest.files["model/model.safetensors"].sha256)
     weights = blob.read_bytes()
     blob.unlink()
     assert not deploy_channel(store, "production", serving, "ann").changed
     TorchServe.stop(serving)
-    assert deploy_channel(store, "production", serving, "ann").release == made.release
+    assert deploy_channel(store, "production", serving, "ann").release == manifest.release
     TorchServe.stop(serving)
-    for kept in StateDir.at(serving).store.iterdir():
-        kept.unlink()
+    for stored_archive in StateDir.at(serving).store.iterdir():
+        stored_archive.unlink()
     with pytest.raises(ReleaseError, match=r"model/model\.safetensors of release .* is missing"):
         deploy_channel(store, "production", serving, "ann")
     blob.write_bytes(weights)
@@ -149,26 +149,26 @@ def test_what_was_validated_by_other_code_waits_for_a_validation_by_this(
     report = write_infra_report(tmp_path, archive, archive_sha256="f" * 64, provenance=provenance)
     write_release(store, bundle, evidence(tmp_path, bundle, **{"infra.json": report}))
     in_production(store, release)
-    said = (
+    sentence = (
         rf"Release {release[:12]} was not deployed: It was validated as archive ffffffffffff, but this "
         rf"machine's serving code builds {file_digest(archive)[:12]} \(its handler changed and "
         rf"torch-model-archiver is 0\.12\.0 instead of 0\.11\.1\)\. Validate it with this code \(car "
         rf"infra-validate {release[:12]} --registry {store.url}\), or deploy"
     )
-    with pytest.raises(DeployError, match=said):
+    with pytest.raises(DeployError, match=sentence):
         deploy_channel(store, "production", serving, "ann")
 
     options = [release[:8], "--registry", store.url, "--who", "ann@shop"]
-    done = CliRunner().invoke(app, ["infra-validate", *options], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    assert "all 2 golden requests gave the expected answer" in done.output
+    result = CliRunner().invoke(app, ["infra-validate", *options], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "all 2 golden requests gave the expected answer" in result.output
     (validation,) = read_validations(store, release)
     assert validation.report["archive_sha256"] == file_digest(archive)
     options = ["--registry", store.url, "--serving", str(serving)]
-    done = CliRunner().invoke(app, ["deploy", *options], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    assert f"production, release {release[:12]}: all 2 golden" in done.output
-    assert asked(serving, REQUESTS[0])["release"] == release
+    result = CliRunner().invoke(app, ["deploy", *options], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert f"production, release {release[:12]}: all 2 golden" in result.output
+    assert predict(serving, REQUESTS[0])["release"] == release
 
 
 def test_settings_that_were_validated_are_those_that_are_served(
@@ -192,15 +192,15 @@ def test_a_release_that_answers_otherwise_is_neither_noted_nor_served(
     right = evidence(tmp_path / "right", other)
     in_production(store, write_release(store, other, right).release)
     deploy_channel(store, "production", serving, "ann")
-    made = write_release(store, bundle, right).release
-    in_production(store, made)
-    before = asked(serving, REQUESTS[0])
-    held = sorted(path.name for path in StateDir.at(serving).store.iterdir())
+    digest = write_release(store, bundle, right).release
+    in_production(store, digest)
+    before = predict(serving, REQUESTS[0])
+    stored = sorted(path.name for path in StateDir.at(serving).store.iterdir())
     with pytest.raises(InfraValidationError, match="does not answer as evaluated"):
         deploy_channel(store, "production", serving, "ann")
-    assert read_validations(store, made) == []
-    assert asked(serving, REQUESTS[0]) == before
-    assert sorted(path.name for path in StateDir.at(serving).store.iterdir()) == held
+    assert read_validations(store, digest) == []
+    assert predict(serving, REQUESTS[0]) == before
+    assert sorted(path.name for path in StateDir.at(serving).store.iterdir()) == stored
 
 
 def test_releasing_again_with_other_code_notes_its_validation(
@@ -234,9 +234,9 @@ def test_bad_reports_and_empty_channels_are_sentences(
     files = evidence(tmp_path, bundle, **{"infra.json": tmp_path / "infra.json"})
     in_production(store, write_release(store, bundle, files).release)
     command = ["deploy", "--registry", store.url, "--serving", str(serving)]
-    done = CliRunner().invoke(app, command)
-    assert done.exit_code == 1
-    assert "infra.json must hold a JSON object, not list" in done.stderr
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1
+    assert "infra.json must hold a JSON object, not list" in result.stderr
 
 
 def test_following_a_channel(tmp_path: Path, bundle: Path, store: ObjectStore) -> None:
@@ -245,24 +245,24 @@ def test_following_a_channel(tmp_path: Path, bundle: Path, store: ObjectStore) -
         for name, folder in (("a", bundle), ("b", tiny_bundle(tmp_path / "second", seed=2)))
     )
     in_production(store, first)
-    place = tmp_path / "served"
+    state_dir = tmp_path / "served"
     command = [sys.executable, "pipeline.py", "deploy", "--follow", "0.2"]
-    command += ["--registry", store.url, "--serving", str(place)]
+    command += ["--registry", store.url, "--serving", str(state_dir)]
     with (tmp_path / "log").open("w") as log:
         follower = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        wait_for(lambda: asked(place, REQUESTS[0])["release"] == first)
+        wait_for(lambda: predict(state_dir, REQUESTS[0])["release"] == first)
         in_production(store, second)
-        wait_for(lambda: asked(place, REQUESTS[0])["release"] == second)
-        TorchServe.stop(place)
-        wait_for(lambda: asked(place, REQUESTS[0])["release"] == second)
+        wait_for(lambda: predict(state_dir, REQUESTS[0])["release"] == second)
+        TorchServe.stop(state_dir)
+        wait_for(lambda: predict(state_dir, REQUESTS[0])["release"] == second)
         follower.terminate()
         assert follower.wait(timeout=30) == -signal.SIGTERM
-        assert asked(place, REQUESTS[0])["release"] == second  # servers outlive whoever started them
+        assert predict(state_dir, REQUESTS[0])["release"] == second  # servers outlive whoever started them
     finally:
         follower.kill()
         follower.wait()
-        TorchServe.stop(place)
+        TorchServe.stop(state_dir)
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
@@ -286,33 +286,38 @@ def test_what_the_pipeline_released_is_deployed_again_from_the_registry(
     def artifact(name: str, path: Path | None = None, **metadata: Any) -> dsl.Artifact:
         return dsl.Artifact(uri=str(path or tmp_path / name), metadata=metadata)
 
-    found = evidence(tmp_path / "evidence", bundle)
-    golden = artifact("golden", found["golden.json"], digest="d")
+    files = evidence(tmp_path / "evidence", bundle)
+    golden = artifact("golden", files["golden.json"], digest="d")
     archive, infra, deployment = artifact("archive"), artifact("infra"), artifact("deployment")
     digest = package.python_func(bundle=artifact("bundle", bundle), archive=archive)
     infra_validate.python_func(archive=archive, golden=golden, release=digest, infra=infra)
-    made = release.python_func(
-        bundle=artifact("bundle", bundle), evaluation=artifact("", found["evaluation.json"]),
-        verdict=artifact("", found["verdict.json"], summary="Promoted."), golden=golden, infra=infra,
-        report=artifact("", found["report.html"]), data_docs=artifact("", found["report.html"]),
-        profile=artifact("", found["verdict.json"]), registry=store.url, channel="production", champion="",
+    released = release.python_func(
+        bundle=artifact("bundle", bundle), evaluation=artifact("", files["evaluation.json"]),
+        verdict=artifact("", files["verdict.json"], summary="Promoted."), golden=golden, infra=infra,
+        report=artifact("", files["report.html"]), data_docs=artifact("", files["report.html"]),
+        profile=artifact("", files["verdict.json"]), registry=store.url, channel="production", champion="",
         entry=0, run_id="run-1", git_commit="", promotion=artifact("promotion"),
     )  # fmt: skip
-    assert made == digest
+    assert released == digest
     deploy.python_func(
-        archive=archive, infra=infra, golden=golden, release=made, serving=str(serving), deployment=deployment
+        archive=archive,
+        infra=infra,
+        golden=golden,
+        release=released,
+        serving=str(serving),
+        deployment=deployment,
     )
-    assert "car.mar" not in read_manifest(store, made).evidence
-    assert read_validations(store, made) == []
+    assert "car.mar" not in read_manifest(store, released).evidence
+    assert read_validations(store, released) == []
     first = json.loads(StateDir.at(serving).deployed.read_text())
     TorchServe.stop(serving)
-    for kept in StateDir.at(serving).store.iterdir():
-        kept.unlink()
-    assert deploy_channel(store, "production", serving, "ann").release == made
+    for stored_archive in StateDir.at(serving).store.iterdir():
+        stored_archive.unlink()
+    assert deploy_channel(store, "production", serving, "ann").release == released
     assert json.loads(StateDir.at(serving).deployed.read_text()) == first
     Path(archive.path).write_bytes(Path(archive.path).read_bytes() + b"x")
     with pytest.raises(DeployError, match="but the archive that was validated has"):
         deploy.python_func(
-            archive=archive, infra=infra, golden=golden, release=made, serving=str(serving),
+            archive=archive, infra=infra, golden=golden, release=released, serving=str(serving),
             deployment=artifact("again"),
         )  # fmt: skip

@@ -33,41 +33,44 @@ def test_the_channel_moves_under_load_and_nothing_is_lost(
     first: Release, second: Release, right: Right, tmp_path: Path
 ) -> None:
     store, state_dir = open_store(tmp_path / "registry"), tmp_path / "serving"
-    one, other = released(store, first, tmp_path / "a"), released(store, second, tmp_path / "b")
-    promote(store, "production", one, **ANN)
+    first_digest, second_digest = (
+        released(store, first, tmp_path / "a"),
+        released(store, second, tmp_path / "b"),
+    )
+    promote(store, "production", first_digest, **ANN)
     moves = []
     with following(store, state_dir, tmp_path) as follower:
-        follower.serves(one)
+        follower.serves(first_digest)
         with Load(state_dir, right) as load:
-            for number, wanted in enumerate((other, one, other, one)):
+            for number, target in enumerate((second_digest, first_digest, second_digest, first_digest)):
                 began = time.monotonic()
-                if wanted == other:
-                    promote(store, "production", wanted, **ANN)
+                if target == second_digest:
+                    promote(store, "production", target, **ANN)
                 else:
-                    rollback(store, "production", to=wanted, **ANN)
-                follower.serves(wanted, times=1 + (number + 1) // 2)
-                moves.append(Rollover("", wanted, began, time.monotonic()))
+                    rollback(store, "production", to=target, **ANN)
+                follower.serves(target, times=1 + (number + 1) // 2)
+                moves.append(Rollover("", target, began, time.monotonic()))
                 before = len(load.asked)
                 wait_until(lambda: len(load.asked) > before + 20)  # noqa: B023 - called at once
     assert load.faults() == []
-    assert {asked.release for asked in load.asked} == {one, other}
-    assert [asked for asked in load.asked if late(asked, moves)] == []
-    assert sum(asked.sent > moves[0].moved for asked in load.asked) > 80
+    assert {outcome.release for outcome in load.asked} == {first_digest, second_digest}
+    assert [outcome for outcome in load.asked if late(outcome, moves)] == []
+    assert sum(outcome.sent > moves[0].moved for outcome in load.asked) > 80
 
 
 def test_what_counts_as_late() -> None:
     moves = [Rollover("promote", "new", 10.0, 20.0), Rollover("rollback", "old", 30.0, 40.0)]
 
-    def asked(sent: float, release: str, status: int = 200) -> bool:
+    def is_late(sent: float, release: str, status: int = 200) -> bool:
         return late(Asked(sent, 0.5, status, release, ""), moves)
 
-    assert not asked(5, "old")
-    assert not asked(15, "old")
-    assert asked(20.1, "old")
-    assert not asked(20.1, "new")
-    assert not asked(20.1, "", 503)  # a failure of its own
-    assert not asked(29.8, "old")  # answered after the next move
-    assert asked(40.1, "new")
+    assert not is_late(5, "old")
+    assert not is_late(15, "old")
+    assert is_late(20.1, "old")
+    assert not is_late(20.1, "new")
+    assert not is_late(20.1, "", 503)  # a failure of its own
+    assert not is_late(29.8, "old")  # answered after the next move
+    assert is_late(40.1, "new")
 
 
 def residue(state_dir: Path) -> dict[str, Any]:
@@ -79,7 +82,7 @@ def residue(state_dir: Path) -> dict[str, Any]:
         "store": sorted(path.name for path in server.state.store.iterdir()),
         "scratch": sorted(str(path) for path in server.state.scratch.rglob("*")),
         "deployed": server.state.deployed.read_bytes(),
-        "processes": [found.pid for found in process.find_processes(server.state)],
+        "processes": [running.pid for running in process.find_processes(server.state)],
     }
 
 
@@ -87,23 +90,25 @@ def test_golden_requests_that_fail_under_load_leave_no_residue(
     first: Release, second: Release, right: Right, tmp_path: Path
 ) -> None:
     store, state_dir = open_store(tmp_path / "registry"), tmp_path / "serving"
-    one = released(store, first, tmp_path / "a")
-    other = released(store, second, tmp_path / "b", golden=first.golden)
-    promote(store, "production", one, **ANN)
+    first_digest = released(store, first, tmp_path / "a")
+    second_digest = released(store, second, tmp_path / "b", golden=first.golden)
+    promote(store, "production", first_digest, **ANN)
     with following(store, state_dir, tmp_path) as follower:
-        follower.serves(one)
+        follower.serves(first_digest)
         before, server = residue(state_dir), TorchServe.attach(state_dir)
         with Load(state_dir, right) as load:
-            promote(store, "production", other, **ANN)
-            refused = f"Release {other[:12]} was not deployed: 4 of 4 golden requests gave another answer"
+            promote(store, "production", second_digest, **ANN)
+            refused = (
+                f"Release {second_digest[:12]} was not deployed: 4 of 4 golden requests gave another answer"
+            )
             follower.wait_for(refused)
             for times in (2, 1):  # it is tried again, and leaves again
                 wait_until(lambda: len(server.client.versions()) == times)  # noqa: B023 - called at once
             rollback(store, "production", **ANN)
-            follower.wait_for(f"serves already production, release {one[:12]}")
+            follower.wait_for(f"serves already production, release {first_digest[:12]}")
         assert residue(state_dir) == before
     assert load.faults() == []
-    assert {asked.release for asked in load.asked} == {one}
+    assert {outcome.release for outcome in load.asked} == {first_digest}
     assert follower.log.read_text().count(refused) == 1  # said once, though tried often
 
 
@@ -124,10 +129,10 @@ def test_what_a_worker_has_in_hand_is_answered_before_it_leaves(
 ) -> None:
     """A slow answer: the worker is held for longer than any pause that a drain could take by guess."""
     (pid,) = deployed.client.versions()[str(deployed.client.default_version())].workers
-    worker, answered = psutil.Process(pid), []
+    worker, releases = psutil.Process(pid), []
 
     def ask() -> None:
-        answered.append(deployed.client.predict(REQUESTS[0])["release"])
+        releases.append(deployed.client.predict(REQUESTS[0])["release"])
 
     asking, rolling = (
         threading.Thread(target=ask),
@@ -137,17 +142,17 @@ def test_what_a_worker_has_in_hand_is_answered_before_it_leaves(
     try:
         asking.start()
         rolling.start()
-        wanted = read_archive(second.archive).version
-        wait_until(lambda: deployed.client.default_version() == wanted)
+        version = read_archive(second.archive).version
+        wait_until(lambda: deployed.client.default_version() == version)
         time.sleep(3 * versions.QUIET_SECONDS)
-        assert answered == []
+        assert releases == []
         assert len(deployed.client.versions()) == 2
     finally:
         worker.resume()
     for thread in (asking, rolling):
         thread.join()
-    assert answered == [first.digest]
-    assert list(deployed.client.versions()) == [wanted]
+    assert releases == [first.digest]
+    assert list(deployed.client.versions()) == [version]
 
 
 def test_a_version_that_never_rests_does_not_stay_for_ever(
@@ -176,27 +181,29 @@ def test_connections_are_answered_while_a_model_loads(
     connections = [requests.Session() for _ in range(4)]
     state = deployed.state
 
-    def answered(connection: requests.Session) -> int:
+    def post(connection: requests.Session) -> int:
         name, _, key = state.header.read_text().strip().partition(": ")
         body = next(iter(right))
         return connection.post(
             deployed.client.prediction_url, body, headers={name: key}, timeout=60
         ).status_code
 
-    assert [answered(one) for one in connections] == [200] * 4  # every thread has its connections now
+    assert [post(connection) for connection in connections] == [
+        200
+    ] * 4  # every thread has its connections now
     rolling = threading.Thread(target=roll, args=(second, state.root))
     rolling.start()
     version = read_archive(second.archive).version
     try:
         wait_until(lambda: bool(pids(deployed, version)))
-        held = psutil.Process(pids(deployed, version)[0])
-        held.suspend()
+        worker = psutil.Process(pids(deployed, version)[0])
+        worker.suspend()
         loading.set()
         try:
             assert deployed.client.versions()[version].ready_workers == 0
-            assert [answered(one) for one in connections] == [200] * 4
+            assert [post(connection) for connection in connections] == [200] * 4
         finally:
-            held.resume()
+            worker.resume()
     finally:
         rolling.join()
     assert loading.is_set()
@@ -226,9 +233,9 @@ except DeployError as error:
         file_digest(second.archive),
     ]
     command = [sys.executable, "-c", script, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"Release {second.digest[:12]} was not deployed: ")
-    assert "cannot be written: File too large. Make room" in done.stdout
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.startswith(f"Release {second.digest[:12]} was not deployed: ")
+    assert "cannot be written: File too large. Make room" in result.stdout
     assert residue(deployed.state.root) == before
     assert deployed.predict(REQUESTS[0])["release"] == first.digest
 

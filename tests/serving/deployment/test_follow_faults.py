@@ -49,10 +49,10 @@ def test_what_breaks_under_a_follower_is_told_once_and_mended(
         (tmp_path / "away").rename(tmp_path / "registry")
         follower.wait_for("The server serves production of")
 
-        said = follower.log.read_text()
-        assert said.count("The server was down") == 1
-        assert said.count("deploy the release again. Trying again until it works.") == 1
-        assert said.count("Trying again until it works.") == 2
+        log = follower.log.read_text()
+        assert log.count("The server was down") == 1
+        assert log.count("deploy the release again. Trying again until it works.") == 1
+        assert log.count("Trying again until it works.") == 2
 
 
 def answers(state_dir: Path) -> str:

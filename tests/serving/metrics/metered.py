@@ -107,7 +107,9 @@ def live_asgi(release: Release) -> Iterator[Live]:
 
     try:
         wait()
-        assert {one.laddr.ip for one in psutil.Process(process.pid).net_connections()} == {"127.0.0.1"}
+        assert {connection.laddr.ip for connection in psutil.Process(process.pid).net_connections()} == {
+            "127.0.0.1"
+        }
         yield Live(f"http://127.0.0.1:{port}/predictions/car", f"127.0.0.1:{port}")
     finally:
         process.send_signal(signal.SIGTERM)
@@ -136,15 +138,15 @@ def scraped(text: str) -> dict[Key, float]:
     def name(parsed: str) -> str:
         return parsed if parsed in named else parsed.removesuffix("_total")
 
-    found = {}
+    samples = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             labels = frozenset(pair for pair in sample.labels.items() if pair[0].lower() != "hostname")
-            found[name(sample.name), labels] = sample.value
-    return found
+            samples[name(sample.name), labels] = sample.value
+    return samples
 
 
-def shown(registry: CollectorRegistry) -> dict[Key, float]:
+def exported(registry: CollectorRegistry) -> dict[Key, float]:
     return scraped(generate_latest(registry).decode())
 
 

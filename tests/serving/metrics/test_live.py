@@ -77,23 +77,23 @@ def traffic() -> list[bytes]:
 @pytest.fixture(scope="module")
 def statuses(torchserve: Live, asgi: Live, in_pod: Live, traffic: list[bytes]) -> Counter[int]:
     """What all answered; and TorchServe's front end has heard of it."""
-    before = key("car_requests_total", status="200", release=torchserve.release())
-    known = scraped(torchserve.metrics())[before]
+    series = key("car_requests_total", status="200", release=torchserve.release())
+    before = scraped(torchserve.metrics())[series]
     answers = [[live.send(body) for body in traffic] for live in (torchserve, asgi, in_pod)]
     assert answers[0] == answers[1] == answers[2]
-    answered = Counter(answers[0])
+    counts = Counter(answers[0])
 
     @retry(
         stop=stop_after_delay(20 * SECONDS),
         wait=wait_fixed(0.5),
-        retry=retry_if_result(lambda done: not done),
+        retry=retry_if_result(lambda complete: not complete),
     )
     def wait() -> bool:
-        return scraped(torchserve.metrics())[before] - known >= answered[200]
+        return scraped(torchserve.metrics())[series] - before >= counts[200]
 
     wait()
     time.sleep(2 * SECONDS)  # whatever else is told
-    return answered
+    return counts
 
 
 @pytest.fixture(scope="module")
@@ -111,37 +111,41 @@ def exported(torchserve: Live, asgi: Live, in_pod: Live, statuses: Counter[int])
 def test_all_servers_count_the_same_traffic_alike(
     torchserve: Live, asgi: Live, in_pod: Live, statuses: Counter[int]
 ) -> None:
-    ours, theirs, pods = (scraped(live.metrics()) for live in (asgi, torchserve, in_pod))
+    asgi_samples, torchserve_samples, pod_samples = (
+        scraped(live.metrics()) for live in (asgi, torchserve, in_pod)
+    )
     release = asgi.release()
     for status in (200, 400):
-        for found in (ours, theirs, pods):
-            assert found[key("car_requests_total", status=str(status), release=release)] == statuses[status]
+        for samples in (asgi_samples, torchserve_samples, pod_samples):
+            assert samples[key("car_requests_total", status=str(status), release=release)] == statuses[status]
     timed = ("_sum", "_bucket", "_timestamp_seconds")
     same = {
-        at: value for at, value in ours.items() if not at[0].startswith(OF_ASGI) and not at[0].endswith(timed)
+        series: value
+        for series, value in asgi_samples.items()
+        if not series[0].startswith(OF_ASGI) and not series[0].endswith(timed)
     }
     assert len(same) == 25
-    for others in (theirs, pods):
-        assert {at: others[at] for at in same} == {
-            at: pytest.approx(value, abs=1e-6) for at, value in same.items()
+    for other in (torchserve_samples, pod_samples):
+        assert {series: other[series] for series in same} == {
+            series: pytest.approx(value, abs=1e-6) for series, value in same.items()
         }
-    assert ours[key("car_histories_total", kind="empty")] >= 5
-    assert ours[key("car_histories_total", kind="unknown")] >= 5
-    assert ours[key("car_drift_window_answers")] >= FEWEST
-    assert min(ours[key("car_score_drift_psi")], ours[key("car_code_drift_psi")]) > 0.1
-    assert {name for name, _ in pods} == {name for name, _ in ours}
-    named = {name for name, _ in ours if not name.startswith(OF_ASGI)}
-    assert {name for name, _ in theirs if not name.startswith(OF_TORCHSERVE)} == named
+    assert asgi_samples[key("car_histories_total", kind="empty")] >= 5
+    assert asgi_samples[key("car_histories_total", kind="unknown")] >= 5
+    assert asgi_samples[key("car_drift_window_answers")] >= FEWEST
+    assert min(asgi_samples[key("car_score_drift_psi")], asgi_samples[key("car_code_drift_psi")]) > 0.1
+    assert {name for name, _ in pod_samples} == {name for name, _ in asgi_samples}
+    named = {name for name, _ in asgi_samples if not name.startswith(OF_ASGI)}
+    assert {name for name, _ in torchserve_samples if not name.startswith(OF_TORCHSERVE)} == named
 
 
 def test_latencies_are_plausible(torchserve: Live, asgi: Live, in_pod: Live, statuses: Counter[int]) -> None:
     for live in (torchserve, asgi, in_pod):
-        found = scraped(live.metrics())
+        samples = scraped(live.metrics())
         name = "car_request_duration_seconds"
-        count, total = (found[key(f"{name}_{part}", thinking="3")] for part in ("count", "sum"))
+        count, total = (samples[key(f"{name}_{part}", thinking="3")] for part in ("count", "sum"))
         buckets = {
             float(dict(labels)["le"]): value
-            for (metric, labels), value in found.items()
+            for (metric, labels), value in samples.items()
             if metric == f"{name}_bucket" and dict(labels)["thinking"] == "3"
         }
         ordered = [buckets[bound] for bound in sorted(buckets)]
@@ -157,12 +161,15 @@ def test_what_alerts_and_panels_ask_for_is_exported(exported: list[set[tuple]], 
     for selector in selectors(expressions[title]):
         if selector.name in OF_PROMETHEUS:
             continue
-        wanted = {matcher.name for matcher in selector.matchers.matchers} - {"job", "instance"}
-        there = [
-            any(name == selector.name and wanted <= {label for label, _ in labels} for name, labels in one)
-            for one in exported
+        labels_needed = {matcher.name for matcher in selector.matchers.matchers} - {"job", "instance"}
+        is_exported = [
+            any(
+                name == selector.name and labels_needed <= {label for label, _ in labels}
+                for name, labels in series
+            )
+            for series in exported
         ]
-        torchserve, *asgi = there
+        torchserve, *asgi = is_exported
         assert torchserve or selector.name.startswith(OF_ASGI), selector.name
         assert all(asgi) or selector.name.startswith(OF_TORCHSERVE), selector.name
 
@@ -176,7 +183,9 @@ def test_a_pod_counts_callers_without_a_key(in_pod: Live) -> None:
 
 def test_listeners_are_on_loopback_only(torchserve: Live, state_dir: Path) -> None:
     java = find_processes(StateDir.at(state_dir))[0]
-    listening = [one.laddr for one in java.net_connections() if one.status == psutil.CONN_LISTEN]
+    listening = [
+        connection.laddr for connection in java.net_connections() if connection.status == psutil.CONN_LISTEN
+    ]
     assert int(torchserve.scrape.rpartition(":")[2]) in {address.port for address in listening}
     assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
 
@@ -187,22 +196,27 @@ def test_prometheus_reads_all_servers_and_answers_every_panel(
 ) -> None:
     servers = (torchserve, asgi, in_pod)
     with running(str(PROMETHEUS), tmp_path, [live.scrape for live in servers]) as url:
-        others = (b'{"history": ["none such", "i2"]}',) * 4 + (b"{",) * 4
+        other_bodies = (b'{"history": ["none such", "i2"]}',) * 4 + (b"{",) * 4
         for _ in range(4 * int(SECONDS)):
-            for body in (*(b'{"history": ["i1"], "thinking": %d}' % depth for depth in range(4)), *others):
+            for body in (
+                *(b'{"history": ["i1"], "thinking": %d}' % depth for depth in range(4)),
+                *other_bodies,
+            ):
                 assert {live.send(body) for live in servers} <= {200, 400}
             time.sleep(1)
-        shown = {title: ask(url, query) for title, query in panel_queries().items()}
-        assert {title for title, rows in shown.items() if not rows} <= MAY_BE_EMPTY
-        for title, rows in shown.items():
+        answers = {title: ask(url, query) for title, query in panel_queries().items()}
+        assert {title for title, rows in answers.items() if not rows} <= MAY_BE_EMPTY
+        for title, rows in answers.items():
             values = [float(row["value"][1]) for row in rows]
             assert not np.isnan(values).any(), (title, rows)
-        unknown = float(shown["Unknown items A"][0]["value"][1])
+        unknown = float(answers["Unknown items A"][0]["value"][1])
         assert unknown == pytest.approx(1 / 3, abs=0.1)
         health = requests.get(f"{url}/api/v1/rules", timeout=30).json()["data"]["groups"]
-        found = {rule["name"]: (rule["health"], rule["state"]) for group in health for rule in group["rules"]}
-        assert set(found) == {rule["alert"] for rule in rules()}
-        assert {health for health, _ in found.values()} == {"ok"}
-        assert found["CarDown"] == found["CarNoRelease"] == ("ok", "inactive")
-        assert found["CarUnknownItems"] == ("ok", "pending")  # a third is unknown
-        assert found["CarRefusals"] == ("ok", "pending")
+        states = {
+            rule["name"]: (rule["health"], rule["state"]) for group in health for rule in group["rules"]
+        }
+        assert set(states) == {rule["alert"] for rule in rules()}
+        assert {health for health, _ in states.values()} == {"ok"}
+        assert states["CarDown"] == states["CarNoRelease"] == ("ok", "inactive")
+        assert states["CarUnknownItems"] == ("ok", "pending")  # a third is unknown
+        assert states["CarRefusals"] == ("ok", "pending")

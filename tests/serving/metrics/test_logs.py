@@ -50,11 +50,11 @@ def test_full_logs_are_turned_over_and_the_oldest_goes(torchserve: Live, state_d
     logs = StateDir.at(state_dir).logs
     for name in ("server", "access"):
         assert (logs / f"{name}.log").stat().st_size < FILL / 2
-        kept = sorted(logs.glob(f"{name}.*.log.gz"))
-        assert len(kept) == 3
-        held = b"".join(gzip.decompress(path.read_bytes())[:40] for path in kept)
-        assert b"an old line" in held
-        assert held.count(b"older") == 2
+        archives = sorted(logs.glob(f"{name}.*.log.gz"))
+        assert len(archives) == 3
+        content = b"".join(gzip.decompress(path.read_bytes())[:40] for path in archives)
+        assert b"an old line" in content
+        assert content.count(b"older") == 2
 
 
 def test_a_thousand_requests_write_few_bytes(torchserve: Live, state_dir: Path) -> None:
@@ -96,7 +96,7 @@ def test_logs_hold_a_line_a_request_and_nothing_of_its_body_or_key(torchserve: L
     assert len(after["server"]) - len(before["server"]) <= 20  # those with a wrong key
     text = "".join(path.read_text(errors="replace") for path in state.logs.glob("*.log"))
     assert "/predictions/car" in text
-    keys = [one["key"] for one in json.loads(state.keys.read_text()).values()]
+    keys = [entry["key"] for entry in json.loads(state.keys.read_text()).values()]
     for secret in (MARK, *keys, torchserve.headers["Authorization"].split()[-1]):
         assert secret not in text
     assert "[METRICS]" not in text

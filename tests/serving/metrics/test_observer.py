@@ -19,7 +19,7 @@ from serving.metrics.counters import KINDS, STATUSES, Metrics
 from serving.metrics.drift_window import FEWEST, LATEST, DriftWindow
 from serving.metrics.observer import InstrumentedResponder
 from tests.serving.hostile import bodies, good, seeded
-from tests.serving.metrics.metered import RELEASE, key, profiled_parts, recommender, shown
+from tests.serving.metrics.metered import RELEASE, exported, key, profiled_parts, recommender
 
 SHORT = RELEASE[:12]
 
@@ -50,35 +50,35 @@ def test_every_series_is_there_before_the_first_request(
     watched: InstrumentedResponder, metrics: Metrics
 ) -> None:
     """A rate from a series that appears with its first error would miss that error."""
-    found = shown(metrics.registry)
+    samples = exported(metrics.registry)
     for status in STATUSES:
-        assert found[key("car_requests_total", status=str(status), release=SHORT)] == 0
+        assert samples[key("car_requests_total", status=str(status), release=SHORT)] == 0
     for kind in KINDS:
-        assert found[key("car_histories_total", kind=kind)] == 0
+        assert samples[key("car_histories_total", kind=kind)] == 0
     for thinking in range(4):
-        assert found[key("car_request_duration_seconds_count", thinking=str(thinking))] == 0
+        assert samples[key("car_request_duration_seconds_count", thinking=str(thinking))] == 0
     for code in range(4):
-        assert found[key("car_recommended_items_total", code=str(code))] == 0
+        assert samples[key("car_recommended_items_total", code=str(code))] == 0
 
 
 def test_there_are_as_many_series_as_the_docs_say() -> None:
     metrics, asgi = Metrics(), AsgiMetrics()
-    for one in (metrics, asgi):
-        InstrumentedResponder(recommender(), one)
+    for registry_owner in (metrics, asgi):
+        InstrumentedResponder(recommender(), registry_owner)
     thinking, codes = 4, 4
-    assert len(shown(metrics.registry)) <= 20 + 19 * thinking + 2 * codes
-    assert len(shown(asgi.registry)) <= 50 + 19 * thinking + 2 * codes
+    assert len(exported(metrics.registry)) <= 20 + 19 * thinking + 2 * codes
+    assert len(exported(asgi.registry)) <= 50 + 19 * thinking + 2 * codes
 
 
 def test_the_release_is_named(watched: InstrumentedResponder, metrics: Metrics) -> None:
     codebook = profiled_parts().codebook.version
-    found = shown(metrics.registry)
-    assert found[key("car_release_info", release=SHORT, digest=RELEASE, codebook=codebook)] == 1
-    expected = [found[key("car_expected_code_share", code=str(code))] for code in range(4)]
+    samples = exported(metrics.registry)
+    assert samples[key("car_release_info", release=SHORT, digest=RELEASE, codebook=codebook)] == 1
+    expected = [samples[key("car_expected_code_share", code=str(code))] for code in range(4)]
     assert sum(expected) == pytest.approx(1, abs=1e-5)
     InstrumentedResponder(recommender(seed=1, release="b" * 64), metrics)
     names = {
-        dict(labels)["release"] for name, labels in shown(metrics.registry) if name == "car_release_info"
+        dict(labels)["release"] for name, labels in exported(metrics.registry) if name == "car_release_info"
     }
     assert names == {"b" * 12}
 
@@ -89,57 +89,59 @@ def test_hostile_traffic_is_answered_as_ever_and_every_body_counted(
     sent = list(bodies(600, seed=3))
     replies = [reply for start in range(0, 600, 8) for reply in watched(sent[start : start + 8])]
     assert replies == respond_all(recommender(), sent)
-    found = shown(metrics.registry)
+    samples = exported(metrics.registry)
     for status, count in Counter(status for status, _ in replies).items():
-        assert found[key("car_requests_total", status=str(status), release=SHORT)] == count
-    answered = [answer for raw, reply in zip(sent, replies, strict=True) for answer in told(raw, reply)]
-    refused = [answer for _, answer in answered if "error" in answer]
-    assert found[key("car_invalid_requests_total")] == len(refused) > 100
-    good_ones = [(asked, answer) for asked, answer in answered if "items" in answer]
-    items = sum(len(asked["history"]) for asked, _ in good_ones)
+        assert samples[key("car_requests_total", status=str(status), release=SHORT)] == count
+    pairs = [answer for raw, reply in zip(sent, replies, strict=True) for answer in exchanges(raw, reply)]
+    refused = [answer for _, answer in pairs if "error" in answer]
+    assert samples[key("car_invalid_requests_total")] == len(refused) > 100
+    good_ones = [(request, answer) for request, answer in pairs if "items" in answer]
+    items = sum(len(request["history"]) for request, _ in good_ones)
     unknown = sum(len(answer["skipped"]) for _, answer in good_ones)
-    assert found[key("car_history_items_total")] == items > unknown
-    assert found[key("car_unknown_items_total")] == unknown > 0
-    kinds = Counter(kind_of(asked, answer) for asked, answer in good_ones)
-    assert {kind: found[key("car_histories_total", kind=kind)] for kind in kinds} == kinds
-    depths = Counter(str(depth_of(asked)) for asked, _ in good_ones)
+    assert samples[key("car_history_items_total")] == items > unknown
+    assert samples[key("car_unknown_items_total")] == unknown > 0
+    kinds = Counter(kind_of(request, answer) for request, answer in good_ones)
+    assert {kind: samples[key("car_histories_total", kind=kind)] for kind in kinds} == kinds
+    depths = Counter(str(depth_of(request)) for request, _ in good_ones)
     for depth, count in depths.items():
-        assert found[key("car_request_duration_seconds_count", thinking=depth)] == count
+        assert samples[key("car_request_duration_seconds_count", thinking=depth)] == count
     assert set(depths) == {"0", "1", "2", "3"}
 
 
-def told(raw: bytes, reply: tuple[int, bytes]) -> list[tuple[Any, dict[str, Any]]]:
-    asked, said = requests_of(raw), json.loads(reply[1])
-    return list(zip(asked, said["answers"] if "answers" in said else [said] * len(asked), strict=True))
+def exchanges(raw: bytes, reply: tuple[int, bytes]) -> list[tuple[Any, dict[str, Any]]]:
+    requests, answer = requests_of(raw), json.loads(reply[1])
+    return list(
+        zip(requests, answer["answers"] if "answers" in answer else [answer] * len(requests), strict=True)
+    )
 
 
-def kind_of(asked: dict[str, Any], answer: dict[str, Any]) -> str:
-    if not asked["history"]:
+def kind_of(request: dict[str, Any], answer: dict[str, Any]) -> str:
+    if not request["history"]:
         return "empty"
     return "unknown" if answer["fallback"] else "known"
 
 
-def depth_of(asked: dict[str, Any]) -> int:
-    return 3 if asked.get("thinking") is None else int(asked["thinking"])
+def depth_of(request: dict[str, Any]) -> int:
+    return 3 if request.get("thinking") is None else int(request["thinking"])
 
 
 def test_probes_are_answered_and_not_counted(watched: InstrumentedResponder, metrics: Metrics) -> None:
-    before = shown(metrics.registry)
+    before = exported(metrics.registry)
     assert watched([HEALTH, HEALTH]) == respond_all(recommender(), [HEALTH, HEALTH])
-    assert shown(metrics.registry) == before
+    assert exported(metrics.registry) == before
     sent = [HEALTH, body(history=[]), HEALTH, b"{", body(history=["i1"])]
     assert watched(sent) == respond_all(recommender(), sent)
-    found = shown(metrics.registry)
-    assert [found[key("car_requests_total", status=str(s), release=SHORT)] for s in STATUSES] == [2, 1, 0]
-    assert found[key("car_histories_total", kind="empty")] == 1
+    samples = exported(metrics.registry)
+    assert [samples[key("car_requests_total", status=str(s), release=SHORT)] for s in STATUSES] == [2, 1, 0]
+    assert samples[key("car_histories_total", kind="empty")] == 1
 
 
 def test_all_of_a_batch_waited_as_long_as_the_batch_took(
     watched: InstrumentedResponder, metrics: Metrics
 ) -> None:
-    watched([body(history=["i1"], thinking=at % 4) for at in range(8)])
-    found = shown(metrics.registry)
-    sums = {found[key("car_request_duration_seconds_sum", thinking=str(at))] for at in range(4)}
+    watched([body(history=["i1"], thinking=i % 4) for i in range(8)])
+    samples = exported(metrics.registry)
+    sums = {samples[key("car_request_duration_seconds_sum", thinking=str(i))] for i in range(4)}
     assert len(sums) == 1
     assert sums.pop() > 0
 
@@ -150,18 +152,18 @@ def test_codes_of_the_top_ten_are_counted(watched: InstrumentedResponder, metric
     assert len(items) == 40
     catalogue = profiled_parts().catalogue
     codes = Counter(str(catalogue.sids[catalogue.uids[item["item_id"]] - 1, 0]) for item in items[:10])
-    found = shown(metrics.registry)
-    assert {c: found[key("car_recommended_items_total", code=c)] for c in codes} == codes
+    samples = exported(metrics.registry)
+    assert {c: samples[key("car_recommended_items_total", code=c)] for c in codes} == codes
 
 
 def test_a_defect_of_the_recommender_is_a_500(
     metrics: Metrics, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = recommender()
-    monkeypatch.setattr(broken, "answers", lambda requests: 1 / 0)
+    monkeypatch.setattr(broken, "recommend_batch", lambda requests: 1 / 0)
     assert [status for status, _ in InstrumentedResponder(broken, metrics)([body(history=["i1"])])] == [500]
-    assert shown(metrics.registry)[key("car_requests_total", status="500", release=SHORT)] == 1
-    assert shown(metrics.registry)[key("car_histories_total", kind="known")] == 0
+    assert exported(metrics.registry)[key("car_requests_total", status="500", release=SHORT)] == 1
+    assert exported(metrics.registry)[key("car_histories_total", kind="known")] == 0
 
 
 def test_where_counting_fails_answering_goes_on(
@@ -180,18 +182,23 @@ def test_threads_lose_no_count(watched: InstrumentedResponder, metrics: Metrics)
     sent = [[json.dumps(good(rng)).encode() for _ in range(4)] for _ in range(50)]
     with ThreadPoolExecutor(8) as pool:
         replies = [reply for group in pool.map(watched, sent) for reply in group]
-    found = shown(metrics.registry)
+    samples = exported(metrics.registry)
     assert {status for status, _ in replies} == {200}
-    assert found[key("car_requests_total", status="200", release=SHORT)] == 200
+    assert samples[key("car_requests_total", status="200", release=SHORT)] == 200
 
 
 def test_drift_is_of_comparable_answers_only(watched: InstrumentedResponder, metrics: Metrics) -> None:
     """Popular items and candidates of the caller's choice say nothing of the model."""
-    others = [body(history=[]), body(history=["x"]), body(history=["i1"], candidates=["i2", "i3"]), b"{"]
-    watched(others)
-    assert shown(metrics.registry)[key("car_drift_window_answers")] == 0
+    incomparable = [
+        body(history=[]),
+        body(history=["x"]),
+        body(history=["i1"], candidates=["i2", "i3"]),
+        b"{",
+    ]
+    watched(incomparable)
+    assert exported(metrics.registry)[key("car_drift_window_answers")] == 0
     watched([body(history=["i1"]), body(history=["i1"], k=100, exclude=["i2"])])
-    assert shown(metrics.registry)[key("car_drift_window_answers")] == 2
+    assert exported(metrics.registry)[key("car_drift_window_answers")] == 2
 
 
 def test_holdout_traffic_does_not_drift_and_another_model_does(metrics: Metrics) -> None:
@@ -203,15 +210,15 @@ def test_holdout_traffic_does_not_drift_and_another_model_does(metrics: Metrics)
 
     ids = profiled_parts().catalogue.item_ids
     histories = [[ids[uid - 1] for uid in history] for history in tiny_histories().train]
-    sent = [body(history=history, thinking=at % 4) for at in range(8) for history in histories]
+    sent = [body(history=history, thinking=i % 4) for i in range(8) for history in histories]
     InstrumentedResponder(recommender(), metrics)(sent)
-    same = shown(metrics.registry)
+    same = exported(metrics.registry)
     assert same[key("car_drift_window_answers")] == len(sent) >= FEWEST
     assert same[key("car_score_drift_psi")] < 0.1
     assert same[key("car_code_drift_psi")] < 0.1
-    other = Recommender(replace(profiled_parts(seed=5), answer_profile=profiled_parts().profile))
+    other = Recommender(replace(profiled_parts(seed=5), answer_profile=profiled_parts().answer_profile))
     InstrumentedResponder(other, metrics)(sent)
-    assert shown(metrics.registry)[key("car_score_drift_psi")] > 0.25
+    assert exported(metrics.registry)[key("car_score_drift_psi")] > 0.25
 
 
 def test_a_release_without_a_profile_has_no_drift(metrics: Metrics) -> None:
@@ -220,14 +227,14 @@ def test_a_release_without_a_profile_has_no_drift(metrics: Metrics) -> None:
 
     watched = InstrumentedResponder(Recommender(tiny_parts(epochs=1), RELEASE), metrics)
     watched([body(history=["i1"])] * 300)
-    found = shown(metrics.registry)
-    assert found[key("car_drift_window_answers")] == 0
-    assert found[key("car_code_drift_psi")] == 0
-    assert key("car_expected_code_share", code="0") not in found
+    samples = exported(metrics.registry)
+    assert samples[key("car_drift_window_answers")] == 0
+    assert samples[key("car_code_drift_psi")] == 0
+    assert key("car_expected_code_share", code="0") not in samples
 
 
 def test_the_window_forgets_exactly_what_left_it() -> None:
-    profile = profiled_parts().profile
+    profile = profiled_parts().answer_profile
     assert profile
     rng = np.random.default_rng(0)
     entries = [
@@ -244,7 +251,7 @@ def test_the_window_forgets_exactly_what_left_it() -> None:
 
 
 def test_few_answers_say_nothing() -> None:
-    profile = profiled_parts().profile
+    profile = profiled_parts().answer_profile
     assert profile
     window = DriftWindow(profile)
     for _ in range(FEWEST - 1):

@@ -18,7 +18,7 @@ from serving.metrics.counters import Metrics
 from serving.metrics.observer import InstrumentedResponder
 from serving.torchserve.metrics_exporter import FrontEndExporter, samples
 from tests.serving.hostile import bodies
-from tests.serving.metrics.metered import recommender, shown
+from tests.serving.metrics.metered import exported, recommender
 
 CONFIG = Path(torchserve.__path__[0]) / "metrics.yaml"
 # As org.pytorch.serve.metrics.Metric reads a line once "[METRICS]" is off.
@@ -27,7 +27,7 @@ LINE = re.compile(
 )
 
 
-class Told:
+class FrontEndLog:
     """TorchServe's side: adds counters up, keeps the last of gauges."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -37,9 +37,9 @@ class Told:
     def read(self) -> int:
         lines = [record.getMessage() for record in self.caplog.records if "[METRICS]" in record.getMessage()]
         for line in lines:
-            found = LINE.fullmatch(line.removeprefix("[METRICS]"))
-            assert found, line
-            name, _, value, dimensions, kind = found.groups()[:5]
+            match = LINE.fullmatch(line.removeprefix("[METRICS]"))
+            assert match, line
+            name, _, value, dimensions, kind = match.groups()[:5]
             pairs = frozenset(tuple(pair.split(":")) for pair in dimensions.split(",") if pair)
             assert all(len(pair) == 2 for pair in pairs), line
             self.values[name, pairs] = float(value) + (self.values[name, pairs] if kind == "COUNTER" else 0)
@@ -55,50 +55,54 @@ def context() -> SimpleNamespace:
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture) -> Told:
+def front_end(caplog: pytest.LogCaptureFixture) -> FrontEndLog:
     caplog.set_level(logging.INFO)
-    return Told(caplog)
+    return FrontEndLog(caplog)
 
 
 def test_the_front_end_knows_exactly_what_workers_say() -> None:
     metrics = Metrics()
     InstrumentedResponder(recommender(), metrics)
-    said = {
+    reported = {
         ("counter" if counts else "gauge", sample.name, tuple(sample.labels))
         for counts, sample in samples(metrics.registry)
     }
-    known = {
-        (kind, one["name"], tuple(one["dimensions"]))
-        for kind, ones in yaml.safe_load(CONFIG.read_text())["model_metrics"].items()
-        for one in ones
+    configured = {
+        (kind, metric["name"], tuple(metric["dimensions"]))
+        for kind, entries in yaml.safe_load(CONFIG.read_text())["model_metrics"].items()
+        for metric in entries
     }
-    assert said == known
+    assert reported == configured
 
 
-def test_what_the_front_end_adds_up_is_what_the_worker_counted(context: SimpleNamespace, told: Told) -> None:
+def test_what_the_front_end_adds_up_is_what_the_worker_counted(
+    context: SimpleNamespace, front_end: FrontEndLog
+) -> None:
     metrics = Metrics()
     watched = InstrumentedResponder(recommender(), metrics)
     front = FrontEndExporter(metrics.registry, context)
     sent = list(bodies(300, seed=2))
     for start in range(0, 300, 60):
         watched(sent[start : start + 60])
-        assert front.export() == told.read()
+        assert front.export() == front_end.read()
     assert {
-        at: pytest.approx(value, abs=1e-6) for at, value in shown(metrics.registry).items()
-    } == told.values
+        series: pytest.approx(value, abs=1e-6) for series, value in exported(metrics.registry).items()
+    } == front_end.values
 
 
-def test_two_workers_add_up_and_a_restarted_one_goes_on(context: SimpleNamespace, told: Told) -> None:
+def test_two_workers_add_up_and_a_restarted_one_goes_on(
+    context: SimpleNamespace, front_end: FrontEndLog
+) -> None:
     for _ in range(3):
         metrics = Metrics()
         InstrumentedResponder(recommender(), metrics)([b'{"history": ["i1"]}'] * 10)
         FrontEndExporter(metrics.registry, context).export()
-    told.read()
-    assert told.values["car_histories_total", frozenset({("kind", "known")})] == 30
-    assert told.values["car_drift_window_answers", frozenset()] == 10
+    front_end.read()
+    assert front_end.values["car_histories_total", frozenset({("kind", "known")})] == 30
+    assert front_end.values["car_drift_window_answers", frozenset()] == 10
 
 
-def test_where_nothing_changed_nothing_is_said(context: SimpleNamespace, told: Told) -> None:
+def test_where_nothing_changed_nothing_is_said(context: SimpleNamespace, front_end: FrontEndLog) -> None:
     metrics = Metrics()
     watched = InstrumentedResponder(recommender(), metrics)
     front = FrontEndExporter(metrics.registry, context)

@@ -49,25 +49,25 @@ def deployed(state_dir: Path, first: Release) -> TorchServe:
 
 def workers(server: TorchServe) -> list[psutil.Process]:
     leader = process.frontend_process(server.state)
-    return [found for found in process.find_processes(server.state) if found != leader]
+    return [running for running in process.find_processes(server.state) if running != leader]
 
 
 def kill_worker(server: TorchServe) -> None:
     """Kill the worker, and wait until another has taken its place."""
     (killed,) = workers(server)
     killed.kill()
-    wait_until(lambda: [one for one in workers(server) if one != killed] != [])
+    wait_until(lambda: [worker for worker in workers(server) if worker != killed] != [])
     version = str(server.client.default_version())
     wait_until(lambda: server.client.versions()[version].ready_workers == 1)
 
 
 def kill(server: TorchServe, *, everything: bool = False) -> None:
     """Kill the server's process, perhaps with its workers."""
-    for found in (
+    for running in (
         process.find_processes(server.state) if everything else [process.frontend_process(server.state)]
     ):
-        assert found is not None
-        found.kill()
+        assert running is not None
+        running.kill()
     wait_until(lambda: process.frontend_process(server.state) is None)
 
 
@@ -81,37 +81,37 @@ def test_a_killed_worker_costs_what_it_had_in_hand_and_nothing_else(
         for _ in range(KILLS):
             before = len(load.asked)
             kill_worker(deployed)
-            wait_until(lambda: sum(not one.failed for one in load.asked[before:]) > 40)  # noqa: B023
-    assert not [one for one in load.asked if one.mixed]
-    assert {one.release for one in load.asked if not one.failed} == {first.digest}
-    failed = [one for one in load.asked if one.failed]
-    assert {one.status for one in failed} <= {500, 507}, load.faults()
-    assert all(f'"message": "{WORKER_DIED}"' in one.fault.replace("\\n", "") for one in failed)
+            wait_until(lambda: sum(not outcome.failed for outcome in load.asked[before:]) > 40)  # noqa: B023
+    assert not [outcome for outcome in load.asked if outcome.mixed]
+    assert {outcome.release for outcome in load.asked if not outcome.failed} == {first.digest}
+    failed = [outcome for outcome in load.asked if outcome.failed]
+    assert {outcome.status for outcome in failed} <= {500, 507}, load.faults()
+    assert all(f'"message": "{WORKER_DIED}"' in outcome.fault.replace("\\n", "") for outcome in failed)
     assert len(failed) <= KILLS * WorkerConfig().batch_size
 
 
 def test_our_client_asks_again_where_a_worker_died(deployed: TorchServe, first: Release) -> None:
     """With as many clients as a batch holds, a kill takes requests with it for sure, one of many times."""
-    done = threading.Event()
-    seen: list[str] = []
+    stopped = threading.Event()
+    releases: list[str] = []
 
     def ask() -> None:
-        mine = TorchServe.attach(deployed.state.root)
-        while not done.is_set():
-            seen.append(mine.predict(REQUESTS[0])["release"])
+        server = TorchServe.attach(deployed.state.root)
+        while not stopped.is_set():
+            releases.append(server.predict(REQUESTS[0])["release"])
 
     with ThreadPoolExecutor(8) as pool:
         asking = [pool.submit(ask) for _ in range(8)]
         try:
             for _ in range(KILLS):
-                before = len(seen)
+                before = len(releases)
                 kill_worker(deployed)
-                wait_until(lambda: len(seen) > before + 40)  # noqa: B023 - called at once
+                wait_until(lambda: len(releases) > before + 40)  # noqa: B023 - called at once
         finally:
-            done.set()
-        for one in asking:
-            one.result()
-    assert set(seen) == {first.digest}
+            stopped.set()
+        for future in asking:
+            future.result()
+    assert set(releases) == {first.digest}
 
 
 def test_a_reply_that_says_the_worker_died_is_asked_again_and_a_defect_is_not(
@@ -130,9 +130,9 @@ def test_a_reply_that_says_the_worker_died_is_asked_again_and_a_defect_is_not(
 
 
 def reply(status: int, words: dict[str, Any]) -> requests.Response:
-    made = requests.Response()
-    made.status_code, made._content = status, json.dumps(words).encode()
-    return made
+    response = requests.Response()
+    response.status_code, response._content = status, json.dumps(words).encode()
+    return response
 
 
 def command(server: TorchServe, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -177,18 +177,18 @@ def test_a_full_queue_refuses_at_once_and_loses_nothing(
     with ThreadPoolExecutor(SENT) as pool:
         worker.suspend()
         try:
-            asked = [pool.submit(send_alone, small_queue, body) for _ in range(SENT)]
-            held = QUEUE + WorkerConfig().batch_size  # in the queue, and in the worker's hands
-            wait_until(lambda: sum(one.done() for one in asked) >= SENT - held)
-            refused = [one.result() for one in asked if one.done()]
+            pending = [pool.submit(send_alone, small_queue, body) for _ in range(SENT)]
+            accepted = QUEUE + WorkerConfig().batch_size  # in the queue, and in the worker's hands
+            wait_until(lambda: sum(future.done() for future in pending) >= SENT - accepted)
+            refused = [future.result() for future in pending if future.done()]
         finally:
             worker.resume()
-        replies = [one.result() for one in asked]
+        replies = [future.result() for future in pending]
     assert {reply.status_code for reply in refused} == {503}
     assert {reply.json()["type"] for reply in refused} == {"ServiceUnavailableException"}
     statuses = Counter(reply.status_code for reply in replies)
     assert set(statuses) == {200, 503}
-    assert QUEUE <= statuses[200] <= held
+    assert QUEUE <= statuses[200] <= accepted
     assert statuses.total() == SENT
     assert {reply.content for reply in replies if reply.ok} == {right[body][first.digest]}
     again = [small_queue.client.send(body).status_code for _ in range(SENT)]
@@ -205,8 +205,8 @@ def test_our_client_waits_for_room_and_says_when_there_is_none(
     with ThreadPoolExecutor(SENT) as pool:
         worker.suspend()
         try:
-            held = [pool.submit(send_alone, small_queue, b'{"history": []}') for _ in range(SENT)]
-            wait_until(lambda: any(one.done() for one in held))
+            pending = [pool.submit(send_alone, small_queue, b'{"history": []}') for _ in range(SENT)]
+            wait_until(lambda: any(future.done() for future in pending))
             with pytest.raises(
                 RequestRefusedError, match="no room in its queue, or no worker, for 2 s"
             ) as no:

@@ -47,9 +47,9 @@ def test_a_damaged_archive_is_never_served_and_deploying_mends_it(
     damage(archive, second.archive)
     started = command(server, "start")
     assert started.returncode == 1
-    told = " ".join(started.stderr.split())
-    assert told.endswith("is missing or not what was deployed; deploy the release again.")
-    assert archive.name in told.replace(" ", "")
+    message = " ".join(started.stderr.split())
+    assert message.endswith("is missing or not what was deployed; deploy the release again.")
+    assert archive.name in message.replace(" ", "")
     with pytest.raises(ServingError, match="missing or not what was deployed"):
         restart_if_dead(state_dir)
     assert process.find_processes(server.state) == []
@@ -66,11 +66,11 @@ def test_a_server_whose_log_takes_nothing_answers_all_the_same(
     (state.logs / name).unlink(missing_ok=True)
     (state.logs / name).symlink_to("/dev/full")
     server = roll(first, state_dir)
-    before = {one.pid for one in process.find_processes(state)}
+    before = {running.pid for running in process.find_processes(state)}
     assert {server.predict(REQUESTS[0])["release"] for _ in range(50)} == {first.digest}
     assert roll(second, state_dir).predict(REQUESTS[0])["release"] == second.digest
     assert (
-        len(before & {one.pid for one in process.find_processes(state)}) >= 1
+        len(before & {running.pid for running in process.find_processes(state)}) >= 1
     )  # the server, though not its workers
     TorchServe.stop(state_dir)
     (state.logs / name).unlink()

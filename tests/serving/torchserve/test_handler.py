@@ -43,7 +43,7 @@ def handler(model_dir: Path) -> CarHandler:
 def handle(handler: CarHandler, model_dir: Path, rows: list[Any]) -> list[tuple[int, dict[str, Any]]]:
     context = make_context(model_dir, len(rows))
     replies = handler.handle(rows, context)
-    return [(context.get_response_status(at)[0], json.loads(reply)) for at, reply in enumerate(replies)]
+    return [(context.get_response_status(i)[0], json.loads(reply)) for i, reply in enumerate(replies)]
 
 
 def test_it_answers_as_the_recommender_does(handler: CarHandler, model_dir: Path, first: Release) -> None:
@@ -69,7 +69,7 @@ def test_a_defect_spoils_one_request_only(
     answers = handler.recommender.recommend_batch
 
     def defective(requests: list[dict[str, Any]]) -> list[Any]:
-        if any(one["history"] == ["i2"] for one in requests):
+        if any(request["history"] == ["i2"] for request in requests):
             raise ZeroDivisionError
         return answers(requests)
 

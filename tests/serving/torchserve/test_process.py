@@ -53,7 +53,7 @@ def test_a_reused_process_id_is_left_alone(state: StateDir, bystander: subproces
 
 def test_workers_of_a_dead_server_are_ended(state: StateDir, orphan: subprocess.Popen[bytes]) -> None:
     assert process.frontend_process(state) is None
-    assert [found.pid for found in process.find_processes(state)] == [orphan.pid]
+    assert [item.pid for item in process.find_processes(state)] == [orphan.pid]
     assert TorchServe.stop(state.root) == 1
     assert process.find_processes(state) == []
     assert not psutil.pid_exists(orphan.pid)

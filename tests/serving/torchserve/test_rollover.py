@@ -224,8 +224,8 @@ def test_the_curl_line_works_as_pasted(deployed: Path, first: Release) -> None:
     line = curl_line(server, REQUESTS[0])
     keys = json.loads(server.state.keys.read_text())
     assert keys["inference"]["key"] not in line
-    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == answers(first)[0]
+    result = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout) == answers(first)[0]
 
 
 def test_the_command_line(deployed: Path, first: Release) -> None:
@@ -235,9 +235,9 @@ def test_the_command_line(deployed: Path, first: Release) -> None:
         return result.output
 
     assert "1 ready, 0 waiting" in run("status")
-    asked = run("ask", "--history", "i1, nothing", "--k", "3")
-    assert f"release {first.digest[:12]}" in asked
-    assert "Unknown items were skipped: nothing." in asked
+    output = run("ask", "--history", "i1, nothing", "--k", "3")
+    assert f"release {first.digest[:12]}" in output
+    assert "Unknown items were skipped: nothing." in output
     assert "so these are popular items" in run("ask")
     assert run("curl", "--history", "i1").startswith("curl -sS -H @")
     assert "Stopped TorchServe (2 processes)." in run("stop")
@@ -251,7 +251,7 @@ def test_the_command_line(deployed: Path, first: Release) -> None:
 
 def test_the_command_line_says_errors_in_a_sentence(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "serving", "status", "--serving", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "No TorchServe runs in" in done.stderr
-    assert "Traceback" not in done.stderr
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "No TorchServe runs in" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -63,12 +63,12 @@ def keys_of(state: StateDir) -> list[str]:
 
 
 def test_every_socket_that_listens_is_on_loopback(deployed: TorchServe) -> None:
-    found = set()
+    addresses = set()
     for running in process.find_processes(deployed.state):
         for socket in running.net_connections(kind="inet"):
             if socket.status == psutil.CONN_LISTEN or socket.type != 1:
-                found.add((socket.laddr.ip.removeprefix("::ffff:"), socket.laddr.port))
-    assert found == {(LOOPBACK, port) for port in deployed.ports.as_dict().values()}
+                addresses.add((socket.laddr.ip.removeprefix("::ffff:"), socket.laddr.port))
+    assert addresses == {(LOOPBACK, port) for port in deployed.ports.as_dict().values()}
 
 
 def test_the_live_server_says_that_it_is_closed(deployed: TorchServe) -> None:
@@ -116,10 +116,10 @@ def test_no_key_and_no_request_is_in_a_log_or_on_a_command_line(deployed: TorchS
     state = deployed.state
     request = {"history": [SECRET_ITEM], "k": 2, "exclude": [SECRET_ITEM]}
     line = curl_line(deployed, request)
-    asked = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
-    assert json.loads(asked.stdout)["skipped"] == [SECRET_ITEM]
+    curl = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+    assert json.loads(curl.stdout)["skipped"] == [SECRET_ITEM]
     command = [sys.executable, "-m", "serving", "ask", "--history", "i1", "--serving", str(state.root)]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True)
+    ask = subprocess.run(command, capture_output=True, text=True, check=True)
     for body in (b"{", json.dumps({"history": [SECRET_ITEM], "k": 0}).encode(), SECRET_ITEM.encode()):
         assert deployed.client.send(body).status_code == 400
     url = deployed.client.prediction_url
@@ -128,7 +128,7 @@ def test_no_key_and_no_request_is_in_a_log_or_on_a_command_line(deployed: TorchS
         == 400
     )
     requests.post(f"{url}?token={keys_of(state)[0][:4]}", data=b"{}", timeout=30)
-    written = [asked.stderr, shown.stdout, shown.stderr, line]
+    written = [curl.stderr, ask.stdout, ask.stderr, line]
     written += [path.read_bytes().decode("latin-1") for path in state.logs.iterdir()]
     for running in psutil.process_iter():
         try:
@@ -158,11 +158,11 @@ def test_only_the_owner_may_look_into_the_state(deployed: TorchServe) -> None:
 @pytest.fixture
 def elsewhere(first: Release) -> Iterator[tuple[str, list[str]]]:
     """A web server that offers an archive, and what was asked of it."""
-    asked: list[str] = []
+    paths: list[str] = []
 
     class Offer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            paths.append(self.path)
             self.send_response(200)
             self.end_headers()
             self.wfile.write(first.archive.read_bytes())
@@ -172,14 +172,14 @@ def elsewhere(first: Release) -> Iterator[tuple[str, list[str]]]:
 
     with ThreadingHTTPServer((LOOPBACK, 0), Offer) as offering:
         threading.Thread(target=offering.serve_forever, daemon=True).start()
-        yield f"http://{LOOPBACK}:{offering.server_port}", asked
+        yield f"http://{LOOPBACK}:{offering.server_port}", paths
         offering.shutdown()
 
 
 def test_archives_come_from_the_model_store_and_nowhere_else(
     deployed: TorchServe, second: Release, elsewhere: tuple[str, list[str]], tmp_path: Path
 ) -> None:
-    base, asked = elsewhere
+    base, paths = elsewhere
     foreign = Path(shutil.copy(second.archive, tmp_path / "foreign.mar"))
     before = deployed.client.versions()
     relative = f"../../../../../../../../../..{foreign}"
@@ -194,7 +194,7 @@ def test_archives_come_from_the_model_store_and_nowhere_else(
     for source in sources:
         with pytest.raises(RequestRefusedError):
             deployed.client.register(source)
-    assert asked == []  # not even looked at
+    assert paths == []  # not even looked at
     assert deployed.client.versions() == before
     assert not list(deployed.state.store.glob("*foreign*"))
 
@@ -265,18 +265,18 @@ def test_a_stored_archive_that_was_changed_does_not_come_back(first: Release, tm
 
 def test_it_runs_without_rights_on_a_read_only_system(first: Release) -> None:
     """As user 10001 without capabilities, where only the state folder can be written to."""
-    place = Path(tempfile.mkdtemp(prefix="car-"))  # a short path: sockets lie in the folder itself
+    folder = Path(tempfile.mkdtemp(prefix="car-"))  # a short path: sockets lie in the folder itself
     try:
-        prefix = locked_down(place)
-        state = StateDir.at(place / "state")
+        prefix = locked_down(folder)
+        state = StateDir.at(folder / "state")
         assert state.scratch.is_relative_to(state.root)
         roll_over(
             first.archive, first.digest, state.root, first.golden, validated_sha256=file_digest(first.archive)
         )
         TorchServe.stop(state.root)
         command = [*prefix, sys.executable, "-m", "serving", "start", "--serving", str(state.root)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result
         server = TorchServe.attach(state.root)
         report = replay_on_server(server.client, GoldenRequests.read(first.golden), first.digest, samples=0)
         assert report.passed, report.sentence()
@@ -285,8 +285,8 @@ def test_it_runs_without_rights_on_a_read_only_system(first: Release) -> None:
             assert "CapEff:\t0000000000000000" in status and "NoNewPrivs:\t1" in status
         assert "Traceback" not in (state.logs / "server.log").read_text()
     finally:
-        TorchServe.stop(place / "state")
-        shutil.rmtree(place)
+        TorchServe.stop(folder / "state")
+        shutil.rmtree(folder)
 
 
 def test_the_key_is_quoted_into_no_shell(deployed: TorchServe) -> None:

@@ -71,11 +71,11 @@ def test_keys_are_private_and_in_no_log_or_command_line(server: TorchServe) -> N
     for path in (state.keys, state.header):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(state.root.stat().st_mode) == 0o700
-    seen = [path.read_text() for path in state.logs.glob("*.log")]
+    texts = [path.read_text() for path in state.logs.glob("*.log")]
     for running in process.find_processes(state):
-        seen += [" ".join(running.cmdline()), json.dumps(running.environ())]
+        texts += [" ".join(running.cmdline()), json.dumps(running.environ())]
     assert len(keys) == 3
-    assert not [key for key in keys for text in seen if key in text]
+    assert not [key for key in keys for text in texts if key in text]
 
 
 def test_a_second_server_in_the_folder_is_refused(server: TorchServe) -> None:
@@ -94,9 +94,9 @@ def test_a_killed_worker_comes_back(server: TorchServe) -> None:
     version = server.client.default_version()
     assert version is not None
     workers = [
-        found
-        for found in process.find_processes(server.state)
-        if found != process.frontend_process(server.state)
+        item
+        for item in process.find_processes(server.state)
+        if item != process.frontend_process(server.state)
     ]
     workers[0].kill()
     psutil.wait_procs(workers, timeout=10)
