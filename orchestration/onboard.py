@@ -49,13 +49,13 @@ class Onboarded:
 
     Attributes:
         manifest: of the new release.
-        added: number of new items.
-        known: number of items in the file that the catalogue had already.
+        n_new: number of items added.
+        n_known: number of items in the file that the catalogue had already.
     """
 
     manifest: Manifest
-    added: int
-    known: int
+    n_new: int
+    n_known: int
 
 
 def onboard_items(store: ObjectStore, release: str, items: Path, cache: Path | None = None) -> Onboarded:
@@ -105,7 +105,7 @@ def onboard_items(store: ObjectStore, release: str, items: Path, cache: Path | N
             parent=release,
             metrics=dict(parent.manifest.metrics),
         )
-    return Onboarded(manifest, added=len(new), known=len(table) - len(new))
+    return Onboarded(manifest, n_new=len(new), n_known=len(table) - len(new))
 
 
 def read_items(path: Path, columns: Sequence[str]) -> pd.DataFrame:

@@ -7,11 +7,9 @@ from typing import Annotated
 
 import typer
 
-from common.errors import UserError
 from registry.channels.channel import find
 from registry.cli.commands import app
 from registry.cli.options import DEFAULT_REGISTRY, AsJson, Registry, show_json
-from registry.errors import ReleaseError
 from registry.store.open import open_store
 
 __all__ = ["app"]
@@ -29,13 +27,12 @@ def onboard(
     from orchestration.onboard import onboard_items
 
     store = open_store(registry)
-    try:
-        result = onboard_items(store, find(store, release), items, cache)
-    except (UserError, ValueError) as error:  # the model library's sentences
-        raise ReleaseError(str(error)) from error
+    result = onboard_items(store, find(store, release), items, cache)
     if as_json:
-        show_json({"release": result.manifest.release, "added": result.added, "known": result.known})
+        show_json({"release": result.manifest.release, "added": result.n_new, "known": result.n_known})
         return
     digest, parent = result.manifest.release[:12], (result.manifest.parent or "")[:12]
-    typer.echo(f"Wrote release {digest}: {parent} with {result.added} new items ({result.known} were known).")
+    typer.echo(
+        f"Wrote release {digest}: {parent} with {result.n_new} new items ({result.n_known} were known)."
+    )
     typer.echo(f"Put it in use: car registry promote {digest} --channel staging --reason '...'")

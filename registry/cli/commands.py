@@ -197,8 +197,8 @@ def gc(
     garbage = work(open_store(registry), keep, timedelta(hours=grace))
     names = [state.name for state in garbage.objects]
     if as_json:
-        kept = garbage.n_remaining
-        show_json({"deleted": delete, "objects": names, "bytes": garbage.size, "kept": kept})
+        totals = {"bytes": garbage.size, "kept": garbage.n_remaining}
+        show_json({"deleted": delete, "objects": names, **totals})
         return
     for name in names:
         typer.echo(name)

@@ -141,11 +141,6 @@ def fetch_release(
     return fetched.manifest
 
 
-def fetch_evidence(store: ObjectStore, manifest: Manifest, name: str, target: Path | str) -> Path:
-    """Download one evidence file of a release; see `FetchedRelease.fetch_evidence`."""
-    return FetchedRelease(store, manifest).fetch_evidence(name, target)
-
-
 def fetch_data_evidence(store: ObjectStore, release: str, name: str, target: Path | str) -> Path:
     """Download evidence about a release's training data, such as `data_profile.json`; return its path.
 

@@ -1,4 +1,4 @@
-"""Parts that do not belong together: refused when written or, where only the model can tell, when loaded."""
+"""Bundles whose parts do not belong together: refused when released, or when the model is loaded."""
 
 from __future__ import annotations
 
@@ -32,13 +32,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bundle(trained: Path, tmp_path: Path) -> Path:
-    """A bundle of the model library, to be spoilt."""
+    """A trained bundle, to be damaged."""
     return shutil.copytree(trained, tmp_path / "bundle")
 
 
-def test_a_release_whose_codebook_is_gone(
-    store: ObjectStore, url: str, tmp_path: Path, remove: Change
-) -> None:
+def test_a_release_without_its_codebook(store: ObjectStore, url: str, tmp_path: Path, remove: Change) -> None:
     release = make_release(store, tmp_path)
     for path in CODEBOOK:
         name = blob_name(release.files[path].sha256)
@@ -80,17 +78,17 @@ def settings_of_another_model(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "sentence"),
+    ("damage", "sentence"),
     [
         (model_of_another_catalogue, r"the SID table is \(49, 3\), expected \(41, 3\)"),
         (settings_of_another_model, r"model.safetensors does not fit its config.json"),
     ],
 )
 def test_a_model_of_other_sizes(
-    bundle: Path, tmp_path: Path, spoil: Callable[[Path], None], sentence: str
+    bundle: Path, tmp_path: Path, damage: Callable[[Path], None], sentence: str
 ) -> None:
     store, evidence = open_store(tmp_path / "registry"), make_evidence(tmp_path / "evidence")
-    spoil(bundle)
+    damage(bundle)
     with pytest.raises(BundleError, match=r"model in .* parts of different releases were mixed"):
         write_release(store, bundle, evidence)
     # If the header fits, only loading the model shows it.

@@ -16,10 +16,10 @@ from tests.registry.bundles import make_bundle, make_evidence, write_json
 from tests.registry.damage import Change
 
 
-def released(
+def release_trained_on(
     store: ObjectStore, folder: Path, seed: int, *, parent: str | None = None, data: str = "d", users: int = 0
 ) -> str:
-    """A release trained on `data`; with a profile of so many users where some are given."""
+    """A release trained on `data`, with a data profile if `users` is given."""
     bundle, evidence = (
         make_bundle(folder / f"bundle-{seed}", seed),
         make_evidence(folder / f"evidence-{seed}"),
@@ -37,31 +37,29 @@ def users_of(store: ObjectStore, release: str, folder: Path) -> int:
     return json.loads(path.read_text())["users"]
 
 
-def test_its_own_evidence_comes_first(store: ObjectStore, tmp_path: Path) -> None:
-    first = released(store, tmp_path, 0, users=5)
-    second = released(store, tmp_path, 1, parent=first, users=7)
+def test_a_release_with_evidence_of_its_own_is_used(store: ObjectStore, tmp_path: Path) -> None:
+    first = release_trained_on(store, tmp_path, 0, users=5)
+    second = release_trained_on(store, tmp_path, 1, parent=first, users=7)
     assert users_of(store, second, tmp_path) == 7
 
 
-def test_a_release_that_trained_on_nothing_new_has_its_ancestors(store: ObjectStore, tmp_path: Path) -> None:
-    first = released(store, tmp_path, 0, users=5)
-    second = released(store, tmp_path, 1, parent=first)
-    third = released(store, tmp_path, 2, parent=second)
+def test_evidence_of_an_ancestor_trained_on_the_same_data_is_used(store: ObjectStore, tmp_path: Path) -> None:
+    first = release_trained_on(store, tmp_path, 0, users=5)
+    second = release_trained_on(store, tmp_path, 1, parent=first)
+    third = release_trained_on(store, tmp_path, 2, parent=second)
     assert users_of(store, third, tmp_path) == 5
 
 
-def test_evidence_on_other_data_is_none(store: ObjectStore, tmp_path: Path) -> None:
-    first = released(store, tmp_path, 0, users=5)
-    second = released(store, tmp_path, 1, parent=first, data="e")
+def test_evidence_about_other_data_is_not_used(store: ObjectStore, tmp_path: Path) -> None:
+    first = release_trained_on(store, tmp_path, 0, users=5)
+    second = release_trained_on(store, tmp_path, 1, parent=first, data="e")
     with pytest.raises(ReleaseError, match=rf"Release {second[:12]} has no evidence 'data_profile.json'"):
         users_of(store, second, tmp_path)
 
 
-def test_an_ancestor_that_is_gone_is_an_error(
-    store: ObjectStore, url: str, tmp_path: Path, remove: Change
-) -> None:
-    first = released(store, tmp_path, 0, users=5)
-    second = released(store, tmp_path, 1, parent=first)
+def test_a_missing_ancestor_is_an_error(store: ObjectStore, url: str, tmp_path: Path, remove: Change) -> None:
+    first = release_trained_on(store, tmp_path, 0, users=5)
+    second = release_trained_on(store, tmp_path, 1, parent=first)
     remove(url, manifest_name(first))
     with pytest.raises(ReleaseError, match=rf"There is no release {first[:12]}"):
         users_of(store, second, tmp_path)
