@@ -1,4 +1,4 @@
-"""What to ingest: where the two sources lie, which columns mean what, and what is kept."""
+"""The settings of a dataset: which two sources to read, what their columns mean, and which rows to keep."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from common.errors import UserError
 
 
-class IngestError(UserError, ValueError):
-    """Data or configuration that cannot be ingested; the message is a sentence for the data's owner."""
+class IngestError(UserError):
+    """Data or configuration that can't be ingested; the message is a sentence for the data's owner."""
 
 
 Format = Literal["csv", "tsv", "jsonl", "parquet"]
@@ -30,40 +30,41 @@ SUFFIXES: dict[str, Format] = {
 }
 
 
-class Strict(BaseModel):
-    """Immutable settings that refuse a name they do not know, and suggest the one that was meant."""
+class Settings(BaseModel):
+    """Immutable settings that refuse an unknown name and suggest the closest known one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _known_settings(cls, value: Any) -> Any:
+    def _check_names(cls, value: Any) -> Any:
         for name in value if isinstance(value, dict) else ():
             if name not in cls.model_fields:
-                near = difflib.get_close_matches(str(name), cls.model_fields, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(cls.model_fields)}."
+                close = difflib.get_close_matches(str(name), cls.model_fields, n=1)
+                hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(cls.model_fields)}."
                 raise ValueError(f"unknown setting '{name}'; {hint}")
         return value
 
 
-class Source(Strict):
-    """One file, and what its columns mean."""
+class Source(Settings):
+    """One file, and what its columns are called here."""
 
     location: str = Field(min_length=1)
-    """A path, relative to dataset.json, or `gs://bucket/path/file`."""
+    """Path of the file, relative to the dataset's folder, or a gs:// address."""
     format: Format | None = None
-    """The file's format; null: by its suffix, before a closing `.gz`."""
+    """Format of the file. Default: what its suffix says; a final .gz is ignored."""
     columns: dict[str, str]
-    """Our name -> the source's name."""
+    """Column names here, each with the name that the file has for it."""
     casts: dict[str, Literal["string", "int64", "float64"]] = {}
-    """Types that columns are converted to first, by our names: `int64` turns 17.0 into 17."""
+    """Types by column name here, applied before anything else: `{"user_id": "int64"}` turns the 17.0 that a
+    data frame made of an integer back into 17."""
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)
-    """Delimiter of CSV or TSV; null: by the format."""
+    """Character between the fields of CSV and TSV. Default: comma or tab."""
     quote: str = Field(default='"', max_length=1)
-    """Quote character of CSV and TSV; empty if quotes are ordinary characters."""
+    """Character around fields of CSV and TSV; "" if fields are never quoted."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _check_source(self) -> Self:
         for name in self.casts:
             if name not in self.columns:
                 raise ValueError(f"casts names '{name}', which columns does not map")
@@ -71,28 +72,29 @@ class Source(Strict):
         return self
 
     def resolved_format(self) -> Format:
-        """The given format, or the one that the file's suffix says (a closing .gz is looked through)."""
+        """The format that is set, or the one that the file's suffix says (a final .gz is ignored)."""
         if self.format:
             return self.format
         suffix = Path(self.location.removesuffix(".gz")).suffix.lower()
         if suffix not in SUFFIXES:
             raise ValueError(
-                f"the format of {self.location} cannot be told from its suffix; "
+                f"the format of {self.location} does not follow from its suffix; "
                 "set format to csv, tsv, jsonl or parquet"
             )
         return SUFFIXES[suffix]
 
 
 class InteractionSource(Source):
-    """Who met which item when. `timestamp`, `position` or both give the order; `action` is optional."""
+    """Which user interacted with which item, and when."""
 
     columns: dict[str, str] = {"user_id": "user_id", "item_id": "item_id", "timestamp": "timestamp"}
-    """Our name -> the source's name: `user_id`, `item_id`, `timestamp` or `position`, `action`."""
+    """Column names here, each with the file's name for it: `user_id`, `item_id`, `timestamp` or `position` or
+    both, which give the order, and optionally `action`, such as a rating."""
     timestamp_unit: TimestampUnit = "iso"
-    """Unit of `timestamp`. `iso` is a date, or a date and a time with `Z`, `+02:00` or no zone (UTC)."""
+    """What timestamps are: ISO 8601 text, or seconds or milliseconds since 1970."""
 
     @model_validator(mode="after")
-    def _mapped(self) -> Self:
+    def _check_columns(self) -> Self:
         unknown = [name for name in self.columns if name not in INTERACTION_COLUMNS]
         if unknown:
             raise ValueError(
@@ -107,64 +109,65 @@ class InteractionSource(Source):
 
 
 class ItemSource(Source):
-    """The catalogue: `item_id`, usually `title`, and any further text columns under names of your choice."""
+    """The catalogue of items and their texts."""
 
     columns: dict[str, str] = {"item_id": "item_id", "title": "title"}
-    """Our name -> the source's name: `item_id`, `title`, and text columns under names of your choice."""
+    """Column names here, each with the file's name for it: `item_id`, usually `title`, and any further text
+    columns under names of your choice."""
 
     @model_validator(mode="after")
-    def _mapped(self) -> Self:
+    def _check_columns(self) -> Self:
         if "item_id" not in self.columns:
             raise ValueError("items.columns must map 'item_id'")
         if "source_row" in self.columns:
-            raise ValueError("items.columns cannot map 'source_row': that name is used here; choose another")
+            raise ValueError("items.columns cannot map 'source_row': that name is reserved; choose another")
         return self
 
 
-class SparkSettings(Strict):
-    """Where Spark runs."""
+class SparkSettings(Settings):
+    """Where Spark runs, if it computes the dataset."""
 
     master: str = Field(default="local[*]", min_length=1)
     """`local[2]`, `spark://host:7077`, `k8s://...`, `yarn`, or `sc://host:15002` (Spark Connect)."""
     settings: dict[str, str] = {}
-    """Spark's own, such as `{"spark.executor.memory": "8g"}`; a Connect server has its own."""
+    """Spark's own settings, such as `{"spark.executor.memory": "8g"}`; a Connect server has its own."""
 
 
-class DatasetConfig(Strict):
-    """Everything `ingest` needs to know; travels as one JSON string."""
+class DatasetConfig(Settings):
+    """The settings of a dataset: `dataset.json` in the folder of your own data."""
 
     name: str = Field(default="dataset", min_length=1)
-    """Name of the dataset, shown in reports."""
+    """Name of the dataset in reports."""
     interactions: InteractionSource
-    """Who met which item, and when."""
+    """The file of interactions."""
     items: ItemSource
-    """The catalogue."""
+    """The file of items."""
     text_columns: tuple[str, ...] = ()
-    """Columns that make up an item's text, in this order; `title` always comes first. Empty: as mapped."""
+    """Columns that an item's text is composed of, in order; `title` is always first. Default: as mapped."""
     user_core: int = Field(default=5, ge=0)
-    """Least interactions per user; 0 or 1 keeps all."""
+    """Every kept user has at least so many interactions with kept items."""
     item_core: int = Field(default=5, ge=0)
-    """Least interactions per item; 0 or 1 keeps all."""
+    """Every kept item has at least so many interactions by kept users."""
     duplicates: Literal["first", "last", "all"] = "first"
-    """Which of several interactions of a user with an item is kept."""
+    """Which interactions of a user with the same item are kept."""
     action_min: float | None = None
-    """Least valid action. Validation stops the run below it."""
+    """Smallest valid action. Validation checks it; ingestion drops nothing."""
     action_max: float | None = None
-    """Greatest valid action. Validation stops the run above it."""
+    """Largest valid action. Validation checks it; ingestion drops nothing."""
     positive_action: float | None = None
-    """Drop interactions with a lower action, or without one; null keeps all."""
+    """Interactions with a lower action, or none, are dropped. Default: all interactions count."""
     engine: Literal["duckdb", "spark"] = "duckdb"
-    """What computes the tables; it does not change them."""
+    """What computes the dataset; the result is the same."""
     spark: SparkSettings = SparkSettings()
     """Where Spark runs, if it is the engine."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _check_dataset(self) -> Self:
         for name in self.text_columns:
             if name not in {"title", *self.items.columns}:
                 raise ValueError(f"text_columns names '{name}', which items.columns does not map")
-        wants_action = [self.action_min, self.action_max, self.positive_action] != [None, None, None]
-        if wants_action and "action" not in self.interactions.columns:
+        needs_action = [self.action_min, self.action_max, self.positive_action] != [None, None, None]
+        if needs_action and "action" not in self.interactions.columns:
             raise ValueError(
                 "action_min, action_max and positive_action need 'action' mapped in interactions.columns"
             )
@@ -182,7 +185,7 @@ def parse_config(text: str, origin: str = "the dataset configuration") -> Datase
     """Read a DatasetConfig from JSON.
 
     Raises:
-        IngestError: one sentence naming the setting that is wrong.
+        IngestError: one sentence that names the wrong setting.
     """
     try:
         json.loads(text)
@@ -191,7 +194,7 @@ def parse_config(text: str, origin: str = "the dataset configuration") -> Datase
     try:
         return DatasetConfig.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        message = first["msg"].removeprefix("Value error, ").rstrip(".")
-        raise IngestError(f"{origin}: {where + ': ' if where else ''}{message}.") from error
+        problem = error.errors()[0]
+        setting = ".".join(map(str, problem["loc"]))
+        message = problem["msg"].removeprefix("Value error, ").rstrip(".")
+        raise IngestError(f"{origin}: {setting + ': ' if setting else ''}{message}.") from error

@@ -1,4 +1,4 @@
-"""Two sources in, a dataset folder out: mapped, de-duplicated, k-core filtered, split, accounted for."""
+"""Turn two sources into a dataset folder: mapped, de-duplicated, k-core filtered, split, and counted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REPORT = "report.json"
 ROW_GROUP = 1 << 18  # rows
 
 
-class Tally:
+class TableInProgress:
     """A table on its way through the rules, and what each rule dropped."""
 
     def __init__(self, engine: Engine, table: ir.Table) -> None:
@@ -32,22 +32,22 @@ class Tally:
         self.read = self.rows
         self.dropped: dict[str, int] = {}
 
-    def keep(self, rule: str, table: ir.Table) -> None:
-        """Go on with `table`, a part of the present one."""
+    def apply(self, rule: str, remaining: ir.Table) -> None:
+        """Replace the table by the part of it that a rule keeps, and count what the rule drops."""
         before = self.rows
-        self.table, self.rows = self.engine.store(table)
+        self.table, self.rows = self.engine.store(remaining)
         self.dropped[rule] = before - self.rows
 
 
 def ingest(config: DatasetConfig, output: Path, cache_dir: Path | None = None) -> IngestReport:
     """Write a dataset folder: source_*.parquet, interactions.parquet, items.parquet, and report.json last.
 
-    Rows that are broken one by one (no id, unknown item, duplicate) never stop it: they stay in
-    source_*.parquet for validation, and the report counts what was dropped.
+    Single broken rows (no id, unknown item, duplicate) never stop it: they stay in source_*.parquet for
+    validation, and the report counts what was dropped.
 
     Args:
-        output: the folder; a report left there by an earlier run goes first, so that a folder with a
-            report is always complete.
+        output: the folder. A report of an earlier run is deleted first, so a folder with a report is always
+            complete.
         cache_dir: where gs:// objects are kept between runs. Default: nowhere.
 
     Raises:
@@ -59,19 +59,20 @@ def ingest(config: DatasetConfig, output: Path, cache_dir: Path | None = None) -
     (output / REPORT).unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder, open_engine(config, scratch := Path(folder)) as engine:
         interactions, items = _load(config, engine, cache_dir or scratch)
-        _write(engine.fetch(_as_mapped(interactions.table)), output / "source_interactions.parquet")
-        _write(engine.fetch(_as_mapped(items.table)), output / "source_items.parquet")
+        for table, name in ((interactions.table, "interactions"), (items.table, "items")):
+            mapped = table.order_by("source_row").drop("source_row")
+            _write(engine.fetch(mapped), output / f"source_{name}.parquet")
         rounds = _filter(config, engine, interactions, items)
         report = _finish(config, interactions, items, rounds, output)
     write_atomic(output / REPORT, report.model_dump_json(indent=2) + "\n")
     return report
 
 
-def _load(config: DatasetConfig, engine: Engine, cache_dir: Path) -> tuple[Tally, Tally]:
-    """Both tables, mapped, every row."""
+def _load(config: DatasetConfig, engine: Engine, cache_dir: Path) -> tuple[TableInProgress, TableInProgress]:
+    """Read both sources and map their columns; no row is dropped."""
     source, unit = config.interactions, config.interactions.timestamp_unit
     raw = read_source(engine, source, local_file(source, cache_dir))
-    interactions = Tally(engine, transform.map_interactions(raw, unit))
+    interactions = TableInProgress(engine, transform.map_interactions(raw, unit))
     expected = {
         "timestamp": f"{unit} times: set timestamp_unit to iso, epoch_s or epoch_ms, or fix them",
         "position": "whole numbers: fix them, or map another column",
@@ -81,45 +82,44 @@ def _load(config: DatasetConfig, engine: Engine, cache_dir: Path) -> tuple[Tally
         if column in source.columns:
             require_readable(engine, source, raw, interactions.table, column=column, expected=meaning)
     catalogue = read_source(engine, config.items, local_file(config.items, cache_dir))
-    return interactions, Tally(engine, transform.map_items(catalogue))
+    return interactions, TableInProgress(engine, transform.map_items(catalogue))
 
 
-def _filter(config: DatasetConfig, engine: Engine, interactions: Tally, items: Tally) -> int:
-    """Apply the rules in order; gives the number of k-core rounds."""
-    items.keep("missing id", items.table.filter(items.table.item_id.notnull()))
-    items.keep("duplicate item_id", transform.one_per_key(items.table, ["item_id"], ["source_row"]))
+def _filter(
+    config: DatasetConfig, engine: Engine, interactions: TableInProgress, items: TableInProgress
+) -> int:
+    """Apply the rules in order; returns the number of k-core rounds."""
+    items.apply("missing id", items.table.filter(items.table.item_id.notnull()))
+    items.apply("duplicate item_id", transform.one_per_key(items.table, ["item_id"], ["source_row"]))
 
     table = interactions.table
-    interactions.keep("missing id", table.filter(table.user_id.notnull() & table.item_id.notnull()))
+    interactions.apply("missing id", table.filter(table.user_id.notnull() & table.item_id.notnull()))
     table, order = interactions.table, transform.order_keys(interactions.table)
-    interactions.keep(f"missing {order[0]}", table.filter(table[order[0]].notnull()))
-    interactions.keep("item not in the catalogue", interactions.table.semi_join(items.table, "item_id"))
+    interactions.apply(f"missing {order[0]}", table.filter(table[order[0]].notnull()))
+    interactions.apply("item not in the catalogue", interactions.table.semi_join(items.table, "item_id"))
     if config.positive_action is not None:
         table = interactions.table
-        interactions.keep("action too low", table.filter(table.action >= config.positive_action))
+        interactions.apply("action too low", table.filter(table.action >= config.positive_action))
     if config.duplicates != "all":
         last = config.duplicates == "last"
         pairs = transform.one_per_key(interactions.table, ["user_id", "item_id"], order, last)
-        interactions.keep("duplicate of user and item", pairs)
+        interactions.apply("duplicate of user and item", pairs)
     core, rounds = transform.k_core(interactions.table, config.user_core, config.item_core, engine.store)
-    interactions.keep(f"k-core {config.user_core}/{config.item_core}", core)
+    interactions.apply(f"k-core {config.user_core}/{config.item_core}", core)
     if not interactions.rows:
-        raise IngestError(_nothing_left(config, interactions))
-    items.keep("no kept interaction", items.table.semi_join(interactions.table, "item_id"))
+        dropped = ", ".join(f"{rule}: {rows}" for rule, rows in interactions.dropped.items() if rows)
+        raise IngestError(
+            f"No interaction of {config.interactions.location} is left of {interactions.read}; dropped were "
+            f"{dropped}. Lower user_core and item_core, or check that both sources use the same item ids."
+        )
+    items.apply("no kept interaction", items.table.semi_join(interactions.table, "item_id"))
     return rounds
 
 
-def _nothing_left(config: DatasetConfig, interactions: Tally) -> str:
-    dropped = ", ".join(f"{rule}: {rows}" for rule, rows in interactions.dropped.items() if rows)
-    return (
-        f"No interaction of {config.interactions.location} is left of {interactions.read}; dropped were "
-        f"{dropped}. Lower user_core and item_core, or check that both sources use the same item ids."
-    )
-
-
 def _finish(
-    config: DatasetConfig, interactions: Tally, items: Tally, rounds: int, output: Path
+    config: DatasetConfig, interactions: TableInProgress, items: TableInProgress, rounds: int, output: Path
 ) -> IngestReport:
+    """Split, write the two final tables and count."""
     fetch = interactions.engine.fetch
     split = transform.leave_one_out(interactions.table)
     final = fetch(transform.canonical_interactions(split))
@@ -147,10 +147,6 @@ def _finish(
         dataset_digest=content_digest(final, catalogue),
         config=config,
     )
-
-
-def _as_mapped(table: ir.Table) -> ir.Table:
-    return table.order_by("source_row").drop("source_row")
 
 
 def _write(table: pa.Table, path: Path) -> None:

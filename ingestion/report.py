@@ -1,8 +1,6 @@
-"""The account of one ingest: what was read, dropped and kept, and the digest that names the result."""
+"""The report of one ingest: what was read, dropped and kept, and the digest that names the result."""
 
 from __future__ import annotations
-
-import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,67 +10,79 @@ from common.digests import files_digest, json_digest
 from ingestion.config import DatasetConfig
 
 
-class Counts(BaseModel):
+class ReportModel(BaseModel):
+    """A part of report.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Counts(ReportModel):
     """Rows of the two tables."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     interactions: int
+    """Rows of interactions."""
     items: int
+    """Rows of items."""
 
 
-class Dropped(BaseModel):
-    """Rows dropped, by rule, in the order in which the rules ran."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Dropped(ReportModel):
+    """Rows dropped by each rule, in the order in which the rules ran."""
 
     interactions: dict[str, int]
+    """Rows of interactions by rule."""
     items: dict[str, int]
+    """Rows of items by rule."""
 
 
-class IngestReport(BaseModel):
-    """`report.json` of a dataset folder; `read` is `kept` plus everything in `dropped`.
-
-    Attributes:
-        density: interactions per possible pair of a user and an item, 0..1.
-        splits: interactions in train, valid and test.
-        first_time, last_time: of the kept interactions (ISO 8601, UTC); None where the source has no times.
-        order: the columns that ordered each user's interactions.
-        text_columns: the order in which an item's text is composed.
-        source_digest: names settings and sources; dataset_digest names the two resulting tables' content.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class IngestReport(ReportModel):
+    """`report.json` of a dataset folder; `read` is `kept` plus everything in `dropped`."""
 
     format: int = 1
+    """Version of this format."""
     name: str
+    """Name of the dataset."""
     read: Counts
+    """Rows that the sources hold."""
     dropped: Dropped
+    """Rows that the rules removed."""
     kept: Counts
+    """Rows of the two resulting tables."""
     users: int
+    """Users with a kept interaction."""
     items: int
+    """Items with a kept interaction."""
     density: float
+    """Interactions per possible pair of a user and an item, 0 to 1."""
     splits: dict[str, int]
+    """Interactions in train, valid and test."""
     k_core_rounds: int
+    """Rounds of k-core filtering that removed something."""
     order: tuple[str, ...]
+    """Columns that ordered each user's interactions."""
     first_time: str | None
+    """Time of the first kept interaction (ISO 8601, UTC); none if the source has no times."""
     last_time: str | None
+    """Time of the last kept interaction (ISO 8601, UTC); none if the source has no times."""
     text_columns: tuple[str, ...]
+    """Columns that an item's text is composed of, in order."""
     source_digest: str
+    """Digest of the settings and the sources' content."""
     dataset_digest: str
+    """Digest of the values in the two resulting tables."""
     config: DatasetConfig
+    """The settings."""
 
 
 def content_digest(interactions: pa.Table, items: pa.Table) -> str:
     """Digest of values, column by column: the same for any Parquet writer, compression or row grouping."""
-    tables = {"interactions": interactions, "items": items}
-    return files_digest(
-        {
-            f"{name}/{column}": json_digest(_plain(table[column]).to_pylist())
-            for name, table in tables.items()
-            for column in table.column_names
-        }
-    )
+    digests = {}
+    for name, table in (("interactions", interactions), ("items", items)):
+        for column_name in table.column_names:
+            column = table[column_name]
+            if pa.types.is_timestamp(column.type):
+                column = column.cast(pa.int64())
+            digests[f"{name}/{column_name}"] = json_digest(column.to_pylist())
+    return files_digest(digests)
 
 
 def time_range(times: pa.ChunkedArray) -> tuple[str | None, str | None]:
@@ -80,12 +90,5 @@ def time_range(times: pa.ChunkedArray) -> tuple[str | None, str | None]:
     if times.null_count == len(times):
         return None, None
     bounds = pc.min_max(times).as_py()
-    return _iso(bounds["min"]), _iso(bounds["max"])
-
-
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
-
-
-def _iso(time: datetime.datetime) -> str:
-    return time.isoformat().replace("+00:00", "Z")
+    first, last = (bounds[name].isoformat().replace("+00:00", "Z") for name in ("min", "max"))
+    return first, last

@@ -59,7 +59,7 @@ def test_format_is_told_by_the_suffix(location: str, expected: str) -> None:
         ("zzz", 3, "unknown setting 'zzz'; known: name, interactions"),
         ("user_core", -1, "user_core: Input should be greater than or equal to 0"),
         ("duplicates", "some", "duplicates: Input should be 'first', 'last' or 'all'"),
-        ("interactions.location", "a.xls", "format of a.xls cannot be told"),
+        ("interactions.location", "a.xls", "format of a.xls does not follow"),
         ("interactions.location", "", "interactions.location"),
         ("interactions.timestamp_unit", "s", "timestamp_unit"),
         ("interactions.columns", {"user_id": "u", "item_id": "i"}, "must map 'timestamp' or 'position'"),
