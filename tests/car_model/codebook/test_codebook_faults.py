@@ -18,7 +18,7 @@ from tests.fixtures import tiny_vectors
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     saved = tmp_path / "this codebook"
-    fit(tiny_vectors(), SPEC, "{title}", CodebookConfig(levels=2, codes=4)).save(saved)
+    fit(tiny_vectors(), SPEC, "{title}", CodebookConfig(n_levels=2, codebook_size=4)).save(saved)
     return saved
 
 
@@ -69,7 +69,9 @@ def test_a_missing_file_is_found(folder: Path, name: str) -> None:
     refuse(folder)
 
 
-@pytest.mark.parametrize("field", ["version", "levels", "codes", "axes", "dim", "encoder", "template"])
+@pytest.mark.parametrize(
+    "field", ["version", "n_levels", "codebook_size", "axes", "dim", "encoder", "template"]
+)
 @pytest.mark.parametrize("value", [None, 99, "x", [], {}, {"name": 1}, "\ud800"])
 def test_any_changed_field_of_the_header_is_found(folder: Path, field: str, value: Any) -> None:
     header = json.loads((folder / HEADER).read_text())
@@ -87,7 +89,9 @@ def test_a_header_that_is_no_object_is_found(folder: Path, content: str) -> None
 
 
 def test_arrays_of_another_codebook_are_found(folder: Path, tmp_path: Path) -> None:
-    fit(tiny_vectors(seed=5), SPEC, "{title}", CodebookConfig(levels=2, codes=4)).save(tmp_path / "other")
+    fit(tiny_vectors(seed=5), SPEC, "{title}", CodebookConfig(n_levels=2, codebook_size=4)).save(
+        tmp_path / "other"
+    )
     (tmp_path / "other" / "centroids.npy").replace(folder / "centroids.npy")
     refuse(folder)
 
@@ -105,24 +109,22 @@ def test_numbers_that_are_none_are_refused(folder: Path, value: float) -> None:
     with pytest.raises(CodebookError, match="NaN or infinity"):
         Codebook.load(folder).encode(vectors)
     with pytest.raises(CodebookError, match="NaN or infinity"):
-        fit(vectors, SPEC, "", CodebookConfig(codes=4))
+        fit(vectors, SPEC, "", CodebookConfig(codebook_size=4))
 
 
 def test_too_few_distinct_texts_are_counted() -> None:
     vectors = np.repeat(tiny_vectors(items=7), 10, axis=0)
-    asked = (
-        r"7 distinct texts, fewer than 8 codes a level; set codes \(--codebook-size\) to 7 or lower, or to 0"
-    )
+    asked = r"7 distinct texts, fewer than 8 codes per level; set codebook_size \(--codebook-size\) to 7 or lower, or to 0"
     with pytest.raises(CodebookError, match=asked):
-        fit(vectors, SPEC, "", CodebookConfig(codes=8))
-    with pytest.raises(CodebookError, match=r"set codes \(--codebook-size\) to 7 or lower\.$"):
-        fit(vectors, SPEC, "", CodebookConfig(codes=0))  # 70 items: 16 codes
+        fit(vectors, SPEC, "", CodebookConfig(codebook_size=8))
+    with pytest.raises(CodebookError, match=r"set codebook_size \(--codebook-size\) to 7 or lower\.$"):
+        fit(vectors, SPEC, "", CodebookConfig(codebook_size=0))  # 70 items: 16 codes
 
 
 @pytest.mark.parametrize(("levels", "codes"), [(0, 4), (-1, 4), (3, 1), (3, -4)])
 def test_sizes_that_make_no_sense_are_refused(levels: int, codes: int) -> None:
     with pytest.raises(CodebookError, match="at least 1 level and 2 codes on 1 axis"):
-        fit(tiny_vectors(), SPEC, "", CodebookConfig(levels=levels, codes=codes))
+        fit(tiny_vectors(), SPEC, "", CodebookConfig(n_levels=levels, codebook_size=codes))
 
 
 @pytest.mark.parametrize("shape", [(0, 16), (16,)])
