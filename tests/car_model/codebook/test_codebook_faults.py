@@ -114,8 +114,8 @@ def test_numbers_that_are_none_are_refused(folder: Path, value: float) -> None:
 
 def test_too_few_distinct_texts_are_counted() -> None:
     vectors = np.repeat(tiny_vectors(items=7), 10, axis=0)
-    asked = r"7 distinct texts, fewer than 8 codes per level; set codebook_size \(--codebook-size\) to 7 or lower, or to 0"
-    with pytest.raises(CodebookError, match=asked):
+    message = r"fewer than 8 codes per level; set codebook_size \(--codebook-size\) to 7 or lower, or to 0"
+    with pytest.raises(CodebookError, match=f"7 distinct texts, {message}"):
         fit(vectors, SPEC, "", CodebookConfig(codebook_size=8))
     with pytest.raises(CodebookError, match=r"set codebook_size \(--codebook-size\) to 7 or lower\.$"):
         fit(vectors, SPEC, "", CodebookConfig(codebook_size=0))  # 70 items: 16 codes
