@@ -29,10 +29,10 @@ from car_model.metrics.ranking import per_user, ranks_of
 TABLES = ("uid", "code")  # rows that are read, not multiplied
 
 
-def precise(model: ActionRanker) -> ActionRanker:
+def double_precision(model: ActionRanker) -> ActionRanker:
     """The model computing in double precision, so that threads and processors change no printed digit.
 
-    Its tables of items stay in single precision and are shared with the model given.
+    Its tables of items stay in single precision and are shared with the given model.
     """
     shared = {id(getattr(model, name)): getattr(model, name) for name in (*TABLES, "sids")}
     exact = copy.deepcopy(model, shared).eval()
@@ -82,7 +82,7 @@ class ScoredHistory(NamedTuple):
 
 @dataclass(frozen=True)
 class Reranker:
-    """A ranker by action beside CAR.
+    """An action ranker together with how much it counts.
 
     Attributes:
         model: in evaluation mode, over the same catalogue as CAR.
@@ -93,11 +93,11 @@ class Reranker:
     weight: float
     candidates: int = CANDIDATES
 
-    def scores(self, asked: ScoredHistory) -> Tensor:
+    def scores(self, history: ScoredHistory) -> Tensor:
         """The scores [N + 1] that rank by both; -inf stays -inf."""
-        return combined(asked.scores, *self.chances(asked), self.weight)
+        return combine(history.scores, *self.top_log_chances(history), self.weight)
 
-    def reordered(
+    def rerank(
         self, scores: Tensor, uids: Tensor, history: np.ndarray, actions: np.ndarray
     ) -> tuple[Tensor, dict[int, float]]:
         """Candidates' scores by both, and P(liked) by UID; what must not be recommended (-inf) stays so.
@@ -107,8 +107,8 @@ class Reranker:
             history: [P] UIDs; actions: [P] classes.
         """
         chances = self.log_chances(uids, history, actions)
-        said = dict(zip(uids.tolist(), chances.exp().tolist(), strict=True))
-        return scores + self.weight * chances, said
+        like_by_uid = dict(zip(uids.tolist(), chances.exp().tolist(), strict=True))
+        return scores + self.weight * chances, like_by_uid
 
     def log_chances(self, uids: Tensor, history: np.ndarray, actions: np.ndarray) -> Tensor:
         """log P(liked) of candidates uids [K] after a history: [K] float64."""
@@ -119,16 +119,16 @@ class Reranker:
 
     @cached_property
     def _exact(self) -> ActionRanker:
-        return precise(self.model)
+        return double_precision(self.model)
 
-    def chances(self, asked: ScoredHistory) -> tuple[Tensor, Tensor]:
-        """The most relevant UIDs and their log P(liked), [K] each; fewer where fewer may be recommended."""
-        top = asked.scores.topk(min(self.candidates, len(asked.scores)))
+    def top_log_chances(self, history: ScoredHistory) -> tuple[Tensor, Tensor]:
+        """The most relevant UIDs and their log P(liked), [K] each; fewer if fewer may be recommended."""
+        top = history.scores.topk(min(self.candidates, len(history.scores)))
         uids = top.indices[top.values > -torch.inf]
-        return uids, self.log_chances(uids, asked.uids, asked.actions)
+        return uids, self.log_chances(uids, history.uids, history.actions)
 
 
-def combined(scores: Tensor, uids: Tensor, chances: Tensor, weight: float) -> Tensor:
+def combine(scores: Tensor, uids: Tensor, chances: Tensor, weight: float) -> Tensor:
     """Scores [N + 1] with candidates [K] by relevance and chance [K], and all others behind them."""
     if not len(uids):
         return scores
@@ -139,17 +139,17 @@ def combined(scores: Tensor, uids: Tensor, chances: Tensor, weight: float) -> Te
     return moved.index_copy(0, uids, mixed.to(scores.dtype))
 
 
-def choose_weight(model: ActionRanker, asked: Iterable[ScoredHistory], targets: np.ndarray) -> float:
+def choose_weight(model: ActionRanker, histories: Iterable[ScoredHistory], targets: np.ndarray) -> float:
     """The weight that ranks liked validation items best (NDCG@10); ties go to the smaller one.
 
     Args:
-        asked: histories before validation items that the user liked.
+        histories: before validation items that the user liked.
         targets: [users] those items' UIDs.
     """
     reranker, gains = Reranker(model, 0.0), dict.fromkeys(WEIGHTS, 0.0)
-    for one, target in zip(asked, targets, strict=True):
-        uids, chances = reranker.chances(one)
+    for history, target in zip(histories, targets, strict=True):
+        uids, chances = reranker.top_log_chances(history)
         for weight in WEIGHTS:
-            scores = combined(one.scores, uids, chances, weight).numpy()[None]
+            scores = combine(history.scores, uids, chances, weight).numpy()[None]
             gains[weight] += float(per_user(ranks_of(scores, np.array([target])))["ndcg@10"][0])
     return max(WEIGHTS, key=lambda weight: (round(gains[weight], 9), -weight))

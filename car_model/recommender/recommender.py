@@ -247,7 +247,7 @@ class Recommender:
         else:
             ranker = cast(Reranker, self.bundle.ranker)
             values, uids = self._most_relevant(request, relevance, torch.from_numpy(mask), ranker.candidates)
-            values, liked = ranker.reordered(values, uids, request.history, request.actions)
+            values, liked = ranker.rerank(values, uids, request.history, request.actions)
         rounded = [
             (round(value, DECIMALS), uid) for value, uid in zip(values.tolist(), uids.tolist(), strict=True)
         ]

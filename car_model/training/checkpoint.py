@@ -19,37 +19,37 @@ def save_training(
     folder: Path, model: nn.Module, best: dict[str, Tensor], optimizer: Optimizer, state: dict
 ) -> None:
     """Write a whole training state into `folder`, replacing the one before it only when complete."""
-    partial, before = _beside(folder)
-    for leftover in (partial, before):
+    partial, previous = folder.with_name(f"{folder.name}.partial"), _previous(folder)
+    for leftover in (partial, previous):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, partial / WEIGHTS)
     save_file({name: tensor.contiguous() for name, tensor in best.items()}, partial / "best.safetensors")
     moments = optimizer.state_dict()["state"]
     flat = {
-        f"{at}.{name}": torch.as_tensor(value)
-        for at, slots in moments.items()
-        for name, value in slots.items()
+        f"{index}.{name}": torch.as_tensor(value)
+        for index, values in moments.items()
+        for name, value in values.items()
     }
     save_file(flat, partial / "optimizer.safetensors")
     (partial / STATE).write_text(json.dumps(state))
     if folder.exists():  # a folder can't be replaced in one go: it is moved away whole, then the new one in
-        folder.rename(before)
+        folder.rename(previous)
     partial.rename(folder)
-    shutil.rmtree(before, ignore_errors=True)
+    shutil.rmtree(previous, ignore_errors=True)
 
 
 def load_training(
     folder: Path, model: nn.Module, optimizer: Optimizer, identity: str
 ) -> tuple[dict[str, Tensor], dict] | None:
-    """Restore a training state in place; returns (best weights, state), or None where there is none.
+    """Restore a training state in place; returns (best weights, state), or None if there is none.
 
     A state whose `identity` is another (other data, sizes or optimiser) is left alone, and so is a damaged
     one: training again costs time, a run that can never resume costs more.
     """
-    before = _beside(folder)[1]
-    if before.is_dir() and not folder.exists():  # killed between the two moves
-        before.rename(folder)
+    previous = _previous(folder)
+    if previous.is_dir() and not folder.exists():  # killed between the two moves
+        previous.rename(folder)
     try:
         state = json.loads((folder / STATE).read_text())
         weights, moments, best = (
@@ -60,14 +60,14 @@ def load_training(
     if state["identity"] != identity:
         return None
     model.load_state_dict(weights)
-    slots: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in moments.items():
-        at, slot = name.split(".", 1)
-        slots.setdefault(int(at), {})[slot] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+    state_by_parameter: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in moments.items():
+        index, name = key.split(".", 1)
+        state_by_parameter.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state_by_parameter})
     return best, state
 
 
-def _beside(folder: Path) -> tuple[Path, Path]:
-    """Where the next state is written, and where the one before waits while they change places."""
-    return folder.with_name(f"{folder.name}.partial"), folder.with_name(f"{folder.name}.before")
+def _previous(folder: Path) -> Path:
+    """Where the previous state waits while the new one takes its place."""
+    return folder.with_name(f"{folder.name}.before")

@@ -19,7 +19,7 @@ from common.errors import UserError
 
 
 class OnboardingError(UserError, ValueError):
-    """A release can't be carried on without training; the message says why."""
+    """A release can't be reused without training; the message says why."""
 
 
 def onboard(bundle: Bundle, item_ids: Sequence[str], titles: Sequence[str], vectors: np.ndarray) -> Bundle:
@@ -35,9 +35,9 @@ def onboard(bundle: Bundle, item_ids: Sequence[str], titles: Sequence[str], vect
         CatalogueError: an item is there already, or twice.
         CodebookError: the vectors are another encoder's.
     """
-    known = [item for item in item_ids if item in bundle.catalogue.uids]
-    if known:
-        raise CatalogueError(f"item {known[0]!r} is in the catalogue already ({len(known)} such).")
+    duplicates = [item for item in item_ids if item in bundle.catalogue.uids]
+    if duplicates:
+        raise CatalogueError(f"item {duplicates[0]!r} is in the catalogue already ({len(duplicates)} such).")
     text = None if bundle.catalogue.text is None else bundle.codebook.coordinates(vectors)
     sids = bundle.codebook.encode(vectors)
     return _with_catalogue(bundle, bundle.catalogue.append(item_ids, titles, sids, text))
@@ -47,21 +47,21 @@ def reuse_weights(bundle: Bundle, dataset: Dataset, codebook_folder: Path, catal
     """The bundle with today's catalogue and popularity, its weights as they were.
 
     Args:
-        dataset, codebook_folder, catalogue: what `tokenize` made with mode `reuse`.
+        dataset, codebook_folder, catalogue: from `tokenize` with mode `reuse`.
 
     Raises:
-        OnboardingError: the codebook is another one, which the weights know nothing of.
+        OnboardingError: the codebook is not the one that the weights were trained with.
     """
-    found = Codebook.load(codebook_folder)
-    if found.version != bundle.codebook.version:
+    codebook = Codebook.load(codebook_folder)
+    if codebook.version != bundle.codebook.version:
         raise OnboardingError(
             f"without training the codebook must be the parent's ({bundle.codebook.version[:12]}), not "
-            f"{found.version[:12]}: reuse it (codebook mode reuse), or train."
+            f"{codebook.version[:12]}: reuse it (codebook mode reuse), or train."
         )
     counts = dataset.histories(catalogue.uids).counts(catalogue.size)
-    popular, share = popularity_priors(counts, catalogue, found.codebook_size)
-    carried = _with_catalogue(bundle, catalogue)
-    return replace(carried, popular=popular, code_share=share, dataset_digest=dataset.digest)
+    popular, share = popularity_priors(counts, catalogue, codebook.codebook_size)
+    resized = _with_catalogue(bundle, catalogue)
+    return replace(resized, popular=popular, code_share=share, dataset_digest=dataset.digest)
 
 
 def _with_catalogue(bundle: Bundle, catalogue: Catalogue) -> Bundle:

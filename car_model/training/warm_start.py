@@ -1,12 +1,12 @@
 """Warm start: a new model begins with what its parent release has learned.
 
-An item that both catalogues hold keeps its *fused* vector (UID row, code rows and what its text adds),
-whatever became of its SID and its text: so the new model begins by answering as the parent does. Where the
-codes keep their meaning (a codebook that was reused or refreshed) code rows and text map are the parent's,
-and a UID row takes up what a changed SID or text would alter. Where they do not (a new fit), the code rows
-are the means of what the items' old codes said, level by level, and the text map is the one that best says
-of the new coordinates what the old one said. A new item has no UID row yet: it starts from its codes and its
-text alone, which is also how it is scored without training.
+An item that both catalogues hold keeps its *fused* vector (UID row plus code rows plus what its text adds),
+whatever became of its SID and its text, so the new model begins by answering as the parent does. If the codes
+keep their meaning (a codebook that was reused or refreshed), code rows and text map are the parent's, and
+the UID row makes up for a changed SID or text. If they do not (a new fit), the code rows are the means of
+what the items' old codes added, level by level, and the text map is the least-squares fit of what the old one
+added. A new item has no UID row yet: it starts from its codes and its text alone, as it is scored without
+training.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ from car_model.metrics.codebook import churn
 from car_model.models.car import CAR
 from common.errors import UserError
 
-ROWS = {"uid.weight", "act_bias", "act_head.weight"}  # one row a UID
-CODES = {"code.weight", "think_bias", "think_head.weight"}  # one row a code
-MOST = 0.5  # of the items may have another first code where codes are aligned
-# What may differ between parent and child:
-FREE = {"n_items", "dropout", "think_weight", "label_smoothing"}
+UID_ROWS = {"uid.weight", "act_bias", "act_head.weight"}  # one row per UID
+CODE_ROWS = {"code.weight", "think_bias", "think_head.weight"}  # one row per code
+MAX_CHURN = 0.5  # aligned codes give fewer items than this share another first code
+MAY_DIFFER = {"n_items", "dropout", "think_weight", "label_smoothing"}  # between parent and child
 
 
 class WarmStartError(UserError, ValueError):
@@ -36,17 +35,17 @@ class WarmStartError(UserError, ValueError):
 
 
 @dataclass(frozen=True)
-class Kept:
+class WarmStart:
     """What a warm start took over."""
 
-    items: int  # UIDs whose rows were kept
-    new: int  # UIDs that start from their codes
+    shared: int  # items of both catalogues, whose vectors stay
+    new: int  # items that start from their codes and their text
     aligned: bool  # whether codes kept their meaning
 
 
 def warm_start(
     model: CAR, catalogue: Catalogue, parent: CAR, parent_catalogue: Catalogue, aligned: bool
-) -> Kept:
+) -> WarmStart:
     """Copy a parent's weights into a new model, in place.
 
     Args:
@@ -55,24 +54,33 @@ def warm_start(
     Raises:
         WarmStartError: the models differ in more than their items, or codes are aligned and differ in number.
     """
-    _check(model, parent, aligned)
-    here = [uid for item, uid in catalogue.uids.items() if item in parent_catalogue.uids]
-    there = [parent_catalogue.uids[catalogue.item_ids[uid - 1]] for uid in here]
-    own, theirs = model.state_dict(), parent.state_dict()
+    may_differ = MAY_DIFFER if aligned else MAY_DIFFER | {"n_levels", "codebook_size"}
+    for name, value in vars(model.config).items():
+        parent_value = getattr(parent.config, name)
+        if name not in may_differ and value != parent_value:
+            raise WarmStartError(
+                f"a warm start needs a model of the parent's sizes: {name} is {value!r}, the parent's is "
+                f"{parent_value!r}; train with that, or start cold."
+            )
+    shared = [item for item in catalogue.uids if item in parent_catalogue.uids]
+    uids = torch.tensor([catalogue.uids[item] for item in shared], dtype=torch.long)  # [n]
+    parent_uids = torch.tensor([parent_catalogue.uids[item] for item in shared], dtype=torch.long)  # [n]
+    parent_weights = parent.state_dict()
     with torch.no_grad():
-        for name, weight in own.items():
-            if name in ROWS:
+        for name, weight in model.state_dict().items():
+            if name in UID_ROWS:
+                rows = parent_weights[name][parent_uids]
                 weight.zero_()
-                weight[here] = theirs[name][there]
-                if name == "act_bias":
-                    weight[_others(here, len(weight))] = theirs[name][there].mean() if there else 0.0
-            elif name in CODES:
-                weight.copy_(theirs[name]) if aligned else weight.zero_()
+                if name == "act_bias" and shared:
+                    weight[1:] = rows.mean()  # new items start from the mean bias
+                weight[uids] = rows
+            elif name in CODE_ROWS:
+                weight.copy_(parent_weights[name]) if aligned else weight.zero_()
             elif name != "sids":
-                weight.copy_(theirs[name])
-        if here:
-            _keep_vectors(model, torch.tensor(here), parent, torch.tensor(there), aligned)
-    return Kept(len(here), catalogue.size - len(here), aligned)
+                weight.copy_(parent_weights[name])
+        if shared:
+            _keep_vectors(model, uids, parent, parent_uids, aligned)
+    return WarmStart(len(shared), catalogue.size - len(shared), aligned)
 
 
 def codes_aligned(codebook: Codebook, catalogue: Catalogue, parent: Bundle) -> bool:
@@ -83,50 +91,35 @@ def codes_aligned(codebook: Codebook, catalogue: Catalogue, parent: Bundle) -> b
     old = parent.codebook
     if codebook.version == old.version:
         return True
-    same = np.array_equal(codebook.axes, old.axes) and np.array_equal(codebook.mean, old.mean)
-    if not same or codebook.centroids.shape != old.centroids.shape:
+    same_axes = np.array_equal(codebook.axes, old.axes) and np.array_equal(codebook.mean, old.mean)
+    if not same_axes or codebook.centroids.shape != old.centroids.shape:
         return False
-    return churn(parent.catalogue, catalogue).by_level[0] < MOST
+    return churn(parent.catalogue, catalogue).by_level[0] < MAX_CHURN
 
 
-def _check(model: CAR, parent: CAR, aligned: bool) -> None:
-    free = FREE if aligned else FREE | {"n_levels", "codebook_size"}
-    for name, value in vars(model.config).items():
-        if name not in free and value != getattr(parent.config, name):
-            raise WarmStartError(
-                f"a warm start needs a model of the parent's sizes: {name} is {value!r}, the parent's is "
-                f"{getattr(parent.config, name)!r}; train with that, or start cold."
-            )
-
-
-def _keep_vectors(model: CAR, here: Tensor, parent: CAR, there: Tensor, aligned: bool) -> None:
-    """Let kept items' UID rows make up for what codes and texts say otherwise than the parent's did."""
+def _keep_vectors(model: CAR, uids: Tensor, parent: CAR, parent_uids: Tensor, aligned: bool) -> None:
+    """Let UID rows of shared items make up for what codes and texts add otherwise than the parent's."""
     if model.config.fusion == "sum":
-        before = parent.code(parent.code_rows(there)).sum(dim=1)  # [n, D]
+        target = parent.code(parent.code_rows(parent_uids)).sum(dim=1)  # [n, D]
         if not aligned:
-            _mean_codes(model, here, before)
-        model.uid.weight[here] += before - model.code(model.code_rows(here)).sum(dim=1)
+            _fit_code_rows(model, uids, target)
+        model.uid.weight[uids] += target - model.code(model.code_rows(uids)).sum(dim=1)
     if model.text_reader is not None and parent.text_reader is not None:
-        before = parent.text_reader(there)
+        target = parent.text_reader(parent_uids)  # [n, D]
         if not aligned:
-            read = model.text_reader.text[here] * model.text_reader.scale  # [n, A]
-            model.text_reader.map.weight.copy_(torch.linalg.lstsq(read, before, driver="gelsd").solution.T)
-        model.uid.weight[here] += before - model.text_reader(here)
+            coordinates = model.text_reader.text[uids] * model.text_reader.scale  # [n, A]
+            solution = torch.linalg.lstsq(coordinates, target, driver="gelsd").solution  # [A, D]
+            model.text_reader.map.weight.copy_(solution.T)
+        model.uid.weight[uids] += target - model.text_reader(uids)
 
 
-def _mean_codes(model: CAR, uids: Tensor, said: Tensor) -> None:
-    """Code rows as means, level by level, of what is left of `said` [n, D]."""
-    rest = said.numpy().astype(np.float64)
+def _fit_code_rows(model: CAR, uids: Tensor, target: Tensor) -> None:
+    """Code rows as means, level by level, of what the levels before leave of `target` [n, D]."""
+    size, rest = model.config.codebook_size, target.numpy().astype(np.float64)
     for level in range(model.config.n_levels):
-        codes = model.sids[uids, level].numpy()
-        sums = np.zeros((model.config.codebook_size, rest.shape[1]))
+        codes = model.sids[uids, level].numpy()  # [n]
+        sums = np.zeros((size, rest.shape[1]))
         np.add.at(sums, codes, rest)
-        means = sums / np.maximum(np.bincount(codes, minlength=model.config.codebook_size), 1)[:, None]
-        at = level * model.config.codebook_size
-        model.code.weight[at : at + model.config.codebook_size] = torch.from_numpy(means).float()
+        means = sums / np.maximum(np.bincount(codes, minlength=size), 1)[:, None]  # [K, D]
+        model.code.weight[level * size : (level + 1) * size] = torch.from_numpy(means).float()
         rest = rest - means[codes]
-
-
-def _others(uids: list[int], size: int) -> list[int]:
-    """Real UIDs below `size` that are not among those given."""
-    return sorted(set(range(1, size)) - set(uids))

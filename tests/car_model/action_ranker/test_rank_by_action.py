@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from car_model.action_ranker.rerank import precise, predict_like
+from car_model.action_ranker.rerank import double_precision, predict_like
 from car_model.bundle import Bundle
 from car_model.evaluation.evaluate import Holdout
 from car_model.evaluation.golden import golden_requests, record_golden
@@ -113,7 +113,7 @@ def test_answers_that_are_read_together_are_those_given_alone(recommender: Recom
 
 def test_double_precision_changes_no_more_than_noise_and_shares_the_tables() -> None:
     model = liking()[0].ranker.model  # type: ignore[union-attr]
-    exact = precise(model)
+    exact = double_precision(model)
     assert exact.uid is model.uid and exact.uid.weight.dtype == torch.float32
     assert exact.head[0].weight.dtype == torch.float64
     asked = (torch.tensor([3, 7]), torch.tensor([[2], [1]]), torch.arange(1, 49))

@@ -14,7 +14,7 @@ from car_model.action_ranker.rerank import (
     Reranker,
     ScoredHistory,
     choose_weight,
-    combined,
+    combine,
     predict_like,
 )
 from tests.car_model.action_ranker.rankers import random_batch, tiny_ranker
@@ -44,7 +44,7 @@ def scores_of(*values: float) -> torch.Tensor:
 
 
 def test_candidates_are_ordered_by_the_stated_sum() -> None:
-    found = combined(scores_of(5, 4, 3), torch.tensor([1, 2, 3]), torch.tensor([-3.0, -0.5, -0.1]), 2.0)
+    found = combine(scores_of(5, 4, 3), torch.tensor([1, 2, 3]), torch.tensor([-3.0, -0.5, -0.1]), 2.0)
     torch.testing.assert_close(found, scores_of(-1, 3, 2.8))
 
 
@@ -61,7 +61,7 @@ def test_others_stay_behind_the_candidates_in_their_order(
     top = scores.topk(min(count, len(scores)))
     uids = top.indices[top.values > -torch.inf]
     chances = -torch.rand(len(uids), generator=torch.Generator().manual_seed(seed))
-    found = combined(scores, uids, chances, weight)
+    found = combine(scores, uids, chances, weight)
     assert torch.equal(found.isneginf(), scores.isneginf())
     others = [at for at in range(len(scores)) if at not in uids.tolist() and scores[at] > -torch.inf]
     if others and len(uids):
@@ -79,7 +79,7 @@ def test_weight_0_changes_no_order_and_the_weight_moves_what_is_liked_up(archite
     asked = ScoredHistory(scores, uids, actions)
     plain = Reranker(model, 0.0, candidates=10).scores(asked)
     assert torch.equal(plain.argsort(), scores.argsort())
-    chosen, chances = Reranker(model, 0.0, candidates=10).chances(asked)
+    chosen, chances = Reranker(model, 0.0, candidates=10).top_log_chances(asked)
     assert sorted(chosen.tolist()) == list(range(ITEMS - 9, ITEMS + 1))
     strong = Reranker(model, 1e4, candidates=10).scores(asked)
     assert strong.argmax() == chosen[chances.argmax()]
@@ -102,7 +102,7 @@ def test_the_weight_is_what_finds_liked_items_best() -> None:
         scores[0] = -torch.inf
         scores[1:] += 0.01 * torch.from_numpy(rng.random(ITEMS)).float()
         one = ScoredHistory(scores, uids, actions)
-        candidates, chances = Reranker(model, 0.0).chances(one)
+        candidates, chances = Reranker(model, 0.0).top_log_chances(one)
         asked.append(one)
         best.append(int(candidates[chances.argmax()]))
         worst.append(int(candidates[chances.argmin()]))
