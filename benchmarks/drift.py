@@ -25,7 +25,7 @@ from benchmarks.report.machine import machine
 from benchmarks.report.table import Sheet
 from car_model.bundle import Bundle
 from car_model.data.histories import Histories
-from car_model.evaluation.answer_profile import measure
+from car_model.evaluation.answer_profile import measure_answers
 from car_model.recommender.recommender import Recommender
 from serving.metrics.counters import Metrics
 from serving.metrics.drift_window import WindowDrift
@@ -59,10 +59,12 @@ def main(
 
 
 def profiled_release(data: str) -> tuple[Recommender, Histories]:
-    """A data set's release with its golden profile, and the histories that it was trained on."""
+    """A data set's release with its answer profile, and the histories that it was trained on."""
     bundle = Bundle.load(made(data).bundle)
     histories = load_dataset(data).histories(bundle.catalogue.uids)
-    return Recommender(replace(bundle, answer_profile=measure(Recommender(bundle), histories))), histories
+    return Recommender(
+        replace(bundle, answer_profile=measure_answers(Recommender(bundle), histories))
+    ), histories
 
 
 def read(recommender: Recommender, ask: Ask, answers: int) -> WindowDrift:

@@ -17,8 +17,8 @@ from car_model.codebook.codebook import HEADER as CODEBOOK_HEADER
 from car_model.codebook.labels import FILE as LABELS
 from car_model.codebook.labels import CodeLabels
 from car_model.data.catalogue import Catalogue
-from car_model.metrics.drift import FILE as PROFILE
-from car_model.metrics.drift import Profile
+from car_model.metrics.answer_drift import FILE as PROFILE
+from car_model.metrics.answer_drift import AnswerProfile
 from car_model.models.car import CAR
 from car_model.weights import CONFIG, WEIGHTS, load_car, load_ranker, save_model
 from common.digests import file_digest, files_digest, tree_files
@@ -74,7 +74,7 @@ class Bundle:
     dataset_digest: str
     similarity_scale: float = 0.0
     ranker: Reranker | None = None
-    answer_profile: Profile | None = None
+    answer_profile: AnswerProfile | None = None
     ann_candidates: int = 0
 
     def save(self, folder: Path) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class Bundle:
         """Read a bundle and check that its parts belong together.
 
         Raises:
-            BundleError, CodebookError, CatalogueError, CheckpointError, ProfileError: naming the part.
+            BundleError, CodebookError, CatalogueError, CheckpointError, AnswerProfileError: naming the part.
         """
         header, codebook, catalogue = check_bundle(folder)
         if header.get("similarity_scale") and catalogue.text is None:
@@ -135,7 +135,7 @@ class Bundle:
             dataset_digest=header["data"],
             similarity_scale=float(header.get("similarity_scale", 0.0)),
             ranker=_ranker(folder, header, catalogue),
-            answer_profile=Profile.load(folder / PROFILE) if "answer_profile" in header else None,
+            answer_profile=AnswerProfile.load(folder / PROFILE) if "answer_profile" in header else None,
             ann_candidates=header.get("ann_candidates", 0),
         )
 

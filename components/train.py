@@ -36,7 +36,7 @@ def train(
     from car_model.bundle import Bundle
     from car_model.data.catalogue import Catalogue
     from car_model.data.dataset import Dataset as Ingested
-    from car_model.evaluation.answer_profile import profiled
+    from car_model.evaluation.answer_profile import add_answer_profile
     from car_model.evidence.training import TrainingCurves
     from car_model.training.onboard import reuse_weights
     from car_model.training.recipe import parse_recipe
@@ -59,6 +59,6 @@ def train(
     else:
         settings, state = parse_recipe(json.loads(recipe)), states / "car" if states else None
         trained, losses = fit_car(data, inputs.codebook, items, settings, checkpoint=state, parent=parent)
-    header = profiled(trained, data.histories(trained.catalogue.uids)).save(Path(bundle.path))
+    header = add_answer_profile(trained, data.histories(trained.catalogue.uids)).save(Path(bundle.path))
     losses.write(Path(curves.path))
     bundle.metadata.update({name: header[name] for name in ("model", "codebook", "catalogue", "data")})

@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from car_model.metrics.drift import shares
+from car_model.metrics.answer_drift import shares
 from car_model.recommender.recommender import Recommender
 from serving.metrics.drift_window import DriftWindow, WindowDrift
 

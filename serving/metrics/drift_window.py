@@ -10,7 +10,7 @@ from threading import Lock
 
 import numpy as np
 
-from car_model.metrics.drift import Profile, code_drift, score_drift
+from car_model.metrics.answer_drift import AnswerProfile, code_drift, score_drift
 
 LATEST = 2000  # answers in the window
 FEWEST = 200  # answers below which drift is 0: too few to compare
@@ -31,7 +31,7 @@ class WindowDrift:
 class DriftWindow:
     """Counts of the latest answers; threads may add and read at once."""
 
-    def __init__(self, profile: Profile, latest: int = LATEST, fewest: int = FEWEST) -> None:
+    def __init__(self, profile: AnswerProfile, latest: int = LATEST, fewest: int = FEWEST) -> None:
         self.profile = profile
         self.fewest = fewest
         self._latest: deque[tuple[int, int, Sequence[int]]] = deque(maxlen=latest)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from car_model.metrics.drift import TOP
+from car_model.metrics.answer_drift import TOP
 from car_model.recommender.recommender import Recommender, RequestError
 from serving.answering.answer import Reply, respond_all
 from serving.metrics.counters import KINDS, SHORT, STATUSES, Metrics

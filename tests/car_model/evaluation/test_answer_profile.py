@@ -1,4 +1,4 @@
-"""The golden profile: measured by the recommender, part of the bundle, refused where it is damaged."""
+"""The answer profile: measured by the recommender, part of the bundle, refused where it is damaged."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from car_model.bundle import HEADER, Bundle, BundleError
-from car_model.evaluation.answer_profile import measure, profiled
-from car_model.metrics.drift import FILE, TOP, Profile, ProfileError
+from car_model.evaluation.answer_profile import add_answer_profile, measure_answers
+from car_model.metrics.answer_drift import FILE, TOP, AnswerProfile, AnswerProfileError
 from car_model.recommender.recommender import Recommender
 from car_model.training.onboard import onboard
 from common.digests import tree_digest
@@ -24,7 +24,7 @@ USERS = 40
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    return profiled(tiny_parts(epochs=1), tiny_histories())
+    return add_answer_profile(tiny_parts(epochs=1), tiny_histories())
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def folder(bundle: Bundle, tmp_path: Path) -> Path:
     return tmp_path / "bundle"
 
 
-def profile_of(bundle: Bundle) -> Profile:
+def profile_of(bundle: Bundle) -> AnswerProfile:
     assert bundle.answer_profile is not None
     return bundle.answer_profile
 
@@ -63,7 +63,7 @@ def test_it_counts_what_the_recommender_answers(bundle: Bundle) -> None:
 def test_what_is_retired_or_known_counts_for_nothing(bundle: Bundle) -> None:
     gone = frozenset(f"i{at}" for at in range(1, 49) if at % 4)
     left = replace(bundle, catalogue=replace(bundle.catalogue, retired=gone))
-    found, data = measure(Recommender(left), tiny_histories()), tiny_histories()
+    found, data = measure_answers(Recommender(left), tiny_histories()), tiny_histories()
     assert found is not None
     offered = set(range(4, 49, 4))
     expected = [min(TOP, len(offered - set(history.tolist()))) for history in data.train]
@@ -71,7 +71,7 @@ def test_what_is_retired_or_known_counts_for_nothing(bundle: Bundle) -> None:
 
 
 def test_the_same_inputs_give_the_same_bytes(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
-    again = profiled(tiny_parts(epochs=1), tiny_histories())
+    again = add_answer_profile(tiny_parts(epochs=1), tiny_histories())
     again.save(tmp_path / "again")
     assert tree_digest(tmp_path / "again") == tree_digest(folder)
     Bundle.load(folder).save(tmp_path / "loaded")
@@ -101,7 +101,7 @@ def test_onboarded_items_leave_it_as_it_is(bundle: Bundle) -> None:
 
 
 def test_users_are_spread_evenly_and_no_more_than_asked(bundle: Bundle) -> None:
-    found = measure(Recommender(bundle), tiny_histories(), users=7)
+    found = measure_answers(Recommender(bundle), tiny_histories(), users=7)
     assert found is not None
     assert found.requests == 7
     assert found.codes.sum() == 7 * TOP * 4
@@ -109,7 +109,7 @@ def test_users_are_spread_evenly_and_no_more_than_asked(bundle: Bundle) -> None:
 
 def test_without_holdout_histories_there_is_none(bundle: Bundle) -> None:
     data = tiny_histories()
-    assert measure(Recommender(bundle), replace(data, valid=np.zeros_like(data.valid))) is None
+    assert measure_answers(Recommender(bundle), replace(data, valid=np.zeros_like(data.valid))) is None
 
 
 def test_a_changed_byte_is_refused(folder: Path) -> None:
@@ -160,14 +160,14 @@ def test_a_profile_that_makes_no_sense_is_refused(
 ) -> None:
     path = tmp_path / FILE
     profile_of(bundle).save(path)
-    Profile.load(path)
+    AnswerProfile.load(path)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(ProfileError, match="profile"):
-        Profile.load(path)
+    with pytest.raises(AnswerProfileError, match="profile"):
+        AnswerProfile.load(path)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "null", "\x00"])
 def test_a_profile_that_is_no_object_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / FILE).write_text(content)
-    with pytest.raises(ProfileError, match=r"profile\.json can't be read"):
-        Profile.load(tmp_path / FILE)
+    with pytest.raises(AnswerProfileError, match=r"profile\.json can't be read"):
+        AnswerProfile.load(tmp_path / FILE)

@@ -1,4 +1,4 @@
-"""A recommender with a golden profile, servers of it, and what Prometheus would read of them."""
+"""A recommender with a answer profile, servers of it, and what Prometheus would read of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from car_model.bundle import Bundle
-from car_model.evaluation.answer_profile import profiled
+from car_model.evaluation.answer_profile import add_answer_profile
 from car_model.recommender.recommender import Recommender
 from registry.releases.bundle_files import release_digest
 from registry.store.open import open_store
@@ -60,7 +60,7 @@ class Live:
 
 @cache
 def profiled_parts(seed: int = 0) -> Bundle:
-    return profiled(tiny_parts(seed=seed, epochs=1), tiny_histories())
+    return add_answer_profile(tiny_parts(seed=seed, epochs=1), tiny_histories())
 
 
 def recommender(seed: int = 0, release: str = RELEASE) -> Recommender:

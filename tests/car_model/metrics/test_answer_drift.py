@@ -7,18 +7,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from car_model.metrics.drift import Profile, beyond_chance, code_drift, mixed, psi, score_drift, shares
+from car_model.metrics.answer_drift import (
+    AnswerProfile,
+    beyond_chance,
+    code_drift,
+    mixture,
+    psi,
+    score_drift,
+    shares,
+)
 
 SMALL, LARGE = 0.1, 0.25  # the index's usual reading
 CODES, DEPTHS = 64, 3
 
 
-def make_profile(requests: int = 1000, seed: int = 0) -> Profile:
+def make_profile(requests: int = 1000, seed: int = 0) -> AnswerProfile:
     """Codes as skewed as real ones; ten items an answer."""
     rng = np.random.default_rng(seed)
     codes = np.stack([rng.multinomial(10 * requests, zipf(shift)) for shift in range(DEPTHS)])
     scores = np.full((DEPTHS, 10), requests // 10)
-    return Profile(requests, np.tile(np.arange(9.0), (DEPTHS, 1)), scores, codes, (CODES - 1) / 10)
+    return AnswerProfile(
+        requests=requests,
+        edges=np.tile(np.arange(9.0), (DEPTHS, 1)),
+        scores=scores,
+        codes=codes,
+        code_spread=(CODES - 1) / 10,
+    )
 
 
 def zipf(shift: int) -> np.ndarray:
@@ -53,7 +67,7 @@ def test_the_same_traffic_is_no_drift_however_few_answers(answers: int, depth: i
     for _ in range(50):
         found = np.zeros((DEPTHS, CODES), dtype=np.int64)
         found[depth] = rng.multinomial(10 * answers, zipf(depth))
-        raw.append(psi(shares(found.sum(axis=0)), mixed(profile.codes, found.sum(axis=1))))
+        raw.append(psi(shares(found.sum(axis=0)), mixture(profile.codes, found.sum(axis=1))))
         drifts.append(code_drift(profile, found, answers))
     assert np.mean(raw) > 2 * np.mean(drifts)  # most of the index was chance
     assert max(drifts) < SMALL / 2

@@ -1,8 +1,9 @@
-"""How far counts have moved from what is expected: the population stability index, less what chance gives.
+"""How far a release's answers have moved from its answer profile: PSI, less what chance alone gives.
 
-PSI = sum over bins of (p - q) ln(p / q), the symmetric Kullback-Leibler divergence of two distributions. Its
-usual reading: below 0.1 nothing moved, above 0.25 much did (Siddiqi, Credit Risk Scorecards, 2006). Small
-samples of many bins look moved where nothing is, so the expected value of that is taken off.
+The population stability index is the sum over bins of (p - q) ln(p / q), the symmetric Kullback-Leibler
+divergence of two distributions. Its usual reading: below 0.1 nothing moved, above 0.25 much did (Siddiqi,
+Credit Risk Scorecards, 2006). In small samples over many bins it is above 0 by chance; that expected value is
+subtracted.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,12 +21,12 @@ FILE = "answer_profile.json"
 TOP = 10  # items of an answer that count
 
 
-class ProfileError(UserError, ValueError):
+class AnswerProfileError(UserError):
     """The profile is damaged or of another format; the message says how."""
 
 
-@dataclass(frozen=True)
-class Profile:
+@dataclass(frozen=True, kw_only=True)
+class AnswerProfile:
     """Counts over the answers to a number of requests, each asked with every value of thinking.
 
     Attributes:
@@ -56,32 +56,28 @@ class Profile:
         path.write_text(json.dumps(value, allow_nan=False) + "\n", "utf-8")
 
     @classmethod
-    def load(cls, path: Path) -> Profile:
+    def load(cls, path: Path) -> AnswerProfile:
         """Read what `save` wrote.
 
         Raises:
-            ProfileError: unreadable, of another format, or its tables do not fit each other.
+            AnswerProfileError: unreadable, of another format, or its tables do not fit each other.
         """
         try:
-            found = json.loads(path.read_text("utf-8"))
-            profile = cls._of(found)
+            value = json.loads(path.read_text("utf-8"))
+            if value["format"] != FORMAT:
+                raise ValueError(f"format {value['format']!r}, this code reads {FORMAT}")
+            profile = cls(
+                requests=int(value["requests"]),
+                edges=np.array(value["scores"]["edges"], dtype=np.float64),
+                scores=np.array(value["scores"]["counts"], dtype=np.int64),
+                codes=np.array(value["codes"], dtype=np.int64),
+                code_spread=float(value["code_spread"]),
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ProfileError(f"the golden profile {path} can't be read: {error!r}.") from error
+            raise AnswerProfileError(f"the answer profile {path} can't be read: {error!r}.") from error
         if problem := profile._problem():
-            raise ProfileError(f"the golden profile {path} is damaged: {problem}.")
+            raise AnswerProfileError(f"the answer profile {path} is damaged: {problem}.")
         return profile
-
-    @classmethod
-    def _of(cls, found: dict[str, Any]) -> Profile:
-        if found["format"] != FORMAT:
-            raise ValueError(f"format {found['format']!r}, this code reads {FORMAT}")
-        return cls(
-            int(found["requests"]),
-            np.array(found["scores"]["edges"], dtype=np.float64),
-            np.array(found["scores"]["counts"], dtype=np.int64),
-            np.array(found["codes"], dtype=np.int64),
-            float(found["code_spread"]),
-        )
 
     def _problem(self) -> str:
         tables = (self.edges, self.scores, self.codes)
@@ -92,8 +88,8 @@ class Profile:
         if not np.isfinite(self.edges).all() or (np.diff(self.edges, axis=1) < 0).any():
             return "its score edges do not ascend"
         if (self.scores < 0).any() or (self.codes < 0).any() or self.requests < 1:
-            return "it counts less than nothing"
-        return "" if np.isfinite(self.code_spread) and self.code_spread >= 0 else "its spread is no number"
+            return "it holds negative counts"
+        return "" if np.isfinite(self.code_spread) and self.code_spread >= 0 else "its spread is not a number"
 
 
 PSEUDO = 0.5  # counts added to every bin (Jeffreys), so that an empty one is rare instead of impossible
@@ -105,13 +101,13 @@ def shares(counts: np.ndarray) -> np.ndarray:
     return np.asarray(smooth / smooth.sum(axis=-1, keepdims=True))
 
 
-def psi(found: np.ndarray, expected: np.ndarray) -> float:
+def psi(actual: np.ndarray, expected: np.ndarray) -> float:
     """The index between two distributions [bins] without zeros."""
-    return float(((found - expected) * np.log(found / expected)).sum())
+    return float(((actual - expected) * np.log(actual / expected)).sum())
 
 
 def beyond_chance(index: float, spread: float, answers: int, reference: int) -> float:
-    """An index less its expectation where nothing moved, but at least 0.
+    """An index less its expectation if nothing moved, but at least 0.
 
     Args:
         spread: expected index times 1 / (1/n + 1/m) between samples of n and m answers.
@@ -120,8 +116,8 @@ def beyond_chance(index: float, spread: float, answers: int, reference: int) -> 
     return max(0.0, index - spread * (1 / answers + 1 / reference))
 
 
-def mixed(expected: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The distribution to expect of traffic that thinks as deeply as this one does.
+def mixture(expected: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The distribution to expect of traffic that uses the values of thinking in these proportions.
 
     Args:
         expected: counts [T, bins] by thinking.
@@ -130,23 +126,22 @@ def mixed(expected: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.asarray(weights / weights.sum() @ shares(expected))
 
 
-def score_drift(profile: Profile, found: np.ndarray) -> float:
+def score_drift(profile: AnswerProfile, counts: np.ndarray) -> float:
     """Drift of the best items' scores.
 
     Args:
-        found: best items by thinking and bin, [T, S], at least one.
+        counts: best items by thinking and bin, [T, S], at least one.
     """
-    answers = int(found.sum())
-    index = psi(shares(found.sum(axis=0)), mixed(profile.scores, found.sum(axis=1)))
-    return beyond_chance(index, found.shape[1] - 1, answers, profile.requests)
+    index = psi(shares(counts.sum(axis=0)), mixture(profile.scores, counts.sum(axis=1)))
+    return beyond_chance(index, counts.shape[1] - 1, int(counts.sum()), profile.requests)
 
 
-def code_drift(profile: Profile, found: np.ndarray, answers: int) -> float:
-    """Drift of the first-level codes of what is recommended.
+def code_drift(profile: AnswerProfile, counts: np.ndarray, answers: int) -> float:
+    """Drift of the first-level codes of recommended items.
 
     Args:
-        found: recommended items by thinking and code, [T, C], at least one.
-        answers: that they come from.
+        counts: recommended items by thinking and code, [T, C], at least one.
+        answers: how many answers they come from.
     """
-    index = psi(shares(found.sum(axis=0)), mixed(profile.codes, found.sum(axis=1)))
+    index = psi(shares(counts.sum(axis=0)), mixture(profile.codes, counts.sum(axis=1)))
     return beyond_chance(index, profile.code_spread, answers, profile.requests)
