@@ -19,6 +19,9 @@ from pydantic import BaseModel
 
 from car_model.evidence.schemas import schemas
 from common.environment import VARIABLES
+from registry.channels.log import Entry
+from registry.releases.manifest import Manifest
+from serving.torchserve.infra_validation import InfraReport
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -33,7 +36,6 @@ BOUNDS = {
     "exclusiveMinimum": "above {}",
     "maximum": "at most {}",
     "exclusiveMaximum": "below {}",
-    "maxLength": "at most {} characters",
     "pattern": "matching `{}`",
 }
 
@@ -183,7 +185,11 @@ def type_text(field: dict[str, Any]) -> str:
     else:
         kind = {"string": "text", "boolean": "true or false"}.get(kind, kind)
     bounds = [template.format(field[key]) for key, template in BOUNDS.items() if key in field]
-    if field.get("minLength") or field.get("minItems"):
+    if field.get("maxLength") == 1:
+        bounds.append("one character" if field.get("minLength") else "at most one character")
+    elif field.get("maxLength"):
+        bounds.append(f"at most {field['maxLength']} characters")
+    elif (field.get("minLength") or field.get("minItems")) and not kind.endswith("not empty"):
         bounds.append("not empty")
     return ", ".join([kind, *bounds])
 
@@ -297,18 +303,22 @@ def choices_of(annotation: Any) -> list[str]:
 
 
 def schema_files() -> dict[Path, str]:
-    """A JSON schema per evidence file, and their index.
+    """A JSON schema per file that a run or the registry writes, and their index.
 
     Raises:
-        MissingDescriptionError: a field of the evidence has no docstring.
+        MissingDescriptionError: a field of them has no docstring.
     """
+    others = {"infra": InfraReport, "manifest": Manifest, "channel_entry": Entry}
+    documents = schemas() | {
+        name: model.model_json_schema(mode="serialization") for name, model in others.items()
+    }
     files = {}
-    lines = ["# Schemas of the evidence", "", NOTICE, ""]
+    lines = ["# Schemas", "", NOTICE, ""]
     lines += [
-        "What the steps write about a challenger, as JSON Schema. A number that cannot be computed is null."
+        "What the steps and the registry write, as JSON Schema. A number that cannot be computed is null."
     ]
     lines += ["The tables show the outermost fields; the schemas describe what is inside.", ""]
-    for name, schema in schemas().items():
+    for name, schema in sorted(documents.items()):
         _, evidence = described_models(schema)[0]
         files[Path("schemas", f"{name}.json")] = json.dumps(schema, indent=2, ensure_ascii=False)
         lines += [

@@ -30,15 +30,21 @@ class Entry(Document):
     """One move of a channel to a release."""
 
     number: int = Field(ge=1)
+    """Number of the entry, from 1."""
     action: Action
+    """How the channel moved."""
     release: Digest
     """The release in use from this entry on."""
     manifest_sha256: Digest
+    """Digest of the release's manifest."""
     previous: Digest | None
     """The release in use before."""
     who: NonEmpty
+    """Who moved the channel."""
     when: UtcTime
+    """When it moved, in UTC."""
     why: NonEmpty
+    """The reason."""
     after: Digest | None
     """SHA-256 of the entry before this one; null for the first."""
     nonce: NonEmpty

@@ -71,6 +71,7 @@ class FileRecord(Document):
     """One stored file."""
 
     sha256: Digest
+    """Digest of the file's bytes; it names the blob."""
     size: int = Field(ge=0)
     """Bytes."""
 
@@ -79,19 +80,24 @@ class Versions(Document):
     """The digests of a bundle's parts, as its bundle.json names them."""
 
     codebook: NonEmpty
+    """Version of the codebook."""
     catalogue: NonEmpty
+    """Version of the catalogue."""
     model: NonEmpty
+    """Version of the weights."""
     data: NonEmpty
     """The dataset that the model was trained on."""
     encoder: dict[str, JsonValue] = Field(min_length=1)
     """Settings of the text encoder."""
     format: Literal[1]
+    """Format of the bundle."""
 
 
 class Gate(Document):
     """The gate's answer in short; the whole verdict is among the evidence."""
 
     blessed: bool
+    """Whether every blocking condition passed."""
     bootstrap: bool
     """Whether it was blessed as a first release, without a champion to compare with."""
     failing: tuple[str, ...]
@@ -104,6 +110,7 @@ class Manifest(Document):
     """A release. Its digest covers files and versions; the rest may differ between equal releases."""
 
     format: Literal[1] = 1
+    """Format of this file."""
     release: Digest
     """The release's digest; see `release_identity`."""
     files: dict[SafePath, FileRecord] = Field(min_length=1)
@@ -111,14 +118,19 @@ class Manifest(Document):
     evidence: dict[SafePath, FileRecord]
     """Files about the release, such as verdict.json and report.html."""
     versions: Versions
+    """Versions of the bundle's parts."""
     parent: Digest | None
     """The release that this one was compared with or made from."""
     metrics: dict[str, FiniteFloat]
     """Mean metrics on the holdout, between 0 and 1."""
     gate: Gate
+    """What the gate decided."""
     git_commit: NonEmpty | None
+    """Commit of the code that made it."""
     run_id: NonEmpty | None
+    """The pipeline run that made it."""
     created: UtcTime
+    """When the release was written."""
 
     @model_validator(mode="after")
     def _digest_matches_content(self) -> Manifest:
