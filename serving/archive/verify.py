@@ -54,7 +54,7 @@ def rebuild_archive(
 
     Args:
         bundle: folder of the release's bundle.
-        output_dir: where the archive goes.
+        output_dir: folder of the archive.
         release: full digest.
         validated: at least one; the first that this machine's code can build is built.
 

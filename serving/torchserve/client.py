@@ -16,7 +16,6 @@ from tenacity import (
     retry_if_result,
     stop_after_delay,
     wait_exponential_jitter,
-    wait_fixed,
 )
 
 from common.files import read_json_object
@@ -30,7 +29,6 @@ CONNECT_SECONDS = 5
 ANSWER_SECONDS = 30  # TorchServe can lose a request that it holds at the instant its worker dies
 MANAGEMENT_SECONDS = 120
 RENEW_BEFORE = timedelta(minutes=1)
-POLL_SECONDS = 0.1
 REFUSED = 400
 BUSY = 503
 LOST = (500, 507)
@@ -44,8 +42,6 @@ class ModelStatus:
     """One registered version of the model."""
 
     version: str
-    archive: str
-    """Name of its file in the model store."""
     ready_workers: int
     pending: int
     """Requests that wait in its queue."""
@@ -111,26 +107,12 @@ class Client:
         """
         self._manage("POST", "", {"url": archive_name, "model_name": MODEL_NAME, "synchronous": "false"})
 
-    def scale(self, version: str, workers: int) -> None:
-        """Run this number of workers for a version, and wait until they are ready.
-
-        Raises:
-            tenacity.RetryError: they are not ready within MANAGEMENT_SECONDS.
-        """
-        self._manage("PUT", f"/{MODEL_NAME}/{version}", {"min_worker": workers, "max_worker": workers})
-        Retrying(
-            retry=retry_if_result(lambda status: status.ready_workers != workers),
-            wait=wait_fixed(POLL_SECONDS),
-            stop=stop_after_delay(MANAGEMENT_SECONDS),
-        )(lambda: self.versions()[version])
-
     def versions(self) -> dict[str, ModelStatus]:
         """All registered versions by name; empty if there is none."""
         statuses = {}
         for row in self._manage("GET", f"/{MODEL_NAME}/all", missing=[]):
             statuses[row["modelVersion"]] = ModelStatus(
                 version=row["modelVersion"],
-                archive=row["modelUrl"],
                 ready_workers=sum(worker["status"] == "READY" for worker in row["workers"]),
                 pending=int(row.get("jobQueueStatus", {}).get("pendingRequests", 0)),
                 workers=tuple(worker["pid"] for worker in row["workers"]),

@@ -71,15 +71,15 @@ def remove_version(server: TorchServe, version: str) -> None:
 
 def retire_others(server: TorchServe, version: str) -> list[str]:
     """Remove every version but this one, once it has answered what it had accepted; return their names."""
-    others = [name for name in server.client.versions() if name != version]
-    if others:
-        _drain(server, others)
-    for name in others:
+    retiring = [name for name in server.client.versions() if name != version]
+    if retiring:
+        _drain(server, retiring)
+    for name in retiring:
         server.client.unregister(name)
     for path in [*server.state.store.glob("*.mar"), *server.state.store.glob(f".*{PARTIAL}")]:
         if path.name != stored_name(version):
             path.unlink()
-    return others
+    return retiring
 
 
 def _drain(server: TorchServe, names: list[str]) -> None:

@@ -111,15 +111,6 @@ def test_a_killed_worker_comes_back(server: TorchServe) -> None:
     assert recovered()
 
 
-def test_workers_are_scaled(server: TorchServe) -> None:
-    version = server.client.default_version()
-    assert version is not None
-    for workers in (2, 1):
-        server.client.scale(version, workers)
-        assert server.client.versions()[version].ready_workers == workers
-        assert len(process.find_processes(server.state)) == 1 + workers
-
-
 def test_logs_stay_small(server: TorchServe) -> None:
     before = (server.state.logs / "server.log").stat().st_size
     for _ in range(50):
