@@ -1,4 +1,4 @@
-"""`onboard`, for real: the embedded encoder, a trained bundle, a registry; good files and bad ones."""
+"""Onboarding with a trained bundle, a registry and the embedded encoder; valid and invalid files of items."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def onboard(cli: Run, store: ObjectStore, release: str, items: Path) -> tuple[in
     return cli("onboard", str(items), "--release", release[:12], "--registry", store.url)
 
 
-def written(folder: Path, table: pd.DataFrame, name: str = "items.csv") -> Path:
+def write_items(folder: Path, table: pd.DataFrame, name: str = "items.csv") -> Path:
     path = folder / name
     if path.suffix in SEPARATORS:
         table.to_csv(path, index=False, sep=SEPARATORS[path.suffix])
@@ -54,7 +54,7 @@ def test_new_items_get_a_release_of_their_own(
     cli: Run, parent: tuple[ObjectStore, str], tmp_path: Path
 ) -> None:
     store, old = parent
-    code, output, _ = onboard(cli, store, old, written(tmp_path, NEW))
+    code, output, _ = onboard(cli, store, old, write_items(tmp_path, NEW))
     assert code == 0
     assert "with 2 new items (1 were known)" in output
     onboarded = next(result for result in list_releases(store) if result.parent == old)
@@ -73,7 +73,7 @@ def test_the_release_has_a_verdict_and_its_own_golden_answers(
     cli: Run, parent: tuple[ObjectStore, str], tmp_path: Path
 ) -> None:
     store, old = parent
-    assert onboard(cli, store, old, written(tmp_path, NEW))[0] == 0
+    assert onboard(cli, store, old, write_items(tmp_path, NEW))[0] == 0
     onboarded = next(result for result in list_releases(store) if result.parent == old)
     verdict = Verdict.read(
         FetchedRelease(store, onboarded).fetch_evidence("verdict.json", tmp_path / "verdict.json")
@@ -96,7 +96,7 @@ def test_a_file_without_new_items_changes_nothing(
 ) -> None:
     store, old = parent
     before = len(list_releases(store))
-    code, _, message = onboard(cli, store, old, written(tmp_path, NEW[2:]))
+    code, _, message = onboard(cli, store, old, write_items(tmp_path, NEW[2:]))
     assert (code, len(list_releases(store))) == (1, before)
     assert "holds no new item" in message
 
@@ -108,7 +108,7 @@ def test_more_new_items_than_known_ones_are_refused(
     many = pd.concat([NEW[:1]] * 60, ignore_index=True)
     many["item_id"] = [f"m{i}" for i in range(60)]
     before = len(list_releases(store))
-    code, _, message = onboard(cli, store, old, written(tmp_path, many))
+    code, _, message = onboard(cli, store, old, write_items(tmp_path, many))
     assert (code, len(list_releases(store))) == (1, before)
     assert "most items are known: it is 0.5556, but must be (<= 0.5)" in message
 
@@ -124,14 +124,14 @@ def test_the_items_of_an_unblessed_parent_are_refused(
     evidence = {**make_evidence(tmp_path / "evidence", blessed=False), "golden.json": golden_file}
     other = open_store(tmp_path / "registry")
     forced = write_release(other, tmp_path / "bundle", evidence, force="a drill")
-    code, _, message = onboard(cli, other, forced.release, written(tmp_path, NEW))
+    code, _, message = onboard(cli, other, forced.release, write_items(tmp_path, NEW))
     assert code == 1
     assert "parent is blessed" in message
 
 
 @pytest.mark.parametrize("name", ["items.csv", "items.tsv", "items.jsonl", "items.parquet"])
 def test_every_file_format_gives_the_same_table(tmp_path: Path, name: str) -> None:
-    table = read_items(written(tmp_path, NEW, name), ["title", "genre", "year"])
+    table = read_items(write_items(tmp_path, NEW, name), ["title", "genre", "year"])
     pd.testing.assert_frame_equal(table, NEW)
 
 
@@ -145,7 +145,7 @@ def test_every_file_format_gives_the_same_table(tmp_path: Path, name: str) -> No
     ],
 )
 def test_a_bad_file_is_refused_by_column_and_row(tmp_path: Path, change, message: str) -> None:
-    path = written(tmp_path, change(NEW))
+    path = write_items(tmp_path, change(NEW))
     with pytest.raises(Exception, match=message):
         read_items(path, ["title", "genre", "year"])
 

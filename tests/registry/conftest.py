@@ -33,7 +33,7 @@ def gcs_server() -> Iterator[str]:
     threading.Thread(target=collections.deque, args=(log, 50), daemon=True).start()
     _restore(before)  # only tests that ask for the server may see it
     yield server.url
-    server._process.kill()  # told to end, it waits for connections that clients keep open
+    server._process.kill()  # on SIGTERM it would wait for connections that clients keep open
     server.stop()
     _restore(before)
 

@@ -63,7 +63,7 @@ def test_a_channel_that_moved_since_the_gate_is_a_conflict(store: ObjectStore, r
 
 
 class Rival:
-    """A store in which somebody else moves the channel between our read and our write."""
+    """A store in which another writer moves the channel between a read and the write after it."""
 
     def __init__(self, store: ObjectStore, release: str) -> None:
         self.store, self.release, self.url = store, release, store.url

@@ -248,8 +248,8 @@ def test_a_trained_bundle_answers_alike_after_a_release(store: ObjectStore, tmp_
     assert len(answers[0]["items"]) == 5
 
 
-class Meddler(FolderStore):
-    """A store during whose uploads somebody changes a file."""
+class ChangingStore(FolderStore):
+    """A store that changes a file after each upload."""
 
     victim: Path
 
@@ -261,7 +261,7 @@ class Meddler(FolderStore):
 
 @pytest.mark.parametrize("victim", ["bundle/popular.json", "evidence/report.html"])
 def test_files_that_change_while_they_are_released(tmp_path: Path, victim: str) -> None:
-    store = Meddler(tmp_path / "registry")
+    store = ChangingStore(tmp_path / "registry")
     store.victim = tmp_path / victim
     bundle, evidence = make_bundle(tmp_path / "bundle"), make_evidence(tmp_path / "evidence")
     with pytest.raises(ReleaseError, match="changed while it was being released: run again"):
@@ -285,7 +285,7 @@ def test_bad_bundles_never_reach_the_store(store: ObjectStore, tmp_path: Path) -
 
 
 def release_as(store: ObjectStore, digest: str, manifest: str) -> str:
-    """Store a manifest under a digest of one's own choice."""
+    """Store a manifest under any digest."""
     store.create(manifest_name(digest), manifest.encode())
     return digest
 

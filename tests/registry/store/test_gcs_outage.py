@@ -78,7 +78,7 @@ def test_a_slow_store_is_retried_and_finally_named(gcs_server: str, through: Thr
 
 
 def dying(after: int) -> Fault:
-    """A server that answers nothing any more after so many requests."""
+    """A server that fails after a number of requests."""
     left = [after]
 
     def fault(_method: str, _path: str, answer: Answer) -> Answer:
@@ -104,7 +104,7 @@ def test_a_store_that_dies_during_a_write_is_named_and_a_rerun_completes(
                 assert "cannot be reached" in str(error)
         if ended:
             break
-        # Absent or, where only the last answer was lost, whole.
+        # The release is absent, or complete if only the last answer was lost.
         assert verify_all(through(gcs_server)).damage == []
     store = through(gcs_server)
     fetch_release(store, write_release(store, bundle, evidence).release, tmp_path / "out")
@@ -113,7 +113,7 @@ def test_a_store_that_dies_during_a_write_is_named_and_a_rerun_completes(
 
 
 def in_a_child(limit: int, work: Callable[[], object], answer: Path) -> None:
-    """Do something while no file can grow beyond the limit; leave the sentence of what went wrong."""
+    """Do the work while no file can grow beyond the limit; write the error's sentence to a file."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     try:
         work()
