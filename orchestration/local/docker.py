@@ -1,8 +1,8 @@
-"""Runs the steps of a local run in containers: kfp.local's DockerRunner, with ends that can be trusted.
+"""Run the steps of a local run in containers: kfp.local's DockerRunner, with reliable exit codes.
 
-kfp.local lets the engine remove a container as soon as it ended, and takes one that is gone for a success: a
-step that fails at once can pass. Here a container is kept until its exit code was read. It gets what the step
-needs and no more: this user, no capabilities, a read-only system, no network unless something lies beyond it.
+kfp.local lets the engine remove a container as soon as it ends, and takes a missing one for a success: a
+step that fails at once can pass. Here a container is kept until its exit code is read. It gets no more than
+the step needs: this user, no capabilities, a read-only system, and a network only if the step uses it.
 """
 
 from __future__ import annotations
@@ -35,26 +35,25 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
 
 
-DRIVER = "car-on-kubeflow.driver"  # label: the process that waits for the container
-LOOK = 10  # seconds that the engine may take to answer at first
+DRIVER = "car-on-kubeflow.driver"  # label: id of the process that waits for the container
 SETTINGS: dict[str, Any] = {
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges"],
     "read_only": True,
     "tmpfs": {"/tmp": "exec"},  # noqa: S108 - a file system of the container's own
-    "init": True,  # passes signals on and reaps what a step leaves behind
+    "init": True,  # forwards signals and reaps leftover processes
 }
 ENVIRONMENT = {"HOME": "/tmp", "USER": "car", "TQDM_MININTERVAL": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # noqa: S108
 
 
 @dataclass(frozen=True)
 class Containers:
-    """How the steps of one run get into containers.
+    """What the containers of one run get.
 
     Attributes:
         image: id of the image of all steps.
-        writable, readable: folders that steps see under the paths that they have here.
-        network: whether steps reach beyond their container.
+        writable, readable: folders to mount at the paths that they have here.
+        network: whether steps may use the network.
     """
 
     image: str
@@ -64,57 +63,59 @@ class Containers:
 
     @classmethod
     def prepare(cls, image: str, work: Path, arguments: Mapping[str, Any]) -> Containers:
-        """What a run with these pipeline parameters needs below and beside the folder `work`.
+        """Find out which folders a run with these pipeline parameters needs, and whether it needs a network.
+
+        Args:
+            image: name of the image.
+            work: the folder of runs and caches.
 
         Raises:
             ContainerError: no engine answers, or the image is missing or holds other code.
         """
         with engine() as client:
-            found = find_image(client, image)
+            image_id = find_image(client, image)
             remove_orphans(client)
-        named = [str(arguments.get(name) or "") for name in ("registry", "cache", "checkpoints")]
+        stores = [str(arguments.get(name) or "") for name in ("registry", "cache", "checkpoints")]
         source = json.loads(arguments["source"])
         encoder = json.loads(arguments["encoder"])["name"]
-        places = [source[part]["location"] for part in ("interactions", "items")]
+        inputs = [source[part]["location"] for part in ("interactions", "items")]
         master = source.get("spark", {}).get("master", "") if source.get("engine") == "spark" else ""
-        beyond = [place for place in (*named, *places, master) if "://" in place]
-        writable = (work.resolve(), *(Path(place) for place in named if place and "://" not in place))
-        readable = [Path(place).parent for place in places if "://" not in place]
+        remote = any("://" in path for path in (*stores, *inputs, master))
+        writable = (work.resolve(), *(Path(path) for path in stores if path and "://" not in path))
+        readable = [Path(path).parent for path in inputs if "://" not in path]
         readable += [Path(encoder)] if Path(encoder).is_dir() else []
         needs_hub = encoder != EMBEDDED and not Path(encoder).is_dir()
-        return cls(found, writable, tuple(dict.fromkeys(readable)), bool(beyond) or needs_hub)
+        return cls(image_id, writable, tuple(dict.fromkeys(readable)), remote or needs_hub)
 
     def runner(self) -> local.DockerRunner:
-        """kfp.local's runner with these folders and limits."""
+        """kfp.local's runner with these folders and limits; missing writable folders are created."""
+        from docker.types import Mount
+
+        for folder in self.writable:
+            folder.mkdir(parents=True, exist_ok=True)
+        readable = [path for path in self.readable if not any(map(path.is_relative_to, self.writable))]
+        read_only = dict.fromkeys(map(str, self.writable), False) | dict.fromkeys(map(str, readable), True)
+        mounts = [Mount(path, path, type="bind", read_only=flag) for path, flag in read_only.items()]
         return local.DockerRunner(
             **SETTINGS,
             environment=ENVIRONMENT,
             labels={DRIVER: str(os.getpid())},
-            mounts=self._mounts(),
+            mounts=mounts,
             network_mode="bridge" if self.network else "none",
             user=f"{os.getuid()}:{os.getgid()}",
         )
 
     @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
-        """Let kfp.local run containers by `run_container` for a while."""
+    def patch_kfp(self) -> Iterator[None]:
+        """Make kfp.local run containers by `run_container` within the block."""
         from kfp.local import docker_task_handler
 
-        before = docker_task_handler.run_docker_container
+        original = docker_task_handler.run_docker_container
         docker_task_handler.run_docker_container = run_container
         try:
             yield
         finally:
-            docker_task_handler.run_docker_container = before
-
-    def _mounts(self) -> list[Any]:
-        from docker.types import Mount
-
-        for folder in self.writable:
-            folder.mkdir(parents=True, exist_ok=True)
-        seen = [folder for folder in self.readable if not any(map(folder.is_relative_to, self.writable))]
-        wanted = {str(path): False for path in self.writable} | {str(path): True for path in seen}
-        return [Mount(path, path, type="bind", read_only=only) for path, only in wanted.items()]
+            docker_task_handler.run_docker_container = original
 
 
 @contextlib.contextmanager
@@ -130,9 +131,9 @@ def engine() -> Iterator[DockerClient]:
         client = docker.from_env()
         client.ping()
     except (docker.errors.DockerException, OSError) as error:
-        where = os.environ.get("DOCKER_HOST") or "its usual socket"
+        address = os.environ.get("DOCKER_HOST") or "its usual socket"
         raise ContainerError(
-            f"No Docker engine answers at {where}: start Docker, or name another engine in DOCKER_HOST."
+            f"No Docker engine answers at {address}: start Docker, or name another engine in DOCKER_HOST."
         ) from error
     with contextlib.closing(client):
         yield client
@@ -141,9 +142,9 @@ def engine() -> Iterator[DockerClient]:
 def run_container(
     client: DockerClient, image: str, command: list[str], volumes: dict[str, Any], **settings: Any
 ) -> int:
-    """Run a container to its end, print what it writes, and return its exit code, whatever became of it.
+    """Run a container to its end, print its output and return its exit code; 1 if the engine fails.
 
-    Called as kfp.local's function of this purpose is. An engine that fails is a step that fails.
+    It has the signature of kfp.local's function for this.
     """
     import docker
 
@@ -171,24 +172,24 @@ def run_container(
 
 
 def remove_orphans(client: DockerClient) -> list[str]:
-    """End containers whose run was killed and can't wait for them any more; their names."""
+    """Remove containers whose run was killed; returns their names."""
     import docker
 
     removed = []
-    for one in client.containers.list(all=True, filters={"label": DRIVER}):
-        driver = int(one.labels[DRIVER])
+    for container in client.containers.list(all=True, filters={"label": DRIVER}):
+        driver = int(container.labels[DRIVER])
         if driver != os.getpid() and psutil.pid_exists(driver):
             continue
         with contextlib.suppress(docker.errors.NotFound):
-            one.remove(force=True, v=True)
-            removed.append(str(one.name))
+            container.remove(force=True, v=True)
+            removed.append(str(container.name))
     return removed
 
 
 def lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    """Lines of a log that comes in pieces, which may end within a line or a letter.
+    """Split a log that arrives in chunks into lines; a chunk may end within a line or a UTF-8 character.
 
-    A bar that moves in place (by carriage returns) is a line each time, as it is in a process' output.
+    Each update of a progress bar (after a carriage return) is a line, as in a process' output.
     """
     letters = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), translate=True)
     rest = ""
@@ -202,13 +203,13 @@ def lines(chunks: Iterable[bytes]) -> Iterator[str]:
 
 
 def _log(container: Container) -> Iterator[bytes]:
-    """What a container writes, while it does, and to the end: following can miss an unfinished line."""
-    seen = 0
+    """A container's output while it runs, then the rest: following can miss an unfinished last line."""
+    size = 0
     for chunk in container.logs(stream=True, follow=True):
-        seen += len(chunk)
+        size += len(chunk)
         yield chunk
     container.wait()
-    yield container.logs()[seen:]
+    yield container.logs()[size:]
 
 
 def _reason(error: Exception) -> str:
@@ -222,20 +223,19 @@ def run_in_containers(
     work: Path,
     shards: int = 1,
 ) -> dict[str, Any]:
-    """Run the pipeline with every step in a container of `image`; return its outputs.
+    """Run the pipeline with every step in a container of `image`; returns its outputs.
 
-    A server that the deploy step started would end with the step's container. So that step is given no
-    server, which makes it leave serving to whatever follows the channel: here that is this process, which
-    afterwards rolls over this machine's server (`serving`, "" for none) from the registry.
+    A server started by the deploy step would end with that step's container. So the step gets no server, and
+    this process rolls this machine's server (`serving`, "" for none) over from the registry afterwards.
 
     Raises:
         ContainerError: no engine answers, or the image is missing or holds other code.
         StepError: at the first step that fails.
-        ServingError, RegistryError: the run went well, but its release is not what the server serves now.
+        ServingError, RegistryError: the run succeeded, but the server does not serve its release.
     """
     containers = Containers.prepare(image, work, arguments)
     local = LocalRun.prepare(work, build(CompileOptions(image=containers.image, shards=shards)))
-    with containers.watching():
+    with containers.patch_kfp():
         outputs = local.run({**arguments, "serving": ""}, containers.runner())
     if arguments["serving"] and Verdict.read(outputs["verdict"].path).blessed:
         store = open_store(arguments["registry"])

@@ -1,4 +1,4 @@
-"""The image of all steps on this machine: which one a name means, and whether it holds this very code."""
+"""Find the image of all steps on this machine, and check that it holds this code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ContainerError(UserError, RuntimeError):
 
 
 def find_image(client: DockerClient, name: str) -> str:
-    """The id (sha256:...) of the image that a name means, so that a run and its cache keep to one image.
+    """The id (sha256:...) of an image, which a run and its cache keep to.
 
     Raises:
         ContainerError: there is none, or it was built from other code than this checkout's.
@@ -31,10 +31,10 @@ def find_image(client: DockerClient, name: str) -> str:
         raise ContainerError(
             f"There is no image {name} here: build it with 'make image IMAGE={name}'."
         ) from error
-    made_of, wanted = (image.labels or {}).get(CODE_LABEL, "unknown"), image_digest()
-    if made_of != wanted:
+    built_from, current = (image.labels or {}).get(CODE_LABEL, "unknown"), image_digest()
+    if built_from != current:
         raise ContainerError(
-            f"The image {name} was built from other code ({made_of}) than this checkout's ({wanted}): build "
-            "it again with 'make image'."
+            f"The image {name} was built from other code ({built_from}) than this checkout's ({current}): "
+            "build it again with 'make image'."
         )
     return str(image.id)

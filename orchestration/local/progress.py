@@ -1,4 +1,4 @@
-"""What a person sees while a pipeline runs: one line a step, and the running step's own bar."""
+"""Progress of a running pipeline: one line per step, and the running step's progress bar."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 BAR = re.compile(r"\d+%\|")  # tqdm's mark
-QUIET_SECONDS = 15.0  # how often a bar is repeated where lines cannot be overwritten
+QUIET_SECONDS = 15.0  # between two prints of a bar if lines cannot be overwritten
 
 
 class Progress:
-    """Prints to the stream that was standard output when it was made, even while that is redirected.
+    """Prints to what standard output is at construction, even if that is redirected later.
 
-    On a terminal the running step's bar moves in place; elsewhere it is repeated every quarter of a minute.
+    On a terminal the running step's bar moves in place; elsewhere it is printed every 15 seconds.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Progress:
         self._began = self._spoke = 0.0
 
     def started(self, step: str) -> None:
-        """A step begins to run."""
+        """A step starts."""
         self._step, self._began = step, self._clock()
         self._spoke = self._began
         if self.console.is_terminal and not self.console.is_dumb_terminal:
@@ -55,7 +55,7 @@ class Progress:
             self._live.start()
 
     def line(self, text: str) -> None:
-        """A line the running step wrote; only its progress bars are shown."""
+        """Take a line of the running step's output; only progress bars are shown."""
         if not BAR.search(text):
             return
         if self._live:
@@ -65,7 +65,7 @@ class Progress:
             self.console.print(f"        {text}", markup=False)
 
     def finished(self, step: str) -> None:
-        """The running step ended well."""
+        """The running step succeeded."""
         self._clear()
         self._end(step, f"{self._clock() - self._began:6.1f} s")
 
@@ -74,12 +74,12 @@ class Progress:
         self._end(step, "  cached")
 
     def failed(self, step: str) -> None:
-        """The running step ended badly."""
+        """The running step failed."""
         self._clear()
         self._end(step, "  failed", style="red")
 
     def close(self) -> None:
-        """Stop whatever moves on the screen."""
+        """Stop the animation."""
         self._clear()
 
     def _end(self, step: str, outcome: str, style: str = "") -> None:

@@ -1,8 +1,8 @@
-"""Runs a compiled pipeline on this machine by kfp.local: readable progress, a full log, one clear failure.
+"""Run a compiled pipeline on this machine with kfp.local: readable progress, a full log, one clear failure.
 
-kfp.local reports through the root logger and prints what its child processes print. Both are caught here:
+kfp.local reports through the root logger and prints what its child processes print. Both are captured here:
 everything goes to the run's log, steps and progress bars to the screen. kfp.local would retry a failed step
-and go on with steps that do not need it; on one machine the first failure is the answer, so it ends the run.
+and continue with steps that do not depend on it; here the first failure ends the run.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from kfp.dsl.graph_component import GraphComponent
 from common.code_digest import ROOT, code_digest
 from common.errors import UserError
 from orchestration.local.progress import Progress
-from orchestration.local.watchdog import RUN, guarded
+from orchestration.local.watchdog import RUN, watchdog
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 RUNNING = re.compile(r"Executing task '(.+)'$")
 CACHED = re.compile(r"Task (\S+) cache hit")
 ENDED = re.compile(r"Task '(.+)' finished with status (SUCCESS|FAILURE)")
 INDENT = " " * 4  # kfp.local's indentation of a child's lines
-PLAIN = ("ValueError", "RuntimeError", "SystemExit", "OSError")  # their message alone says what is wrong
+PLAIN = ("ValueError", "RuntimeError", "SystemExit", "OSError")  # errors whose message stands alone
 QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}  # idle threads of a step must not spin on a shared machine
 SILENT = "it ended without a message; the system may have killed it (out of memory?)."
 NO_ROOM = "No space left on device"  # as every library writes it that a step uses
 MAKE_ROOM = "Make room and run again: finished steps are kept."
-ENDED_WITHOUT = "Ended without a word: "  # a runner's own line on a step that could not say why it ended
+ENDED_WITHOUT = "Ended without a message: "  # a runner's own line about a step that could not say why
 
 
 class StepError(UserError):
-    """A step ended badly; the message names it, what it said, and where to look: its pages and its log."""
+    """A step failed; the message names it, quotes its error and points to its pages and its log."""
 
     def __init__(self, step: str, sentence: str, log: Path) -> None:
         pages = sorted(log.parent.glob(f"*/{step}/*.html"))
@@ -56,12 +56,12 @@ class StepError(UserError):
 
 @dataclass(frozen=True)
 class LocalRun:
-    """Where a local run keeps what it needs.
+    """The files of a local run.
 
     Attributes:
         ir: the compiled pipeline (IR YAML) to run.
         folder: the run's artifacts and `run.log`.
-        cache: outputs of earlier steps, found again by their inputs.
+        cache: outputs of earlier steps by their inputs.
     """
 
     ir: Path
@@ -70,7 +70,7 @@ class LocalRun:
 
     @classmethod
     def prepare(cls, work: Path, pipeline: GraphComponent) -> LocalRun:
-        """Make a run's folder below `work` and compile the pipeline into it."""
+        """Create a run's folder below `work` and compile the pipeline into it."""
         runs = work.resolve() / "runs"
         runs.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-", dir=runs))
@@ -81,7 +81,7 @@ class LocalRun:
 
     @property
     def log(self) -> Path:
-        """Everything that kfp.local and the steps wrote."""
+        """Everything that kfp.local and the steps write."""
         return self.folder / "run.log"
 
     def run(self, arguments: Mapping[str, Any], runner: object | None = None) -> dict[str, Any]:
@@ -96,9 +96,9 @@ class LocalRun:
         progress = Progress(count_steps(self.ir))
         with (
             self.log.open("a", encoding="utf-8") as log,
-            _listening(log, progress),
-            _environment(self.folder),
-            guarded(self.folder),
+            _capture_output(log, progress),
+            _step_environment(self.folder),
+            watchdog(self.folder),
         ):
             local.init(
                 runner=runner or local.SubprocessRunner(use_venv=False),
@@ -154,11 +154,11 @@ class _Events(logging.Filter):
         elif match := CACHED.search(text):
             self.progress.cached(match[1])
         elif match := ENDED.search(text):
-            self._ended(match[1], match[2] == "SUCCESS")
+            self._finish(match[1], match[2] == "SUCCESS")
         return False
 
-    def _ended(self, step: str, well: bool) -> None:
-        if well:
+    def _finish(self, step: str, succeeded: bool) -> None:
+        if succeeded:
             self.progress.finished(step)
             return
         self.progress.failed(step)
@@ -169,8 +169,8 @@ class _Events(logging.Filter):
 
 
 @contextlib.contextmanager
-def _listening(log: TextIO, progress: Progress) -> Iterator[None]:
-    """Catch kfp.local's output for the time of a run."""
+def _capture_output(log: TextIO, progress: Progress) -> Iterator[None]:
+    """Send kfp.local's output to the log and to the progress display within the block."""
     screen = _Screen(log, progress)
     events, root = _Events(screen), logging.getLogger()
     level = root.level
@@ -187,18 +187,17 @@ def _listening(log: TextIO, progress: Progress) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _environment(folder: Path) -> Iterator[None]:
-    """Steps write at once and in order, their bars move at a pace that a log can bear, they import the very
-    rooms whose digest names the cache, wherever those were installed from, and they name their run."""
+def _step_environment(folder: Path) -> Iterator[None]:
+    """Set the environment of steps: unbuffered output, slow progress bars, this checkout's code, the run."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    wanted = {"PYTHONUNBUFFERED": "1", "TQDM_MININTERVAL": "1", "PYTHONPATH": path, **QUIET_THREADS}
-    wanted[RUN] = str(folder)
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
+    variables = {"PYTHONUNBUFFERED": "1", "TQDM_MININTERVAL": "1", "PYTHONPATH": path, **QUIET_THREADS}
+    variables[RUN] = str(folder)
+    previous = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in previous.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
@@ -206,7 +205,7 @@ def _environment(folder: Path) -> Iterator[None]:
 
 
 def count_steps(ir: Path) -> int:
-    """Steps of a compiled pipeline, those behind its conditions included."""
+    """Number of steps of a compiled pipeline, including those behind conditions."""
     spec = next(yaml.safe_load_all(ir.read_text()))
     graphs = [spec["root"], *spec["components"].values()]
     tasks = [task for graph in graphs for task in graph.get("dag", {}).get("tasks", {}).values()]
@@ -214,15 +213,15 @@ def count_steps(ir: Path) -> int:
 
 
 def last_error(lines: deque[str] | list[str]) -> str:
-    """The sentence in the last traceback of a step's output.
+    """The error message in the last traceback of a step's output.
 
-    An exception of this project's speaks for itself; for Python's own, the kind is part of the message.
+    For this project's exceptions that is the sentence alone; for Python's own, the class is part of it.
     """
-    known = [line.removeprefix(ENDED_WITHOUT) for line in lines if line.startswith(ENDED_WITHOUT)]
+    reports = [line.removeprefix(ENDED_WITHOUT) for line in lines if line.startswith(ENDED_WITHOUT)]
     written = [line for line in lines if not line.startswith(ENDED_WITHOUT)]
     starts = [number for number, line in enumerate(written) if line.startswith("Traceback (most recent call")]
     if not starts:
-        return known[-1] if known else SILENT
+        return reports[-1] if reports else SILENT
     after = written[starts[-1] + 1 :]
     first = next((number for number, line in enumerate(after) if line and not line.startswith(" ")), None)
     if first is None:

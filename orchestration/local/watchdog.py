@@ -1,8 +1,8 @@
-"""Ends the steps of a local run whose own process was killed: none goes on behind a run that is tried again.
+"""Watchdog: kill leftover step processes when the parent run dies.
 
-`python -m orchestration.local.watchdog FOLDER SESSION` waits until its standard input ends, however the
-run's process ended, and kills what is left of the run. A server that the deploy step started has a session of
-its own, and stays.
+`python -m orchestration.local.watchdog FOLDER SESSION` waits until its standard input closes, which happens
+however the run's process ends, and kills the run's remaining steps. A server started by the deploy step has
+a session of its own, so it stays.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ RUN = "CAR_LOCAL_RUN"  # a run's folder, in the environment of its steps
 
 
 @contextmanager
-def guarded(folder: Path) -> Iterator[None]:
-    """While this lasts, steps (processes with `RUN` in their environment) end with this process."""
+def watchdog(folder: Path) -> Iterator[None]:
+    """Within the block, steps (processes with `RUN` in their environment) end with this process."""
     command = [sys.executable, "-m", "orchestration.local.watchdog", str(folder), str(os.getsid(0))]
     root = Path(__file__).parents[2]
     with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, start_new_session=True):
@@ -29,14 +29,14 @@ def guarded(folder: Path) -> Iterator[None]:
 
 
 def end_steps(folder: str, session: int) -> int:
-    """Kill the processes of a run in a session; returns how many there were."""
-    ended = 0
+    """Kill the processes of a run in a session; returns their number."""
+    count = 0
     for process in psutil.process_iter():
         with suppress(psutil.Error, ProcessLookupError):
             if process.environ().get(RUN) == folder and os.getsid(process.pid) == session:
                 process.kill()
-                ended += 1
-    return ended
+                count += 1
+    return count
 
 
 def main() -> None:

@@ -238,7 +238,7 @@ def test_a_pipeline_runs_in_containers_and_finds_its_cache(
 ) -> None:
     for loops, expected in ((5, " s"), (5, "cached")):
         local, containers = contained(tmp_path, image)
-        with containers.watching():
+        with containers.patch_kfp():
             outputs = local.run({"loops": loops}, containers.runner())
         assert Path(outputs["Output"].path).read_text() == "5"
         assert capsys.readouterr().out.splitlines()[0].endswith(expected)
@@ -251,7 +251,7 @@ def test_a_pipeline_runs_in_containers_and_finds_its_cache(
 @pytest.mark.parametrize("how", ["raised", "killed"])
 def test_a_step_that_must_fail_is_seen_to_fail(tmp_path: Path, image: str, how: str) -> None:
     local, containers = contained(tmp_path, image)
-    with pytest.raises(StepError) as caught, containers.watching():
+    with pytest.raises(StepError) as caught, containers.patch_kfp():
         local.run({"how": how}, containers.runner())
     assert caught.value.step == "end"
     said = "orders.csv: column 'stars' is wrong; correct it." if how == "raised" else "without a message"

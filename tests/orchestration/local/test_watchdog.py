@@ -13,11 +13,11 @@ import psutil
 RUN = """
 import os, subprocess, sys, time
 from pathlib import Path
-from orchestration.local.watchdog import RUN, guarded
+from orchestration.local.watchdog import RUN, watchdog
 
 folder = Path(sys.argv[1])
 os.environ[RUN] = str(folder)
-with guarded(folder):
+with watchdog(folder):
     step = subprocess.Popen(["sleep", "60"])
     server = subprocess.Popen(["sleep", "60"], start_new_session=True)
     print(step.pid, server.pid, flush=True)
