@@ -1,105 +1,98 @@
-"""What `"rank_by": "action"` does to answers: liked test items found, disliked ones left, milliseconds spent.
+"""Print what `"rank_by": "action"` changes: NDCG of liked and of disliked test items, and milliseconds.
 
     python -m benchmarks.rank_by --seeds 0,1,2,3,4
 
-MovieLens-100K, leave-one-out. With every seed CAR and a ranker by action are trained as the pipeline trains
-them, and the part `action` of the gate's evidence is taken. Written to benchmarks/results/speed/rank_by.json.
+MovieLens-100K, leave-one-out. For every seed CAR and an action ranker are trained as the pipeline trains
+them, and the gate's evidence on actions is taken. About 6 minutes per seed. Written to
+benchmarks/results/rank_by.csv.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from statistics import mean, median, stdev
-from typing import Any
+from statistics import median
+from typing import Annotated, Any
 
 import torch
 import typer
 
 from benchmarks.datasets.load import load_dataset, text_vectors
-from benchmarks.models.bundles import fitted
+from benchmarks.models.bundles import trained_bundle
 from benchmarks.report.machine import machine
-from benchmarks.report.table import Sheet
-from car_model.data.dataset import Dataset
+from benchmarks.report.rows import Row, write_rows
+from benchmarks.report.statistics import mean_and_deviation
+from benchmarks.report.table import Table
 from car_model.evaluation.actions import evaluate_action_ranker
 from car_model.recommender.recommender import Recommender
 from car_model.training.recipe import RankerRecipe, Recipe
 from car_model.training.train_ranker import fit_ranker
 
-OUTPUT = Path("benchmarks/results/speed/rank_by.json")
+OUTPUT = Path("benchmarks/results/rank_by.csv")
 METRIC = "ndcg@10"
 WAYS = ("relevance", "action")
 
 app = typer.Typer(add_completion=False)
 
 
+class RankByRow(Row):
+    """The evidence on ranking by action of one seed."""
+
+    machine: str
+    dataset: str
+    seed: int
+    evidence: dict[str, Any]
+    """What evaluate writes about actions (`car_model.evaluation.actions`)."""
+
+
 @app.command()
 def main(
-    data: str = typer.Option("movielens", help="movielens, or a folder whose interactions have actions"),
-    seeds: str = typer.Option("0,1,2,3,4", help="separated by commas"),
-    output: Path = OUTPUT,
+    data: Annotated[str, typer.Option(help="movielens, or a folder with actions.")] = "movielens",
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2,3,4",
 ) -> None:
-    """Train and evaluate with every seed, print the table, write the figures."""
+    """Train and evaluate with every seed and print the table."""
     torch.set_num_threads(1)
     dataset = load_dataset(data)
     vectors = dict(zip(dataset.items["item_id"].astype(str), text_vectors(dataset), strict=True))
-    runs = [one(dataset, vectors, int(seed)) for seed in seeds.split(",")]
-    found = {"machine": machine(), "data": dataset.report.name, "runs": runs}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
-    for sheet in sheets(found):
-        sheet.print()
-
-
-def one(dataset: Dataset, vectors: dict[str, Any], seed: int) -> dict[str, Any]:
-    """The evidence on ranking by action with one seed, and what validation chose."""
-    settings = {"seed": seed, "threads": 1}
-    bundle, _ = fitted(dataset, None, vectors, Recipe.model_validate(settings))
-    ranked, told = fit_ranker(dataset, bundle, RankerRecipe.model_validate(settings))
-    if not told.trained:
-        raise typer.BadParameter(f"no ranker for {dataset.report.name}: {told.why}")
-    return {
-        "seed": seed,
-        **evaluate_action_ranker(dataset, Recommender(ranked), told).model_dump(mode="json"),
-    }
-
-
-def sheets(found: dict[str, Any]) -> list[Sheet]:
-    """Both ways to rank side by side: NDCG of those who liked their test item and of those who did not."""
-    runs = found["runs"]
-    columns = [
-        "ranked by",
-        "NDCG@10, liked",
-        "change",
-        "NDCG@10, disliked",
-        "change",
-        "ms an answer (p50)",
-        "against relevance",
-    ]
     rows = []
-    for way in WAYS:
-        row = [way]
-        for part in ("liked", "disliked"):
-            row.append(_spread([run["ndcg"][part][way][METRIC]["mean"] for run in runs], "{:.4f}"))
-            changes = [run["ndcg"][part]["paired"][METRIC]["relative"] for run in runs]
-            row.append(_spread(changes, "{:+.1%}") if way == "action" else "")
-        spent = [run["latency"][f"{way}_p50_ms"] for run in runs]
-        times = [run["latency"][f"{way}_p50_ms"] / run["latency"]["relevance_p50_ms"] for run in runs]
-        row += [f"{median(spent):.2f}", _spread(times, "{:.1f} x") if way == "action" else ""]
+    for seed in map(int, seeds.split(",")):
+        settings = {"seed": seed, "threads": 1}
+        bundle, _ = trained_bundle(dataset, vectors, Recipe.model_validate(settings))
+        ranked, summary = fit_ranker(dataset, bundle, RankerRecipe.model_validate(settings))
+        if not summary.trained:
+            raise typer.BadParameter(f"no ranker for {dataset.report.name}: {summary.why}")
+        evidence = evaluate_action_ranker(dataset, Recommender(ranked), summary).model_dump(mode="json")
+        row = RankByRow(machine=machine(), dataset=dataset.report.name, seed=seed, evidence=evidence)
         rows.append(row)
+    write_rows(OUTPUT, rows)
+    for table in tables(rows):
+        table.print()
+
+
+def tables(rows: list[RankByRow]) -> list[Table]:
+    """NDCG of the users who liked their test item and of those who did not, for both ways to rank."""
+    runs = [row.evidence for row in rows]
+    columns = ["ranked by", "NDCG@10, liked", "change", "NDCG@10, disliked", "change"]
+    columns += ["ms per answer (p50)", "against relevance"]
+    cells = []
+    for way in WAYS:
+        line = [way]
+        for part in ("liked", "disliked"):
+            line.append(mean_and_deviation([run["ndcg"][part][way][METRIC]["mean"] for run in runs]))
+            changes = [run["ndcg"][part]["paired"][METRIC]["relative"] for run in runs]
+            line.append(mean_and_deviation(changes, "{:+.1%}") if way == "action" else "")
+        times = [run["latency"][f"{way}_p50_ms"] for run in runs]
+        ratios = [run["latency"][f"{way}_p50_ms"] / run["latency"]["relevance_p50_ms"] for run in runs]
+        line += [f"{median(times):.2f}", mean_and_deviation(ratios, "{:.1f} x") if way == "action" else ""]
+        cells.append(line)
     entropies = [run["normalised_entropy"]["mean"] for run in runs]
-    blind = [run["normalised_entropy_without_actions"]["mean"] for run in runs]
+    without_actions = [run["normalised_entropy_without_actions"]["mean"] for run in runs]
     title = (
-        f"{found['data']}, {len(runs)} seeds, mean and standard deviation; weights chosen on validation: "
+        f"{rows[0].dataset}, {len(rows)} seeds, mean and standard deviation; weights chosen on validation: "
         f"{', '.join(format(run['weight'], 'g') for run in runs)}; normalised entropy "
-        f"{_spread(entropies, '{:.3f}')}, of histories without actions {_spread(blind, '{:.3f}')}"
+        f"{mean_and_deviation(entropies, '{:.3f}')}, of histories without actions "
+        f"{mean_and_deviation(without_actions, '{:.3f}')}"
     )
-    return [Sheet(title, columns, rows)]
-
-
-def _spread(values: list[float], form: str) -> str:
-    spread = f" ± {form.format(stdev(values)).lstrip('+')}" if len(values) > 1 else ""
-    return form.format(mean(values)) + spread
+    return [Table(title, columns, cells)]
 
 
 if __name__ == "__main__":

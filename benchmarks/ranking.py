@@ -1,19 +1,19 @@
-"""Ranking by action: AttnLFA and AttnMVP against the interleaved baseline, at equal width and depth.
+"""Print log loss, entropy, AUC and ECE of the action rankers AttnLFA and AttnMVP against interleaving.
 
     python -m benchmarks.ranking --data movielens --data PATH/amazon2014/Toys_and_Games
 
-Predicted is whether a user likes an item (MovieLens: a rating of 4 or more; Toys: `liked`) from all items and
-actions before it. Of every user the latest 20 % are tested on and the 10 % before them validate. Every model
-gets the same trials on validation with a seed that is not reported, and its best one is what the seeds run
-with. A run is written to benchmarks/results/ranking/ as it ends and not run again while its inputs are the
-same; one that was killed goes on from its last epoch. Times are `benchmarks.ranking_speed`'s.
+Predicted is whether a user likes an item (MovieLens: a rating of 4 or more; Toys: `liked`) from all earlier
+items and actions, at equal width and depth. The latest 20 % of each user are the test, the 10 % before them
+validate. Every model gets the same trials on validation with a seed that is not reported; the best one is
+what the seeds run with. A run took 7 to 105 seconds on a GPU. It is added to
+benchmarks/results/ranking/ and is not run again if it is in there; a run that was killed continues from its
+last epoch.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from typing import Annotated, Any
 
@@ -23,7 +23,9 @@ import typer
 
 from benchmarks.datasets.load import CACHE, Tokens, load_dataset, tokens
 from benchmarks.report.machine import machine
-from benchmarks.report.ranking_tables import RESULTS, best_trial, sheets, valid_loss
+from benchmarks.report.ranking_tables import best_trial, tables
+from benchmarks.report.rows import append_row, read_rows
+from benchmarks.report.runs import RANKING, RankerRun, table_path
 from car_model.action_ranker.data import ActionHistories, action_histories
 from car_model.action_ranker.model import ARCHITECTURES, ActionRanker, Architecture, RankerConfig
 from car_model.data.dataset import Dataset
@@ -41,74 +43,95 @@ app = typer.Typer(add_completion=False)
 
 @dataclass(frozen=True)
 class Setup:
-    """What is asked of a data set, and the sizes that do not depend on the model."""
+    """What counts as liked in a data set, and the sizes that do not depend on the model."""
 
-    liked: float  # the least action that counts as liked
-    history: int
+    liked: float  # the lowest action that counts as liked
+    max_history: int
     batch_size: int
 
 
 SETUPS = {
-    "movielens-100k": Setup(4.0, history=200, batch_size=16),
-    "amazon2014-Toys_and_Games": Setup(1.0, history=50, batch_size=64),
+    "movielens-100k": Setup(liked=4.0, max_history=200, batch_size=16),
+    "amazon2014-Toys_and_Games": Setup(liked=1.0, max_history=50, batch_size=64),
 }
 
 
 @dataclass(frozen=True)
-class Asked:
+class RankingData:
     """A data set as all runs on it read it."""
 
     name: str
     setup: Setup
-    data: ActionHistories
-    made: Tokens
+    histories: ActionHistories
+    tokens: Tokens
     digest: str
 
     @classmethod
-    def of(cls, dataset: Dataset) -> Asked:
-        """Cut the histories of a data set. Raises ValueError where nothing is asked of it."""
+    def of(cls, dataset: Dataset) -> RankingData:
+        """Cut the histories of a data set.
+
+        Raises:
+            ValueError: there is no setup for it.
+        """
         name = dataset.report.name
         if name not in SETUPS:
-            raise ValueError(f"nothing is asked of {name}; there are: {', '.join(SETUPS)}.")
-        setup, made = SETUPS[name], tokens(dataset)
-        data = action_histories(dataset.interactions, made.catalogue.uids, setup.liked).by_share()
-        return cls(name, setup, data, made, dataset.digest)
+            raise ValueError(f"no ranking task is set up for {name}; there are: {', '.join(SETUPS)}.")
+        setup, items = SETUPS[name], tokens(dataset)
+        histories = action_histories(dataset.interactions, items.catalogue.uids, setup.liked).by_share()
+        return cls(name, setup, histories, items, dataset.digest)
 
 
 @app.command()
 def main(
-    data: Annotated[list[str], typer.Option(help="movielens, or the folder of Toys_and_Games")],
-    seeds: str = typer.Option("0,1,2,3,4", help="separated by commas"),
+    data: Annotated[list[str], typer.Option(help="movielens, or the folder of Toys_and_Games.")],
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2,3,4",
 ) -> None:
-    """Run what is missing and print the tables."""
+    """Train what is missing and print the tables."""
     for path in data:
-        asked = Asked.of(load_dataset(path))
+        ranking_data = RankingData.of(load_dataset(path))
+        table = table_path(RANKING, ranking_data.name)
         for values in product(*GRID.values()):
+            settings = dict(zip(GRID, values, strict=True))
             for architecture in ARCHITECTURES:
-                result(asked, architecture, TRIAL_SEED, dict(zip(GRID, values, strict=True)), trial=True)
+                run_or_read(ranking_data, architecture, TRIAL_SEED, settings, trial=True)
         for seed in map(int, seeds.split(",")):
             for architecture in ARCHITECTURES:
-                chosen = best_trial(RESULTS / asked.name, architecture)
-                result(asked, architecture, seed, chosen, trial=False)
-            for sheet in sheets(RESULTS / asked.name):
+                settings = best_trial(read_rows(table, RankerRun), architecture).settings
+                run_or_read(ranking_data, architecture, seed, settings, trial=False)
+            for sheet in tables(ranking_data.name, read_rows(table, RankerRun)):
                 sheet.print()
 
 
-def result(
-    asked: Asked, architecture: Architecture, seed: int, settings: dict[str, float], *, trial: bool
-) -> dict[str, Any]:
-    """One run, from its file where it was run before with the same inputs. A trial never sees test items."""
-    setup = asked.setup
+def run_or_read(
+    data: RankingData, architecture: Architecture, seed: int, settings: dict[str, float], *, trial: bool
+) -> RankerRun:
+    """Train one ranker, unless the same run is stored. A trial is never evaluated on test actions."""
+    catalogue, setup = data.tokens.catalogue, data.setup
     config = RankerConfig(
-        asked.made.catalogue.size,
-        asked.made.catalogue.sids.shape[1],
-        asked.made.codes,
-        setup.liked,
-        architecture,
-        max_history=setup.history,
+        n_items=catalogue.size,
+        n_levels=catalogue.sids.shape[1],
+        codebook_size=data.tokens.codebook_size,
+        liked=setup.liked,
+        architecture=architecture,
+        max_history=setup.max_history,
         dropout=settings["dropout"],
     )
-    budget = TrainConfig(
+    inputs: dict[str, Any] = {
+        "architecture": architecture,
+        "seed": seed,
+        "trial": trial,
+        "settings": settings,
+        "d_model": config.d_model,
+        "n_layers": config.n_layers,
+        "max_history": config.max_history,
+        "dataset_digest": data.digest,
+        "sids_digest": data.tokens.digest,
+    }
+    table = table_path(RANKING, data.name)
+    for stored in read_rows(table, RankerRun):
+        if stored.model_dump(include=set(inputs)) == inputs:
+            return stored
+    train_config = TrainConfig(
         epochs=EPOCHS,
         batch_size=setup.batch_size,
         learning_rate=settings["learning_rate"],
@@ -116,40 +139,33 @@ def result(
         seed=seed,
         threads=1,
     )
-    key = json_digest([asked.digest, asked.made.digest, asdict(config), asdict(budget), trial])[:16]
-    changes = "-".join(f"{name}={value:g}" for name, value in settings.items())
-    label = f"trial-{architecture}-{changes}" if trial else f"{architecture}-{seed}"
-    path = RESULTS / asked.name / f"{label}.json"
-    if path.is_file() and (known := json.loads(path.read_text()))["key"] == key:
-        return known
     torch.manual_seed(seed)
-    model = ActionRanker(config, torch.from_numpy(asked.made.catalogue.sid_table))
-    start = time.monotonic()
-    curves = train_ranker(model, asked.data, budget, CACHE / "ranking" / key, f"{asked.name} {label}")
-    found = {
-        **{"key": key, "architecture": architecture, "seed": seed, "trial": trial, "settings": settings},
-        **{"machine": machine(), "dataset": asked.digest, "sids": asked.made.digest},
-        "sizes": {"width": config.d_model, "layers": config.n_layers, "history": config.max_history},
-        "parameters": sum(weight.numel() for weight in model.parameters()),
-        "seconds": round(time.monotonic() - start),
-        "valid_log_loss": [round(loss, 6) for loss in curves.valid_log_loss],
-    }
-    if not trial:
-        found |= tested(predict(model, asked.data, "test"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
-    print(f"{asked.name} {label}: validation {valid_loss(found):.4f}, {found['seconds']} s", flush=True)
-    return found
+    model = ActionRanker(config, torch.from_numpy(catalogue.sid_table))
+    checkpoint, start = CACHE / "ranking" / json_digest(inputs)[:16], time.monotonic()
+    title = f"{data.name} {architecture} seed {seed}"
+    curves = train_ranker(model, data.histories, train_config, checkpoint, title)
+    seconds = round(time.monotonic() - start)
+    run = RankerRun(
+        **inputs,
+        **({} if trial else evaluate(predict(model, data.histories, "test"))),
+        valid_log_loss=[round(loss, 6) for loss in curves.valid_log_loss],
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        seconds=seconds,
+        machine=machine(),
+    )
+    append_row(table, run)
+    print(f"{title}: validation {run.best_valid:.4f}, {seconds} s", flush=True)
+    return run
 
 
-def tested(found: Predictions) -> dict[str, Any]:
-    """Metrics on the test part, and sums of its losses over blocks of users for paired intervals."""
-    losses = log_losses(found.labels, found.probabilities)
-    blocks = np.bincount(found.rows % BLOCKS, weights=losses, minlength=BLOCKS)
+def evaluate(predictions: Predictions) -> dict[str, Any]:
+    """Test metrics, and the losses summed over blocks of users for paired intervals."""
+    losses = log_losses(predictions.labels, predictions.probabilities)
+    blocks = np.bincount(predictions.rows % BLOCKS, weights=losses, minlength=BLOCKS)
     return {
-        "test": action_metrics(found.labels, found.probabilities),
-        "base_rate": float(found.labels.mean()),
-        "actions": len(found.labels),
+        **action_metrics(predictions.labels, predictions.probabilities).model_dump(),
+        "base_rate": float(predictions.labels.mean()),
+        "actions": len(predictions.labels),
         "block_losses": blocks.round(4).tolist(),
     }
 

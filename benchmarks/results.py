@@ -1,164 +1,349 @@
-"""docs/results.md and its pictures, written from the measurements under benchmarks/results/.
+"""Write the pages of results: the tables beside the data, and the tables and pictures of docs/results.md.
 
-python -m benchmarks.results
+    python -m benchmarks.results
+
+Reads the CSV tables under benchmarks/results/ and trains nothing. 1 minute.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
-import numpy as np
+import typer
 
-from benchmarks.accuracy import RESULTS
-from benchmarks.models.variants import ROWS
-from benchmarks.report import ranking_tables
-from benchmarks.report.pictures import ablation_bars, sid_bits
-from benchmarks.report.statistics import METRICS, best_valid, compared, spread
-from benchmarks.speed_tables import speed_sections
+from benchmarks import (
+    ann_index,
+    churn,
+    cold_items,
+    drift,
+    inference,
+    rank_by,
+    ranking_speed,
+    rollover,
+    scale,
+    serving_speed,
+    training_speed,
+)
+from benchmarks.models.variants import TITLES
+from benchmarks.report import accuracy_tables, pictures, ranking_tables
+from benchmarks.report.comparisons import compare
+from benchmarks.report.rows import Row, read_rows
+from benchmarks.report.runs import ACCURACY, RANKING, AccuracyRun, RankerRun, reported_runs
+from benchmarks.report.statistics import mean_and_range
+from benchmarks.report.table import Table
+from common.files import write_atomic
 
+RESULTS = Path("benchmarks/results")
 PAGE = Path("docs/results.md")
-RANKINGS = ranking_tables.RESULTS
-NOTES = Path("benchmarks/notes")
-BASELINES = ("popularity", "sasrec", "sasrec-rotary", "tiger", "ar", "tiger-wide", "ar-wide")
-COMPARED = ("car", "car-rotary", "car-text-likeness")  # with every other row
-Runs = dict[str, list[dict[str, Any]]]
+IMAGES = Path("docs/images")
+DATASETS = {
+    "Beauty": "amazon2014-Beauty",
+    "Sports": "amazon2014-Sports_and_Outdoors",
+    "Toys": "amazon2014-Toys_and_Games",
+}
+MAIN = (
+    *("popularity", "tiger", "ar", "tiger-wide", "ar-wide", "sasrec", "car"),
+    *("sasrec-rotary", "car-rotary", "sasrec-similarity", "car-text-similarity"),
+)
+ABLATIONS = (
+    *("car-no-fusion", "car-no-think", "car-think-1", "car-1-level", "car-2-levels", "car-3-levels"),
+    *("car-rqvae", "car-lsh", "car-full", "car-full-no-fusion", "car-untied"),
+)
+BLOCK = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+app = typer.Typer(add_completion=False)
 
 
+@app.command()
 def main() -> None:
-    """Write the page and its pictures."""
-    parts = [(NOTES / "head.md").read_text()]
-    for folder in sorted(RESULTS.iterdir()):
-        rows, trials = read_runs(folder)
-        parts += _accuracy_section(folder.name, rows, trials)
-    parts += ranking_section()
-    parts += speed_sections()
-    PAGE.write_text("\n".join(part.rstrip() + "\n" for part in parts))
-    print(f"Wrote {PAGE}.")
+    """Write every page and picture."""
+    for path, content in pages().items():
+        write_atomic(path, content)
+        print(f"Wrote {path}.")
 
 
-def ranking_section() -> list[str]:
-    """Rankers by action, data set by data set; nothing where none was trained."""
-    folders = sorted(RANKINGS.iterdir()) if RANKINGS.is_dir() else []
-    parts: list[str] = []
-    for folder in folders:
-        machines = sorted({json.loads(path.read_text())["machine"] for path in folder.glob("*.json")})
-        parts += [f"## Ranking by action, {folder.name}\n"]
-        parts += [f"`python -m benchmarks.ranking --data PATH` on: {'; '.join(machines)}.\n"]
-        parts += [sheet.markdown() for sheet in ranking_tables.sheets(folder)]
-        note = NOTES / f"ranking-{folder.name}.md"
-        parts += [note.read_text()] if note.is_file() else []
-    return parts
+def pages() -> dict[Path, str]:
+    """Every generated file and its content."""
+    return {
+        RESULTS / "accuracy.md": accuracy_page(),
+        RESULTS / "ranking.md": ranking_page(),
+        RESULTS / "measurements.md": measurements_page(),
+        PAGE: fill_tables(PAGE.read_text(encoding="utf-8")),
+        IMAGES / "accuracy.svg": accuracy_picture(),
+        IMAGES / "ablations.svg": ablations_picture(),
+        IMAGES / "inference.svg": inference_picture(),
+    }
 
 
-def read_runs(folder: Path) -> tuple[Runs, Runs]:
-    """Runs of rows, in the table's order, and of trials of other settings, each list by seed."""
-    rows: Runs = defaultdict(list)
-    trials: Runs = defaultdict(list)
-    for path in sorted(folder.glob("*.json")):
-        run = json.loads(path.read_text())
-        if run["trial"]:
-            label = ", ".join(
-                [ROWS[run["row"]].title, *(f"{name} {value}" for name, value in run["trial"].items())]
-            )
-            trials[label].append(run)
-        else:
-            rows[run["row"]].append(run)
-    return {name: rows[name] for name in ROWS if name in rows}, dict(sorted(trials.items()))
-
-
-def _accuracy_section(name: str, rows: Runs, trials: Runs) -> list[str]:
-    machines = sorted({run["machine"] for runs in (*rows.values(), *trials.values()) for run in runs})
-    parts = [f"## {_title(name)}\n", f"Machine: {'; '.join(machines)}.\n"]
-    rival = _best_baseline(rows)
-    if rows:
-        parts.append(_table({ROWS[row].title: runs for row, runs in rows.items()}))
-    if rival:
-        parts += [_comparison(rows, rival, ours) for ours in COMPARED if ours in rows]
-    note = NOTES / f"{name}.md"
-    if note.is_file():
-        parts.append(note.read_text())
-    for picture in (ablation_bars(name, rows), sid_bits(name, rows)):
-        if picture:
-            parts.append(f"![{picture.stem}](images/{picture.name})\n")
-    if trials:
-        parts += ["### Trials of other settings, on validation alone\n", _trials(trials)]
-    return parts
-
-
-def _title(name: str) -> str:
-    data, _, order = name.rpartition("-")
-    return f"{data}, ties {'as stored' if order == 'stored' else 'shuffled'}"
-
-
-def _best_baseline(rows: Runs) -> str | None:
-    """The baseline that is best on validation; popularity has none and only counts where it is alone."""
-    there = [name for name in BASELINES if name in rows]
-    return max(there, key=lambda name: mean(best_valid(run) for run in rows[name])) if there else None
-
-
-def _table(rows: Runs) -> str:
-    names = [
-        "row",
-        "seeds",
-        "valid NDCG@10",
-        *(metric.replace("recall", "Recall").replace("ndcg", "NDCG") for metric in METRICS),
+def accuracy_page() -> str:
+    """All rows, comparisons and trials of every data set."""
+    parts = [
+        "# Accuracy: all runs\n",
+        "Written by `python -m benchmarks.results` from the CSV tables in benchmarks/results/accuracy, which "
+        "`python -m benchmarks.accuracy` fills. docs/results.md explains the protocol. Seconds are "
+        "of training, on machines that also did other things.\n",
     ]
-    lines = [
-        f"| {' | '.join([*names, 'think scale', 'likeness', 'weights', 'dropout', 'epochs', 'seconds'])} |",
-        f"|---|{'---:|' * (len(names) + 5)}",
+    for path in sorted(ACCURACY.glob("*.csv")):
+        runs, stored = reported_runs(path), read_rows(path, AccuracyRun)
+        dataset, _, order = path.stem.rpartition("-")
+        machines = sorted({run.machine for run in stored})
+        parts += [f"## {dataset}, same-day order {order}\n", f"Machines: {'; '.join(machines)}.\n"]
+        parts.append(accuracy_tables.full_table(dataset, runs).markdown())
+        for name in ("car", "car-rotary", "car-text-similarity"):
+            if name in runs and len(runs) > 1:
+                others = [other for other in runs if other != name]
+                parts.append(accuracy_tables.comparison_table(path, name, others).markdown())
+        trials = [run for run in stored if run.trial]
+        if trials:
+            parts.append(accuracy_tables.trials_table(trials).markdown())
+    return "\n".join(parts)
+
+
+def ranking_page() -> str:
+    """All results of the action rankers."""
+    parts = [
+        "# Ranking by action: all runs\n",
+        "Written by `python -m benchmarks.results` from the CSV tables in benchmarks/results/ranking, which "
+        "`python -m benchmarks.ranking` fills.\n",
     ]
-    for title, runs in rows.items():
+    for path in sorted(RANKING.glob("*.csv")):
+        runs = read_rows(path, RankerRun)
+        machines = sorted({run.machine for run in runs})
+        parts += [f"## {path.stem}\n", f"Machines: {'; '.join(machines)}.\n"]
+        parts += [table.markdown() for table in ranking_tables.tables(path.stem, runs)]
+    return "\n".join(parts)
+
+
+class Measurement(Row):
+    """A measurement of a benchmark that was dropped."""
+
+    benchmark: str
+    machine: str
+    setup: dict[str, Any]
+    part: str
+    measured: Any
+
+
+def measurements_page() -> str:
+    """Tables of every other benchmark."""
+    parts = [
+        "# Measurements of speed, memory and other things\n",
+        "Written by `python -m benchmarks.results` from the CSV tables in benchmarks/results.\n",
+    ]
+    sections: list[tuple[str, str, str, type[Row], Callable[[Any], list[Table]]]] = [
+        ("Inference", "inference", "inference", inference.InferenceRow, inference.tables),
+        ("Serving", "serving_speed", "serving", serving_speed.ServingRow, serving_speed.tables),
+        ("Rollovers under load", "rollover", "rollover", rollover.RolloverRow, rollover.tables),
+        ("Training", "training_speed", "training", training_speed.TrainingRow, training_speed.tables),
+        (
+            *("Training on a GPU", "training_speed --gpu", "gpu_utilisation", training_speed.GPURow),
+            lambda rows: [training_speed.gpu_table(rows)],
+        ),
+        (
+            *("Ranking by action: speed", "ranking_speed", "ranking_speed", ranking_speed.RankingSpeedRow),
+            ranking_speed.tables,
+        ),
+        ("Ranking by action: answers", "rank_by", "rank_by", rank_by.RankByRow, rank_by.tables),
+        ("Codebook churn", "churn", "churn", churn.ChurnRow, churn.tables),
+        ("Cold items", "cold_items", "cold_items", cold_items.ColdItemsRow, cold_items.tables),
+        ("Drift", "drift", "drift", drift.DriftRow, drift.tables),
+        ("Scale", "scale", "scale", scale.ScaleRow, scale.tables),
+        (
+            *("ANN index: recall", "ann_index", "ann_index_recall", ann_index.ANNRecallRow),
+            lambda rows: [ann_index.recall_table(rows)],
+        ),
+        (
+            *("ANN index: time", "ann_index", "ann_index_time", ann_index.ANNTimeRow),
+            lambda rows: [ann_index.time_table(rows)],
+        ),
+    ]
+    for title, command, name, row_type, tables in sections:
+        rows: Any = read_rows(RESULTS / f"{name}.csv", row_type)
+        machines = sorted({row.machine for row in rows})
+        parts.append(f"## {title}\n\n`python -m benchmarks.{command}` on: {'; '.join(machines)}.\n")
+        parts += [table.markdown() for table in tables(rows)]
+    parts.append(
+        "## Benchmarks that were dropped\n\n"
+        "What they measured is kept in retired.csv. The code that measured it is gone.\n"
+    )
+    retired = read_rows(RESULTS / "retired.csv", Measurement)
+    cells = [
+        [row.benchmark, row.part, f"`{json.dumps(row.measured, separators=(',', ':'))}`"] for row in retired
+    ]
+    parts.append(Table("", ["benchmark", "part", "measured"], cells).markdown(title=False))
+    return "\n".join(parts)
+
+
+def fill_tables(page: str) -> str:
+    """Fill the marked places of a page with their tables."""
+    tables: dict[str, Callable[[], Table]] = {
+        "ndcg": partial(main_table, "ndcg@10"),
+        "recall": partial(main_table, "recall@10"),
+        "shuffled": shuffled_table,
+        "ablations": ablations_table,
+        "rankers": rankers_table,
+        "inference": inference_table,
+        "serving": serving_table,
+        "cold-items": lambda: cold_items.tables(
+            read_rows(RESULTS / "cold_items.csv", cold_items.ColdItemsRow)
+        )[0],
+    }
+
+    def fill(match: re.Match[str]) -> str:
+        return f"{match[1]}{tables[match[2]]().markdown(title=False)}{match[3]}"
+
+    return BLOCK.sub(fill, page)
+
+
+def stored_runs(dataset: str, order: str = "stored") -> dict[str, list[AccuracyRun]]:
+    """The reported runs of a data set by its short name."""
+    return reported_runs(ACCURACY / f"{DATASETS[dataset]}-{order}.csv")
+
+
+def main_table(metric: str) -> Table:
+    """A test metric of the main models on all data sets: mean and range over seeds."""
+    runs = {dataset: stored_runs(dataset) for dataset in DATASETS}
+    rows = []
+    for model in MAIN:
         cells = [
-            str(len(runs)),
-            spread([best_valid(run) for run in runs]) if runs[0]["valid_ndcg@10"] else "",
+            mean_and_range([run.metric(metric) for run in runs[dataset][model]])
+            if model in runs[dataset]
+            else "not run"
+            for dataset in DATASETS
         ]
-        cells += [spread([run["test"][metric] for run in runs]) for metric in METRICS]
-        cells += [", ".join(f"{run['think_scale']:g}" for run in runs) if "car" in runs[0]["row"] else ""]
-        like = [run.get("likeness_scale", 0) for run in runs] if ROWS[runs[0]["row"]].likeness else []
-        cells += [", ".join(f"{scale:g}" for scale in like)]
-        cells += [f"{runs[0]['parameters'] / 1e6:.2f} M" if runs[0]["parameters"] else ""]
-        cells += [", ".join(sorted({f"{run['settings']['dropout']:g}" for run in runs if run["parameters"]}))]
-        cells += [
-            ", ".join(str(len(run["valid_ndcg@10"])) for run in runs),
-            f"{mean(run['seconds'] for run in runs):.0f}",
+        rows.append([TITLES[model], *cells])
+    name = accuracy_tables.METRICS[metric]
+    return Table(name, [f"test {name}", *DATASETS], rows)
+
+
+def shuffled_table() -> Table:
+    """NDCG@10 with same-day interactions in random order."""
+    runs = {dataset: stored_runs(dataset, "shuffled") for dataset in DATASETS}
+    rows = []
+    for model in ("sasrec", "car", "sasrec-similarity", "car-text-similarity"):
+        cells = [
+            mean_and_range([run.metric("ndcg@10") for run in runs[dataset][model]])
+            if model in runs[dataset]
+            else "not run"
+            for dataset in DATASETS
         ]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        rows.append([TITLES[model], *cells])
+    return Table("Random same-day order", ["test NDCG@10", *DATASETS], rows)
 
 
-def _trials(trials: Runs) -> str:
-    lines = ["| trial | seeds | valid NDCG@10 | best epoch | seconds |", "|---|---|---:|---:|---:|"]
-    for title, runs in trials.items():
-        best = [1 + int(np.argmax(run["valid_ndcg@10"])) for run in runs]
-        cells = [", ".join(str(run["seed"]) for run in runs), spread([best_valid(run) for run in runs])]
-        cells += [", ".join(map(str, best)), f"{mean(run['seconds'] for run in runs):.0f}"]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+def ablations_table() -> Table:
+    """CAR's NDCG@10 relative to its ablations', with intervals over users."""
+    cells: dict[str, list[str]] = {model: [TITLES[model]] for model in ABLATIONS}
+    for dataset, name in DATASETS.items():
+        runs = stored_runs(dataset)
+        table = ACCURACY / f"{name}-stored.csv"
+        comparisons = compare(table, [("car", model) for model in ABLATIONS if model in runs])
+        for model in ABLATIONS:
+            comparison = comparisons.get((table.stem, "car", model, "ndcg@10"))
+            cells[model].append(comparison.text if comparison else "not run")
+    return Table("Ablations", ["NDCG@10 of CAR against", *DATASETS], list(cells.values()))
 
 
-def _comparison(rows: Runs, rival: str, ours: str) -> str:
-    """A row against the best baseline and all others, user by user."""
-    title = ROWS[ours].title
-    lines = [
-        f"{title}, against others, user by user over the mean of the seeds each has. The 95 % intervals are "
-        f"over users and know nothing of the spread between seeds. Best baseline: {ROWS[rival].title}.\n"
-    ]
-    lines += [f"| {title}, against | Recall@10 | NDCG@10 |", "|---|---:|---:|"]
-    ranks = [run["ranks"] for run in rows[ours]]
-    for name, runs in rows.items():
-        if name == ours:
-            continue
-        cells = []
-        for metric in ("recall@10", "ndcg@10"):
-            difference, low, high = compared(ranks, [run["ranks"] for run in runs], metric)
-            cells.append(f"{difference:+.1%} [{low:+.1%}, {high:+.1%}]")
-        lines.append(f"| {ROWS[name].title} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+def rankers_table() -> Table:
+    """Log loss of the action rankers against interleaving."""
+    rows = []
+    for dataset in ("movielens-100k", DATASETS["Toys"]):
+        runs = read_rows(RANKING / f"{dataset}.csv", RankerRun)
+        table = next(table for table in ranking_tables.tables(dataset, runs) if "paired" in table.title)
+        rows += [[f"{name}, {dataset}", seeds, users, paper] for name, seeds, users, _, paper in table.rows]
+    return Table(
+        "Rankers", ["log loss against interleaving", "over seeds, 95 %", "over users, 95 %", "paper"], rows
+    )
+
+
+def inference_rows(top: int | None = None) -> list[inference.InferenceRow]:
+    """Times with histories as they are."""
+    rows = read_rows(RESULTS / "inference.csv", inference.InferenceRow)
+    return [row for row in rows if row.histories == "as they are" and (top is None or row.top == top)]
+
+
+def inference_table() -> Table:
+    """Milliseconds per history for ten items: CAR, and beam search of two widths."""
+    rows = inference_rows(top=10)
+    cells = []
+    for model, beam in dict.fromkeys((row.model, row.beam) for row in rows if row.beam in (0, 10, 50)):
+        line = [f"{model}, beam {beam}" if beam else model]
+        for batch in inference.BATCHES:
+            row = next(row for row in rows if (row.model, row.beam, row.batch) == (model, beam, batch))
+            line += [row.seconds.text("{:.2f}", scale=1000), f"{row.ratio_to_fast_top_10.median:.1f} x"]
+        cells.append(line)
+    columns = ["10 items", "ms, batch 1", "against CAR fast", "ms, batch 32", "against CAR fast"]
+    return Table("Inference", columns, cells)
+
+
+def serving_table() -> Table:
+    """Throughput and latency at eight clients."""
+    rows = read_rows(RESULTS / "serving.csv", serving_speed.ServingRow)
+    cells = []
+    for server in dict.fromkeys(row.server for row in rows):
+        line = [server]
+        for request in ("no reasons, thinking 0", "with reasons"):
+            row = next(row for row in rows if (row.server, row.request, row.clients) == (server, request, 8))
+            line += [f"{row.answers_per_second:.0f}", f"{row.p50_ms:.0f} / {row.p99_ms:.0f}"]
+        cells.append(line)
+    columns = ["8 clients", "answers/s", "p50 / p99 ms", "answers/s with reasons", "p50 / p99 ms"]
+    return Table("Serving", columns, cells)
+
+
+def accuracy_picture() -> str:
+    """NDCG@10 of the main models on three data sets."""
+    colours = {
+        "tiger-wide": pictures.LIGHT,
+        "sasrec": pictures.GREY,
+        "car": pictures.RED,
+        "sasrec-similarity": "#5b6570",
+        "car-text-similarity": "#8c1c2f",
+    }
+    groups = {}
+    for dataset in DATASETS:
+        runs = stored_runs(dataset)
+        groups[dataset] = {
+            TITLES[model]: [run.metric("ndcg@10") for run in runs[model]]
+            for model in colours
+            if model in runs
+        }
+    by_title = {TITLES[model]: colour for model, colour in colours.items()}
+    return pictures.grouped_bars(groups, by_title, "test NDCG@10, mean and range of 3 seeds")
+
+
+def ablations_picture() -> str:
+    """NDCG@10 of the ablations on Beauty relative to CAR."""
+    runs = stored_runs("Beauty")
+    models: Sequence[str] = ("car", *ABLATIONS)
+    values = {TITLES[model]: [run.metric("ndcg@10") for run in runs[model]] for model in models}
+    return pictures.differences(
+        values,
+        TITLES["car"],
+        "test NDCG@10 on Beauty against CAR's mean, %; dot: mean, line: range of 3 seeds",
+    )
+
+
+def inference_picture() -> str:
+    """Milliseconds per history by beam width or number of items."""
+    colours = {
+        "CAR fast": pictures.RED,
+        "CAR slow, 4 levels": "#8c1c2f",
+        "AR": pictures.BLUE,
+        "TIGER-style": pictures.GREY,
+    }
+    panels: dict[str, dict[str, dict[int, float]]] = {}
+    for batch in inference.BATCHES:
+        models: dict[str, dict[int, float]] = {}
+        for row in inference_rows():
+            if row.batch == batch and (row.beam == row.top or not row.beam):
+                models.setdefault(row.model, {})[row.top] = 1000 * row.seconds.median
+        panels[f"batch {batch}"] = models
+    return pictures.lines(panels, colours, "items = beam width", "ms per history (median)")
 
 
 if __name__ == "__main__":
-    main()
+    app()

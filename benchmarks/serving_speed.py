@@ -1,15 +1,12 @@
-"""What serving adds to the Recommender: in process, TorchServe and the ASGI shell, side by side.
+"""Print throughput and latency of the Recommender in process, behind TorchServe and behind the ASGI server.
 
     python -m benchmarks.serving_speed --data PATH/amazon2014/Beauty
 
-The release is made of the data set, trained for two epochs (what the weights are changes no time) with texts
-in the act slot and in the score; it is kept under .cache/serving. Requests are real histories, k 10. The
-limit is this process calling `serving.answering.answer.respond_all` in one thread, one by one; what
-as many clients as a server's would see of it is that many bodies at a time. The servers run one model
-process with one thread and get their requests over loopback from clients in another process. Every round
-measures every case once, in an order drawn anew, and ratios are taken within a round.
-
-Written to benchmarks/results/speed/serving.json.
+The release is trained for two epochs (`benchmarks.load.trained_release`); requests are real histories, k 10.
+The limit is this process answering in one thread without a server: one request at a time, or as many at a
+time as a server has clients. The servers run one model process with one thread; their clients are in another
+process. Every round measures every case once in a new random order, and ratios are taken within a round.
+About 10 minutes. Written to benchmarks/results/serving.csv.
 """
 
 from __future__ import annotations
@@ -22,9 +19,9 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -36,10 +33,11 @@ import torch
 import typer
 from tqdm import tqdm
 
-from benchmarks.load.clients import Measured, Target, measure, process_apart
-from benchmarks.load.trained_release import Release, made
+from benchmarks.load.clients import Target, Throughput, client_process, measure
+from benchmarks.load.trained_release import TrainedRelease, trained_release
 from benchmarks.report.machine import machine
-from benchmarks.report.table import Sheet
+from benchmarks.report.rows import Row, write_rows
+from benchmarks.report.table import Table
 from car_model.recommender.recommender import Recommender
 from serving.answering.answer import respond_all
 from serving.answering.openapi import PATH
@@ -48,196 +46,229 @@ from serving.torchserve.config import LOOPBACK
 from serving.torchserve.server import TorchServe
 from serving.torchserve.versions import register_and_wait
 
-OUTPUT = Path("benchmarks/results/speed/serving.json")
+OUTPUT = Path("benchmarks/results/serving.csv")
 CLIENTS = (1, 8, 32)
-ASKED: dict[str, dict[str, Any]] = {
+REQUESTS: dict[str, dict[str, Any]] = {
     "no reasons, thinking 0": {"explain": False, "thinking": 0},
     "no reasons, thinking 4": {"explain": False},
     "with reasons": {},
 }
 LIMIT = "in process"
-WAIT_SECONDS = 60
+START_TIMEOUT = 60.0  # seconds
+RELEASE = "f" * 64
 app = typer.Typer(add_completion=False)
 
-Measure = Callable[[], Measured]
+Measure = Callable[[], Throughput]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One cell: who answers what to how many clients."""
+    """A server, a kind of request and a number of clients."""
 
     server: str
-    asked: str
+    request: str
     clients: int
+
+
+class ServingRow(Row):
+    """One case: medians over the rounds."""
+
+    machine: str
+    dataset: str
+    items: int
+    server: str
+    request: str
+    clients: int
+    answers_per_second: float
+    p50_ms: float
+    p99_ms: float
+    throughput_of_limit: float
+    """Over the throughput of the limit with one request at a time."""
+    p99_of_limit_p50: float
+    """99th percentile over the limit's median with one request at a time."""
+    p99_of_loaded_p50: float
+    """99th percentile over the limit's median with as many requests at a time."""
+    failed: int
+    first_answer_s: float | None = None
+    """Seconds from starting the server to its first answer."""
 
 
 @app.command()
 def main(
-    data: Annotated[str, typer.Option(help="movielens, or an Amazon 2014 set's folder")],
+    data: Annotated[str, typer.Option(help="movielens, or the folder of an Amazon 2014 data set.")],
     seconds: float = 5.0,
     rounds: int = 3,
 ) -> None:
-    """Measure, print and write."""
+    """Measure all cases and print the tables."""
     torch.set_num_threads(1)
-    release = made(data)
+    release = trained_release(data)
     with tempfile.TemporaryDirectory(prefix="car-") as folder:
-        archive = build_archive(release.bundle, Path(folder), release="f" * 64)
+        archive = build_archive(release.bundle, Path(folder), release=RELEASE)
         with (
-            torchserve(archive, Path(folder) / "state") as (slow, first),
-            asgi(archive) as (thin, other),
-            process_apart() as apart,
+            run_torchserve(archive, Path(folder) / "state") as (torchserve, torchserve_start),
+            run_asgi(archive) as (asgi, asgi_start),
+            client_process() as executor,
         ):
-            ask = partial(ask_apart, apart, seconds)
-            cases = all_cases(release, {"TorchServe": slow, "ASGI": thin}, ask, seconds)
-            runs = in_turn(cases, rounds)
-    found = {
-        "machine": machine(),
-        "data": release.name,
-        "items": release.items,
-        "first_answer_s": {"TorchServe": first, "ASGI": other},
-        "cases": [{**asdict(case), **summary(case, runs)} for case in cases],
-    }
-    for sheet in sheets(found):
-        sheet.print()
-    OUTPUT.write_text(json.dumps(found, indent=1) + "\n")
-
-
-def ask_apart(apart: Executor, seconds: float, target: Target, bodies: list[bytes], clients: int) -> Measured:
-    """Clients in the process apart."""
-    return apart.submit(measure, target, bodies, clients, seconds).result()
+            cases = all_cases(release, {"TorchServe": torchserve, "ASGI": asgi}, executor, seconds)
+            results = measure_in_turn(cases, rounds)
+    starts = {"TorchServe": torchserve_start, "ASGI": asgi_start}
+    rows = [
+        ServingRow(
+            machine=machine(),
+            dataset=release.name,
+            items=release.n_items,
+            server=case.server,
+            request=case.request,
+            clients=case.clients,
+            first_answer_s=starts.get(case.server),
+            **summarise(case, results),
+        )
+        for case in cases
+    ]
+    write_rows(OUTPUT, rows)
+    for table in tables(rows):
+        table.print()
 
 
 def all_cases(
-    release: Release, servers: dict[str, Target], ask: Callable[..., Measured], seconds: float
+    release: TrainedRelease, servers: dict[str, Target], executor: Executor, seconds: float
 ) -> dict[Case, Measure]:
-    """Every cell of the tables."""
-    recommender = Recommender.load(release.bundle, "f" * 64)
+    """Every case and how to measure it."""
+    recommender = Recommender.load(release.bundle, RELEASE)
     cases: dict[Case, Measure] = {}
-    for asked, changes in ASKED.items():
-        bodies = [json.dumps({"history": one, "k": 10, **changes}).encode() for one in release.histories]
+    for request, changes in REQUESTS.items():
+        bodies = [
+            json.dumps({"history": history, "k": 10, **changes}).encode() for history in release.histories
+        ]
         for clients in CLIENTS:
-            cases[Case(LIMIT, asked, clients)] = partial(alone, recommender, bodies, clients, seconds)
+            cases[Case(LIMIT, request, clients)] = partial(
+                measure_in_process, recommender, bodies, clients, seconds
+            )
         for name, target in servers.items():
             for clients in CLIENTS:
-                cases[Case(name, asked, clients)] = partial(ask, target, bodies, clients)
+                cases[Case(name, request, clients)] = partial(
+                    measure_server, executor, target, bodies, clients, seconds
+                )
     return cases
 
 
-def alone(recommender: Recommender, bodies: list[bytes], clients: int, seconds: float) -> Measured:
-    """The Recommender without a server; what several clients ask is answered together."""
-    taken: list[float] = []
-    started = time.monotonic()
-    while time.monotonic() - started < seconds:
-        waiting = [bodies[(len(taken) + at) % len(bodies)] for at in range(clients)]
-        before = time.monotonic()
-        respond_all(recommender, waiting)
-        taken += [1000 * (time.monotonic() - before)] * clients
-    return Measured.of(taken, time.monotonic() - started)
+def measure_server(
+    executor: Executor, target: Target, bodies: list[bytes], clients: int, seconds: float
+) -> Throughput:
+    """Throughput of a server whose clients run in another process."""
+    return executor.submit(measure, target, bodies, clients, seconds).result()
 
 
-def in_turn(cases: dict[Case, Measure], rounds: int) -> dict[Case, list[Measured]]:
-    """Every case once a round, after one that warms up and does not count."""
-    order, runs, dice = list(cases), defaultdict(list), np.random.default_rng(0)
+def measure_in_process(
+    recommender: Recommender, bodies: list[bytes], clients: int, seconds: float
+) -> Throughput:
+    """Throughput without a server; the requests of several clients are answered together."""
+    times: list[float] = []
+    start = time.monotonic()
+    while time.monotonic() - start < seconds:
+        batch = [bodies[(len(times) + i) % len(bodies)] for i in range(clients)]
+        sent = time.monotonic()
+        respond_all(recommender, batch)
+        times += [1000 * (time.monotonic() - sent)] * clients
+    return Throughput.of(times, time.monotonic() - start)
+
+
+def measure_in_turn(cases: dict[Case, Measure], rounds: int) -> dict[Case, list[Throughput]]:
+    """Measure every case once per round, after a warm-up round that does not count."""
+    order, results, rng = list(cases), defaultdict(list), np.random.default_rng(0)
     for number in tqdm(range(rounds + 1), desc="rounds", unit="round"):
-        for at in dice.permutation(len(order)):
-            case = order[at]
-            one = cases[case]()
+        for i in rng.permutation(len(order)):
+            throughput = cases[order[i]]()
             if number:
-                runs[case].append(one)
-    return runs
+                results[order[i]].append(throughput)
+    return results
 
 
-def summary(case: Case, runs: dict[Case, list[Measured]]) -> dict[str, Any]:
-    """Medians over the rounds; ratios to the limit of the same round, with one client and with as many."""
-    mine, limit = runs[case], runs[Case(LIMIT, case.asked, 1)]
-    pairs = list(zip(mine, limit, strict=True))
-    loaded = list(zip(mine, runs[Case(LIMIT, case.asked, case.clients)], strict=True))
+def summarise(case: Case, results: dict[Case, list[Throughput]]) -> dict[str, Any]:
+    """Medians over the rounds; ratios to the limit are taken within a round."""
+    runs = results[case]
+    alone = list(zip(runs, results[Case(LIMIT, case.request, 1)], strict=True))
+    loaded = list(zip(runs, results[Case(LIMIT, case.request, case.clients)], strict=True))
     return {
-        "per_second": round(median(one.per_second for one in mine), 1),
-        "p50_ms": round(median(one.p50 for one in mine), 2),
-        "p99_ms": round(median(one.p99 for one in mine), 2),
-        "throughput_of_limit": round(median(one.per_second / best.per_second for one, best in pairs), 3),
-        "p99_of_limit_p50": round(median(one.p99 / best.p50 for one, best in pairs), 2),
-        "p99_of_loaded_p50": round(median(one.p99 / best.p50 for one, best in loaded), 2),
-        "failed": sum(one.failed for one in mine),
+        "answers_per_second": round(median(run.per_second for run in runs), 1),
+        "p50_ms": round(median(run.p50 for run in runs), 2),
+        "p99_ms": round(median(run.p99 for run in runs), 2),
+        "throughput_of_limit": round(median(run.per_second / limit.per_second for run, limit in alone), 3),
+        "p99_of_limit_p50": round(median(run.p99 / limit.p50 for run, limit in alone), 2),
+        "p99_of_loaded_p50": round(median(run.p99 / limit.p50 for run, limit in loaded), 2),
+        "failed": sum(run.failed for run in runs),
     }
 
 
 @contextlib.contextmanager
-def torchserve(archive: Path, state: Path) -> Iterator[tuple[Target, float]]:
-    """A TorchServe with the archive, and the seconds from nothing to its first answer."""
-    started = time.monotonic()
-    server = TorchServe.start(state)
+def run_torchserve(archive: Path, state_dir: Path) -> Iterator[tuple[Target, float]]:
+    """A TorchServe with the archive, and the seconds from its start to its first answer."""
+    start = time.monotonic()
+    server = TorchServe.start(state_dir)
     try:
         register_and_wait(server, archive)
         server.predict({"history": []})
-        ready = time.monotonic() - started
+        seconds = time.monotonic() - start
         name, _, value = server.state.header.read_text().strip().partition(": ")
-        yield Target(server.ports.inference, PATH, {name: value, "Content-Type": "application/json"}), ready
+        headers = {name: value, "Content-Type": "application/json"}
+        yield Target(server.ports.inference, PATH, headers), seconds
     finally:
-        TorchServe.stop(state)
+        TorchServe.stop(state_dir)
 
 
 @contextlib.contextmanager
-def asgi(archive: Path) -> Iterator[tuple[Target, float]]:
-    """The second shell with the archive, and the seconds from nothing to its first answer."""
-    with socket.socket() as free:
-        free.bind((LOOPBACK, 0))
-        port = free.getsockname()[1]
-    started = time.monotonic()
+def run_asgi(archive: Path) -> Iterator[tuple[Target, float]]:
+    """The ASGI server with the archive, and the seconds from its start to its first answer."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port = probe.getsockname()[1]
+    start = time.monotonic()
     command = [sys.executable, "-m", "serving", "asgi", "--archive", str(archive), "--port", str(port)]
-    child = subprocess.Popen(command)
+    process = subprocess.Popen(command)
     try:
-        while not _healthy(port):
-            if child.poll() is not None or time.monotonic() - started > WAIT_SECONDS:
-                raise RuntimeError(f"the ASGI shell did not start: {' '.join(command)}")
+        while not is_healthy(port):
+            if process.poll() is not None or time.monotonic() - start > START_TIMEOUT:
+                raise RuntimeError(f"the ASGI server did not start: {' '.join(command)}")
             time.sleep(0.05)
-        yield Target(port, PATH, {"Content-Type": "application/json"}), time.monotonic() - started
+        yield Target(port, PATH, {"Content-Type": "application/json"}), time.monotonic() - start
     finally:
-        child.terminate()
-        child.wait()
+        process.terminate()
+        process.wait()
 
 
-def _healthy(port: int) -> bool:
+def is_healthy(port: int) -> bool:
+    """Whether a server answers its health check."""
     try:
         return requests.get(f"http://{LOOPBACK}:{port}/ping", timeout=5).ok
     except requests.RequestException:
         return False
 
 
-def sheets(found: dict[str, Any]) -> list[Sheet]:
-    """A table for every kind of request, and one of starts."""
-    columns = (
-        "server",
-        "clients",
-        "answers/s",
-        "of the limit",
-        "p50 ms",
-        "p99 ms",
-        "p99 / limit's p50",
-        "at as many clients",
-        "failed",
-    )
-    tables = []
-    for asked in ASKED:
-        rows = [
+def tables(rows: Sequence[ServingRow]) -> list[Table]:
+    """One table per kind of request, and one of starts."""
+    columns = ["server", "clients", "answers/s", "of the limit", "p50 ms", "p99 ms"]
+    columns += ["p99 / limit's p50", "at as many clients", "failed"]
+    result = []
+    for request in dict.fromkeys(row.request for row in rows):
+        cells = [
             (
-                one["server"],
-                str(one["clients"]),
-                f"{one['per_second']:.0f}",
-                f"{one['throughput_of_limit']:.0%}",
-                f"{one['p50_ms']:.1f}",
-                f"{one['p99_ms']:.1f}",
-                f"{one['p99_of_limit_p50']:.1f}",
-                f"{one['p99_of_loaded_p50']:.1f}",
-                str(one["failed"]),
+                row.server,
+                str(row.clients),
+                f"{row.answers_per_second:.0f}",
+                f"{row.throughput_of_limit:.0%}",
+                f"{row.p50_ms:.1f}",
+                f"{row.p99_ms:.1f}",
+                f"{row.p99_of_limit_p50:.1f}",
+                f"{row.p99_of_loaded_p50:.1f}",
+                str(row.failed),
             )
-            for one in found["cases"]
-            if one["asked"] == asked
+            for row in rows
+            if row.request == request
         ]
-        tables.append(Sheet(f"{found['data']}, {found['items']} items, {asked}", columns, rows))
-    starts = [(name, f"{seconds:.1f}") for name, seconds in found["first_answer_s"].items()]
-    return [*tables, Sheet("From nothing to the first answer", ("server", "seconds"), starts)]
+        result.append(Table(f"{rows[0].dataset}, {rows[0].items} items, {request}", columns, cells))
+    seconds = {row.server: row.first_answer_s for row in rows if row.first_answer_s is not None}
+    starts = [(server, f"{value:.1f}") for server, value in seconds.items()]
+    return [*result, Table("From start to first answer", ("server", "seconds"), starts)]
 
 
 if __name__ == "__main__":

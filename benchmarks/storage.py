@@ -33,7 +33,7 @@ import requests
 import typer
 from tqdm import tqdm
 
-from benchmarks.report.table import Sheet
+from benchmarks.report.table import Table
 from car_model.codebook.codebook import Codebook
 from car_model.codebook.labels import CodeLabels
 from car_model.data.catalogue import Catalogue
@@ -79,9 +79,9 @@ def main(repeats: int = 5, model_mib: int = 8, delay_ms: int = 20) -> None:
             for name, open_new in places.items()
             for workers, runs in measured(open_new, days, repeats, name).items()
         }
-        more = [parts_sheet(days[1]), archive_sheet(days[1], repeats)]
-    for sheet in (*sheets(costs, whole), *more):
-        sheet.print()
+        more = [parts_table(days[1]), archive_table(days[1], repeats)]
+    for table in (*tables(costs, whole), *more):
+        table.print()
 
 
 def measured(
@@ -233,7 +233,7 @@ def gcs_server() -> Iterator[None]:
         yield
 
 
-def parts_sheet(day: Path) -> Sheet:
+def parts_table(day: Path) -> Table:
     """What a release with another model is made of, and which of it is new."""
     evidence = sum(path.stat().st_size for path in evidence_of(day).values())
     weights = sum(path.stat().st_size for path in (day / "bundle/model").iterdir())
@@ -246,10 +246,10 @@ def parts_sheet(day: Path) -> Sheet:
             ("codebook, labels, catalogue, popularity", shared, "no (the header aside)"),
         )
     ]
-    return Sheet("What a release with another model is made of", ["", "MB", "share", "new"], rows)
+    return Table("What a release with another model is made of", ["", "MB", "share", "new"], rows)
 
 
-def archive_sheet(day: Path, repeats: int) -> Sheet:
+def archive_table(day: Path, repeats: int) -> Table:
     """What is not stored: the archive, and how long whoever deploys takes to make it."""
     seconds = []
     with tempfile.TemporaryDirectory() as folder:
@@ -259,10 +259,10 @@ def archive_sheet(day: Path, repeats: int) -> Sheet:
             seconds.append(time.perf_counter() - began)
         size = archive.stat().st_size
     row = ["made where a release is deployed", f"{size / 1e6:.1f}", f"{median(seconds):.2f}"]
-    return Sheet("The archive", ["", "MB", "seconds (median)"], [row])
+    return Table("The archive", ["", "MB", "seconds (median)"], [row])
 
 
-def sheets(costs: dict[tuple[str, int], list[dict[str, Cost]]], whole: int) -> list[Sheet]:
+def tables(costs: dict[tuple[str, int], list[dict[str, Cost]]], whole: int) -> list[Table]:
     """Bytes, and seconds serial against parallel."""
     any_run = next(iter(costs.values()))[0]
     sizes = [
@@ -278,8 +278,8 @@ def sheets(costs: dict[tuple[str, int], list[dict[str, Cost]]], whole: int) -> l
             ratio = f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
             rows.append([f"{name}, {case}", f"{median(serial):.3f}", f"{median(parallel):.3f}", ratio])
     return [
-        Sheet("New bytes", ["", "MB", "of a release that shares nothing"], sizes),
-        Sheet("Seconds (median)", ["", "serial", f"{WORKERS} at a time", "serial / parallel"], rows),
+        Table("New bytes", ["", "MB", "of a release that shares nothing"], sizes),
+        Table("Seconds (median)", ["", "serial", f"{WORKERS} at a time", "serial / parallel"], rows),
     ]
 
 

@@ -1,25 +1,27 @@
-"""Training speed: CAR here against the same CAR on Hugging Face's GPT-2, rung by rung.
+"""Print trained items per second: CAR here against the same CAR on Hugging Face's GPT-2, rung by rung.
 
-    python -m benchmarks.training_speed --data-dir PATH/amazon2014/Beauty
-    python -m benchmarks.training_speed --data-dir PATH/amazon2014/Beauty --fill    # how busy a GPU is
+    python -m benchmarks.training_speed --data PATH/amazon2014/Beauty
+    python -m benchmarks.training_speed --data PATH/amazon2014/Beauty --gpu    # share of a GPU's peak
 
 One process; equal weights, sizes, batch size and optimiser; real histories and SIDs. Each rung changes one
-thing, so that the table tells where the factor comes from. A round times some training steps of every
-variant, in an order drawn anew; ratios are taken within a round, so that what else the machine does falls
-on all alike. The figure is predicted items (targets) a second.
+thing, so that the table shows where the factor comes from. A round times some training steps of every variant
+in a new random order, and ratios are taken within a round, so that other load on the machine falls on all
+alike. About 20 minutes on two cores. Written to benchmarks/results/training.csv, with --gpu to
+gpu_utilisation.csv.
 
-Written to benchmarks/results/speed/training.json, with --fill to mfu.json beside it.
+With --gpu the model and batch are large enough to fill a GPU. Counted are 6 FLOPs per weight and token for
+the products of a forward and a backward pass, and those of attention and both heads (Chowdhery et al. 2022,
+PaLM, appendix B). Lookups, norms, the softmax and the optimiser count as time, not as work.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -27,23 +29,22 @@ import typer
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks import mfu
 from benchmarks.datasets.load import load_dataset, tokens
-from benchmarks.inference import spread
-from benchmarks.mfu import fill
 from benchmarks.models.huggingface import HuggingFaceCAR
 from benchmarks.report.machine import machine
-from benchmarks.report.table import Sheet
+from benchmarks.report.rows import Range, Row, write_rows
+from benchmarks.report.table import Table
 from car_model.data.histories import batches
 from car_model.models.car import CAR, CARConfig, Layout
 from car_model.training.trainer import Precision, autocast, device
 
-OUTPUT = Path("benchmarks/results/speed/training.json")
-FILL_OUTPUT = Path("benchmarks/results/speed/mfu.json")
+OUTPUT = Path("benchmarks/results/training.csv")
+GPU_OUTPUT = Path("benchmarks/results/gpu_utilisation.csv")
 SIZES: dict[str, Any] = {"d_model": 64, "n_layers": 2, "n_heads": 2, "max_history": 50, "dropout": 0.2}
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 BATCH = 128
 THREADS = (1, 2)  # on a CPU
+PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bfloat16, by NVIDIA's data sheets
 
 Batch = tuple[Tensor, Tensor]  # inputs and targets, [B, T] UIDs
 Order = Literal["random", "by length"]
@@ -53,7 +54,7 @@ app = typer.Typer(add_completion=False)
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train: its name in the table, the order of its batches, the model from fresh weights."""
+    """One way to train: its name, the order of its batches, and the model from a maker of fresh CARs."""
 
     name: str
     order: Order
@@ -83,6 +84,65 @@ VARIANTS = (
 )
 
 
+class TrainingRow(Row):
+    """The speed of one variant at a precision and a number of threads."""
+
+    machine: str
+    dataset: str
+    n_items: int
+    n_levels: int
+    codebook_size: int
+    sizes: dict[str, float]
+    """Sizes and dropout of every model."""
+    batch: int
+    rounds: int
+    steps: int
+    """Training steps per round."""
+    variant: str
+    order: str
+    precision: str
+    threads: int
+    targets_per_second: Range
+    """Predicted items per second."""
+    ratio: Range
+    """Over the first variant at the same precision and threads."""
+
+
+class GPURow(Row):
+    """How much of a GPU's arithmetic one model uses."""
+
+    machine: str
+    n_layers: int
+    d_model: int
+    items: int
+    """Items per step."""
+    blocks: str
+    """`eager` or `compiled`."""
+    ms: float
+    """Milliseconds per step."""
+    items_per_second: float
+    tflops: float
+    share_of_peak: float | None = None
+    """Model FLOPs utilisation; missing if the GPU's peak is not known."""
+    gib: float | None = None
+    """Peak memory of the GPU."""
+
+
+@dataclass(frozen=True)
+class GPUSizes:
+    """A model and batch large enough to fill a data-centre GPU."""
+
+    d_model: int = 1024
+    n_layers: int = 12
+    n_heads: int = 16
+    max_history: int = 200
+    batch: int = 256
+    steps: int = 10
+
+
+GPU_SIZES = (GPUSizes(), GPUSizes(d_model=2048, n_layers=8, batch=128))
+
+
 @dataclass
 class Cell:
     """A variant at a precision and a number of threads, with its model in training."""
@@ -94,147 +154,256 @@ class Cell:
     optimizer: torch.optim.Optimizer
 
     def run(self, steps: list[Batch]) -> float:
-        """Targets a second over some training steps."""
-        where = next(self.model.parameters()).device
+        """Targets per second over some training steps."""
         torch.set_num_threads(self.threads)
-        _wait(where)
+        synchronize()
         start = time.perf_counter()
         for inputs, targets in steps:
-            with autocast(where, self.precision):
-                loss = self.model.loss(inputs.to(where), targets.to(where))["loss"]
+            with autocast(device(), self.precision):
+                loss = self.model.loss(inputs.to(device()), targets.to(device()))["loss"]
             loss.backward()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-        _wait(where)
+        synchronize()
         return sum(int((targets != 0).sum()) for _, targets in steps) / (time.perf_counter() - start)
 
 
 @app.command()
 def main(
-    data_dir: str = typer.Option(..., help="the Amazon 2014 set's folder"),
+    data: Annotated[str, typer.Option(help="movielens, or the folder of an Amazon 2014 data set.")],
     rounds: int = 5,
     steps: int = 4,
     *,
     seed: int = 0,
-    filled: bool = typer.Option(False, "--fill", help="only: share of a GPU's peak at a size that fills it"),
-    output: Path = OUTPUT,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Measure only the share of a GPU's peak.")] = False,
 ) -> None:
-    """Time all variants, print the table, write the figures."""
-    dataset = load_dataset(data_dir)
-    made = tokens(dataset)
-    sids = torch.from_numpy(made.catalogue.sid_table)
-    if filled:
-        _write(fill(sids, made.codes), FILL_OUTPUT, mfu.sheets)
+    """Measure all variants and print the tables."""
+    dataset = load_dataset(data)
+    items = tokens(dataset)
+    sids = torch.from_numpy(items.catalogue.sid_table)
+    if gpu:
+        gpu_rows = gpu_utilisation(sids, items.codebook_size)
+        write_rows(GPU_OUTPUT, gpu_rows)
+        gpu_table(gpu_rows).print()
         return
-    data = dataset.histories(made.catalogue.uids)
+    histories = dataset.histories(items.catalogue.uids)
     orders: tuple[Order, ...] = ("random", "by length")
-    work = {order: sample(data.train, order, steps, seed) for order in orders}
-    cells = build(sids, made.codes, seed)
+    work = {order: sample_batches(histories.train, order, steps, seed) for order in orders}
+    cells = build_cells(sids, items.codebook_size, seed)
     rates = measure(cells, work, rounds, seed)
-    found = {
-        **{"dataset": dataset.report.name, "items": made.catalogue.size, "codes": made.codes},
-        **{"levels": sids.shape[1], "sizes": SIZES, "batch": BATCH, "rounds": rounds, "steps": steps},
-        **{"machine": machine(), "figures": summarise(cells, rates)},
-    }
-    _write(found, output, sheets)
+    rows = [
+        TrainingRow(
+            machine=machine(),
+            dataset=dataset.report.name,
+            n_items=items.catalogue.size,
+            n_levels=sids.shape[1],
+            codebook_size=items.codebook_size,
+            sizes=SIZES,
+            batch=BATCH,
+            rounds=rounds,
+            steps=steps,
+            **speeds,
+        )
+        for speeds in summarise(cells, rates)
+    ]
+    write_rows(OUTPUT, rows)
+    for table in tables(rows):
+        table.print()
 
 
-def _write(found: dict[str, Any], output: Path, tables: Callable[[dict[str, Any]], list[Sheet]]) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
-    for sheet in tables(found):
-        sheet.print()
-
-
-def sample(train: list[np.ndarray], order: Order, steps: int, seed: int) -> list[Batch]:
+def sample_batches(train: list[np.ndarray], order: Order, steps: int, seed: int) -> list[Batch]:
     """Some of an epoch's batches; of those by length, evenly from the shortest to the longest."""
     epoch = list(
         batches(train, SIZES["max_history"], BATCH, np.random.default_rng(seed), order == "by length")
     )
-    whole = [batch for batch in epoch if len(batch[0]) == BATCH] or epoch
+    full = [batch for batch in epoch if len(batch[0]) == BATCH] or epoch
     if order == "by length":
-        whole.sort(key=lambda batch: batch[0].shape[1])
-        places = (np.arange(steps) + 0.5) * len(whole) / steps
-        return [whole[int(at)] for at in places]
-    return whole[:steps]
+        full.sort(key=lambda batch: batch[0].shape[1])
+        positions = (np.arange(steps) + 0.5) * len(full) / steps
+        return [full[int(i)] for i in positions]
+    return full[:steps]
 
 
-def build(sids: Tensor, codes: int, seed: int) -> list[Cell]:
+def build_cells(sids: Tensor, codebook_size: int, seed: int) -> list[Cell]:
     """Every variant at every precision and number of threads, from equal weights."""
-    where = device()
-    threads = THREADS if where.type == "cpu" else (1,)
+    threads = THREADS if device().type == "cpu" else (1,)
 
     def car(layout: Layout) -> CAR:
         torch.manual_seed(seed)
-        return CAR(CARConfig(len(sids) - 1, sids.shape[1], codes, layout=layout, **SIZES), sids)
+        config = CARConfig(
+            n_items=len(sids) - 1,
+            n_levels=sids.shape[1],
+            codebook_size=codebook_size,
+            layout=layout,
+            **SIZES,
+        )
+        return CAR(config, sids)
 
     cells = []
     for variant, precision, count in product(VARIANTS, PRECISIONS, threads):
-        model = variant.build(car).to(where).train()
+        model = variant.build(car).to(device()).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.98), fused=True)
         cells.append(Cell(variant, precision, count, model, optimizer))
     return cells
 
 
 def measure(cells: list[Cell], work: dict[Order, list[Batch]], rounds: int, seed: int) -> np.ndarray:
-    """Targets a second, [rounds, cells]."""
-    dice = np.random.default_rng(seed)
+    """Targets per second, [rounds, cells]."""
+    rng = np.random.default_rng(seed)
     rates = np.zeros((rounds, len(cells)))
-    before = torch.get_num_threads()
+    threads = torch.get_num_threads()
     for cell in tqdm(cells, desc="warm up", unit="variant"):
         cell.run(work[cell.variant.order][:1])
     with tqdm(total=rounds * len(cells), desc="train", unit="variant") as bar:
-        for turn in range(rounds):
-            for at in dice.permutation(len(cells)):
-                rates[turn, at] = cells[at].run(work[cells[at].variant.order])
+        for number in range(rounds):
+            for i in rng.permutation(len(cells)):
+                rates[number, i] = cells[i].run(work[cells[i].variant.order])
                 bar.update()
-    torch.set_num_threads(before)
+    torch.set_num_threads(threads)
     return rates
 
 
 def summarise(cells: list[Cell], rates: np.ndarray) -> list[dict[str, Any]]:
-    """A row of figures a cell; ratios are to the first variant at the same precision and threads."""
+    """Rates of each cell, and ratios to the first variant at the same precision and threads."""
     first = {
-        (cell.precision, cell.threads): at
-        for at, cell in enumerate(cells)
+        (cell.precision, cell.threads): i
+        for i, cell in enumerate(cells)
         if cell.variant.name == VARIANTS[0].name
     }
     return [
         {
-            **{"variant": cell.variant.name, "order": cell.variant.order},
-            **{"precision": cell.precision, "threads": cell.threads},
-            "targets_a_second": spread(rates[:, at]),
-            "ratio": spread(rates[:, at] / rates[:, first[cell.precision, cell.threads]]),
+            "variant": cell.variant.name,
+            "order": cell.variant.order,
+            "precision": cell.precision,
+            "threads": cell.threads,
+            "targets_per_second": Range.of(rates[:, i].tolist()),
+            "ratio": Range.of((rates[:, i] / rates[:, first[cell.precision, cell.threads]]).tolist()),
         }
-        for at, cell in enumerate(cells)
+        for i, cell in enumerate(cells)
     ]
 
 
-def sheets(found: dict[str, Any]) -> list[Sheet]:
-    """A table a number of threads: items a second and the factor over the first row, in both precisions."""
-    made = []
-    columns = ["variant"] + [
-        f"{name}, {kind}" for kind in PRECISIONS for name in ("items a second", "x first row")
+def tables(rows: Sequence[TrainingRow]) -> list[Table]:
+    """One table per number of threads: items per second and the factor over the first row."""
+    columns = ["variant"]
+    for precision in PRECISIONS:
+        columns += [f"items per second, {precision}", f"x first row, {precision}"]
+    result = []
+    for threads in sorted({row.threads for row in rows}):
+        lines: dict[str, list[str]] = {}
+        for row in (row for row in rows if row.threads == threads):
+            cells = [row.targets_per_second.text("{:.0f}"), row.ratio.text("{:.2f}")]
+            lines.setdefault(row.variant, []).extend(cells)
+        title = (
+            f"Training on {rows[0].dataset}, {threads} thread{'s' * (threads > 1)}: "
+            f"median (min-max) of {rows[0].rounds} rounds"
+        )
+        result.append(Table(title, columns, [[name, *cells] for name, cells in lines.items()]))
+    return result
+
+
+def gpu_utilisation(sids: Tensor, codebook_size: int, every: Sequence[GPUSizes] = GPU_SIZES) -> list[GPURow]:
+    """Train full histories of random items in bfloat16 and count FLOP/s, as written and compiled.
+
+    Args:
+        sids: [I + 1, L] codes by UID.
+    """
+    modes = (False, True) if device().type == "cuda" else (False,)
+    return [measure_gpu(sids, codebook_size, sizes, compiled) for sizes in every for compiled in modes]
+
+
+def measure_gpu(sids: Tensor, codebook_size: int, sizes: GPUSizes, compiled: bool) -> GPURow:
+    """Rate, FLOP/s and memory of one model; on a CPU without a peak."""
+    config = CARConfig(
+        n_items=len(sids) - 1,
+        n_levels=sids.shape[1],
+        codebook_size=codebook_size,
+        d_model=sizes.d_model,
+        n_layers=sizes.n_layers,
+        n_heads=sizes.n_heads,
+        max_history=sizes.max_history,
+    )
+    torch.manual_seed(0)
+    model = CAR(config, sids).to(device()).train()
+    if compiled:
+        for block in model.transformer.blocks:
+            block.compile()
+    on_gpu = device().type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    seconds = seconds_per_step(model, sizes)
+    rate, items = step_flops(model, sizes) / seconds, sizes.batch * sizes.max_history
+    card = torch.cuda.get_device_name() if on_gpu else ""
+    peak = next((peak for name, peak in PEAK_FLOPS.items() if name in card), None)
+    return GPURow(
+        machine=machine(),
+        n_layers=sizes.n_layers,
+        d_model=sizes.d_model,
+        items=items,
+        blocks="compiled" if compiled else "eager",
+        ms=1000 * seconds,
+        items_per_second=items / seconds,
+        tflops=rate / 1e12,
+        share_of_peak=rate / peak if peak else None,
+        gib=torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None,
+    )
+
+
+def step_flops(model: CAR, sizes: GPUSizes) -> float:
+    """FLOPs of one step over full histories: layers, causal attention, both heads."""
+    config = model.config
+    items = sizes.batch * sizes.max_history
+    n_tokens, length = items * config.slots, sizes.max_history * config.slots
+    matrices = sum(p.numel() for p in model.transformer.blocks.parameters() if p.dim() == 2)
+    # Attention takes two products over half of the positions, forward and twice backward.
+    attention = 6 * config.n_layers * length * config.d_model
+    heads = config.n_items + 1 + config.n_levels * config.codebook_size
+    return n_tokens * (6.0 * matrices + attention) + 6.0 * items * config.d_model * heads
+
+
+def seconds_per_step(model: CAR, sizes: GPUSizes) -> float:
+    """Mean over the steps after two warm-up steps."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (sizes.batch, sizes.max_history + 1)
+    rows = torch.randint(1, model.config.n_items + 1, shape, generator=generator).to(device())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    start = 0.0
+    for step in range(sizes.steps + 2):
+        if step == 2:
+            synchronize()
+            start = time.perf_counter()
+        with autocast(device(), "bfloat16"):
+            loss = model.loss(rows[:, :-1], rows[:, 1:])["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    synchronize()
+    return (time.perf_counter() - start) / sizes.steps
+
+
+def gpu_table(rows: Sequence[GPURow]) -> Table:
+    """One row per size and mode."""
+    columns = ["layers x width, items per step", "blocks", "ms per step", "items per second", "TFLOP/s"]
+    columns += ["model FLOPs utilisation", "memory, GiB"]
+    cells = [
+        [
+            f"{row.n_layers} x {row.d_model}, {row.items:,}",
+            row.blocks,
+            f"{row.ms:.0f}",
+            f"{row.items_per_second:,.0f}",
+            f"{row.tflops:.1f}",
+            "unknown" if row.share_of_peak is None else f"{row.share_of_peak:.1%}",
+            "" if row.gib is None else f"{row.gib:.1f}",
+        ]
+        for row in rows
     ]
-    for threads in sorted({row["threads"] for row in found["figures"]}):
-        named: dict[str, list[str]] = {}
-        for row in (row for row in found["figures"] if row["threads"] == threads):
-            cells = [_ranged(row["targets_a_second"], "{:.0f}"), _ranged(row["ratio"], "{:.2f}")]
-            named.setdefault(row["variant"], []).extend(cells)
-        title = f"Training on {found['dataset']}, {threads} thread{'s' * (threads > 1)}"
-        rows = [[name, *cells] for name, cells in named.items()]
-        made.append(Sheet(f"{title}: median (min-max) of {found['rounds']} rounds", columns, rows))
-    return made
+    return Table("Training in bfloat16 at sizes that fill a GPU", columns, cells)
 
 
-def _ranged(values: dict[str, float], form: str) -> str:
-    median, least, most = (form.format(values[name]) for name in ("median", "min", "max"))
-    return f"{median} ({least}-{most})"
-
-
-def _wait(where: torch.device) -> None:
-    if where.type == "cuda":
-        torch.cuda.synchronize(where)
+def synchronize() -> None:
+    """Wait for the GPU, if there is one."""
+    if device().type == "cuda":
+        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +16,7 @@ from car_model.data.catalogue import Catalogue
 from car_model.data.dataset import Dataset
 from car_model.encoding.encoder import EncoderSpec, choose_precision, embed, load_encoder
 from common.digests import json_digest
+from common.files import write_atomic
 from ingestion.ingest import ingest
 from ingestion.sources import resolve
 
@@ -29,14 +29,15 @@ Method = Literal["rkmeans", "rqvae", "lsh"]
 
 
 def load_dataset(path: str, order: Order = "stored") -> Dataset:
-    """Ingest `movielens`, or the folder of an Amazon 2014 set, as the pipeline does.
+    """Ingest `movielens`, or the folder of an Amazon 2014 data set, as the pipeline does.
 
     Args:
-        order: of interactions on the same day: as stored, or shuffled with a fixed seed before the split.
-            The Amazon files store ties by product number, which a model can exploit.
+        path: `movielens` or the folder.
+        order: order of interactions on the same day: as stored, or shuffled with a fixed seed before the
+            split. The Amazon files store ties by product number, which a model can exploit.
 
     Raises:
-        ValueError: MovieLens has no such ties.
+        ValueError: MovieLens does not say what is tied.
     """
     if path == MOVIELENS and order == "shuffled":
         raise ValueError("movielens has no column that says what is tied; use the order as stored.")
@@ -51,7 +52,7 @@ def load_dataset(path: str, order: Order = "stored") -> Dataset:
 def shuffle_ties(source: Path, target: Path, seed: int = SHUFFLE_SEED) -> Path:
     """A copy of an Amazon 2014 set whose same-day interactions are in random order; returns its folder.
 
-    An interaction is tied to the one before it where `gap_seconds` is 0; `position` is numbered anew.
+    An interaction is tied to the previous one if `gap_seconds` is 0; `position` is numbered anew.
     """
     folder = target / source.resolve().name
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,31 +60,25 @@ def shuffle_ties(source: Path, target: Path, seed: int = SHUFFLE_SEED) -> Path:
     frame["position"] = frame["position"].astype(int)
     frame = frame.sort_values(["user_id", "position"], kind="stable", ignore_index=True)
     day = (frame["gap_seconds"] != "0").groupby(frame["user_id"]).cumsum()
-    dice = np.random.default_rng(seed).random(len(frame))
-    keyed = frame.assign(day=day, dice=dice).sort_values(["user_id", "day", "dice"], ignore_index=True)
-    shuffled = keyed.drop(columns=["day", "dice"])
+    key = np.random.default_rng(seed).random(len(frame))
+    keyed = frame.assign(day=day, key=key).sort_values(["user_id", "day", "key"], ignore_index=True)
+    shuffled = keyed.drop(columns=["day", "key"])
     shuffled["position"] = frame["position"]
-    _write(folder / "interactions.tsv", shuffled.to_csv(sep="\t", index=False, quoting=3))
-    _write(folder / "items.jsonl", (source / "items.jsonl").read_text(encoding="utf-8"))
+    write_atomic(folder / "interactions.tsv", shuffled.to_csv(sep="\t", index=False, quoting=3))
+    write_atomic(folder / "items.jsonl", (source / "items.jsonl").read_text(encoding="utf-8"))
     return folder
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Items with their SIDs by one method, and what made them."""
+    """Items with their SIDs."""
 
     catalogue: Catalogue
-    codes: int
-    digest: str
+    codebook_size: int
+    digest: str  # of the SIDs
 
 
-_MADE: dict[tuple, Tokens] = {}  # a process asks for the same SIDs once a seed
+_TOKENS: dict[tuple, Tokens] = {}  # a process needs the same SIDs once per seed
 
 
 def text_vectors(dataset: Dataset) -> np.ndarray:
@@ -92,16 +87,21 @@ def text_vectors(dataset: Dataset) -> np.ndarray:
     return embed(encoder, dataset.texts(), CACHE / "vectors")
 
 
-def tokens(dataset: Dataset, method: Method = "rkmeans", levels: int = 4, codes: int = 0) -> Tokens:
-    """SIDs of a dataset's items; `codes` 0 follows the catalogue's size."""
-    items, codes = dataset.items, codes or default_codebook_size(len(dataset.items))
-    key = (dataset.digest, method, levels, codes)
-    if key not in _MADE:
+def tokens(dataset: Dataset, method: Method = "rkmeans", n_levels: int = 4, codebook_size: int = 0) -> Tokens:
+    """SIDs of a data set's items; `codebook_size` 0 follows the catalogue's size."""
+    items, codebook_size = dataset.items, codebook_size or default_codebook_size(len(dataset.items))
+    key = (dataset.digest, method, n_levels, codebook_size)
+    if key not in _TOKENS:
         vectors = text_vectors(dataset)
-        codebook = fit(vectors, EncoderSpec(), "", CodebookConfig(n_levels=levels, codebook_size=codes))
-        other: dict[str, Any] = {"lsh": lsh_sids, "rqvae": rqvae_sids}
-        sids = other[method](vectors, levels, codes) if method in other else codebook.encode(vectors)
+        codebook = fit(
+            vectors, EncoderSpec(), "", CodebookConfig(n_levels=n_levels, codebook_size=codebook_size)
+        )
+        quantisers: dict[str, Any] = {"lsh": lsh_sids, "rqvae": rqvae_sids}
+        if method in quantisers:
+            sids = quantisers[method](vectors, n_levels, codebook_size)
+        else:
+            sids = codebook.encode(vectors)
         ids, titles = (items[column].astype(str).tolist() for column in ("item_id", "title"))
         catalogue = Catalogue(ids, titles, sids, text=codebook.coordinates(vectors))
-        _MADE[key] = Tokens(catalogue, codes, json_digest(sids.tolist()))
-    return _MADE[key]
+        _TOKENS[key] = Tokens(catalogue, codebook_size, json_digest(sids.tolist()))
+    return _TOKENS[key]

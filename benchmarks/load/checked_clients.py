@@ -1,6 +1,6 @@
-"""Clients that ask a TorchServe without pause and hold every answer against the releases that may give it.
+"""Clients that ask a TorchServe without pause and check every answer against the releases that may give it.
 
-They repeat nothing: what the server loses is counted.
+They never retry, so every lost request is counted.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ OK = 200
 PATH = f"/predictions/{MODEL_NAME}"
 TIMEOUT = 40.0  # seconds; longer than TorchServe lets a worker compute
 PAUSE = 0.05  # before a client that got no answer connects again
-Right = Mapping[bytes, Mapping[str, bytes]]  # body -> release -> the answer that this release gives
+ExpectedAnswers = Mapping[bytes, Mapping[str, bytes]]  # request body -> release -> its answer
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One request: when it was sent (monotonic), how it ended, and by which release (“” where unknown)."""
+class SentRequest:
+    """One request: when it was sent (monotonic), how it ended, and which release answered ("" if none)."""
 
     sent: float
     seconds: float
-    status: int  # 0 where there was no answer
+    status: int  # 0 without an answer
     release: str
-    fault: str
+    error: str
 
     @property
     def failed(self) -> bool:
@@ -49,19 +49,19 @@ class Asked:
 
     @property
     def mixed(self) -> bool:
-        """Whether the answer is no release's."""
+        """Whether the answer is not what any release gives."""
         return self.status == OK and not self.release
 
 
 class Load:
     """Clients in threads of this process; each has one connection and one request under way."""
 
-    def __init__(self, state_dir: Path | str, right: Right, clients: int = 4) -> None:
-        self.asked: list[Asked] = []
+    def __init__(self, state_dir: Path | str, expected: ExpectedAnswers, clients: int = 4) -> None:
+        self.requests: list[SentRequest] = []
         self._state = StateDir.at(state_dir)
-        self._right = right
+        self._expected = expected
         self._ended = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(at,)) for at in range(clients)]
+        self._threads = [threading.Thread(target=self._run, args=(client,)) for client in range(clients)]
 
     def __enter__(self) -> Load:
         for thread in self._threads:
@@ -73,20 +73,20 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """What went wrong, in words."""
-        return [one.fault for one in self.asked if one.fault]
+        return [request.error for request in self.requests if request.error]
 
     def _run(self, first: int) -> None:
-        bodies = list(self._right)
+        bodies = list(self._expected)
         connection, headers = self._connect()
         for body in itertools.islice(itertools.cycle(bodies), first % len(bodies), None):
             if self._ended.is_set():
                 connection.close()
                 return
-            one = self._ask(connection, headers, body)
-            self.asked.append(one)
-            if one.failed:  # TorchServe closes the connection, and one that was started anew has new keys
+            request = self._send(connection, headers, body)
+            self.requests.append(request)
+            if request.failed:  # TorchServe closed the connection; a restarted one has new keys
                 connection.close()
                 self._ended.wait(PAUSE)
                 connection, headers = self._connect()
@@ -100,51 +100,53 @@ class Load:
             return connection, {}
         return connection, {name: value, "Content-Type": "application/json"}
 
-    def _ask(self, connection: http.client.HTTPConnection, headers: Mapping[str, str], body: bytes) -> Asked:
+    def _send(
+        self, connection: http.client.HTTPConnection, headers: Mapping[str, str], body: bytes
+    ) -> SentRequest:
         sent = time.monotonic()
         try:
             connection.request("POST", PATH, body, headers)
             reply = connection.getresponse()
             status, content = reply.status, reply.read()
         except (OSError, http.client.HTTPException) as error:
-            return Asked(sent, time.monotonic() - sent, 0, "", f"no answer: {error!r}")
+            return SentRequest(sent, time.monotonic() - sent, 0, "", f"no answer: {error!r}")
         seconds = time.monotonic() - sent
-        by = next((name for name, answer in self._right[body].items() if answer == content), "")
-        fault = "" if status == OK and by else f"status {status}: {content[:300]!r}"
-        return Asked(sent, seconds, status, by if status == OK else "", fault)
+        release = next((name for name, answer in self._expected[body].items() if answer == content), "")
+        error_text = "" if status == OK and release else f"status {status}: {content[:300]!r}"
+        return SentRequest(sent, seconds, status, release if status == OK else "", error_text)
 
 
-def right_answers(bundles: Mapping[str, Path], requests: Sequence[Mapping[str, Any]]) -> Right:
+def expected_answers(bundles: Mapping[str, Path], requests: Sequence[Mapping[str, Any]]) -> ExpectedAnswers:
     """What each release (digest -> bundle folder) answers in this process, byte for byte."""
     torch.set_num_threads(1)
     bodies = [json.dumps(request).encode() for request in requests]
-    right: dict[bytes, dict[str, bytes]] = {body: {} for body in bodies}
+    expected: dict[bytes, dict[str, bytes]] = {body: {} for body in bodies}
     for release, folder in bundles.items():
         recommender = Recommender.load(folder, release)
         for body in bodies:
-            right[body][release] = respond(recommender, body)[1]
-    return right
+            expected[body][release] = respond(recommender, body)[1]
+    return expected
 
 
 @contextmanager
-def load_apart(state_dir: Path, right: Right, clients: int) -> Iterator[list[Asked]]:
-    """The same clients in a process of their own; the list is filled at the end."""
+def load_process(state_dir: Path, expected: ExpectedAnswers, clients: int) -> Iterator[list[SentRequest]]:
+    """The same clients in a process of their own; the list is filled when the block ends."""
     spawn = multiprocessing.get_context("spawn")
-    ours, theirs = spawn.Pipe()
-    child = spawn.Process(target=_load, args=(state_dir, right, clients, theirs))
+    parent_end, child_end = spawn.Pipe()
+    child = spawn.Process(target=_run_load, args=(state_dir, expected, clients, child_end))
     child.start()
-    asked: list[Asked] = []
+    requests: list[SentRequest] = []
     try:
-        ours.recv()  # the clients run
-        yield asked
+        parent_end.recv()  # the clients run
+        yield requests
     finally:
-        ours.send("stop")
-        asked += ours.recv()
+        parent_end.send("stop")
+        requests += parent_end.recv()
         child.join()
 
 
-def _load(state_dir: Path, right: Right, clients: int, pipe: Any) -> None:
-    with Load(state_dir, right, clients) as load:
+def _run_load(state_dir: Path, expected: ExpectedAnswers, clients: int, pipe: Any) -> None:
+    with Load(state_dir, expected, clients) as load:
         pipe.send("started")
         pipe.recv()
-    pipe.send(load.asked)
+    pipe.send(load.requests)

@@ -1,4 +1,4 @@
-"""Closed-loop clients of an HTTP server, in a process of their own: each asks again once it was answered."""
+"""Closed-loop HTTP clients in a process of their own: each sends its next request once it has an answer."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Answers a second, and milliseconds from request to answer: median and 99th percentile."""
+class Throughput:
+    """Answers per second, and milliseconds from request to answer (median and 99th percentile)."""
 
     per_second: float
     p50: float
@@ -38,23 +38,27 @@ class Measured:
     failed: int
 
     @classmethod
-    def of(cls, milliseconds: Sequence[float], seconds: float, failed: int = 0) -> Measured:
-        """Summarise the answers of `seconds`; raises ValueError where there are none."""
+    def of(cls, milliseconds: Sequence[float], seconds: float, failed: int = 0) -> Throughput:
+        """Summarise the answers of `seconds`.
+
+        Raises:
+            ValueError: there was no answer.
+        """
         if not len(milliseconds):
             raise ValueError(f"there was no answer within {seconds:g} s ({failed} requests failed).")
         p50, p99 = np.percentile(milliseconds, [50, 99]).tolist()
         return cls(len(milliseconds) / seconds, p50, p99, failed)
 
 
-def measure(target: Target, bodies: Sequence[bytes], clients: int, seconds: float) -> Measured:
-    """Ask for `seconds` with so many clients; what is under way at the end does not count."""
+def measure(target: Target, bodies: Sequence[bytes], clients: int, seconds: float) -> Throughput:
+    """Send requests for `seconds` from a number of clients; requests under way at the end do not count."""
     end = time.monotonic() + seconds
-    taken: list[list[float]] = [[] for _ in range(clients)]
+    times: list[list[float]] = [[] for _ in range(clients)]
     failed = [0] * clients
 
-    def ask(at: int) -> None:
+    def run(client: int) -> None:
         connection = http.client.HTTPConnection(LOOPBACK, target.port, timeout=TIMEOUT)
-        number = at
+        number = client
         while True:
             sent = time.monotonic()
             connection.request("POST", target.path, bodies[number % len(bodies)], dict(target.headers))
@@ -64,21 +68,21 @@ def measure(target: Target, bodies: Sequence[bytes], clients: int, seconds: floa
             if now > end:
                 return
             if reply.status == OK:
-                taken[at].append(1000 * (now - sent))
+                times[client].append(1000 * (now - sent))
             else:
-                failed[at] += 1
+                failed[client] += 1
             number += clients
 
-    threads = [threading.Thread(target=ask, args=(at,)) for at in range(clients)]
+    threads = [threading.Thread(target=run, args=(client,)) for client in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return Measured.of([one for mine in taken for one in mine], seconds, sum(failed))
+    return Throughput.of([value for client_times in times for value in client_times], seconds, sum(failed))
 
 
 @contextmanager
-def process_apart() -> Iterator[Executor]:
-    """A process that clients run in, so that they do not share this one's interpreter."""
+def client_process() -> Iterator[Executor]:
+    """A process for the clients, so that they do not share this process's interpreter lock."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         yield pool

@@ -1,4 +1,4 @@
-"""Two releases to roll between, of any size, and what people ask them."""
+"""Two releases of any size with random weights, and requests to send them."""
 
 from __future__ import annotations
 
@@ -29,45 +29,47 @@ DIMENSIONS = 64
 GOLDEN = 8
 
 
-def released(folder: Path, items: int) -> tuple[ObjectStore, dict[str, Path]]:
+def write_releases(folder: Path, n_items: int) -> tuple[ObjectStore, dict[str, Path]]:
     """Two validated releases in a registry: digest -> bundle folder."""
     store, releases = open_store(folder / "registry"), {}
     for seed in (0, 1):
-        place = folder / f"release-{seed}"
-        made(items, seed).save(place / "bundle")
-        release = write_release(store, place / "bundle", evidence(place, items)).release
+        path = folder / f"release-{seed}"
+        random_bundle(n_items, seed).save(path / "bundle")
+        release = write_release(store, path / "bundle", write_evidence(path, n_items)).release
         validate_release(store, release, WHO)
         stage(store, release, who=WHO, why=WHY)
-        releases[release] = place / "bundle"
+        releases[release] = path / "bundle"
     return store, releases
 
 
-def made(items: int, seed: int) -> Bundle:
+def random_bundle(n_items: int, seed: int) -> Bundle:
     """A bundle of random vectors and weights."""
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
-    vectors = rng.normal(size=(items, DIMENSIONS)).astype(np.float32)
-    book = fit(vectors, EncoderSpec(name="random"), "{title}", CodebookConfig(seed=seed))
-    catalogue = Catalogue(names(items), [f"Item {at}" for at in range(items)], book.encode(vectors))
-    model = CAR(parse_recipe({}).car(items, book.n_levels, book.codebook_size), *tables(catalogue))
-    labels = CodeLabels([[""] * book.codebook_size for _ in range(book.n_levels)])
-    priors = popularity_priors(rng.integers(1, 99, items + 1), catalogue, book.codebook_size)
+    vectors = rng.normal(size=(n_items, DIMENSIONS)).astype(np.float32)
+    codebook = fit(vectors, EncoderSpec(name="random"), "{title}", CodebookConfig(seed=seed))
+    catalogue = Catalogue(item_ids(n_items), [f"Item {i}" for i in range(n_items)], codebook.encode(vectors))
+    model = CAR(parse_recipe({}).car(n_items, codebook.n_levels, codebook.codebook_size), *tables(catalogue))
+    labels = CodeLabels([[""] * codebook.codebook_size for _ in range(codebook.n_levels)])
+    popular, code_share = popularity_priors(
+        rng.integers(1, 99, n_items + 1), catalogue, codebook.codebook_size
+    )
     return Bundle(
-        codebook=book,
+        codebook=codebook,
         labels=labels,
         catalogue=catalogue,
         model=model.eval(),
-        popular=priors[0],
-        code_share=priors[1],
+        popular=popular,
+        code_share=code_share,
         think_scale=0.1,
         dataset_digest=f"{seed:064x}",
     )
 
 
-def evidence(folder: Path, items: int) -> dict[str, Path]:
+def write_evidence(folder: Path, n_items: int) -> dict[str, Path]:
     """A verdict, and golden requests with the bundle's answers."""
     torch.set_num_threads(1)
-    requests = asked_for(items)[:GOLDEN]
+    requests = random_requests(n_items)[:GOLDEN]
     recommender = Recommender.load(folder / "bundle")
     answers = [recommender.recommend(request) for request in requests]
     condition = ConditionResult(
@@ -80,18 +82,17 @@ def evidence(folder: Path, items: int) -> dict[str, Path]:
     return {name: folder / name for name in ("verdict.json", "golden.json")}
 
 
-def names(items: int) -> list[str]:
+def item_ids(n_items: int) -> list[str]:
     """Item ids."""
-    return [f"B{at:09d}" for at in range(items)]
+    return [f"B{i:09d}" for i in range(n_items)]
 
 
-def asked_for(items: int, count: int = 64) -> list[dict[str, Any]]:
-    """Requests as people send them: histories of 1 to 50 items, with and without reasons."""
-    rng = np.random.default_rng(7)
-    known = names(items)
+def random_requests(n_items: int, count: int = 64) -> list[dict[str, Any]]:
+    """Requests with histories of 1 to 50 items, every other one with reasons."""
+    rng, ids = np.random.default_rng(7), item_ids(n_items)
     return [
         {
-            "history": [known[at] for at in rng.integers(0, items, rng.integers(1, 51))],
+            "history": [ids[i] for i in rng.integers(0, n_items, rng.integers(1, 51))],
             "k": 10,
             "explain": bool(number % 2),
         }

@@ -1,4 +1,4 @@
-"""A real release's bundle to serve in benchmarks, made once a data set and kept under .cache/serving."""
+"""A trained bundle to serve in benchmarks, made once per data set and kept under .cache/serving."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from car_model.training.train_car import fit_car
 from common.digests import json_digest
 
 RECIPE = {"epochs": 2, "text_dim": 64, "batch_size": 128}
-ASKED = 500  # users whose histories are asked with
+USERS = 500  # whose histories are sent
 
 
 @dataclass(frozen=True)
-class Release:
-    """A bundle folder, and real histories of item ids to ask it with."""
+class TrainedRelease:
+    """A bundle folder, and real histories of item ids to send."""
 
     name: str
     bundle: Path
-    items: int
+    n_items: int
     histories: list[list[str]]
 
 
-def made(data: str) -> Release:
-    """The bundle of a data set (a folder or `movielens`), trained where it is not there yet."""
+def trained_release(data: str) -> TrainedRelease:
+    """The bundle of a data set (a folder or `movielens`); it is trained if it is not in the cache."""
     dataset = load_dataset(data)
     folder = CACHE / "serving" / json_digest([dataset.digest, RECIPE])[:16]
     if not (folder / "bundle" / "bundle.json").is_file():
@@ -38,6 +38,6 @@ def made(data: str) -> Release:
         bundle, _ = fit_car(dataset, folder / "codebook", tokens.catalogue, parse_recipe(RECIPE))
         bundle.save(folder / "bundle")
     catalogue = Bundle.load(folder / "bundle").catalogue
-    train = dataset.histories(catalogue.uids).train[:ASKED]
+    train = dataset.histories(catalogue.uids).train[:USERS]
     histories = [[catalogue.item_ids[uid - 1] for uid in history] for history in train]
-    return Release(dataset.report.name, folder / "bundle", catalogue.size, histories)
+    return TrainedRelease(dataset.report.name, folder / "bundle", catalogue.size, histories)

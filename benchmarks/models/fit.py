@@ -1,9 +1,10 @@
-"""A row of the table becomes a trained model that ranks."""
+"""Train the model of an accuracy variant and choose the weights in its score on validation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.datasets.load import Tokens
+from benchmarks.models.variants import Kind
 from car_model.bundle import tables
 from car_model.data.catalogue import Catalogue
 from car_model.data.histories import Histories, pad
@@ -32,17 +34,17 @@ VALID_USERS = 2000  # a beam search over every user after every epoch would take
 
 @dataclass
 class Fitted:
-    """A model that ranks, how it learned, and the weights in its score chosen for it on validation."""
+    """A trained model, its training curves, and the weights in its score that validation chose."""
 
     ranker: Ranker
     curves: TrainingCurves
     think_scale: float
     parameters: int
-    likeness_scale: float = 0.0
+    similarity_scale: float = 0.0
 
 
-class Scored:
-    """CAR with a weight of thinking, as a Ranker: what the Recommender ranks by."""
+class CARRanker:
+    """CAR with its think scale as a Ranker; scores as the Recommender does."""
 
     def __init__(self, catalogue: Catalogue, model: CAR, scale: float) -> None:
         self.catalogue = catalogue
@@ -52,99 +54,111 @@ class Scored:
     def scores(self, histories: Sequence[np.ndarray]) -> Tensor:
         """Scores [B, N + 1]."""
         with torch.inference_mode():
-            where = next(self.model.parameters()).device
-            states = self.model.last_state(pad(histories, self.model.config.max_history).to(where))
+            states = self.model.last_state(pad(histories, self.model.config.max_history).to(device()))
             return self.scorer.score_all(states, self.model.config.n_levels)
 
 
 @dataclass
-class Alike:
-    """Any ranker with the weighted likeness of texts added."""
+class SimilarityRanker:
+    """Any ranker with weighted text similarity added to its scores."""
 
     catalogue: Catalogue
     ranker: Ranker
-    likeness: TextSimilarity
+    similarity: TextSimilarity
     scale: float
 
     def scores(self, histories: Sequence[np.ndarray]) -> Tensor:
         """Scores [B, N + 1]."""
-        return self.ranker.scores(histories) + self.scale * self.likeness.to_all(histories)
+        return self.ranker.scores(histories) + self.scale * self.similarity.to_all(histories)
 
 
 def fit_model(
-    kind: str, tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path, *, likeness: bool = False
+    kind: Kind,
+    tokens: Tokens,
+    data: Histories,
+    recipe: Recipe,
+    checkpoint: Path,
+    *,
+    text_similarity: bool = False,
 ) -> Fitted:
-    """Train one model of a kind (`benchmarks.models.variants.Kind`) on a data set's histories.
+    """Train one model on a data set's histories.
 
     Args:
-        likeness: whether the likeness of texts joins its ranking, with a weight chosen on validation.
+        kind: the model.
+        tokens: the items and their SIDs.
+        checkpoint: folder of the checkpoint; a training that was killed continues from it.
+        text_similarity: add text similarity to the score, with a weight chosen on validation.
     """
     torch.manual_seed(recipe.seed)
-    fitted = FITS[kind](tokens, data, recipe, checkpoint)
-    like = TextSimilarity.of_catalogue(tokens.catalogue, recipe.max_history) if likeness else None
-    if like is None:
+    fitted = FIT_FUNCTIONS[kind](tokens, data, recipe, checkpoint)
+    similarity = (
+        TextSimilarity.of_catalogue(tokens.catalogue, recipe.max_history) if text_similarity else None
+    )
+    if similarity is None:
         return fitted
-    like.texts = like.texts.to(device())
+    similarity.texts = similarity.texts.to(device())
 
     def score(prompts: list[np.ndarray]) -> tuple[Tensor, Tensor]:
-        found = fitted.ranker.scores(prompts)
-        return found, torch.zeros_like(found)
+        scores = fitted.ranker.scores(prompts)
+        return scores, torch.zeros_like(scores)
 
-    scale = best_scales(score, data, (0.0,), like)[1]
-    return replace(fitted, ranker=Alike(tokens.catalogue, fitted.ranker, like, scale), likeness_scale=scale)
+    scale = best_scales(score, data, (0.0,), similarity)[1]
+    ranker = SimilarityRanker(tokens.catalogue, fitted.ranker, similarity, scale)
+    return replace(fitted, ranker=ranker, similarity_scale=scale)
 
 
-def _popularity(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
+def fit_popularity(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
+    """Count interactions; nothing is trained."""
     model = Popularity(data.counts(tokens.catalogue.size))
     return Fitted(Baseline(tokens.catalogue, model, recipe.max_history), TrainingCurves(), 0.0, 0)
 
 
-def _sasrec(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
+def fit_sasrec(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
+    """SASRec with full cross-entropy."""
     model = SASRec(recipe.sasrec(tokens.catalogue.size))
     curves = train(model, data, recipe.train_config(baseline=True), checkpoint, "SASRec")
     model.to(device())
-    return Fitted(Baseline(tokens.catalogue, model, model.config.max_history), curves, 0.0, _size(model))
+    ranker = Baseline(tokens.catalogue, model, model.config.max_history)
+    return Fitted(ranker, curves, 0.0, n_parameters(model))
 
 
-def _car(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
+def fit_car(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
+    """CAR; its think scale is chosen on validation."""
     catalogue = tokens.catalogue
-    model = CAR(recipe.car(catalogue.size, catalogue.sids.shape[1], tokens.codes), *tables(catalogue))
+    config = recipe.car(catalogue.size, catalogue.sids.shape[1], tokens.codebook_size)
+    model = CAR(config, *tables(catalogue))
     curves = train(model, data, recipe.train_config(), checkpoint, "CAR")
     scale = choose_scales(model.to(device()), data, None)[0]
-    return Fitted(Scored(catalogue, model, scale), curves, scale, _size(model))
+    return Fitted(CARRanker(catalogue, model, scale), curves, scale, n_parameters(model))
 
 
-def _autoregressive(uid: bool) -> Callable[..., Fitted]:
-    def fit(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
-        catalogue = tokens.catalogue
-        sids = torch.from_numpy(catalogue.sid_table)
-        sizes: dict[str, Any] = recipe.model_dump(include=set(SIZES))
-        config = ARConfig(catalogue.size, sids.shape[1], tokens.codes, uid=uid, **sizes)
-        model = AutoRegressive(config, sids)
-        few = np.linspace(0, len(data.users) - 1, min(VALID_USERS, len(data.users))).astype(int)
-        valid = np.zeros_like(data.valid)
-        valid[few] = data.valid[few]
-        curves = train(
-            model,
-            replace(data, valid=valid),
-            recipe.train_config(),
-            checkpoint,
-            "AR" if uid else "TIGER-style",
-        )
-        model.to(device())
-        return Fitted(Baseline(catalogue, model, config.max_history), curves, 0.0, _size(model))
-
-    return fit
+def fit_autoregressive(
+    tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path, *, uid: bool
+) -> Fitted:
+    """The autoregressive ablation (SIDs and UID), or without UID the TIGER-style model."""
+    catalogue = tokens.catalogue
+    sids = torch.from_numpy(catalogue.sid_table)
+    sizes: dict[str, Any] = recipe.model_dump(include=set(SIZES))
+    config = ARConfig(catalogue.size, sids.shape[1], tokens.codebook_size, uid=uid, **sizes)
+    model = AutoRegressive(config, sids)
+    sample = np.linspace(0, len(data.users) - 1, min(VALID_USERS, len(data.users))).astype(int)
+    valid = np.zeros_like(data.valid)
+    valid[sample] = data.valid[sample]
+    name = "AR" if uid else "TIGER-style"
+    curves = train(model, replace(data, valid=valid), recipe.train_config(), checkpoint, name)
+    model.to(device())
+    return Fitted(Baseline(catalogue, model, config.max_history), curves, 0.0, n_parameters(model))
 
 
-def _size(model: torch.nn.Module) -> int:
+def n_parameters(model: torch.nn.Module) -> int:
+    """Trainable and fixed weights together."""
     return sum(weight.numel() for weight in model.parameters())
 
 
-FITS: dict[str, Callable[[Tokens, Histories, Recipe, Path], Fitted]] = {
-    "popularity": _popularity,
-    "sasrec": _sasrec,
-    "car": _car,
-    "ar": _autoregressive(uid=True),
-    "tiger": _autoregressive(uid=False),
+FIT_FUNCTIONS: dict[Kind, Callable[[Tokens, Histories, Recipe, Path], Fitted]] = {
+    "popularity": fit_popularity,
+    "sasrec": fit_sasrec,
+    "car": fit_car,
+    "ar": partial(fit_autoregressive, uid=True),
+    "tiger": partial(fit_autoregressive, uid=False),
 }

@@ -1,11 +1,10 @@
-"""Pictures of the results page: bars of the ablations, and accuracy against the bits of a SID."""
+"""Pictures of docs/results.md: accuracy on three data sets, ablations, time of an answer."""
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
-from statistics import mean, stdev
-from typing import Any
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from statistics import mean
 
 import matplotlib
 
@@ -13,80 +12,75 @@ matplotlib.use("svg")
 matplotlib.rcParams.update({"svg.hashsalt": "car", "font.size": 9, "svg.fonttype": "none"})
 from matplotlib import pyplot as plt  # noqa: E402 - the backend is chosen first
 
-from benchmarks.models.variants import ROWS  # noqa: E402
-
-IMAGES = Path("docs/images")
-LEVELS = ("car-1-level", "car-2-levels", "car-3-levels", "car")
-METRIC = "ndcg@10"
-Runs = dict[str, list[dict[str, Any]]]
+RED, BLUE, GREY, LIGHT = "#d1495b", "#2e6f95", "#9aa5b1", "#d5dbe1"
+Seeds = Sequence[float]  # one value per seed
 
 
-def ablation_bars(name: str, rows: Runs) -> Path | None:
-    """NDCG@10 of every row, mean and standard deviation over seeds; None where there is one row."""
-    if len(rows) < 2:
-        return None
-    titles = [ROWS[row].title for row in rows][::-1]
-    values = [_mean_and_spread(runs) for runs in rows.values()][::-1]
-    colours = [
-        "#d1495b" if row == "car" else "#2e6f95" if row.startswith("car") else "#9aa5b1" for row in rows
-    ]
-    figure, axes = plt.subplots(figsize=(7.5, 0.6 + 0.3 * len(rows)), layout="constrained")
-    axes.barh(
-        titles,
-        [value for value, _ in values],
-        xerr=[error for _, error in values],
-        color=colours[::-1],
-        capsize=2,
-    )
-    for at, (value, error) in enumerate(values):
-        axes.annotate(f" {value:.4f}", (value + error, at), va="center")
-    axes.set_xlim(0, 1.15 * max(value + error for value, error in values))
-    axes.set_xlabel("test NDCG@10, mean ± standard deviation over seeds")
-    axes.spines[["top", "right"]].set_visible(False)
-    return _save(figure, f"ablation-{name}")
+def grouped_bars(groups: Mapping[str, Mapping[str, Seeds]], colours: Mapping[str, str], label: str) -> str:
+    """Bars of the mean over seeds with their range: a group per data set, a bar per model.
+
+    Args:
+        groups: data set -> model -> values of the seeds; a data set may lack a model.
+        colours: colour by model, in the order of the bars.
+        label: of the value axis.
+    """
+    figure, axes = plt.subplots(figsize=(7.2, 3.2), layout="constrained")
+    width = 0.8 / len(colours)
+    for i, (model, colour) in enumerate(colours.items()):
+        present = [(x, group[model]) for x, group in enumerate(groups.values()) if model in group]
+        heights = [mean(values) for _, values in present]
+        ranges = [
+            [height - min(values) for height, (_, values) in zip(heights, present, strict=True)],
+            [max(values) - height for height, (_, values) in zip(heights, present, strict=True)],
+        ]
+        positions = [x + (i - (len(colours) - 1) / 2) * width for x, _ in present]
+        axes.bar(positions, heights, 0.92 * width, yerr=ranges, color=colour, capsize=2, label=model)
+    axes.set_xticks(range(len(groups)), list(groups))
+    axes.set_ylabel(label)
+    axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.27), fontsize=8)
+    return _svg(figure, axes)
 
 
-def sid_bits(name: str, rows: Runs) -> Path | None:
-    """NDCG@10 against the bits of a SID (levels x log2 codes), without think at 0 bits; None if not run."""
-    there = [row for row in LEVELS if row in rows]
-    if len(there) < 3:
-        return None
-    bits = [_bits(rows[row][0]) for row in there]
-    values = [_mean_and_spread(rows[row]) for row in there]
-    figure, axes = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
-    axes.errorbar(
-        bits,
-        [value for value, _ in values],
-        yerr=[error for _, error in values],
-        marker="o",
-        color="#d1495b",
-        capsize=3,
-        label="CAR",
-    )
-    if "sasrec" in rows:
-        level, error = _mean_and_spread(rows["sasrec"])
-        axes.axhline(level, color="#9aa5b1", label="SASRec: no SID")
-        axes.axhspan(level - error, level + error, color="#9aa5b1", alpha=0.3)
-    axes.set_xticks(bits)
-    axes.set_xlabel("bits of a SID: levels x log2(codes)")
-    axes.set_ylabel("test NDCG@10")
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    return _save(figure, f"sid-bits-{name}")
+def differences(values: Mapping[str, Seeds], reference: str, label: str) -> str:
+    """Values relative to the mean of one row: a dot per mean, a line over the range of the seeds."""
+    base = mean(values[reference])
+    names = list(values)[::-1]
+    figure, axes = plt.subplots(figsize=(7.2, 0.7 + 0.24 * len(names)), layout="constrained")
+    low, high = min(values[reference]) / base - 1, max(values[reference]) / base - 1
+    axes.axvspan(100 * low, 100 * high, color=LIGHT)
+    axes.axvline(0, color=GREY, linewidth=1)
+    for y, name in enumerate(names):
+        relative = [100 * (value / base - 1) for value in values[name]]
+        colour = RED if name == reference else BLUE
+        axes.plot([min(relative), max(relative)], [y, y], color=colour, linewidth=2)
+        axes.plot(100 * (mean(values[name]) / base - 1), y, "o", color=colour, markersize=5)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel(label)
+    return _svg(figure, axes)
 
 
-def _bits(run: dict[str, Any]) -> int:
-    return int(run["sid_shape"][0] * math.log2(run["sid_shape"][1]))
+def lines(
+    panels: Mapping[str, Mapping[str, Mapping[int, float]]], colours: Mapping[str, str], x: str, y: str
+) -> str:
+    """One panel per batch size, in it a line per model on a logarithmic value axis."""
+    figure, every = plt.subplots(1, len(panels), figsize=(7.2, 2.9), layout="constrained")
+    for axes, (title, models) in zip(every, panels.items(), strict=True):
+        for model, points in models.items():
+            axes.plot(list(points), list(points.values()), "o-", color=colours[model], label=model)
+        axes.set_yscale("log")
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel(x)
+        axes.set_xticks(list(next(iter(models.values()))))
+        axes.spines[["top", "right"]].set_visible(False)
+    every[0].set_ylabel(y)
+    every[0].legend(frameon=False, fontsize=8)
+    return _svg(figure)
 
 
-def _mean_and_spread(runs: list[dict[str, Any]]) -> tuple[float, float]:
-    found = [run["test"][METRIC] for run in runs]
-    return mean(found), stdev(found) if len(found) > 1 else 0.0
-
-
-def _save(figure: plt.Figure, name: str) -> Path:
-    IMAGES.mkdir(parents=True, exist_ok=True)
-    path = IMAGES / f"{name}.svg"
-    figure.savefig(path, metadata={"Date": None})
+def _svg(figure: plt.Figure, axes: plt.Axes | None = None) -> str:
+    if axes is not None:
+        axes.spines[["top", "right"]].set_visible(False)
+    buffer = StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(figure)
-    return path
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"

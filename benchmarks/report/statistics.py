@@ -1,53 +1,58 @@
-"""Numbers over seeds and users: spreads, ranks in a compact form, paired intervals."""
+"""Statistics over seeds and users: spreads, compact rank strings, paired intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import mean, stdev
-from typing import Any
 
 import numpy as np
 
 from car_model.evidence.evaluation import Metric
 from car_model.metrics.ranking import interval, per_user
 
-METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
 CUTOFF = 10
 MISS = "."  # a rank beyond the cutoff
-HALVES = "0123456789abcdefghijklmnop"  # twice the rank, less two: ranks are whole or half (ties)
+HALF_RANKS = "0123456789abcdefghijklmnop"  # 2 * rank - 2 as a digit: ranks are whole or half (ties)
 
 
 def rank_string(ranks: np.ndarray) -> str:
-    """One character a user: the rank of the test item up to 10 in halves, or a miss."""
-    return "".join(HALVES[round(2 * rank - 2)] if rank <= CUTOFF else MISS for rank in ranks)
+    """One character per user: the rank of the test item up to 10 in steps of a half, or a miss."""
+    return "".join(HALF_RANKS[round(2 * rank - 2)] if rank <= CUTOFF else MISS for rank in ranks)
 
 
 def parse_ranks(text: str) -> np.ndarray:
-    """The inverse of `rank_string`, [users]; a miss is infinity."""
-    return np.array([np.inf if sign == MISS else HALVES.index(sign) / 2 + 1 for sign in text])
+    """Inverse of `rank_string`: [users] ranks; a miss is infinity."""
+    return np.array([np.inf if sign == MISS else HALF_RANKS.index(sign) / 2 + 1 for sign in text])
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean ± standard deviation over seeds."""
-    return f"{mean(values):.4f} ± {stdev(values):.4f}" if len(values) > 1 else f"{mean(values):.4f}"
+def mean_and_deviation(values: Sequence[float], form: str = "{:.4f}") -> str:
+    """`mean ± standard deviation` over seeds; the mean alone if there is one seed."""
+    deviation = f" ± {form.format(stdev(values)).lstrip('+')}" if len(values) > 1 else ""
+    return form.format(mean(values)) + deviation
 
 
-def best_valid(run: dict[str, Any]) -> float:
-    """Validation NDCG@10 of the epoch that was kept; 0 of a model that is not trained."""
-    return float(max(run["valid_ndcg@10"], default=0.0))
+def mean_and_range(values: Sequence[float]) -> str:
+    """`mean (min-max)` over seeds; the mean alone if there is one seed."""
+    extremes = f" ({min(values):.4f}-{max(values):.4f})" if len(values) > 1 else ""
+    return f"{mean(values):.4f}{extremes}"
 
 
-def compared(ours: Sequence[str], theirs: Sequence[str], metric: Metric) -> tuple[float, float, float]:
-    """Our metric relative to theirs, with a paired 95 % bootstrap interval over users.
+def relative_difference(
+    ranks: Sequence[str], other_ranks: Sequence[str], metric: Metric
+) -> tuple[float, float, float]:
+    """A metric relative to another model's, with a paired 95 % bootstrap interval over users.
 
     Args:
-        ours, theirs: a rank string each seed; a user's metric is the mean over the seeds.
+        ranks, other_ranks: a rank string per seed; a user's metric is the mean over the seeds.
+        metric: a name of `per_user`, such as `ndcg@10`.
 
     Returns:
-        difference, lower and upper end, as shares of their mean.
+        difference, lower and upper bound, as shares of the other model's mean.
     """
-    mine, other = (
-        np.mean([per_user(parse_ranks(text))[metric] for text in runs], axis=0) for runs in (ours, theirs)
+    values, other = (
+        np.mean([per_user(parse_ranks(text))[metric] for text in strings], axis=0)
+        for strings in (ranks, other_ranks)
     )
-    low, high = interval(mine - other)
-    return tuple(float(value / other.mean()) for value in ((mine - other).mean(), low, high))  # type: ignore[return-value]
+    low, high = interval(values - other)
+    difference = float((values - other).mean())
+    return difference / other.mean(), low / other.mean(), high / other.mean()

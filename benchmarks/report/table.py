@@ -1,4 +1,4 @@
-"""A table of figures, for the terminal and for the results page."""
+"""A table of results, for the terminal and for Markdown pages."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """One table; the first column is text, the others are figures as text."""
+class Table:
+    """Rows of formatted cells; the first column is text, the others are numbers."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
 
     def print(self) -> None:
-        """To the terminal."""
-        table = Table(title=self.title)
-        for at, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if at else "left")
+        """Print the table to the terminal."""
+        table = RichTable(title=self.title)
+        for i, column in enumerate(self.columns):
+            table.add_column(column, justify="right" if i else "left")
         for row in self.rows:
             table.add_row(*row)
         Console(width=160).print(table)
 
-    def markdown(self) -> str:
-        """For a page; the title stands above in bold."""
-        lines = [f"**{self.title}**", "", f"| {' | '.join(self.columns)} |"]
-        lines.append(f"|---|{'---:|' * (len(self.columns) - 1)}")
+    def markdown(self, *, title: bool = True) -> str:
+        """The table in Markdown, below its title in bold."""
+        lines = [f"**{self.title}**", ""] if title else []
+        lines += [f"| {' | '.join(self.columns)} |", f"|---|{'---:|' * (len(self.columns) - 1)}"]
         lines += [f"| {' | '.join(row)} |" for row in self.rows]
         return "\n".join(lines) + "\n"

@@ -11,13 +11,18 @@ from typer.testing import CliRunner
 from benchmarks import accuracy
 from benchmarks.accuracy import app, parse_change
 from benchmarks.datasets import load as data
-from benchmarks.models import variants as rows
-from benchmarks.models.variants import ROWS, settings_of
+from benchmarks.models import variants
+from benchmarks.models.variants import SID_SETTINGS, VARIANTS, settings_of
+from benchmarks.report.rows import read_rows, write_rows
+from benchmarks.report.runs import AccuracyRun, rank_strings, reported_runs
 from car_model.training.recipe import parse_recipe
 
 USERS, ITEMS = 40, 60
+STORED = accuracy.ACCURACY
 TINY = {"d_model": 8, "epochs": 1, "n_layers": 1, "patience": 1}
-SMALL = [f"--set={change}" for change in ("d_model=8", "epochs=1", "n_layers=1", "codes=4", "levels=2")]
+SMALL = [
+    f"--set={change}" for change in ("d_model=8", "epochs=1", "n_layers=1", "codebook_size=4", "n_levels=2")
+]
 
 
 def write_set(folder: Path) -> Path:
@@ -48,18 +53,18 @@ def write_set(folder: Path) -> Path:
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(data, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(accuracy, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(accuracy, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(accuracy, "ACCURACY", tmp_path / "results")
     monkeypatch.setitem(
-        rows.RECIPES, "amazon2014-Shop", dict.fromkeys(("car", "sasrec", "ar", "tiger"), TINY)
+        variants.RECIPES, "amazon2014-Shop", dict.fromkeys(("car", "sasrec", "ar", "tiger"), TINY)
     )
     return write_set(tmp_path / "Shop")
 
 
 def test_every_rows_settings_make_a_recipe() -> None:
-    for name in ROWS:
+    for name in VARIANTS:
         for dataset in ("movielens-100k", "amazon2014-Beauty", "another"):
             settings = settings_of(name, dataset)
-            parse_recipe({key: value for key, value in settings.items() if key not in accuracy.SIDS})
+            parse_recipe({key: value for key, value in settings.items() if key not in SID_SETTINGS})
 
 
 def test_changes_are_read_as_json_or_text() -> None:
@@ -71,7 +76,7 @@ def test_changes_are_read_as_json_or_text() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--model", "cra"], "there is no row 'cra'"),
+        (["--model", "cra"], "there is no model 'cra'"),
         (["--order", "sorted"], "there is no order 'sorted'"),
         (["--set", "dropout"], "is not setting=value"),
         (["--set", "dropuot=0.3"], "there is no training setting 'dropuot'"),
@@ -86,53 +91,72 @@ def test_nonsense_is_refused_before_any_work(shop: Path, arguments: list[str], s
     assert not (shop.parent / "results").exists()
 
 
+def table_of(shop: Path) -> Path:
+    return shop.parent / "results" / "amazon2014-Shop-stored.csv"
+
+
+def invoke(shop: Path, *arguments: str) -> None:
+    result = CliRunner().invoke(app, ["--data", str(shop), *arguments], catch_exceptions=False)
+    assert result.exit_code == 0
+
+
 @pytest.mark.integration
 def test_a_run_is_written_once_and_read_again(shop: Path) -> None:
-    arguments = ["--data", str(shop), "--model", "popularity,sasrec,car,ar,tiger", "--seeds", "0"]
-    first = CliRunner().invoke(app, arguments, catch_exceptions=False)
-    assert first.exit_code == 0
-    files = sorted((shop.parent / "results").rglob("*.json"))
-    assert len(files) == 5
-    for path in files:
-        run = json.loads(path.read_text())
-        assert len(run["ranks"]) == USERS
-        hits = sum(sign != "." for sign in run["ranks"])
-        assert run["test"]["recall@10"] == pytest.approx(hits / USERS, abs=1e-6)
-    before = {path: path.stat().st_mtime_ns for path in files}
-    assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
-    assert {path: path.stat().st_mtime_ns for path in files} == before
+    arguments = ("--model", "popularity,sasrec,car,ar,tiger", "--seeds", "0")
+    invoke(shop, *arguments)
+    table = table_of(shop)
+    runs, ranks = reported_runs(table), rank_strings(table)
+    assert len(runs) == 5
+    for model, (run,) in runs.items():
+        (text,) = ranks[model]
+        assert len(text) == USERS
+        hits = sum(sign != "." for sign in text)
+        assert run.recall_at_10 == pytest.approx(hits / USERS, abs=1e-6)
+    before = table.stat().st_mtime_ns
+    invoke(shop, *arguments)
+    assert table.stat().st_mtime_ns == before
 
 
 @pytest.mark.integration
 def test_a_trial_never_looks_at_the_test_items(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbidden(*args: object, **settings: object) -> None:
+    def forbidden(*arguments: object, **settings: object) -> None:
         raise AssertionError("the test items were ranked")
 
     monkeypatch.setattr(accuracy, "holdout_ranks", forbidden)
-    found = CliRunner().invoke(app, ["--data", str(shop), "--seeds", "7", *SMALL], catch_exceptions=False)
-    assert found.exit_code == 0
-    (path,) = (shop.parent / "results").rglob("*.json")
-    run = json.loads(path.read_text())
-    assert run["valid_ndcg@10"]
-    assert not {"test", "ranks"} & set(run)
+    invoke(shop, "--seeds", "7", *SMALL)
+    (run,) = read_rows(table_of(shop), AccuracyRun)
+    assert run.valid_ndcg_at_10
+    assert run.recall_at_10 is run.ndcg_at_5 is None
+    assert rank_strings(table_of(shop)) == {}
     with pytest.raises(AssertionError, match="were ranked"):
-        CliRunner().invoke(app, ["--data", str(shop), "--seeds", "7"], catch_exceptions=False)
+        invoke(shop, "--seeds", "7")
 
 
 @pytest.mark.integration
-def test_a_trial_of_other_settings_is_another_file_and_the_same_run_learns_the_same(shop: Path) -> None:
+def test_a_trial_of_other_settings_is_another_row_and_the_same_run_learns_the_same(shop: Path) -> None:
     for changes in (SMALL, [*SMALL, "--set=dropout=0"]):
-        CliRunner().invoke(app, ["--data", str(shop), "--seeds", "3", *changes], catch_exceptions=False)
-    one, other = sorted((shop.parent / "results").rglob("*.json"))
-    assert json.loads(one.read_text())["key"] != json.loads(other.read_text())["key"]
-    known = json.loads(one.read_text())
-    one.unlink()
-    CliRunner().invoke(
-        app, ["--data", str(shop), "--seeds", "3", *known_changes(known)], catch_exceptions=False
-    )
-    again = json.loads(one.read_text())
-    assert {**again, "seconds": 0} == {**known, "seconds": 0}
+        invoke(shop, "--seeds", "3", *changes)
+    first, second = read_rows(table_of(shop), AccuracyRun)
+    assert first.settings != second.settings
+    write_rows(table_of(shop), [second])
+    invoke(shop, "--seeds", "3", *SMALL)
+    _, again = read_rows(table_of(shop), AccuracyRun)
+    assert again.model_copy(update={"seconds": first.seconds}) == first
 
 
-def known_changes(run: dict) -> list[str]:
-    return [f"--set={name}={json.dumps(value)}" for name, value in run["trial"].items()]
+def test_the_stored_runs_are_those_of_todays_recipes() -> None:
+    """Otherwise `benchmarks.accuracy` would train everything again."""
+    for dataset in ("amazon2014-Beauty", "amazon2014-Sports_and_Outdoors", "amazon2014-Toys_and_Games"):
+        for model, runs in reported_runs(STORED / f"{dataset}-stored.csv").items():
+            if model not in VARIANTS:
+                continue
+            for stored in runs:
+                recipe, sid_settings = accuracy.split_settings(model, dataset, {}, stored.seed)
+                current = stored.model_copy(
+                    update={
+                        "settings": recipe.model_dump(exclude=accuracy.NOT_COMPARED),
+                        "n_levels": sid_settings.get("n_levels", 4),
+                        "sid_method": sid_settings.get("method", "rkmeans"),
+                    }
+                )
+                assert accuracy.is_same_run(stored, current), (dataset, model)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.datasets.load import load_dataset, shuffle_ties
-from benchmarks.report.statistics import CUTOFF, compared, parse_ranks, rank_string
+from benchmarks.report.statistics import CUTOFF, parse_ranks, rank_string, relative_difference
 from car_model.metrics.ranking import per_user
 from tests.benchmarks.test_accuracy import write_set
 
@@ -59,6 +59,6 @@ def test_ranks_up_to_the_cutoff_survive(ranks: list[float]) -> None:
 
 def test_a_comparison_is_of_means_over_seeds() -> None:
     ours, theirs = ["0.0.", "0..."], ["0...", "...."]  # recall of users: 1, 0, .5, 0 against .5, 0, 0, 0
-    difference, low, high = compared(ours, theirs, "recall@10")
+    difference, low, high = relative_difference(ours, theirs, "recall@10")
     assert difference == pytest.approx((0.375 - 0.125) / 0.125)
     assert low <= difference <= high

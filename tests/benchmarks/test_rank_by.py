@@ -1,10 +1,10 @@
-"""How answers by relevance and by action are put side by side."""
+"""Answers ranked by relevance and by action, side by side."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.rank_by import sheets
+from benchmarks.rank_by import RankByRow, tables
 
 
 def run(action: float, milliseconds: float) -> dict[str, Any]:
@@ -25,8 +25,10 @@ def run(action: float, milliseconds: float) -> dict[str, Any]:
     }
 
 
-def test_changes_are_told_for_both_kinds_of_users_and_times_as_ratios() -> None:
-    [sheet] = sheets({"data": "films", "runs": [run(0.11, 6.0), run(0.13, 8.0)]})
-    text = sheet.markdown()
+def test_changes_are_shown_for_both_kinds_of_users_and_times_as_ratios() -> None:
+    evidence = [run(0.11, 6.0), run(0.13, 8.0)]
+    rows = [RankByRow(machine="m", dataset="films", seed=i, evidence=each) for i, each in enumerate(evidence)]
+    (table,) = tables(rows)
+    text = table.markdown()
     assert "0.1200" in text and "+20.0%" in text and "-50.0%" in text
     assert "7.00" in text and "3.5 x ± 0.7 x" in text

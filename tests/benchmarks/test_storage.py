@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import storage
-from benchmarks.storage import Cost, make_days, measured, sheets, total
+from benchmarks.storage import Cost, make_days, measured, tables, total
 from registry.store.open import open_store
 
 
@@ -31,14 +31,14 @@ def test_ratios_are_serial_over_parallel() -> None:
     def runs(*seconds: float) -> list[dict[str, Cost]]:
         return [dict.fromkeys(storage.CASES, Cost(500_000, one)) for one in seconds]
 
-    sizes, times = sheets({("here", 1): runs(1, 2, 6), ("here", storage.WORKERS): runs(1, 1, 2)}, 1_000_000)
+    sizes, times = tables({("here", 1): runs(1, 2, 6), ("here", storage.WORKERS): runs(1, 1, 2)}, 1_000_000)
     assert sizes.rows[0] == ["first release", "0.5", "50%"]
     assert times.rows[0] == ["here, first release", "2.000", "1.000", "2.00 (1.00 to 3.00)"]
 
 
 def test_the_parts_of_a_release_are_all_of_it(tmp_path: Path) -> None:
     (_, day, _) = make_days(tmp_path / "days", model_kib=640)
-    rows = storage.parts_sheet(day).rows
+    rows = storage.parts_table(day).rows
     assert sum(float(row[1]) for row in rows) == pytest.approx(total(day) / 1e6, abs=0.02)
     weights = (day / "bundle/model/model.safetensors").stat().st_size
     assert float(rows[0][1]) == pytest.approx(weights / 1e6, abs=0.01)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from itertools import product
 
@@ -10,9 +9,21 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import mfu, training_speed
+from benchmarks import training_speed
 from benchmarks.models.huggingface import HuggingFaceCAR, Padding
-from benchmarks.training_speed import VARIANTS, build, measure, sample, sheets, summarise
+from benchmarks.training_speed import (
+    VARIANTS,
+    GPUSizes,
+    TrainingRow,
+    build_cells,
+    gpu_table,
+    gpu_utilisation,
+    measure,
+    sample_batches,
+    step_flops,
+    summarise,
+    tables,
+)
 from tests.car_model.builders import tiny_car, tiny_sids
 from tests.fixtures import ITEMS, tiny_histories
 
@@ -39,11 +50,11 @@ def test_the_peer_has_cars_loss_and_gradients(layout: str, padding: Padding, eve
 
 def test_batches_by_length_span_all_lengths() -> None:
     train = [np.arange(1, 1 + length) for length in range(2, 50) for _ in range(training_speed.BATCH)]
-    widths = [inputs.shape[1] for inputs, _ in sample(train, "by length", 4, seed=0)]
+    widths = [inputs.shape[1] for inputs, _ in sample_batches(train, "by length", 4, seed=0)]
     assert widths == sorted(widths)
     assert widths[0] < 10
     assert widths[-1] > 40
-    assert len(sample(train, "random", 3, seed=0)) == 3
+    assert len(sample_batches(train, "random", 3, seed=0)) == 3
 
 
 def test_every_variant_is_timed_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,34 +62,37 @@ def test_every_variant_is_timed_and_shown(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(training_speed, "SIZES", sizes)
     monkeypatch.setattr(training_speed, "THREADS", (1,))  # two wait for each other where a core is busy
     threads = torch.get_num_threads()
-    cells = build(tiny_sids(), 4, seed=0)
+    cells = build_cells(tiny_sids(), 4, seed=0)
     assert len(cells) == len(VARIANTS) * 2
     train = tiny_histories().train
     work: dict[training_speed.Order, list[training_speed.Batch]]
-    work = {"random": sample(train, "random", 1, 0), "by length": sample(train, "by length", 1, 0)}
+    work = {
+        "random": sample_batches(train, "random", 1, 0),
+        "by length": sample_batches(train, "by length", 1, 0),
+    }
     rates = measure(cells, work, rounds=2, seed=0)
     assert (rates > 0).all()
     assert torch.get_num_threads() == threads
-    figures = summarise(cells, rates)
-    assert all(row["ratio"]["median"] == 1 for row in figures if row["variant"] == VARIANTS[0].name)
-    found = json.loads(json.dumps({"dataset": "tiny", "rounds": 2, "figures": figures}))
-    made = sheets(found)
-    assert [sheet.title.split(":")[0] for sheet in made] == ["Training on tiny, 1 thread"]
-    assert [row[0] for row in made[0].rows] == [variant.name for variant in VARIANTS]
-    assert {len(row) for row in made[0].rows} == {len(made[0].columns)}
+    speeds = summarise(cells, rates)
+    assert all(row["ratio"].median == 1 for row in speeds if row["variant"] == VARIANTS[0].name)
+    setup = {"machine": "m", "dataset": "tiny", "n_items": ITEMS, "n_levels": 3, "codebook_size": 4}
+    rows = [TrainingRow(**setup, sizes=sizes, batch=8, rounds=2, steps=1, **speed) for speed in speeds]
+    (table,) = tables(rows)
+    assert table.title.startswith("Training on tiny, 1 thread: ")
+    assert [row[0] for row in table.rows] == [variant.name for variant in VARIANTS]
+    assert {len(row) for row in table.rows} == {len(table.columns)}
 
 
 def test_flops_are_those_of_the_products() -> None:
-    sizes = mfu.FillSizes(width=16, layers=2, heads=2, history=10, batch=3, steps=1)
+    sizes = GPUSizes(d_model=16, n_layers=2, n_heads=2, max_history=10, batch=3, steps=1)
     layers = 2 * (3 + 1 + 4 + 4) * 16 * 16
     attention, heads = 2 * 10 * 16, 16 * (ITEMS + 1 + 3 * 4)
-    assert mfu.step_flops(tiny_car(), sizes) == 6 * 30 * (layers + attention + heads)
-    found = mfu.fill(tiny_sids(), 4, [sizes])
-    row = found["figures"][0]
-    assert row["share"] is None or torch.cuda.is_available()
-    assert row["items"] == 30
-    assert math.isclose(row["items_a_second"], 30_000 / row["ms"])
-    assert math.isclose(row["tflops"], mfu.step_flops(tiny_car(), sizes) / row["ms"] / 1e9)
-    sheet = mfu.sheets(found)[0]
-    assert sheet.rows[0][:2] == ["2 x 16, 30", "eager"]
-    assert len(sheet.rows[0]) == len(sheet.columns)
+    assert step_flops(tiny_car(), sizes) == 6 * 30 * (layers + attention + heads)
+    row = gpu_utilisation(tiny_sids(), 4, [sizes])[0]
+    assert row.share_of_peak is None or torch.cuda.is_available()
+    assert row.items == 30
+    assert math.isclose(row.items_per_second, 30_000 / row.ms)
+    assert math.isclose(row.tflops, step_flops(tiny_car(), sizes) / row.ms / 1e9)
+    table = gpu_table([row])
+    assert list(table.rows[0][:2]) == ["2 x 16, 30", "eager"]
+    assert len(table.rows[0]) == len(table.columns)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.load.checked_clients import Right, right_answers
+from benchmarks.load.checked_clients import ExpectedAnswers, expected_answers
 from car_model.recommender.recommender import Recommender
 from common.digests import file_digest
 from registry.releases.bundle_files import release_digest
@@ -75,9 +75,9 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Release:
 
 
 @pytest.fixture(scope="session")
-def right(first: Release, second: Release) -> Right:
+def right(first: Release, second: Release) -> ExpectedAnswers:
     """What either release answers, recorded in quiet."""
-    return right_answers({release.digest: release.bundle for release in (first, second)}, REQUESTS)
+    return expected_answers({release.digest: release.bundle for release in (first, second)}, REQUESTS)
 
 
 @pytest.fixture(scope="module")

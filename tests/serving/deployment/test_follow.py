@@ -13,8 +13,8 @@ import psutil
 import pytest
 import requests
 
-from benchmarks.load.checked_clients import Asked, Load, Right
-from benchmarks.rollover import Rollover, late
+from benchmarks.load.checked_clients import ExpectedAnswers, Load, SentRequest
+from benchmarks.rollover import Rollover, is_stale
 from common.digests import file_digest
 from registry.channels.channel import promote, rollback
 from registry.store.open import open_store
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
 def test_the_channel_moves_under_load_and_nothing_is_lost(
-    first: Release, second: Release, right: Right, tmp_path: Path
+    first: Release, second: Release, right: ExpectedAnswers, tmp_path: Path
 ) -> None:
     store, state_dir = open_store(tmp_path / "registry"), tmp_path / "serving"
     first_digest, second_digest = (
@@ -50,19 +50,19 @@ def test_the_channel_moves_under_load_and_nothing_is_lost(
                     rollback(store, "production", to=target, **ANN)
                 follower.serves(target, times=1 + (number + 1) // 2)
                 moves.append(Rollover("", target, began, time.monotonic()))
-                before = len(load.asked)
-                wait_until(lambda: len(load.asked) > before + 20)  # noqa: B023 - called at once
-    assert load.faults() == []
-    assert {outcome.release for outcome in load.asked} == {first_digest, second_digest}
-    assert [outcome for outcome in load.asked if late(outcome, moves)] == []
-    assert sum(outcome.sent > moves[0].moved for outcome in load.asked) > 80
+                before = len(load.requests)
+                wait_until(lambda: len(load.requests) > before + 20)  # noqa: B023 - called at once
+    assert load.errors() == []
+    assert {outcome.release for outcome in load.requests} == {first_digest, second_digest}
+    assert [outcome for outcome in load.requests if is_stale(outcome, moves)] == []
+    assert sum(outcome.sent > moves[0].started for outcome in load.requests) > 80
 
 
 def test_what_counts_as_late() -> None:
     moves = [Rollover("promote", "new", 10.0, 20.0), Rollover("rollback", "old", 30.0, 40.0)]
 
     def is_late(sent: float, release: str, status: int = 200) -> bool:
-        return late(Asked(sent, 0.5, status, release, ""), moves)
+        return is_stale(SentRequest(sent, 0.5, status, release, ""), moves)
 
     assert not is_late(5, "old")
     assert not is_late(15, "old")
@@ -87,7 +87,7 @@ def residue(state_dir: Path) -> dict[str, Any]:
 
 
 def test_golden_requests_that_fail_under_load_leave_no_residue(
-    first: Release, second: Release, right: Right, tmp_path: Path
+    first: Release, second: Release, right: ExpectedAnswers, tmp_path: Path
 ) -> None:
     store, state_dir = open_store(tmp_path / "registry"), tmp_path / "serving"
     first_digest = released(store, first, tmp_path / "a")
@@ -107,8 +107,8 @@ def test_golden_requests_that_fail_under_load_leave_no_residue(
             rollback(store, "production", **ANN)
             follower.wait_for(f"serves already production, release {first_digest[:12]}")
         assert residue(state_dir) == before
-    assert load.faults() == []
-    assert {outcome.release for outcome in load.asked} == {first_digest}
+    assert load.errors() == []
+    assert {outcome.release for outcome in load.requests} == {first_digest}
     assert follower.log.read_text().count(refused) == 1  # said once, though tried often
 
 
@@ -174,7 +174,7 @@ def pids(server: TorchServe, version: str) -> list[int]:
 
 
 def test_connections_are_answered_while_a_model_loads(
-    deployed: TorchServe, second: Release, right: Right
+    deployed: TorchServe, second: Release, right: ExpectedAnswers
 ) -> None:
     """TorchServe answers in two threads; none of them may wait for the new version's worker."""
     loading = threading.Event()

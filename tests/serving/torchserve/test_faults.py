@@ -16,7 +16,7 @@ import psutil
 import pytest
 import requests
 
-from benchmarks.load.checked_clients import Load, Right
+from benchmarks.load.checked_clients import ExpectedAnswers, Load
 from common.digests import file_digest
 from serving.answering.answer import FAILED
 from serving.archive.build import WorkerConfig
@@ -75,18 +75,18 @@ KILLS = 3
 
 
 def test_a_killed_worker_costs_what_it_had_in_hand_and_nothing_else(
-    deployed: TorchServe, right: Right, first: Release
+    deployed: TorchServe, right: ExpectedAnswers, first: Release
 ) -> None:
     with Load(deployed.state.root, right, clients=16) as load:
         for _ in range(KILLS):
-            before = len(load.asked)
+            before = len(load.requests)
             kill_worker(deployed)
-            wait_until(lambda: sum(not outcome.failed for outcome in load.asked[before:]) > 40)  # noqa: B023
-    assert not [outcome for outcome in load.asked if outcome.mixed]
-    assert {outcome.release for outcome in load.asked if not outcome.failed} == {first.digest}
-    failed = [outcome for outcome in load.asked if outcome.failed]
-    assert {outcome.status for outcome in failed} <= {500, 507}, load.faults()
-    assert all(f'"message": "{WORKER_DIED}"' in outcome.fault.replace("\\n", "") for outcome in failed)
+            wait_until(lambda: sum(not outcome.failed for outcome in load.requests[before:]) > 40)  # noqa: B023
+    assert not [outcome for outcome in load.requests if outcome.mixed]
+    assert {outcome.release for outcome in load.requests if not outcome.failed} == {first.digest}
+    failed = [outcome for outcome in load.requests if outcome.failed]
+    assert {outcome.status for outcome in failed} <= {500, 507}, load.errors()
+    assert all(f'"message": "{WORKER_DIED}"' in outcome.error.replace("\\n", "") for outcome in failed)
     assert len(failed) <= KILLS * WorkerConfig().batch_size
 
 
@@ -168,7 +168,7 @@ def small_queue(tmp_path: Path, first: Release) -> Iterator[TorchServe]:
 
 
 def test_a_full_queue_refuses_at_once_and_loses_nothing(
-    small_queue: TorchServe, first: Release, right: Right
+    small_queue: TorchServe, first: Release, right: ExpectedAnswers
 ) -> None:
     """Every request gets exactly one reply: refused at once, or answered once the worker goes on."""
     body = next(iter(right))
