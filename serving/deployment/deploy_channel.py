@@ -69,12 +69,11 @@ def deploy_entry(store: ObjectStore, entry: Entry, state_dir: Path | str, who: s
         if not validated:
             report = _validate(release, folder, who)
             validated = [ValidatedArchive(report.archive_sha256, report.provenance)]
-        archive = digest = None
-        for stored in StateDir.at(state_dir).store.glob("*.mar"):
-            if file_digest(stored) == validated[0].archive_sha256:
-                # Copy it: the server's own file may be removed during the rollover.
-                archive, digest = Path(shutil.copyfile(stored, folder / stored.name)), file_digest(stored)
-        if archive is None or digest is None:
+        newest = validated[0].archive_sha256
+        stored = [path for path in StateDir.at(state_dir).store.glob("*.mar") if file_digest(path) == newest]
+        if stored:  # copy it: the server's own file may be removed during the rollover
+            archive, digest = Path(shutil.copyfile(stored[0], folder / stored[0].name)), newest
+        else:
             archive, digest = _rebuild(release, validated, folder)
         return roll_over(archive, entry.release, state_dir, golden, validated_sha256=digest)
 
