@@ -1,7 +1,7 @@
 """Data Docs: the findings as one self-contained HTML page.
 
-Great Expectations' own page loads its styles and scripts from five content networks, which a cluster or a
-saved artifact cannot reach; this page shows the same validation results with everything inline.
+Great Expectations' own page loads styles and scripts from five content delivery networks, which a cluster or
+a saved artifact cannot reach. This page shows the same validation results with everything inline.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from validation.report.html import render_page
 ABOUT = {
     "source_interactions": "Interactions as mapped from the source, before anything is dropped.",
     "source_items": "The catalogue as mapped from the source, before anything is dropped.",
-    "interactions": "Interactions as ingest kept them; the model is trained and tested on these.",
-    "items": "The items that survived; these get semantic IDs.",
-    "": "This dataset against the one that production was trained on.",
+    "interactions": "The interactions that ingest kept; the model is trained and tested on them.",
+    "items": "The items that ingest kept; each gets a semantic ID.",
+    "": "This dataset compared with the one that production was trained on.",
 }
 
 

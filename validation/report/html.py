@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
 def render_page(template: str, **values: Any) -> str:
-    """Render a template of this folder; titles, ids and labels are hostile input and are escaped.
+    """Render a template of this folder; every value is escaped, since titles, ids and labels are untrusted.
 
     Equal values give equal bytes.
     """
