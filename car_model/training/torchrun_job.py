@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -69,7 +69,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Failure:
-    """What a process failed of; `broken` where it only lost the others."""
+    """Why a process failed; `broken` if it only lost its connection to the others."""
 
     sentence: str
     broken: bool
@@ -82,54 +82,56 @@ class FitJob:
     folder: Path
 
     def write(self, inputs: Inputs, recipe: Mapping[str, Any], state: Path | None) -> None:
-        """Make the folder anew. `state` keeps its place relative to the folder on every machine."""
+        """Create the folder anew. `state` stays where it is, relative to the folder, on every machine."""
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.folder / "failed").mkdir(parents=True)
         inputs.copy(self.folder / "inputs")
-        where = os.path.relpath(state, self.folder) if state else None
-        (self.folder / "job.json").write_text(json.dumps({"recipe": dict(recipe), "state": where}))
+        relative = os.path.relpath(state, self.folder) if state else None
+        (self.folder / "job.json").write_text(json.dumps({"recipe": dict(recipe), "state": relative}))
 
     def run(self) -> None:
         """Train with the other processes; the first one leaves the bundle and the curves."""
-        order, inputs = json.loads((self.folder / "job.json").read_text()), self.folder / "inputs"
+        job, inputs = json.loads((self.folder / "job.json").read_text()), self.folder / "inputs"
         parent = Bundle.load(inputs / "parent") if (inputs / "parent").is_dir() else None
         data, items = Dataset.load(inputs / "dataset"), Catalogue.load(inputs / "catalogue.parquet")
-        state = self.folder / order["state"] if order["state"] else None
-        recipe = parse_recipe(order["recipe"])
-        made, curves = fit_car(data, inputs / "codebook", items, recipe, checkpoint=state, parent=parent)
+        state = self.folder / job["state"] if job["state"] else None
+        recipe = parse_recipe(job["recipe"])
+        bundle, curves = fit_car(data, inputs / "codebook", items, recipe, checkpoint=state, parent=parent)
         if join().first:
             partial = self.folder / "made.partial"
             shutil.rmtree(partial, ignore_errors=True)
-            made.save(partial / "bundle")
+            bundle.save(partial / "bundle")
             curves.write(partial / "curves.json")
             partial.rename(self.folder / "made")
 
     def result(self) -> tuple[Bundle, TrainingCurves]:
-        """What was made.
+        """The trained bundle and its curves.
 
         Raises:
-            FileNotFoundError: nothing was.
+            FileNotFoundError: the training has left no result.
         """
-        curves = TrainingCurves.read(self.folder / "made" / "curves.json")
-        return Bundle.load(self.folder / "made" / "bundle"), curves
+        folder = self.folder / "made"
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is missing: the training has left no result.")
+        return Bundle.load(folder / "bundle"), TrainingCurves.read(folder / "curves.json")
 
     def fail(self, rank: int, error: BaseException) -> None:
-        """Leave what a process failed of."""
+        """Record why a process failed."""
         sentence = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        lost = isinstance(error, dist.DistError) or (
+        broken = isinstance(error, dist.DistError) or (
             isinstance(error, RuntimeError) and bool(BROKEN.search(sentence))
         )
-        told = json.dumps({"sentence": " ".join(sentence.split()), "broken": lost})
-        (self.folder / "failed" / f"{rank}.json").write_text(told)
+        failure = Failure(" ".join(sentence.split()), broken)
+        (self.folder / "failed" / f"{rank}.json").write_text(json.dumps(asdict(failure)))
 
     def failures(self) -> dict[int, Failure]:
-        """What processes failed of, by rank; those that were killed could not say."""
+        """Why processes failed, by rank; processes that were killed leave nothing."""
         files = sorted((self.folder / "failed").glob("*.json"))
         return {int(file.stem): Failure(**json.loads(file.read_text())) for file in files}
 
 
 class _Lines(io.TextIOBase):
-    """A bar that moves in place becomes lines, which logs of other machines are made of."""
+    """Turn a progress bar that moves in place into lines, for logs."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream

@@ -122,7 +122,7 @@ def test_codes_are_aligned_where_the_codebook_is_the_parents_or_refreshed_from_i
         "refreshed": refresh(parent.codebook, vectors + 0.01),
         "fit with another seed": fit(vectors, spec, words, config),  # the same axes, other numbers
         "fit on other items": fit(vectors[::2], spec, words, config),
-        "of fewer levels": fit(vectors, spec, words, replace(config, levels=2, seed=0)),
+        "of fewer levels": fit(vectors, spec, words, replace(config, n_levels=2, seed=0)),
     }
     found = {
         name: codes_aligned(book, replace(parent.catalogue, sids=book.encode(vectors)), parent)
@@ -161,5 +161,5 @@ def test_what_shapes_only_the_loss_may_differ() -> None:
 
 def test_aligned_codes_of_another_number_are_refused() -> None:
     items = catalogue(OLD.item_ids, levels=2)
-    with pytest.raises(WarmStartError, match="levels is 2"):
+    with pytest.raises(WarmStartError, match="n_levels is 2"):
         warm_start(model(items), items, model(OLD), OLD, aligned=True)
