@@ -1,14 +1,15 @@
-"""The bundle: codebook, catalogue, weights and their versions; one folder, scored, served and released."""
+"""The bundle: codebook, catalogue, weights and their versions, in the folder that is served and released."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from car_model.action_ranker.rerank import Reranker
@@ -17,12 +18,13 @@ from car_model.codebook.codebook import HEADER as CODEBOOK_HEADER
 from car_model.codebook.labels import FILE as LABELS
 from car_model.codebook.labels import CodeLabels
 from car_model.data.catalogue import Catalogue
-from car_model.metrics.answer_drift import FILE as PROFILE
+from car_model.metrics.answer_drift import FILE as ANSWER_PROFILE
 from car_model.metrics.answer_drift import AnswerProfile
 from car_model.models.car import CAR
 from car_model.weights import CONFIG, WEIGHTS, load_car, load_ranker, save_model
 from common.digests import file_digest, files_digest, tree_files
 from common.errors import UserError
+from common.files import read_json_object
 
 FORMAT = 1
 HEADER = "bundle.json"
@@ -30,7 +32,7 @@ CODEBOOK = "codebook"
 CATALOGUE = "catalogue.parquet"
 MODEL = "model"
 POPULAR = "popular.json"
-RANKER = "ranker"  # where there is one
+RANKER = "ranker"  # optional
 FILES = (  # of every bundle; a ranker and an answer profile are optional
     HEADER,
     f"{CODEBOOK}/{CODEBOOK_HEADER}",
@@ -42,11 +44,66 @@ FILES = (  # of every bundle; a ranker and an answer profile are optional
     POPULAR,
 )
 POPULAR_ITEMS = 200
-MAX_SCALE = 100.0  # of a weight in the score: beyond any sense, far from overflow
+MAX_SCALE = 100.0  # of a weight in the score: beyond any use, far from overflow
+
+
+Scale = Annotated[float, Field(ge=0, le=MAX_SCALE, allow_inf_nan=False)]
 
 
 class BundleError(UserError):
     """The parts of a bundle are missing or do not belong together; the message names them."""
+
+
+class BundleHeader(BaseModel):
+    """bundle.json: the version of every part, and the settings of the score."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    format: Literal[1] = 1
+    """Version of the bundle's format."""
+    codebook: str
+    """Version of the codebook."""
+    catalogue: str
+    """Digest of the catalogue's content."""
+    encoder: dict[str, Any]
+    """Identity of the text encoder, as in codebook.json."""
+    model: str
+    """Digest of the files in model/."""
+    labels: str
+    """Digest of the code labels' file."""
+    popular: str
+    """Digest of popular.json."""
+    data: str
+    """Digest of the dataset trained on."""
+    think_scale: Scale
+    """Weight of a SID level's log-probability in the score."""
+    similarity_scale: Scale = 0.0
+    """Weight of text similarity in the score."""
+    ranker: str | None = None
+    """Digest of the files in ranker/; left out without a ranker by action."""
+    action_weight: Scale | None = None
+    """Weight of log P(liked) when ranked by action; left out without a ranker."""
+    answer_profile: str | None = None
+    """Digest of answer_profile.json; left out if it was not measured."""
+    ann_candidates: int | None = Field(None, ge=1)
+    """Items that the ANN index proposes; left out if all are scored."""
+
+    @classmethod
+    def read(cls, path: Path) -> BundleHeader:
+        """Read bundle.json. Raises BundleError, which names the first wrong field."""
+        content = read_json_object(path, BundleError, "Assemble the bundle again.")
+        if content.get("format") != FORMAT:
+            raise BundleError(f"{path} has format {content.get('format')!r}, this code reads {FORMAT}.")
+        wrong = [name for name, value in content.items() if value is None]
+        try:
+            header = cls.model_validate(content)
+            if header.ranker and header.action_weight is None:
+                wrong.append("action_weight")
+        except ValidationError as error:
+            wrong.append(str(error.errors()[0]["loc"][0]))
+        if wrong:
+            raise BundleError(f"{path} has no proper {wrong[0]!r}; assemble the bundle again.")
+        return header
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,38 +134,37 @@ class Bundle:
     answer_profile: AnswerProfile | None = None
     ann_candidates: int = 0
 
-    def save(self, folder: Path) -> dict[str, Any]:
+    def save(self, folder: Path) -> BundleHeader:
         """Write the bundle, its header last; returns the header."""
         folder.mkdir(parents=True, exist_ok=True)
         self.codebook.save(folder / CODEBOOK)
         self.labels.save(folder / CODEBOOK)
         self.catalogue.save(folder / CATALOGUE)
         save_model(self.model, folder / MODEL)
-        ids = [self.catalogue.item_ids[uid - 1] for uid in self.popular]
-        priors = {"items": ids, "code_share": self.code_share.round(8).tolist()}
+        item_ids = [self.catalogue.item_ids[uid - 1] for uid in self.popular]
+        priors = {"items": item_ids, "code_share": self.code_share.round(8).tolist()}
         (folder / POPULAR).write_text(json.dumps(priors) + "\n")
-        header = {
-            "format": FORMAT,
-            "codebook": self.codebook.version,
-            "catalogue": self.catalogue.digest,
-            "encoder": asdict(self.codebook.encoder),
-            "model": files_digest(tree_files(folder / MODEL)),
-            "labels": file_digest(folder / CODEBOOK / LABELS),
-            "popular": file_digest(folder / POPULAR),
-            "data": self.dataset_digest,
-            "think_scale": self.think_scale,
-            "similarity_scale": self.similarity_scale,
-        }
-        if self.ranker:  # without one, files and header say nothing of it
+        if self.ranker:
             save_model(self.ranker.model, folder / RANKER)
-            header["ranker"] = files_digest(tree_files(folder / RANKER))
-            header["action_weight"] = self.ranker.weight
-        if self.ann_candidates:
-            header["ann_candidates"] = self.ann_candidates
         if self.answer_profile:
-            self.answer_profile.save(folder / PROFILE)
-            header["answer_profile"] = file_digest(folder / PROFILE)
-        (folder / HEADER).write_text(json.dumps(header, indent=2, sort_keys=True) + "\n")
+            self.answer_profile.save(folder / ANSWER_PROFILE)
+        header = BundleHeader(
+            codebook=self.codebook.version,
+            catalogue=self.catalogue.digest,
+            encoder=asdict(self.codebook.encoder),
+            model=files_digest(tree_files(folder / MODEL)),
+            labels=file_digest(folder / CODEBOOK / LABELS),
+            popular=file_digest(folder / POPULAR),
+            data=self.dataset_digest,
+            think_scale=self.think_scale,
+            similarity_scale=self.similarity_scale,
+            ranker=files_digest(tree_files(folder / RANKER)) if self.ranker else None,
+            action_weight=self.ranker.weight if self.ranker else None,
+            answer_profile=file_digest(folder / ANSWER_PROFILE) if self.answer_profile else None,
+            ann_candidates=self.ann_candidates or None,
+        )
+        content = json.dumps(header.model_dump(exclude_none=True), indent=2, sort_keys=True)
+        (folder / HEADER).write_text(content + "\n")
         return header
 
     @classmethod
@@ -119,11 +175,10 @@ class Bundle:
             BundleError, CodebookError, CatalogueError, CheckpointError, AnswerProfileError: naming the part.
         """
         header, codebook, catalogue = check_bundle(folder)
-        if header.get("similarity_scale") and catalogue.text is None:
-            raise BundleError(
-                f"{folder / HEADER} ranks by text similarity, but the catalogue has no coordinates of them."
-            )
-        popular = _read(folder / POPULAR)
+        popular = read_json_object(folder / POPULAR, BundleError)
+        ranker = None
+        if header.action_weight is not None:
+            ranker = Reranker(load_ranker(folder / RANKER, tables(catalogue)[0]), header.action_weight)
         return cls(
             codebook=codebook,
             labels=CodeLabels.load(folder / CODEBOOK),
@@ -131,26 +186,19 @@ class Bundle:
             model=load_car(folder / MODEL, *tables(catalogue)),
             popular=[catalogue.uids[item] for item in popular["items"]],
             code_share=np.array(popular["code_share"]),
-            think_scale=float(header["think_scale"]),
-            dataset_digest=header["data"],
-            similarity_scale=float(header.get("similarity_scale", 0.0)),
-            ranker=_ranker(folder, header, catalogue),
-            answer_profile=AnswerProfile.load(folder / PROFILE) if "answer_profile" in header else None,
-            ann_candidates=header.get("ann_candidates", 0),
+            think_scale=header.think_scale,
+            dataset_digest=header.data,
+            similarity_scale=header.similarity_scale,
+            ranker=ranker,
+            answer_profile=AnswerProfile.load(folder / ANSWER_PROFILE) if header.answer_profile else None,
+            ann_candidates=header.ann_candidates or 0,
         )
 
 
 def tables(catalogue: Catalogue) -> tuple[Tensor, Tensor | None]:
-    """What a model reads of a catalogue: SIDs [N + 1, L], and coordinates of texts [N + 1, A] if any."""
+    """What a model reads of a catalogue: SIDs [N + 1, L], and text coordinates [N + 1, A] if any."""
     text = catalogue.text_table
     return torch.from_numpy(catalogue.sid_table), None if text is None else torch.from_numpy(text)
-
-
-def _ranker(folder: Path, header: dict[str, Any], catalogue: Catalogue) -> Reranker | None:
-    if "ranker" not in header:
-        return None
-    model = load_ranker(folder / RANKER, tables(catalogue)[0])
-    return Reranker(model, float(header["action_weight"]))
 
 
 def popularity_priors(
@@ -165,18 +213,18 @@ def popularity_priors(
     popular = [int(uid) for uid in order if uid > 0 and counts[uid] > 0][:POPULAR_ITEMS]
     weights = counts[1:]
     share = np.stack(
-        [np.bincount(level, weights=weights, minlength=codebook_size) for level in catalogue.sids.T]
+        [np.bincount(codes, weights=weights, minlength=codebook_size) for codes in catalogue.sids.T]
     )
     return popular, share / max(float(weights.sum()), 1.0)
 
 
-def check_bundle(folder: Path) -> tuple[dict[str, Any], Codebook, Catalogue]:
+def check_bundle(folder: Path) -> tuple[BundleHeader, Codebook, Catalogue]:
     """Check that a bundle is complete and that its parts are those that bundle.json names.
 
     The weights of the models are only hashed, not loaded.
 
     Returns:
-        The content of bundle.json, and the two parts that had to be loaded.
+        The header, and the two parts that had to be loaded.
 
     Raises:
         BundleError, CodebookError, CatalogueError: naming the part.
@@ -184,68 +232,35 @@ def check_bundle(folder: Path) -> tuple[dict[str, Any], Codebook, Catalogue]:
     for path in FILES:
         if not (folder / path).is_file():
             raise BundleError(f"The bundle {folder} has no {path}; assemble it again with the train step.")
-    header = _header(folder / HEADER)
+    header = BundleHeader.read(folder / HEADER)
     codebook = Codebook.load(folder / CODEBOOK)
     catalogue = Catalogue.load(folder / CATALOGUE)
+    digests = tree_files(folder)
+    ranker = {name: digest for name, digest in digests.items() if name.startswith(f"{RANKER}/")}
     versions = {
         "codebook": codebook.version,
         "catalogue": catalogue.digest,
         "model": files_digest(tree_files(folder / MODEL)),
-        "labels": _digest(folder / CODEBOOK / LABELS),
-        "popular": _digest(folder / POPULAR),
+        "labels": digests[f"{CODEBOOK}/{LABELS}"],
+        "popular": digests[POPULAR],
+        "ranker": files_digest(tree_files(folder / RANKER)) if ranker else None,
+        "answer_profile": digests.get(ANSWER_PROFILE),
     }
-    if "ranker" in header or (folder / RANKER).exists():
-        versions["ranker"] = files_digest(tree_files(folder / RANKER))
-    if "answer_profile" in header or (folder / PROFILE).exists():
-        versions["answer_profile"] = _digest(folder / PROFILE)
     for part, version in versions.items():
-        if (stated := header.get(part, "")) != version:
+        stated = getattr(header, part)
+        if stated != version:
             raise BundleError(
-                f"{part} in {folder} is {version[:12]}, its bundle.json says {stated[:12]!a}; "
+                f"{part} in {folder} is {_short(version)}, its bundle.json says {_short(stated)}; "
                 "parts of different releases were mixed, or a file is damaged."
             )
-    if header.get("encoder") != asdict(codebook.encoder):
-        raise BundleError(f"{folder / HEADER} names another encoder than the codebook beside it.")
+    if header.encoder != asdict(codebook.encoder):
+        raise BundleError(f"{folder / HEADER} names another encoder than the codebook next to it.")
+    if header.similarity_scale and catalogue.text is None:
+        raise BundleError(
+            f"{folder / HEADER} ranks by text similarity, but the catalogue has no coordinates of texts."
+        )
     return header, codebook, catalogue
 
 
-def _header(path: Path) -> dict[str, Any]:
-    """bundle.json, every field there and of its kind."""
-    header = _read(path)
-    if header.get("format") != FORMAT:
-        raise BundleError(f"{path} has format {header.get('format')!r}, this code reads {FORMAT}.")
-    texts = ("codebook", "catalogue", "model", "labels", "popular", "data")
-    wrong = [name for name in texts if not isinstance(header.get(name), str)]
-    scales = {
-        "think_scale": header.get("think_scale"),
-        "similarity_scale": header.get("similarity_scale", 0.0),
-    }
-    if "ranker" in header:
-        wrong += [] if isinstance(header["ranker"], str) else ["ranker"]
-        scales["action_weight"] = header.get("action_weight")
-    wrong += [] if isinstance(header.get("answer_profile", ""), str) else ["answer_profile"]
-    candidates = header.get("ann_candidates", 0)
-    wrong += [] if isinstance(candidates, int) and candidates >= 0 else ["ann_candidates"]
-    for name, scale in scales.items():
-        if not isinstance(scale, int | float) or not 0 <= scale <= MAX_SCALE:
-            wrong.append(name)
-    if wrong:
-        raise BundleError(f"{path} has no proper {wrong[0]!r}; assemble the bundle again.")
-    return header
-
-
-def _digest(path: Path) -> str:
-    try:
-        return file_digest(path)
-    except OSError as error:
-        raise BundleError(f"{path} can't be read: {error}") from error
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path} can't be read: {error}") from error
-    if not isinstance(found, dict):
-        raise BundleError(f"{path} is no JSON object; assemble the bundle again.")
-    return found
+def _short(version: str | None) -> str:
+    return "none" if version is None else ascii(version[:12])

@@ -61,4 +61,4 @@ def train(
         trained, losses = fit_car(data, inputs.codebook, items, settings, checkpoint=state, parent=parent)
     header = add_answer_profile(trained, data.histories(trained.catalogue.uids)).save(Path(bundle.path))
     losses.write(Path(curves.path))
-    bundle.metadata.update({name: header[name] for name in ("model", "codebook", "catalogue", "data")})
+    bundle.metadata.update(header.model_dump(include={"model", "codebook", "catalogue", "data"}))

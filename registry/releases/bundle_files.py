@@ -60,7 +60,7 @@ def read_bundle(folder: Path | str) -> BundleFiles:
                 ) from error
     header, _, _ = check_bundle(root)
     # The header also holds settings of the model; they count through the file's own digest.
-    versions = {key: value for key, value in header.items() if key in Versions.model_fields}
+    versions = header.model_dump(include=set(Versions.model_fields))
     data = json.dumps(versions).encode()
     return BundleFiles(root, files, Versions.from_bytes(data, str(root / HEADER), ReleaseError))
 

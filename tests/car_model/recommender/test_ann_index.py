@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from car_model.bundle import Bundle, BundleError
+from car_model.bundle import HEADER, Bundle, BundleError
 from car_model.recommender.ann_index import CandidateIndex, CandidateIndexError, InvertedFile, recall_at
 from car_model.recommender.recommender import Recommender
 from tests.fixtures import tiny_parts
@@ -95,9 +95,10 @@ def test_candidates_and_long_lists_of_exclusions_are_answered_exactly(bundle: Bu
 
 def test_a_bundle_keeps_its_shortlist_and_refuses_nonsense(bundle: Bundle, tmp_path: Path) -> None:
     header = replace(bundle, ann_candidates=7).save(tmp_path / "bundle")
-    assert header["ann_candidates"] == 7
+    assert header.ann_candidates == 7
     assert Bundle.load(tmp_path / "bundle").ann_candidates == 7
-    assert "ann_candidates" not in bundle.save(tmp_path / "plain")
+    assert bundle.save(tmp_path / "plain").ann_candidates is None
+    assert "ann_candidates" not in (tmp_path / "plain" / HEADER).read_text()
     path = tmp_path / "bundle" / "bundle.json"
     path.write_text(path.read_text().replace('"ann_candidates": 7', '"ann_candidates": "all"'))
     with pytest.raises(BundleError, match="no proper 'ann_candidates'"):

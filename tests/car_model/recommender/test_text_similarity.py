@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,14 +95,6 @@ def test_a_bundle_keeps_texts_and_weight(told: Bundle, tmp_path: Path) -> None:
     assert np.array_equal(back.catalogue.text, rounded.catalogue.text)
     histories = [np.array([3, 9, 20])]
     assert torch.equal(Recommender(back).scores(histories), Recommender(rounded).scores(histories))
-
-
-def test_a_bundle_from_before_has_no_weight(told: Bundle, tmp_path: Path) -> None:
-    replace(told, catalogue=replace(told.catalogue, text=None), similarity_scale=0.0).save(tmp_path)
-    header = json.loads((tmp_path / HEADER).read_text())
-    del header["similarity_scale"]
-    (tmp_path / HEADER).write_text(json.dumps(header))
-    assert Bundle.load(tmp_path).similarity_scale == 0.0
 
 
 @pytest.mark.parametrize("scale", ["-1", "1e9", '"3"', "null", "NaN"])

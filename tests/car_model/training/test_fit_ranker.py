@@ -106,7 +106,7 @@ def test_a_saved_bundle_keeps_its_ranker(tmp_path: Path) -> None:
     header = bundle.save(tmp_path)
     loaded = Bundle.load(tmp_path)
     assert loaded.ranker is not None and bundle.ranker is not None
-    assert loaded.ranker.weight == bundle.ranker.weight == header["action_weight"]
+    assert loaded.ranker.weight == bundle.ranker.weight == header.action_weight
     history, actions = torch.tensor([3, 7]), torch.tensor([2, 0])
     asked = torch.arange(1, 49)
     assert torch.equal(
