@@ -21,13 +21,19 @@ CodebookSize = Annotated[
 ]
 CodebookMode = Annotated[
     str,
-    typer.Option("--codebook", help="fit a new one, reuse the champion's, or refresh it (codes aligned)."),
+    typer.Option(
+        "--codebook",
+        help="reuse the champion's codebook, refresh it with stable codes, or fit a new one.",
+    ),
 ]
 Training = Annotated[
-    bool, typer.Option("--train/--no-train", help="Skip training and reuse the champion's weights.")
+    bool,
+    typer.Option("--train/--no-train", help="Train, or skip training and reuse the champion's weights."),
 ]
 WarmStart = Annotated[bool, typer.Option("--warm-start", help="Train from the champion's weights.")]
-Encoder = Annotated[str, typer.Option(help="Text encoder: name or folder; submit: Sentence-T5.")]
+Encoder = Annotated[
+    str, typer.Option(help="Text encoder: a name or a folder. Default of submit: Sentence-T5.")
+]
 Recipe = Annotated[str, typer.Option(help='Training settings as JSON, such as {"d_model": 32}.')]
 Ranker = Annotated[
     str, typer.Option(help='Settings of the ranker by action as JSON, such as {"liked": 4}; off: no ranker.')
@@ -35,7 +41,7 @@ Ranker = Annotated[
 Seed = Annotated[int, typer.Option(help="Seed of the codebook and of the training.")]
 GatePolicy = Annotated[str, typer.Option(help="Gate policy (YAML file); default: the project's own.")]
 Shards = Annotated[
-    int, typer.Option(min=1, max=1000, help="Number of parts of the catalogue to embed side by side.")
+    int, typer.Option(min=1, max=1000, help="Number of parts of the catalogue to embed in parallel.")
 ]
 Image = Annotated[str, typer.Option(help="Container image of the steps, best named by digest.")]
 Gpu = Annotated[int, typer.Option(min=0, help="Accelerators for the steps that train.")]
