@@ -32,6 +32,7 @@ from car_model.evaluation.evaluate import Holdout, holdout_ranks
 from car_model.metrics.ranking import per_user
 from car_model.training.recipe import Recipe, parse_recipe
 from common.digests import json_digest
+from common.errors import UserError
 
 NOT_COMPARED = {"baseline", "seed", "threads"}  # settings that are not stored
 METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
@@ -60,7 +61,7 @@ def main(
         dataset = load_dataset(data, order)  # type: ignore[arg-type]
         for name in names:  # before hours are spent
             split_settings(name, dataset.report.name, trial, seed=0)
-    except ValueError as error:
+    except (ValueError, UserError) as error:
         raise typer.BadParameter(str(error)) from None
     runs: dict[str, list[AccuracyRun]] = {}
     for name in names:

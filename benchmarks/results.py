@@ -323,7 +323,7 @@ def ablations_picture() -> str:
     return pictures.differences(
         values,
         TITLES["car"],
-        "test NDCG@10 on Beauty against CAR's mean, %; dot: mean, line: range of 3 seeds",
+        "NDCG@10 on Beauty against CAR, % (mean, range of 3 seeds)",
     )
 
 

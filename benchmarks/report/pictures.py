@@ -68,6 +68,8 @@ def lines(
         for model, points in models.items():
             axes.plot(list(points), list(points.values()), "o-", color=colours[model], label=model)
         axes.set_yscale("log")
+        for axis_ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            axis_ticks("{x:g}")
         axes.set_title(title, fontsize=9)
         axes.set_xlabel(x)
         axes.set_xticks(list(next(iter(models.values()))))
