@@ -88,15 +88,19 @@ def without_key_biases(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_train_as_one(name: str, together: Path) -> None:
     curves, weights = trained(name)
-    both = [result(together, name, rank) for rank in (0, 1)]
-    assert same(*both)
+    by_rank = [result(together, name, rank) for rank in (0, 1)]
+    assert same(*by_rank)
     expected = curves.to_json()
-    for curve, values in both[0][0].items():
+    for curve, values in by_rank[0][0].items():
         assert values == pytest.approx(expected[curve], abs=1e-6), curve
     exact = weights["uid.weight"].dtype == torch.float64
-    one, two = (weights, both[0][1]) if exact else map(without_key_biases, (weights, both[0][1]))
-    for weight in one:
-        torch.testing.assert_close(two[weight], one[weight], rtol=0, atol=1e-9 if exact else 1e-5)
+    alone, together_weights = (
+        (weights, by_rank[0][1]) if exact else map(without_key_biases, (weights, by_rank[0][1]))
+    )
+    # float32 sums in another order; Adam scales the difference up: 2 % of one step, on whatever CPU
+    tolerance = 1e-9 if exact else 0.02 * CASES[name][1].learning_rate
+    for weight in alone:
+        torch.testing.assert_close(together_weights[weight], alone[weight], rtol=0, atol=tolerance)
 
 
 @pytest.mark.integration
