@@ -116,7 +116,7 @@ def test_double_precision_changes_no_more_than_noise_and_shares_the_tables() -> 
     exact = double_precision(model)
     assert exact.uid is model.uid and exact.uid.weight.dtype == torch.float32
     assert exact.head[0].weight.dtype == torch.float64
-    asked = (torch.tensor([3, 7]), torch.tensor([[2], [1]]), torch.arange(1, 49))
+    asked = (torch.tensor([3, 7]), torch.tensor([2, 1]), torch.arange(1, 49))
     found = predict_like(exact, *asked)
     assert found.dtype == torch.float64
     torch.testing.assert_close(found.float(), predict_like(model, *asked), rtol=1e-4, atol=1e-5)
