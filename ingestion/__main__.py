@@ -1,4 +1,4 @@
-"""Try a dataset's mapping without running the pipeline: python -m ingestion custom --data-dir my-data."""
+"""Try the mapping of a dataset without the pipeline: python -m ingestion custom --data-dir my-data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ingestion.config import DatasetConfig, IngestError
+from ingestion.config import IngestError
 from ingestion.ingest import ingest
 from ingestion.report import IngestReport
 from ingestion.sources import NAMES, resolve
@@ -21,15 +21,21 @@ app = typer.Typer(add_completion=False)
 def main(  # noqa: PLR0917 - options
     name: Annotated[str, typer.Argument(help=f"the dataset: {', '.join(NAMES)}")],
     output: Annotated[Path, typer.Option(help="the dataset folder to write")],
-    data_dir: Annotated[str | None, typer.Option(help="where the data lies (amazon2014, custom)")] = None,
-    cache_dir: Annotated[Path, typer.Option(help="for what is fetched")] = Path(".cache/datasets"),
-    engine: Annotated[Literal["duckdb", "spark"] | None, typer.Option(help="what computes it")] = None,
-    master: Annotated[str | None, typer.Option(help="where Spark runs: local[2], spark://, sc://")] = None,
+    data_dir: Annotated[str | None, typer.Option(help="folder of the data (amazon2014, custom)")] = None,
+    cache_dir: Annotated[Path, typer.Option(help="folder for downloads")] = Path(".cache/datasets"),
+    engine: Annotated[Literal["duckdb", "spark"] | None, typer.Option(help="engine that computes it")] = None,
+    master: Annotated[str | None, typer.Option(help="address of Spark: local[2], spark://, sc://")] = None,
 ) -> None:
-    """Ingest a dataset into a folder and say what was kept and what was dropped."""
+    """Ingest a dataset into a folder, and print how many rows were kept and dropped."""
     try:
         config = resolve(name, data_dir, cache_dir)
-        report = ingest(with_engine(config, engine, master), output, cache_dir)
+        config = config.model_copy(update={"engine": engine or config.engine})
+        if master and config.engine != "spark":
+            raise IngestError(f"--master {master} needs --engine spark; DuckDB runs in this process.")
+        if master:
+            spark = config.spark.model_copy(update={"master": master})
+            config = config.model_copy(update={"spark": spark})
+        report = ingest(config, output, cache_dir)
     except (IngestError, OSError) as error:
         sentence = str(error)
         if isinstance(error, OSError):
@@ -39,19 +45,8 @@ def main(  # noqa: PLR0917 - options
     Console().print(summary(report))
 
 
-def with_engine(config: DatasetConfig, engine: str | None, master: str | None) -> DatasetConfig:
-    """The configuration with another engine or master, where one is given."""
-    given = {"engine": engine} if engine else {}
-    chosen = config.model_copy(update=given)
-    if master is None:
-        return chosen
-    if chosen.engine != "spark":
-        raise IngestError(f"--master {master} needs --engine spark; DuckDB runs in this process.")
-    return chosen.model_copy(update={"spark": chosen.spark.model_copy(update={"master": master})})
-
-
 def summary(report: IngestReport) -> Table:
-    """Read, dropped by every rule, and kept: one line each."""
+    """The report as a table: rows read, dropped by each rule, and kept."""
     table = Table(title=f"{report.name}: {report.users} users, {report.items} items", title_justify="left")
     table.add_column("rows")
     table.add_column("interactions", justify="right")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from common.errors import UserError
+from common.errors import UserError, first_problem
 
 
 class IngestError(UserError):
@@ -20,14 +19,8 @@ Format = Literal["csv", "tsv", "jsonl", "parquet"]
 TimestampUnit = Literal["iso", "epoch_s", "epoch_ms"]
 
 INTERACTION_COLUMNS = ("user_id", "item_id", "timestamp", "position", "action")
-SUFFIXES: dict[str, Format] = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-}
+SUFFIXES: dict[str, Format] = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet"}
+SUFFIXES |= {".ndjson": "jsonl", ".pq": "parquet"}
 
 
 class Settings(BaseModel):
@@ -97,9 +90,8 @@ class InteractionSource(Source):
     def _check_columns(self) -> Self:
         unknown = [name for name in self.columns if name not in INTERACTION_COLUMNS]
         if unknown:
-            raise ValueError(
-                f"interactions.columns maps '{unknown[0]}'; it can map {', '.join(INTERACTION_COLUMNS)}"
-            )
+            known = ", ".join(INTERACTION_COLUMNS)
+            raise ValueError(f"interactions.columns maps '{unknown[0]}'; it can map {known}")
         for name in ("user_id", "item_id"):
             if name not in self.columns:
                 raise ValueError(f"interactions.columns must map '{name}'")
@@ -168,9 +160,7 @@ class DatasetConfig(Settings):
                 raise ValueError(f"text_columns names '{name}', which items.columns does not map")
         needs_action = [self.action_min, self.action_max, self.positive_action] != [None, None, None]
         if needs_action and "action" not in self.interactions.columns:
-            raise ValueError(
-                "action_min, action_max and positive_action need 'action' mapped in interactions.columns"
-            )
+            raise ValueError("action_min, action_max and positive_action need 'action' mapped")
         if self.action_min is not None and self.action_max is not None and self.action_min > self.action_max:
             raise ValueError(f"action_min {self.action_min} is above action_max {self.action_max}")
         return self
@@ -182,19 +172,8 @@ class DatasetConfig(Settings):
 
 
 def parse_config(text: str, origin: str = "the dataset configuration") -> DatasetConfig:
-    """Read a DatasetConfig from JSON.
-
-    Raises:
-        IngestError: one sentence that names the wrong setting.
-    """
-    try:
-        json.loads(text)
-    except ValueError as error:
-        raise IngestError(f"{origin} is not valid JSON: {error}.") from error
+    """Read a DatasetConfig from JSON. Raises IngestError, which names the wrong setting."""
     try:
         return DatasetConfig.model_validate_json(text)
     except ValidationError as error:
-        problem = error.errors()[0]
-        setting = ".".join(map(str, problem["loc"]))
-        message = problem["msg"].removeprefix("Value error, ").rstrip(".")
-        raise IngestError(f"{origin}: {setting + ': ' if setting else ''}{message}.") from error
+        raise IngestError(f"{origin}: {first_problem(error)}") from error

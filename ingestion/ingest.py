@@ -1,7 +1,8 @@
-"""Turn two sources into a dataset folder: mapped, de-duplicated, k-core filtered, split, and counted."""
+"""Turn two sources into a dataset folder: map, de-duplicate, filter by k-core, split, and count."""
 
 from __future__ import annotations
 
+import gzip
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -13,18 +14,17 @@ import pyarrow.parquet as pq
 
 from common.files import atomic_path, write_atomic
 from ingestion import transform
-from ingestion.config import DatasetConfig, IngestError
+from ingestion.config import DatasetConfig, IngestError, Source
 from ingestion.engines.base import Engine, open_engine
-from ingestion.read import read_source, require_readable
 from ingestion.report import Counts, Dropped, IngestReport, content_digest, time_range
-from ingestion.sources.locate import local_file, source_digest
+from ingestion.sources import local_file, source_digest
 
 REPORT = "report.json"
 ROW_GROUP = 1 << 18  # rows
 
 
 class TableInProgress:
-    """A table on its way through the rules, and what each rule dropped."""
+    """A table that rules are applied to, and the number of rows that each rule dropped."""
 
     def __init__(self, engine: Engine, table: ir.Table) -> None:
         self.engine = engine
@@ -33,7 +33,7 @@ class TableInProgress:
         self.dropped: dict[str, int] = {}
 
     def apply(self, rule: str, remaining: ir.Table) -> None:
-        """Replace the table by the part of it that a rule keeps, and count what the rule drops."""
+        """Replace the table by the rows that a rule keeps, and count those that it drops."""
         before = self.rows
         self.table, self.rows = self.engine.store(remaining)
         self.dropped[rule] = before - self.rows
@@ -42,13 +42,13 @@ class TableInProgress:
 def ingest(config: DatasetConfig, output: Path, cache_dir: Path | None = None) -> IngestReport:
     """Write a dataset folder: source_*.parquet, interactions.parquet, items.parquet, and report.json last.
 
-    Single broken rows (no id, unknown item, duplicate) never stop it: they stay in source_*.parquet for
-    validation, and the report counts what was dropped.
+    Single broken rows (no id, unknown item, duplicate) do not stop it: they stay in source_*.parquet for
+    validation, and the report counts them as dropped.
 
     Args:
         output: the folder. A report of an earlier run is deleted first, so a folder with a report is always
             complete.
-        cache_dir: where gs:// objects are kept between runs. Default: nowhere.
+        cache_dir: folder that keeps gs:// objects between runs. Default: they are not kept.
 
     Raises:
         IngestError: a source is missing, empty or unreadable, or no interaction is left.
@@ -71,18 +71,62 @@ def ingest(config: DatasetConfig, output: Path, cache_dir: Path | None = None) -
 def _load(config: DatasetConfig, engine: Engine, cache_dir: Path) -> tuple[TableInProgress, TableInProgress]:
     """Read both sources and map their columns; no row is dropped."""
     source, unit = config.interactions, config.interactions.timestamp_unit
-    raw = read_source(engine, source, local_file(source, cache_dir))
+    raw = _read(engine, source, cache_dir)
     interactions = TableInProgress(engine, transform.map_interactions(raw, unit))
-    expected = {
+    meanings = {
         "timestamp": f"{unit} times: set timestamp_unit to iso, epoch_s or epoch_ms, or fix them",
         "position": "whole numbers: fix them, or map another column",
         "action": "numbers: fix them, or map another column",
     }
-    for column, meaning in expected.items():
-        if column in source.columns:
-            require_readable(engine, source, raw, interactions.table, column=column, expected=meaning)
-    catalogue = read_source(engine, config.items, local_file(config.items, cache_dir))
+    for name, meaning in meanings.items():
+        if name in source.columns:
+            _require_readable(engine, source, raw, interactions.table, name=name, meaning=meaning)
+    catalogue = _read(engine, config.items, cache_dir)
     return interactions, TableInProgress(engine, transform.map_items(catalogue))
+
+
+def _read(engine: Engine, source: Source, cache_dir: Path) -> ir.Table:
+    """The mapped columns of a source by canonical name, cast as configured, with `source_row`.
+
+    Other values stay as the file has them: text for CSV, TSV and JSONL; typed for Parquet.
+    """
+    location, path = source.location, local_file(source, cache_dir)
+    if path.stat().st_size == 0:
+        raise IngestError(f"{location} is empty; it needs a header or records with at least one row.")
+    try:
+        raw, rows = engine.read(source, path)
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        is_unicode = isinstance(error, UnicodeDecodeError)
+        reason = "it is not UTF-8 text; save it as UTF-8" if is_unicode else str(error).rstrip(". ")
+        raise IngestError(f"{location} cannot be read as {source.resolved_format()}: {reason}.") from error
+    if not rows:
+        raise IngestError(f"{location} has no rows; it needs at least one.")
+    casts = {"string": transform.as_id, "int64": transform.as_integer, "float64": transform.as_number}
+    for name, kind in source.casts.items():
+        cast = raw.mutate(**{name: casts[kind](raw[name])})
+        meaning = f"{kind}: fix them, or drop '{name}' from casts"
+        _require_readable(engine, source, raw, cast, name=name, meaning=meaning)
+        raw = cast
+    for name in {"user_id", "item_id"} & set(raw.columns):
+        if raw[name].type().is_floating():
+            raise IngestError(
+                f"{location}, column '{source.columns[name]}', holds ids as floating-point numbers; "
+                f'store them as integers or text, or set casts to {{"{name}": "int64"}}.'
+            )
+    return raw
+
+
+def _require_readable(
+    engine: Engine, source: Source, raw: ir.Table, mapped: ir.Table, *, name: str, meaning: str
+) -> None:
+    """Refuse a column with values that could not be read as `meaning`, which also says what to do."""
+    bad, count = engine.store(transform.unreadable(raw, mapped, name))
+    if count:
+        first = engine.fetch(bad.order_by("source_row").limit(1)).to_pylist()[0]
+        raise IngestError(
+            f"{source.location}, column '{source.columns[name]}': {count} value{'s' if count > 1 else ''} "
+            f"(first: '{first['value']}' in row {first['source_row'] + 1}) cannot be read as {meaning}."
+        )
 
 
 def _filter(

@@ -1,4 +1,4 @@
-"""The report of one ingest: what was read, dropped and kept, and the digest that names the result."""
+"""The report of an ingestion: rows read, dropped and kept, and the digest of the result."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class IngestReport(ReportModel):
 
 
 def content_digest(interactions: pa.Table, items: pa.Table) -> str:
-    """Digest of values, column by column: the same for any Parquet writer, compression or row grouping."""
+    """Digest of the values of both tables, whatever wrote or compressed the files."""
     digests = {}
     for name, table in (("interactions", interactions), ("items", items)):
         for column_name in table.column_names:

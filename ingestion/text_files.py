@@ -1,4 +1,4 @@
-"""A first look at a text file, whatever engine reads it: its header, and which of its lines is broken."""
+"""Look into a text file before or after an engine reads it: its header, and which line is broken."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ if TYPE_CHECKING:
 
 
 def delimiter_of(source: Source) -> str:
-    """What separates the fields of a CSV or TSV source."""
+    """Character between the fields of a CSV or TSV source."""
     return source.delimiter or ("\t" if source.resolved_format() == "tsv" else ",")
 
 
 def header_of(source: Source, path: Path) -> list[str]:
-    """The column names in the first line of a CSV or TSV file; every mapped column is among them.
+    """The column names in the first line of a CSV or TSV file.
 
     Raises:
-        IngestError: there is no header, it names a column twice, or lacks a mapped one.
+        IngestError: there is no header, or it names a column twice or lacks a mapped one.
     """
     with open_text(path) as stream:
         header = next(_rows(source, stream), [])
     if not header:
         raise IngestError(f"{source.location} has no header; its first line must name the columns.")
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise IngestError(f"{source.location} names column '{twice[0]}' twice; rename one of them.")
-    require(source, header)
+    if repeated := sorted({name for name in header if header.count(name) > 1}):
+        raise IngestError(f"{source.location} names column '{repeated[0]}' twice; rename one of them.")
+    require_columns(source, header)
     return header
 
 
-def require(source: Source, found: list[str]) -> None:
-    """Refuse a source that lacks a mapped column."""
-    for ours, theirs in source.columns.items():
-        if theirs not in found:
+def require_columns(source: Source, columns: list[str]) -> None:
+    """Refuse a file whose columns lack a mapped one."""
+    for name, column in source.columns.items():
+        if column not in columns:
             raise IngestError(
-                f"{source.location} has no column '{theirs}' (mapped to {ours}); it has: {', '.join(found)}."
+                f"{source.location} has no column '{column}' (mapped to {name}); "
+                f"it has: {', '.join(columns)}."
             )
 
 
-def nested(source: Source, name: str, kind: object) -> IngestError:
-    """The refusal of a column that is neither text nor a list of texts."""
+def nested_error(source: Source, column: str, kind: object) -> IngestError:
+    """The error for a column that is neither text nor a list of texts."""
     return IngestError(
-        f"{source.location}, column '{name}', holds nested values ({kind}); "
+        f"{source.location}, column '{column}', holds nested values ({kind}); "
         "flatten them to text or to a list of texts first."
     )
 
 
-def no_records(source: Source) -> IngestError:
-    """The refusal of JSON Lines that are not objects."""
+def no_records_error(source: Source) -> IngestError:
+    """The error for JSON Lines that are not objects."""
     return IngestError(f"{source.location} holds no records; every line must be a JSON object.")
 
 
 def bad_json_line(source: Source, path: Path) -> str | None:
-    """Say which line of a JSON Lines file is broken: engines' own line numbers can be off, or missing."""
+    """A sentence on the first broken line of a JSON Lines file; engines do not always give its number."""
     with open_text(path) as stream:
         for number, line in enumerate(stream, start=1):
             try:
@@ -71,18 +71,19 @@ def bad_json_line(source: Source, path: Path) -> str | None:
 
 
 def bad_csv_line(source: Source, path: Path, width: int) -> str | None:
-    """Say which line of a CSV or TSV file has another number of fields than `width`, or a stray quote."""
-    fix = "fix it, or set delimiter and quote."
+    """A sentence on the first line of a CSV or TSV file with a stray quote or not `width` fields."""
     with open_text(path) as stream:
         rows = _rows(source, stream)
         try:
-            for row in rows:
-                if row and len(row) != width:
-                    why = f"Expected Number of Columns: {width} Found: {len(row)}"
-                    return f"line {rows.line_num} is broken ({why}); {fix}"
+            bad = next((row for row in rows if row and len(row) != width), None)
+            reason = f"Expected Number of Columns: {width} Found: {len(bad)}" if bad else None
         except csv.Error as error:
-            return f"line {rows.line_num} is broken ({error}); {fix}"
-    return None
+            reason = str(error)
+        return (
+            f"line {rows.line_num} is broken ({reason}); fix it, or set delimiter and quote."
+            if reason
+            else None
+        )
 
 
 def open_text(path: Path) -> IO[str]:

@@ -1,10 +1,10 @@
 """Raw columns -> canonical tables, as pure Ibis expressions: DuckDB and Spark run the same ones.
 
-Engines differ on what text they take for a number or a time, so patterns here say what counts.
-Nothing here executes a query; `materialise` arguments say where a caller must.
+Engines differ in the text that they accept as a number or a time, so patterns here decide.
+Nothing here executes a query, except the `materialise` argument of `k_core`.
 
-Order of a user's interactions: by `position` where the source maps one (it is the source's own complete
-order), else by `timestamp`; ties by the row's place in the source (`source_row`), then by `item_id`.
+Order of a user's interactions: by `position` if the source maps it (it is the source's own complete
+order), else by `timestamp`; ties by the row's number in the source (`source_row`), then by `item_id`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import ibis.expr.types as ir
 from ingestion.config import TimestampUnit
 
 UTC = 'timestamp("UTC", 6)'
-FIRST_TIME, LAST_TIME = "0001-01-01 00:00:00", "9999-12-31 23:59:59"  # what Python can still tell
+FIRST_TIME, LAST_TIME = "0001-01-01 00:00:00", "9999-12-31 23:59:59"  # the range of Python
 FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799
-EXACT = 2.0**53  # from here on float64 skips whole numbers
+EXACT = 2.0**53  # above it float64 skips whole numbers
 NUMBER = "^[ \t]*[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?[ \t]*$"
 DIGITS = "^[ \t]*[+-]?[0-9]+[ \t]*$"
 ISO = (  # a date, or a date and a time of day, with an offset or without
@@ -28,7 +28,7 @@ ISO = (  # a date, or a date and a time of day, with an offset or without
     "(Z| ?UTC|[+-](0[0-9]|1[0-7])(:?[0-5][0-9])?)?)?$"
 )
 NO_SECONDS = "^([^T ]+[T ][0-9]+:[0-9]+)([^0-9:].*)$"
-SHORTEST_HISTORY = 3  # below it a user has nothing to train on once two interactions are held out
+SHORTEST_HISTORY = 3  # with fewer nothing is left to train on when two interactions are held out
 
 
 def as_text(column: ir.Value) -> ir.StringValue:
@@ -72,26 +72,22 @@ def as_time(column: ir.Value, unit: TimestampUnit) -> ir.TimestampValue:
     (Parquet) need no unit.
     """
     kind = column.type()
-    if kind.is_timestamp() or kind.is_date() or unit == "iso":
-        text = kind.is_string() or kind.is_timestamp() or kind.is_date()
-        time = _with_seconds(_matching(column, ISO)).try_cast(UTC) if text else ibis.null(UTC)
-        known = time.between(ibis.literal(FIRST_TIME).cast(UTC), ibis.literal(LAST_TIME).cast(UTC))
-        return ibis.ifelse(known, time, ibis.null(UTC))
+    is_time = kind.is_timestamp() or kind.is_date()
+    if is_time or unit == "iso":
+        text = _matching(column, ISO)
+        if kind.is_string():  # Spark reads no offset after minutes: add the seconds
+            full = text.re_extract(NO_SECONDS, 1) + ibis.literal(":00") + text.re_extract(NO_SECONDS, 2)
+            text = ibis.ifelse(text.re_search(NO_SECONDS), full, text)
+        time = text.try_cast(UTC) if is_time or kind.is_string() else ibis.null(UTC)
+        in_range = time.between(ibis.literal(FIRST_TIME).cast(UTC), ibis.literal(LAST_TIME).cast(UTC))
+        return ibis.ifelse(in_range, time, ibis.null(UTC))
     seconds = as_number(column) / (1000.0 if unit == "epoch_ms" else 1.0)
     usable = ibis.ifelse(seconds.between(FIRST_SECOND, LAST_SECOND), seconds, ibis.null("float64"))
     return timestamp_millis((usable * 1000.0).round().cast("int64"))
 
 
-def _with_seconds(time: ir.Value) -> ir.Value:
-    """Spark reads no offset behind minutes."""
-    if not time.type().is_string():
-        return time
-    full = time.re_extract(NO_SECONDS, 1) + ibis.literal(":00") + time.re_extract(NO_SECONDS, 2)
-    return ibis.ifelse(time.re_search(NO_SECONDS), full, time)
-
-
 def _matching(column: ir.Value, pattern: str) -> ir.Value:
-    """Text that the pattern describes, the rest null; columns that are no text stay as they are."""
+    """Text that matches the pattern, the rest null; columns of other types stay as they are."""
     if not column.type().is_string():
         return column
     return ibis.ifelse(column.re_search(pattern), column, ibis.null("string"))
@@ -117,7 +113,7 @@ def map_items(raw: ir.Table) -> ir.Table:
 
 
 def unreadable(raw: ir.Table, mapped: ir.Table, column: str) -> ir.Table:
-    """Rows (`source_row`, `value`) whose raw value is there but could not be read, in source order."""
+    """Rows (`source_row`, `value`) with a raw value that could not be read, in source order."""
     values = raw.select("source_row", value=raw[column].cast("string"))  # as text: NaN is a value everywhere
     read = mapped.select("source_row", read=mapped[column])
     joined = values.join(read, "source_row").filter(lambda t: t.value.notnull() & t.read.isnull())
@@ -143,34 +139,31 @@ def k_core_round(table: ir.Table, user_core: int, item_core: int) -> ir.Table:
         _user=table.count().over(ibis.window(group_by="user_id")),
         _item=table.count().over(ibis.window(group_by="item_id")),
     )
-    kept = counted.filter((counted._user >= user_core) & (counted._item >= item_core))
-    return kept.drop("_user", "_item")
+    in_core = (counted._user >= user_core) & (counted._item >= item_core)
+    return counted.filter(in_core).drop("_user", "_item")
 
 
 def k_core(
     table: ir.Table, user_core: int, item_core: int, materialise: Callable[[ir.Table], tuple[ir.Table, int]]
 ) -> tuple[ir.Table, int]:
-    """Repeat rounds until nothing more falls out: the (user_core, item_core)-core of the graph.
+    """The (user_core, item_core)-core of the graph, and the number of rounds that removed something.
 
     Args:
-        materialise: runs an expression and gives the stored table and its number of rows. Without it
+        materialise: runs an expression and returns the stored table and its number of rows. Without it
             the query would grow with every round.
-
-    Returns:
-        The table and the number of rounds that removed something.
     """
     current, rows = materialise(table)
     rounds = 0
     while max(user_core, item_core) > 1 and rows:
-        smaller, left = materialise(k_core_round(current, user_core, item_core))
-        if left == rows:
+        smaller, remaining = materialise(k_core_round(current, user_core, item_core))
+        if remaining == rows:
             break
-        current, rows, rounds = smaller, left, rounds + 1
+        current, rows, rounds = smaller, remaining, rounds + 1
     return current, rounds
 
 
 def leave_one_out(table: ir.Table) -> ir.Table:
-    """Number every user's interactions from 0 and hold the last (test) and the one before (valid) out.
+    """Number every user's interactions from 0, and hold out the last (test) and the one before it (valid).
 
     Users with fewer than three interactions only train.
     """
@@ -189,7 +182,7 @@ def leave_one_out(table: ir.Table) -> ir.Table:
 
 
 def canonical_interactions(table: ir.Table) -> ir.Table:
-    """The final columns in their order, nulls where the source has no such column."""
+    """The final columns in their order; null if the source has no such column."""
     absent = {
         name: ibis.null(kind)
         for name, kind in (("timestamp", UTC), ("action", "float64"))
@@ -200,7 +193,7 @@ def canonical_interactions(table: ir.Table) -> ir.Table:
 
 
 def canonical_items(table: ir.Table, text_columns: Sequence[str]) -> ir.Table:
-    """The final columns: a title for every item (its id where there is none), other text never null."""
+    """The final columns: the title is the item's id if it has none, other text is never null."""
     title = table.title if "title" in table.columns else ibis.null("string")
     text = {name: table[name].coalesce("") for name in text_columns if name != "title"}
     named = table.select("item_id", title=ibis.coalesce(title, table.item_id), **text)

@@ -1,16 +1,15 @@
-"""Datasets by name: what to read, and how, as a DatasetConfig."""
+"""Datasets by name as DatasetConfigs, and access to their files, whether here or in Google Cloud Storage."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ingestion.config import DatasetConfig, IngestError
-from ingestion.sources import amazon2014, custom, movielens
-from ingestion.sources.locate import source_digest
+from common.digests import file_digest, json_digest
+from ingestion.config import DatasetConfig, IngestError, Source, parse_config
+from ingestion.sources import amazon2014, gcs, movielens
 
 NAMES = ("movielens", "amazon2014", "custom")
-
-__all__ = ["NAMES", "resolve", "source_digest"]
+CONFIG = "dataset.json"
 
 
 def resolve(name: str, data_dir: str | None, cache_dir: Path) -> DatasetConfig:
@@ -18,11 +17,11 @@ def resolve(name: str, data_dir: str | None, cache_dir: Path) -> DatasetConfig:
 
     Args:
         name: `movielens` (fetched), `amazon2014` (`data_dir` is one of its sets' folders) or `custom`
-            (`data_dir` holds dataset.json).
+            (`data_dir` holds dataset.json, a DatasetConfig whose relative paths start in that folder).
         cache_dir: a folder that survives between runs, for what is fetched or converted.
 
     Raises:
-        IngestError: unknown name, or data that is missing or cannot be fetched.
+        IngestError: unknown name, wrong setting, or data that is missing or cannot be fetched.
     """
     cache_dir = cache_dir.resolve()  # the configuration travels to processes with another working folder
     if name == "movielens":
@@ -31,6 +30,47 @@ def resolve(name: str, data_dir: str | None, cache_dir: Path) -> DatasetConfig:
         raise IngestError(f"There is no dataset '{name}'; choose one of {', '.join(NAMES)}.")
     if not data_dir:
         raise IngestError(f"Dataset '{name}' needs DATA_DIR, the folder that holds its files.")
+    folder = Path(data_dir)
     if name == "amazon2014":
-        return amazon2014.dataset(Path(data_dir), cache_dir)
-    return custom.dataset(Path(data_dir))
+        return amazon2014.dataset(folder, cache_dir)
+    path = folder / CONFIG
+    if not path.is_file():
+        raise IngestError(f"{path} does not exist; docs/data.md describes it.")
+    config = parse_config(path.read_text(encoding="utf-8"), str(path))
+    sources = {}
+    for part, source in (("interactions", config.interactions), ("items", config.items)):
+        absolute = source.location if gcs.is_gcs(source.location) else str(folder.resolve() / source.location)
+        sources[part] = source.model_copy(update={"location": absolute})
+    return config.model_copy(update=sources)
+
+
+def local_file(source: Source, cache_dir: Path) -> Path:
+    """The path to read a source from; a gs:// object is fetched into `cache_dir`.
+
+    Raises:
+        IngestError: the source is missing or cannot be fetched.
+    """
+    if gcs.is_gcs(source.location):
+        return gcs.download(source.location, cache_dir)
+    path = Path(source.location)
+    if not path.is_file():
+        raise IngestError(f"{path} does not exist or is not a file; check its location in the configuration.")
+    return path
+
+
+def source_digest(config: DatasetConfig) -> str:
+    """The cache key of the ingest step: settings and content, but neither locations nor the engine.
+
+    Equal digests mean equal datasets.
+
+    Raises:
+        IngestError: a source is missing.
+    """
+    settings = config.model_dump(mode="json", exclude={"engine", "spark"})
+    for part, source in (("interactions", config.interactions), ("items", config.items)):
+        is_gcs = gcs.is_gcs(source.location)
+        content = (
+            gcs.identity(source.location) if is_gcs else f"sha256:{file_digest(local_file(source, Path()))}"
+        )
+        settings[part] |= {"location": content, "format": source.resolved_format()}
+    return json_digest(settings)

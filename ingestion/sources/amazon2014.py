@@ -1,7 +1,7 @@
 """The 5-core sets of the Amazon Reviews 2014 data, with the numbering that sequential papers share.
 
-Research use; cite He and McAuley 2016, and McAuley et al. 2015. The files are read where they lie; only
-the catalogue, whose categories are nested lists, is rewritten as flat text into the cache.
+Research use; cite He and McAuley 2016, and McAuley et al. 2015. The files are read in place, except the
+catalogue: its categories are nested lists, so the cache gets a copy as flat text.
 """
 
 from __future__ import annotations
@@ -26,20 +26,26 @@ TEXT = ("title", "categories", "attributes", "tags")
 def dataset(data_dir: Path, cache_dir: Path, set_name: str | None = None) -> DatasetConfig:
     """Describe one set: `data_dir` is its folder, or the folder above it with the set's name.
 
-    `position` gives the order. `date` and `liked` are mapped where every row has them (Toys and Games).
+    `position` gives the order. `date` and `liked` are mapped if every row has them (Toys and Games).
 
     Raises:
         IngestError: the folder is not such a set, or a line of its catalogue is broken.
     """
     folder = _set_folder(data_dir, set_name)
-    records = [_flat(record) for record in _records(folder / ITEMS)]
+    records = []
+    with (folder / ITEMS).open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                records.append(_flat(json.loads(line)))
+            except ValueError as error:
+                raise IngestError(f"{folder / ITEMS}, line {number}, is not JSON ({error}).") from error
     content = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
     cached = cache_dir / "amazon2014" / file_digest(folder / ITEMS)[:16] / ITEMS
     items = write_atomic(cached, content)
     text = [name for name in TEXT if any(record.get(name) for record in records)]
     complete = _complete_columns(folder / INTERACTIONS, list(OPTIONAL.values()))
     columns = {"user_id": "user_id", "item_id": "item_id", "position": "position"}
-    columns |= {ours: theirs for ours, theirs in OPTIONAL.items() if theirs in complete}
+    columns |= {name: column for name, column in OPTIONAL.items() if column in complete}
     return DatasetConfig(
         name=f"amazon2014-{folder.name}",
         interactions=InteractionSource(location=str(folder / INTERACTIONS), columns=columns, quote=""),
@@ -60,19 +66,8 @@ def _set_folder(data_dir: Path, set_name: str | None) -> Path:
     raise IngestError(f"{folder} has no {missing[0]}; {hint}")
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
-    records = []
-    with path.open(encoding="utf-8") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                records.append(json.loads(line))
-            except ValueError as error:
-                raise IngestError(f"{path}, line {number}, is not JSON ({error}).") from error
-    return records
-
-
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
-    """Nested categories -> "A > B; C > D". A missing title is the tags, which then are not said twice."""
+    """Nested categories -> "A > B; C > D". Tags replace a missing title, and then are not repeated."""
     title, tags = record.get("title"), record.get("tags")
     return {
         "item_id": record.get("item_id"),
@@ -84,7 +79,7 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _complete_columns(path: Path, names: list[str]) -> set[str]:
-    """Those of the columns that are there and have a value in every row."""
+    """Those of the columns that have a value in every row."""
     try:
         table = pyarrow.csv.read_csv(
             path,

@@ -1,4 +1,4 @@
-"""gs:// sources: one object, checked, kept in a folder under a name that its content decides."""
+"""gs:// sources: identify an object, and download it into a folder that is named by its content."""
 
 from __future__ import annotations
 
@@ -19,31 +19,30 @@ from common.files import atomic_path
 from ingestion.config import IngestError
 
 RETRY = DEFAULT_RETRY.with_timeout(30.0)  # seconds; the default of two minutes hides a wrong address
-SCHEME = "gs://"
 
 
 def is_gcs(location: str) -> bool:
     """Whether a location is an object in Google Cloud Storage (or in what STORAGE_EMULATOR_HOST names)."""
-    return location.startswith(SCHEME)
+    return location.startswith("gs://")
 
 
 def identity(location: str) -> str:
-    """Name an object's content without downloading it: its MD5, or CRC32C and generation where it has none.
+    """Identify an object's content without downloading it: by MD5, or CRC32C and generation if it has none.
 
     Raises:
         IngestError: the object, or the right to read it, is missing.
     """
-    with _explained(location):
+    with _sentences(location):
         return _identity(_blob(location))
 
 
 def download(location: str, folder: Path) -> Path:
-    """Fetch an object into `folder`, unless this very content is there already; checksums are verified.
+    """Download an object into `folder`, unless this content is there already; checksums are verified.
 
     Raises:
-        IngestError: the object, or the right to read it, is missing, or what arrived is not what was sent.
+        IngestError: the object, or the right to read it, is missing, or the download is damaged.
     """
-    with _explained(location):
+    with _sentences(location):
         blob = _blob(location)
         target = folder / _identity(blob).replace("/", "_").replace(":", "-") / Path(blob.name).name
         if not target.is_file():
@@ -54,30 +53,25 @@ def download(location: str, folder: Path) -> Path:
         return target
 
 
-def _client() -> storage.Client:
-    if os.environ.get("STORAGE_EMULATOR_HOST"):
-        return storage.Client(project="emulator", credentials=AnonymousCredentials())
-    return storage.Client()
-
-
 def _blob(location: str) -> storage.Blob:
-    bucket, _, name = location.removeprefix(SCHEME).partition("/")
+    bucket, _, name = location.removeprefix("gs://").partition("/")
     if not bucket or not name:
         raise IngestError(f"{location} names no object; write gs://bucket/path/to/file.")
-    blob = _client().bucket(bucket).get_blob(name, retry=RETRY)
+    emulated = {"project": "emulator", "credentials": AnonymousCredentials()}
+    client = storage.Client(**(emulated if os.environ.get("STORAGE_EMULATOR_HOST") else {}))
+    blob = client.bucket(bucket).get_blob(name, retry=RETRY)
     if blob is None:
         raise IngestError(f"{location} does not exist; check the bucket and the path.")
     return blob
 
 
 def _identity(blob: storage.Blob) -> str:
-    if blob.md5_hash:
-        return f"md5:{blob.md5_hash}"
-    return f"crc32c:{blob.crc32c}:{blob.generation}"
+    return f"md5:{blob.md5_hash}" if blob.md5_hash else f"crc32c:{blob.crc32c}:{blob.generation}"
 
 
 @contextmanager
-def _explained(location: str) -> Iterator[None]:
+def _sentences(location: str) -> Iterator[None]:
+    """Turn the errors of Google's libraries into sentences."""
     try:
         yield
     except auth.DefaultCredentialsError as error:

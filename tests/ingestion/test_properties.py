@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from common.digests import tree_files
 from ingestion import transform
 from ingestion.config import IngestError
-from ingestion.engines.duckdb import DuckEngine, open_duck
+from ingestion.engines.duckdb import DuckEngine, open_duckdb
 from ingestion.ingest import ingest
 from tests.ingestion.ingest_data import dataset, naive_k_core, rows_of
 
@@ -28,7 +28,7 @@ FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthChec
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DuckEngine]:
-    with open_duck(tmp_path_factory.mktemp("engine")) as running:
+    with open_duckdb(tmp_path_factory.mktemp("engine")) as running:
         yield running
 
 
