@@ -33,18 +33,11 @@ def deploy_command(
     *,
     channel: Annotated[str, typer.Argument(help="The channel whose release to serve.")] = "production",
     registry: Registry = DEFAULT_REGISTRY,
-    serving: Annotated[
-        Path, typer.Option("--serving", help="The server's folder; the server is started if it is down.")
-    ] = DEFAULT_STATE,
+    serving: Serving = DEFAULT_STATE,
     who: Who,
-    follow: Annotated[
-        float,
-        typer.Option(
-            min=0, help="Keep running and look at the channel every so many seconds; 0: deploy once."
-        ),
-    ] = 0,
+    follow: Annotated[float, typer.Option(min=0, help="Seconds between looks at the channel; 0: once.")] = 0,
 ) -> None:
-    """Roll the server of this machine over to the release that a channel uses."""
+    """Roll the server of this machine, which is started if it is down, over to a channel's release."""
     from serving.deployment.deploy_channel import deploy_channel
     from serving.deployment.follow import TorchServeTarget, follow_channel
 

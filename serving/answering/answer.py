@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any
 
+from car_model.recommender.recommender import Recommender
 from car_model.recommender.request import RequestError, batch_of
 from serving.answering.request_body import BadBodyError, parse_body
 
@@ -25,81 +25,77 @@ Reply = tuple[int, bytes]
 """HTTP status and JSON in ASCII."""
 
 
-class Recommends(Protocol):
-    """A Recommender, or what passes its answers on."""
-
-    def recommend_batch(self, bodies: Sequence[Any]) -> list[dict[str, Any] | RequestError]:
-        """Answer requests together: see `Recommender.recommend_batch`."""
+Observe = Callable[[Any, dict[str, Any] | RequestError], None]
+"""Gets every request that the recommender answered, with its answer."""
 
 
-@dataclass(frozen=True)
-class ParsedBody:
-    """The requests of a body, unchecked, and whether they came as a batch."""
-
-    requests: list[Any]
-    is_batch: bool
-
-
-def respond(recommender: Recommends, body: object) -> Reply:
+def respond(recommender: Recommender, body: object) -> Reply:
     """Answer one body: see `respond_all`."""
     [reply] = respond_all(recommender, [body])
     return reply
 
 
-def respond_all(recommender: Recommends, bodies: Sequence[object]) -> list[Reply]:
-    """Answer bodies together, each with the bytes it would get alone; never raises.
+def respond_all(
+    recommender: Recommender, bodies: Sequence[object], observe: Observe | None = None
+) -> list[Reply]:
+    """Answer bodies together, each with the bytes it would get alone; never raises (if `observe` does not).
 
     A body holds one request or a batch of them. A batch is answered with 200 and {"answers": [...]} in its
     order; a request of it that cannot be answered gets {"error": sentence, "status": 400} as its answer. Only
     a malformed batch is refused as a whole.
     """
-    parsed = [_parse(body) for body in bodies]
-    requests = [request for item in parsed if isinstance(item, ParsedBody) for request in item.requests]
-    answers = iter(_recommend(recommender, requests))
-    replies = []
+    requests: list[Any] = []
+    parsed: list[Reply | int | slice] = []  # a refusal, or the position of the body's request or requests
+    for body in bodies:
+        try:
+            value = parse_body(body)
+            batch = batch_of(value)
+        except (BadBodyError, RequestError) as error:
+            parsed.append(refusal(BAD_REQUEST, str(error)))
+            continue
+        start = len(requests)
+        requests += [value] if batch is None else batch
+        parsed.append(start if batch is None else slice(start, len(requests)))
+    answers = _recommend(recommender, requests, observe)
+    replies: list[Reply] = []
     for item in parsed:
-        if not isinstance(item, ParsedBody):
-            replies.append(item)
-        elif item.is_batch:
-            texts = [next(answers)[1] for _ in item.requests]
-            replies.append((int(OK), b'{"answers": [' + b", ".join(texts) + b"]}"))
+        if isinstance(item, slice):
+            texts = b", ".join(text for _, text in answers[item])
+            replies.append((int(OK), b'{"answers": [' + texts + b"]}"))
         else:
-            replies.append(next(answers))
+            replies.append(answers[item] if isinstance(item, int) else item)
     return replies
 
 
-def _parse(body: object) -> ParsedBody | Reply:
-    """The requests of a body, or the refusal of a malformed one."""
-    try:
-        value = parse_body(body)
-        batch = batch_of(value)
-    except (BadBodyError, RequestError) as error:
-        return refusal(BAD_REQUEST, str(error))
-    return ParsedBody([value], is_batch=False) if batch is None else ParsedBody(batch, is_batch=True)
-
-
-def _recommend(recommender: Recommends, requests: list[Any]) -> list[Reply]:
+def _recommend(recommender: Recommender, requests: list[Any], observe: Observe | None) -> list[Reply]:
     """Answer requests in groups; if one fails, answer it one by one, so that a defect costs one answer."""
+
+    def reply_to(group: list[Any]) -> list[Reply]:
+        answers = recommender.recommend_batch(group)
+        replies = [
+            refusal(BAD_REQUEST, str(answer))
+            if isinstance(answer, RequestError)
+            else (int(OK), json.dumps(answer, allow_nan=False).encode("ascii"))
+            for answer in answers
+        ]
+        if observe:
+            for request, answer in zip(group, answers, strict=True):
+                observe(request, answer)
+        return replies
+
     replies: list[Reply] = []
     for start in range(0, len(requests), GROUP):
         group = requests[start : start + GROUP]
         try:
-            replies += [_encode(answer) for answer in recommender.recommend_batch(group)]
+            replies += reply_to(group)
         except Exception:
             for request in group:
                 try:
-                    [answer] = recommender.recommend_batch([request])
-                    replies.append(_encode(answer))
+                    replies += reply_to([request])
                 except Exception:
                     logger.exception("The recommender failed on a request.")
                     replies.append(refusal(DEFECT, FAILED))
     return replies
-
-
-def _encode(answer: dict[str, Any] | RequestError) -> Reply:
-    if isinstance(answer, RequestError):
-        return refusal(BAD_REQUEST, str(answer))
-    return int(OK), json.dumps(answer, allow_nan=False).encode("ascii")
 
 
 def refusal(status: int, sentence: str) -> Reply:

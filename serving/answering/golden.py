@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,29 +91,21 @@ def replay(golden: GoldenRequests, release: str, predict: Predict) -> ReplayRepo
 
 def first_difference(expected: Any, actual: Any, path: str = "answer") -> str | None:
     """Say where two JSON values differ first; None if they are equal. 1, 1.0 and true are all different."""
-    return next(_differences(expected, actual, path), None)
-
-
-def _differences(expected: Any, actual: Any, path: str) -> Iterator[str]:
-    if type(expected) is not type(actual):
-        yield f"{path} is {_shorten(actual)}, expected {_shorten(expected)}"
-    elif isinstance(expected, dict):
+    pairs: Iterable[tuple[str, Any, Any]] = ()
+    if type(expected) is type(actual) is dict:
         if missing := sorted(set(expected) - set(actual)):
-            yield f"{path} lacks {', '.join(missing)}"
+            return f"{path} lacks {', '.join(missing)}"
         if added := sorted(set(actual) - set(expected)):
-            yield f"{path} has the unexpected {', '.join(added)}"
-        for key in expected:
-            if key in actual:
-                yield from _differences(expected[key], actual[key], f"{path}.{key}")
-    elif isinstance(expected, list):
+            return f"{path} has the unexpected {', '.join(added)}"
+        pairs = ((f"{path}.{key}", expected[key], actual[key]) for key in expected)
+    elif type(expected) is type(actual) is list:
         if len(expected) != len(actual):
-            yield f"{path} has {len(actual)} entries, expected {len(expected)}"
-        for index, (expected_item, actual_item) in enumerate(zip(expected, actual, strict=False)):
-            yield from _differences(expected_item, actual_item, f"{path}[{index}]")
-    elif expected != actual:
-        yield f"{path} is {_shorten(actual)}, expected {_shorten(expected)}"
-
-
-def _shorten(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+            return f"{path} has {len(actual)} entries, expected {len(expected)}"
+        pairs = ((f"{path}[{i}]", expected[i], actual[i]) for i in range(len(expected)))
+    elif type(expected) is not type(actual) or expected != actual:
+        shown = [
+            text if len(text) <= 80 else text[:77] + "..." for text in map(json.dumps, (actual, expected))
+        ]
+        return f"{path} is {shown[0]}, expected {shown[1]}"
+    differences = (first_difference(old, new, name) for name, old, new in pairs)
+    return next(filter(None, differences), None)

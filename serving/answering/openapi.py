@@ -135,10 +135,7 @@ def document() -> dict[str, Any]:
     )
     return {
         "openapi": "3.1.0",
-        "info": {
-            "title": "CAR on Kubeflow: recommendations",
-            "version": version("car-on-kubeflow"),
-        },
+        "info": {"title": "CAR on Kubeflow: recommendations", "version": version("car-on-kubeflow")},
         "servers": [{"url": "http://127.0.0.1:8080", "description": "The inference port of the server."}],
         "paths": {PATH: {"post": _operation()}},
         "components": {

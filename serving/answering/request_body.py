@@ -69,13 +69,11 @@ def _decode(body: bytes | bytearray | str) -> Any:
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise BadBodyError(f"The body names {name[:SHOWN_CHARACTERS]!r} twice in one object.")
-            seen.add(name)
+    value: dict[str, Any] = {}
+    for name, member in pairs:
+        if name in value:
+            raise BadBodyError(f"The body names {name[:SHOWN_CHARACTERS]!r} twice in one object.")
+        value[name] = member
     return value
 
 

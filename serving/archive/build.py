@@ -16,10 +16,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -94,11 +92,6 @@ class ArchiveProvenance:
     archiver: str
     """Version of torch-model-archiver."""
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> ArchiveProvenance:
-        """Read the form that an infra report holds. Raises KeyError."""
-        return cls(**{field.name: str(value[field.name]) for field in fields(cls)})
-
     def describe_changes(self, current: ArchiveProvenance) -> str:
         """Say in words what differs in `current`; "" if nothing does."""
         sentences = {
@@ -124,8 +117,7 @@ class ArchiveInfo:
 def model_version(release: str, workers: WorkerConfig) -> str:
     """Name a release within TorchServe: 12 characters of its digest, 6 of the handler's and settings'.
 
-    Raises:
-        ArchiveError: the release's name cannot stand in a URL path.
+    Raises ArchiveError if the release's name cannot stand in a URL path.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", release):
         raise ArchiveError(f"{release!r} cannot name a model version: use letters, digits, '-' and '_'.")
@@ -148,37 +140,34 @@ def build_archive(
     Raises:
         ArchiveError: the bundle is incomplete or torch-model-archiver fails.
     """
+    workers = workers or WorkerConfig()
     if not (bundle / "bundle.json").is_file():
         raise ArchiveError(f"{bundle} is not a bundle: it has no bundle.json.")
     output_dir.mkdir(parents=True, exist_ok=True)
     target = output_dir / f"{name}.mar"
-    with tempfile.TemporaryDirectory(prefix="car-archive-") as work, atomic_path(target) as partial:
-        raw = _run_archiver(bundle, Path(work), release, name, workers or WorkerConfig())
-        _normalise(raw, partial)
+    with tempfile.TemporaryDirectory(prefix="car-archive-") as folder, atomic_path(target) as partial:
+        work = Path(folder)
+        extra = work / "extra"
+        extra.mkdir()
+        (extra / BUNDLE).symlink_to(bundle.resolve(), target_is_directory=True)
+        header = {"release": release, "digest": packed_digest(bundle, release)}
+        (extra / HEADER).write_text(json.dumps(header), "utf-8")
+        (work / SETTINGS).write_text(workers.to_yaml(), "utf-8")
+        command = [
+            *(sys.executable, "-m", "model_archiver.model_packaging"),
+            *("--model-name", name, "--version", model_version(release, workers), "--handler", str(HANDLER)),
+            *("--extra-files", str(extra), "--config-file", str(work / SETTINGS)),
+            *("--archive-format", "zip-store", "--export-path", str(work)),
+        ]
+        # The archiver builds in <temporary folder>/<name> and deletes what it finds there: give it its own.
+        (work / "tmp").mkdir()
+        environment = os.environ | {"TMPDIR": str(work / "tmp")}
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if result.returncode:
+            last_line = (result.stderr.strip() or "no message").splitlines()[-1]
+            raise ArchiveError(f"torch-model-archiver could not package {bundle}: {last_line}")
+        _normalise(work / f"{name}.mar", partial)
     return target
-
-
-def _run_archiver(bundle: Path, work: Path, release: str, name: str, workers: WorkerConfig) -> Path:
-    extra = work / "extra"
-    extra.mkdir()
-    (extra / BUNDLE).symlink_to(bundle.resolve(), target_is_directory=True)
-    header = {"release": release, "digest": packed_digest(bundle, release)}
-    (extra / HEADER).write_text(json.dumps(header), "utf-8")
-    (work / SETTINGS).write_text(workers.to_yaml(), "utf-8")
-    command = [
-        *(sys.executable, "-m", "model_archiver.model_packaging"),
-        *("--model-name", name, "--version", model_version(release, workers), "--handler", str(HANDLER)),
-        *("--extra-files", str(extra), "--config-file", str(work / SETTINGS)),
-        *("--archive-format", "zip-store", "--export-path", str(work)),
-    ]
-    # The archiver builds in <temporary folder>/<name> and deletes what it finds there: give it its own.
-    (work / "tmp").mkdir()
-    environment = os.environ | {"TMPDIR": str(work / "tmp")}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if result.returncode:
-        last_line = (result.stderr.strip() or "no message").splitlines()[-1]
-        raise ArchiveError(f"torch-model-archiver could not package {bundle}: {last_line}")
-    return work / f"{name}.mar"
 
 
 def _normalise(raw: Path, target: Path) -> None:
@@ -202,11 +191,7 @@ def packed_digest(bundle: Path, release: str) -> str:
 
 
 def read_archive(archive: Path) -> ArchiveInfo:
-    """Read name, version, release and provenance of an archive.
-
-    Raises:
-        ArchiveError: the file is not one of our archives.
-    """
+    """Read what an archive says about itself. Raises ArchiveError if the file is not one of our archives."""
     try:
         with zipfile.ZipFile(archive) as source:
             manifest = json.loads(source.read(MANIFEST))

@@ -36,11 +36,7 @@ def load_unpacked(folder: Path) -> Recommender:
 
 
 def load_archive(archive: Path) -> Recommender:
-    """Load a model archive that is still packed.
-
-    Raises:
-        ArchiveError: the file is not one of our archives, is damaged, or does not load.
-    """
+    """Load a model archive that is still packed. Raises ArchiveError if it is none, damaged or won't load."""
     read_archive(archive)
     with tempfile.TemporaryDirectory(prefix="car-asgi-") as folder:
         try:

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from common.digests import file_digest
+from common.errors import first_problem
 from serving.archive.build import ArchiveProvenance, WorkerConfig, build_archive, read_archive
 from serving.errors import ServingError
 
@@ -34,9 +36,10 @@ class ValidatedArchive:
     def from_report(cls, report: Mapping[str, Any]) -> ValidatedArchive:
         """Read an infra report. Raises ServingError if it is not one."""
         try:
-            return cls(str(report["archive_sha256"]), ArchiveProvenance.from_json(report["provenance"]))
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ServingError(f"An infra report has no archive_sha256 or provenance ({error!r}).") from error
+            return TypeAdapter(cls).validate_python(report)
+        except ValidationError as error:
+            sentence = f"An infra report has no archive_sha256 or provenance: {first_problem(error)}"
+            raise ServingError(sentence) from error
 
     @property
     def workers(self) -> WorkerConfig:

@@ -39,19 +39,18 @@ class ApiKeys:
         try:
             if self._version != self._file_version():
                 self._read()
-        except ServingError:
+        except (ServingError, OSError):
             return False
         matches = [hmac.compare_digest(digest, valid) for valid in self._digests]  # all of them, always
         return any(matches)
 
     def _read(self) -> None:
-        version = self._file_version()
         self._version, self._digests = None, []
         try:
-            lines = [line.strip() for line in self.path.read_text("ascii").splitlines()]
+            version = self._file_version()
+            keys = [key for line in self.path.read_text("ascii").splitlines() if (key := line.strip())]
         except (OSError, UnicodeDecodeError) as error:
             raise ServingError(f"The keys in {self.path} can't be read ({type(error).__name__}).") from error
-        keys = [line for line in lines if line]
         if not keys or any(len(key) < MIN_CHARACTERS for key in keys):
             raise ServingError(
                 f"{self.path} must hold one key per line, each of at least {MIN_CHARACTERS} characters; make "
@@ -60,18 +59,14 @@ class ApiKeys:
         self._version, self._digests = version, [_digest(key) for key in keys]
 
     def _file_version(self) -> tuple[int, int, int]:
-        try:
-            stat = self.path.stat()  # follows the links that a Secret's update swaps
-        except OSError as error:
-            raise ServingError(f"The keys in {self.path} can't be read ({type(error).__name__}).") from error
+        stat = self.path.stat()  # follows the links that a Secret's update swaps
         return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def require_keys(host: str, path: Path | None) -> ApiKeys | None:
     """Read the file of keys; None if there is no file and only this machine (or pod) can call.
 
-    Raises:
-        ServingError: a network could call and there is no file of keys.
+    Raises ServingError if a network could call and there is no file.
     """
     if path is not None:
         return ApiKeys(path)

@@ -49,13 +49,14 @@ class App:
 
     def starlette(self) -> Starlette:
         """The ASGI application."""
-        routes = [
-            Route(PATH, self.predict, methods=["POST"]),
-            Route("/ping", self.ping),
-            Route("/openapi.json", self.describe),
-            Route("/metrics", self.metrics.show),
-        ]
-        return Starlette(routes=routes)
+        return Starlette(
+            routes=[
+                Route(PATH, self.predict, methods=["POST"]),
+                Route("/ping", self.ping),
+                Route("/openapi.json", lambda _: json_response(HTTPStatus.OK, self.openapi)),
+                Route("/metrics", self.metrics.show),
+            ]
+        )
 
     async def predict(self, request: Request) -> Response:
         """Answer a body."""
@@ -79,10 +80,6 @@ class App:
             return answer
         status = {"status": "Healthy", "release": self.recommender.release}
         return json_response(HTTPStatus.OK, json.dumps(status).encode())
-
-    async def describe(self, request: Request) -> Response:
-        """The OpenAPI document."""
-        return json_response(HTTPStatus.OK, self.openapi)
 
     async def _answer(self, body: bytes) -> Response:
         try:

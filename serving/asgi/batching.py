@@ -37,15 +37,7 @@ class Batcher(Generic[RequestT, AnswerT]):
         self._work: asyncio.Task[None] | None = None
 
     async def submit(self, request: RequestT, force: bool = False) -> AnswerT:
-        """Return the answer once it is there.
-
-        Args:
-            request: what to answer.
-            force: wait even if the queue is full.
-
-        Raises:
-            QueueFullError: the queue is full.
-        """
+        """Return the answer once it is there. Raises QueueFullError if the queue is full, unless `force`."""
         if len(self._waiting) >= self.queue and not force:
             raise QueueFullError(f"{self.queue} requests wait already.")
         future: asyncio.Future[AnswerT] = asyncio.get_running_loop().create_future()

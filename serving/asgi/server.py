@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import uvicorn
@@ -126,19 +126,19 @@ class Pod:
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        beat = asyncio.create_task(self._check_health())
+        async def check_health() -> None:
+            """Ask the model now and then, even if the queue is full: a busy model is not a hung one."""
+            while True:
+                if app := self.app:
+                    await app.batcher.submit(HEALTH, force=True)
+                self._last_answer = time.monotonic()
+                await asyncio.sleep(min(BEAT_SECONDS, self.hung_seconds / 4))
+
+        beat = asyncio.create_task(check_health())
         try:
             yield
         finally:
             beat.cancel()
-
-    async def _check_health(self) -> None:
-        """Ask the model now and then, even if the queue is full: a busy model is not a hung one."""
-        while True:
-            if app := self.app:
-                await app.batcher.submit(HEALTH, force=True)
-            self._last_answer = time.monotonic()
-            await asyncio.sleep(min(BEAT_SECONDS, self.hung_seconds / 4))
 
 
 def serve_pod(
@@ -146,24 +146,28 @@ def serve_pod(
 ) -> None:
     """Listen until told to stop; requests in progress are then still answered.
 
-    Args:
-        pod: what answers.
-        host: address of requests and probes.
-        port: their port.
-        metrics: address and port of the metrics, if they are wanted.
-        threads: of PyTorch.
+    Requests and probes arrive on `host` and `port`; `metrics` are address and port of the metrics, if any.
     """
     torch.set_num_threads(threads)
-    main = uvicorn.Server(_uvicorn_config(pod, host, port))
-    second = _SecondListener(_uvicorn_config(pod.metrics(), *metrics, lifespan="off")) if metrics else None
+    settings: dict[str, Any] = {
+        "log_level": logging.WARNING,
+        "access_log": False,  # requests are private: they tell what people like
+        "server_header": False,
+        "proxy_headers": False,
+        "timeout_graceful_shutdown": DRAIN_SECONDS,
+    }
+    main = uvicorn.Server(uvicorn.Config(pod, host, port, **settings))
 
     async def run() -> None:
         """Signals stop the main listener, which stops the second one."""
-        task = asyncio.create_task(second.serve()) if second else None
+        if metrics is None:
+            await main.serve()
+            return
+        second = _SecondListener(uvicorn.Config(pod.metrics(), *metrics, lifespan="off", **settings))
+        task = asyncio.create_task(second.serve())
         await main.serve()
-        if second and task:
-            second.should_exit = True
-            await task
+        second.should_exit = True
+        await task
 
     asyncio.run(run())
 
@@ -174,19 +178,3 @@ class _SecondListener(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def _uvicorn_config(
-    app: ASGIApp, host: str, port: int, lifespan: Literal["auto", "off"] = "auto"
-) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        host,
-        port,
-        lifespan=lifespan,
-        log_level=logging.WARNING,
-        access_log=False,  # requests are private: they tell what people like
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-    )

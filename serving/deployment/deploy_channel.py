@@ -39,11 +39,7 @@ def require_entry(store: ObjectStore, channel: str) -> Entry:
 
 
 def deploy_channel(store: ObjectStore, channel: str, state_dir: Path | str, who: str) -> Deployment:
-    """Serve the release that a channel uses: see `deploy_entry`.
-
-    Raises:
-        RegistryError: also if the channel is empty.
-    """
+    """Serve the release that a channel uses: see `deploy_entry`. Raises RegistryError if it is empty."""
     return deploy_entry(store, require_entry(store, channel), state_dir, who)
 
 
@@ -115,12 +111,7 @@ def _validate_command(release: FetchedRelease) -> str:
 
 
 def validate_release(store: ObjectStore, release: str, who: str) -> InfraReport:
-    """Prove that this machine's code serves a release as it was evaluated, and add the report to the release.
-
-    Args:
-        store: the registry.
-        release: full digest.
-        who: signs it.
+    """Prove that this machine's code serves a release as it was evaluated; add the report, signed by `who`.
 
     Raises:
         InfraValidationError: it does not; nothing is added.

@@ -55,10 +55,9 @@ class TorchServeTarget:
     """Signs the validation of a release that has none yet."""
 
     def keep_alive(self) -> str | None:
-        release = restart_if_dead(self.state_dir)
-        return (
-            f"The server was down; release {release[:12]}, deployed last, answers again." if release else None
-        )
+        if release := restart_if_dead(self.state_dir):
+            return f"The server was down; release {release[:12]}, deployed last, answers again."
+        return None
 
     def serves(self, release: str) -> bool:
         return is_serving(self.state_dir, release)
@@ -113,26 +112,17 @@ class ErrorReporter:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An entry that could not be deployed, and when to try it again."""
+    """An entry that could not be deployed, and when (in monotonic seconds) to try it again."""
 
     entry: int
     error: Exception
     pause: float
     """Seconds between this attempt and the next."""
     retry_at: float
-    """Monotonic seconds."""
 
 
 class Follower:
-    """One server and one channel.
-
-    Args:
-        store: the registry.
-        channel: the channel to follow.
-        target: the server.
-        seconds: pause between two looks at the channel.
-        report: gets sentences for the log.
-    """
+    """One server that follows one channel, which it reads every so many seconds; `report` gets sentences."""
 
     def __init__(
         self, store: ObjectStore, channel: str, target: FollowTarget, *, seconds: float, report: Report

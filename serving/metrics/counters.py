@@ -57,18 +57,13 @@ class Metrics:
             "expected_code_share", "Share of a first-level code in the answer profile.", "code"
         )
         self.drift = _DriftCollector()
-        for collector in (self.recommended, self.drift):
-            self.registry.register(collector)
+        self.registry.register(self.recommended)
+        self.registry.register(self.drift)
 
     def use(self, recommender: Recommender, now: float) -> DriftWindow | None:
-        """Name the release that answers from now on, and start every series it can have at 0.
+        """Name the release that answers from now on (Unix time in seconds), and start every series at 0.
 
-        Args:
-            recommender: of the release.
-            now: Unix time in seconds.
-
-        Returns:
-            the window that compares its answers with its answer profile; None if it has no profile.
+        Returns the window that compares its answers with its answer profile; None if it has no profile.
         """
         release, profile = recommender.release[:SHORT], recommender.bundle.answer_profile
         for gauge in (self.info, self.loaded, self.expected):
@@ -136,16 +131,13 @@ class _DriftCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         drift = self.window.read() if self.window else WindowDrift(0.0, 0.0, 0)
-        yield GaugeMetricFamily(
-            "car_score_drift_psi",
-            "Drift of the best items' scores from the answer profile.",
-            value=drift.score,
-        )
-        yield GaugeMetricFamily(
-            "car_code_drift_psi",
-            "Drift of the recommended first-level codes from the answer profile.",
-            value=drift.code,
-        )
-        yield GaugeMetricFamily(
-            "car_drift_window_answers", "Answers that the drifts are computed from.", value=drift.answers
-        )
+        for name, help_text, value in (
+            ("score_drift_psi", "Drift of the best items' scores from the answer profile.", drift.score),
+            (
+                "code_drift_psi",
+                "Drift of the recommended first-level codes from the answer profile.",
+                drift.code,
+            ),
+            ("drift_window_answers", "Answers that the drifts are computed from.", drift.answers),
+        ):
+            yield GaugeMetricFamily(f"car_{name}", help_text, value=value)

@@ -56,13 +56,11 @@ class DriftWindow:
             scores, codes = np.array(self._scores), np.array(self._codes)
         if answers < self.fewest:
             return WindowDrift(0.0, 0.0, answers)
-        return WindowDrift(
-            score_drift(self.profile, scores), code_drift(self.profile, codes, answers), answers
-        )
+        score, code = score_drift(self.profile, scores), code_drift(self.profile, codes, answers)
+        return WindowDrift(score, code, answers)
 
     def _count(self, entry: tuple[int, int, Sequence[int]], step: int) -> None:
         thinking, score, codes = entry
         self._scores[thinking][score] += step
-        row = self._codes[thinking]
         for code in codes:
-            row[code] += step
+            self._codes[thinking][code] += step

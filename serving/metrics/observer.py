@@ -21,13 +21,7 @@ class InstrumentedResponder:
     """`respond_all` of one recommender, with metrics. If counting fails, answering goes on."""
 
     def __init__(self, recommender: Recommender, metrics: Metrics, probe: bytes | None = None) -> None:
-        """Count a recommender's answers from now on.
-
-        Args:
-            recommender: what answers.
-            metrics: the process's counters.
-            probe: body of health checks, which are answered and not counted.
-        """
+        """Count a recommender's answers from now on; health checks with the body `probe` are not counted."""
         self.recommender = recommender
         self.metrics = metrics
         self.probe = probe
@@ -49,14 +43,14 @@ class InstrumentedResponder:
         return [next(to_probes if body == self.probe else to_clients) for body in bodies]
 
     def _respond_and_count(self, bodies: Sequence[object]) -> list[Reply]:
-        recording = _RecordingRecommender(self.recommender)
+        exchanges: list[tuple[Any, dict[str, Any] | RequestError]] = []
         started = time.perf_counter()
-        replies = respond_all(recording, bodies)
+        replies = respond_all(self.recommender, bodies, lambda *exchange: exchanges.append(exchange))
         seconds = time.perf_counter() - started
         try:
             for status, _ in replies:
                 self._statuses[status].inc()
-            for request, answer in recording.exchanges:
+            for request, answer in exchanges:
                 if isinstance(answer, RequestError):
                     self.metrics.invalid.inc()
                 else:
@@ -85,16 +79,3 @@ class InstrumentedResponder:
         comparable = kind == "known" and not any(request.get(field) is not None for field in UNLIKE_PROFILE)
         if self._window and top and comparable:
             self._window.add(thinking, top[0]["score"], codes)
-
-
-class _RecordingRecommender:
-    """Passes requests on and remembers them with their answers."""
-
-    def __init__(self, recommender: Recommender) -> None:
-        self._recommender = recommender
-        self.exchanges: list[tuple[Any, dict[str, Any] | RequestError]] = []
-
-    def recommend_batch(self, bodies: Sequence[Any]) -> list[dict[str, Any] | RequestError]:
-        answers = self._recommender.recommend_batch(bodies)
-        self.exchanges += zip(bodies, answers, strict=True)
-        return answers

@@ -71,7 +71,13 @@ class Client:
             ServingError: it cannot be reached, or refuses its own key.
         """
         retrying = Retrying(
-            retry=retry_if_result(lambda reply: reply.status_code == BUSY or _worker_died(reply)),
+            # Of the lost requests, an error of the handler has another sentence.
+            retry=retry_if_result(
+                lambda reply: (
+                    reply.status_code == BUSY
+                    or (reply.status_code in LOST and _sentence(reply) == WORKER_DIED)
+                )
+            ),
             wait=_retry_delay,
             stop=stop_after_delay(BUSY_SECONDS),
             retry_error_callback=lambda call: call.outcome.result() if call.outcome else None,
@@ -100,24 +106,21 @@ class Client:
         return self._call("GET", url, "inference", CONNECT_SECONDS).status_code == requests.codes.ok
 
     def register(self, archive_name: str) -> None:
-        """Register an archive of the model store and start the workers that its settings ask for.
-
-        The call does not wait for the workers: in its `synchronous` mode, the default, TorchServe would wait
-        in a thread that half of its connections share.
-        """
+        """Register an archive of the model store and start its workers, without waiting for them."""
+        # In its `synchronous` mode, the default, it would wait in a thread that half its connections share.
         self._manage("POST", "", {"url": archive_name, "model_name": MODEL_NAME, "synchronous": "false"})
 
     def versions(self) -> dict[str, ModelStatus]:
         """All registered versions by name; empty if there is none."""
-        statuses = {}
-        for row in self._manage("GET", f"/{MODEL_NAME}/all", missing=[]):
-            statuses[row["modelVersion"]] = ModelStatus(
+        return {
+            row["modelVersion"]: ModelStatus(
                 version=row["modelVersion"],
                 ready_workers=sum(worker["status"] == "READY" for worker in row["workers"]),
                 pending=int(row.get("jobQueueStatus", {}).get("pendingRequests", 0)),
                 workers=tuple(worker["pid"] for worker in row["workers"]),
             )
-        return statuses
+            for row in self._manage("GET", f"/{MODEL_NAME}/all", missing=[])
+        }
 
     def default_version(self) -> str | None:
         """The version that answers requests that name none."""
@@ -134,8 +137,7 @@ class Client:
 
     def refresh_header(self) -> None:
         """Write the header file that people's curl reads; renew the key first if it is about to expire."""
-        if self._expiry("inference") - datetime.now(UTC) < RENEW_BEFORE:
-            self._renew("inference")
+        self._renew_if_expiring("inference")
         self._write_header()
 
     def _manage(
@@ -154,8 +156,7 @@ class Client:
         """Send a request with its key; if the key is refused, renew it and try once more."""
         reply = self._call_once(verb, url, key, seconds, **arguments)
         if _key_refused(reply):
-            if self._expiry(key) - datetime.now(UTC) < RENEW_BEFORE:
-                self._renew(key)
+            self._renew_if_expiring(key)
             reply = self._call_once(verb, url, key, seconds, **arguments)
         if _key_refused(reply):
             raise ServingError(
@@ -164,7 +165,7 @@ class Client:
         return reply
 
     def _call_once(self, verb: str, url: str, key: str, seconds: int, **arguments: Any) -> requests.Response:
-        headers = arguments.pop("headers", {}) | {"Authorization": f"Bearer {self._key(key)}"}
+        headers = arguments.pop("headers", {}) | {"Authorization": f"Bearer {self._key_entry(key)}"}
         try:
             return self._session.request(
                 verb, url, headers=headers, timeout=(CONNECT_SECONDS, seconds), **arguments
@@ -174,7 +175,10 @@ class Client:
         except requests.ConnectionError as error:
             raise ServingError(f"TorchServe does not listen on {url}: it is down or starting.") from error
 
-    def _renew(self, key: str) -> None:
+    def _renew_if_expiring(self, key: str) -> None:
+        expiry = datetime.fromisoformat(self._key_entry(key, "expiration time"))
+        if expiry - datetime.now(UTC) >= RENEW_BEFORE:
+            return
         url = f"http://{LOOPBACK}:{self.ports.management}/token"
         reply = self._call_once("GET", url, "API", CONNECT_SECONDS, params={"type": key})
         if not reply.ok:
@@ -186,15 +190,9 @@ class Client:
                 logger.warning("The header file holds an old key: %s", error)
 
     def _write_header(self) -> None:
-        write_private(self.state.header, f"Authorization: Bearer {self._key('inference')}\n")
+        write_private(self.state.header, f"Authorization: Bearer {self._key_entry('inference')}\n")
 
-    def _key(self, kind: str) -> str:
-        return self._key_entry(kind, "key")
-
-    def _expiry(self, kind: str) -> datetime:
-        return datetime.fromisoformat(self._key_entry(kind, "expiration time"))
-
-    def _key_entry(self, kind: str, field: str) -> str:
+    def _key_entry(self, kind: str, field: str = "key") -> str:
         if not self.state.keys.is_file():
             raise ServingError(f"There are no keys in {self.state.keys}: the server is not running.")
         keys = read_json_object(self.state.keys, ServingError, "stop and start the server")
@@ -208,11 +206,6 @@ def _retry_delay(call: RetryCallState) -> float:
     """Seconds before the next attempt: what Retry-After says, else an exponential back-off."""
     header = call.outcome.result().headers.get("Retry-After", "") if call.outcome else ""
     return float(header) if header.isdecimal() else BACK_OFF(call)
-
-
-def _worker_died(reply: requests.Response) -> bool:
-    """Whether the worker died while it had the request; an error of our own has another sentence."""
-    return reply.status_code in LOST and _sentence(reply) == WORKER_DIED
 
 
 def _key_refused(reply: requests.Response) -> bool:

@@ -47,11 +47,10 @@ class Ports:
     @classmethod
     def choose(cls, preferred: Mapping[str, int] | None = None) -> Ports:
         """Pick five free ports; a preferred port is used if it is free."""
-        preferred = preferred or {}
         ports: dict[str, int] = {}
         with ExitStack() as sockets:  # all stay bound until all are picked, so no port is picked twice
             for field in fields(cls):
-                port = _bind(sockets, preferred.get(field.name, 0))
+                port = _bind(sockets, (preferred or {}).get(field.name, 0))
                 while port is None:
                     port = _bind(sockets, 0)
                 ports[field.name] = port

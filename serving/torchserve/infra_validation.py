@@ -73,41 +73,38 @@ def infra_validate(archive: Path, golden: Path, release: str, work_dir: Path) ->
         InfraValidationError: with the reason, whatever it is.
     """
     try:
-        return _validate(archive, GoldenRequests.read(golden), release, work_dir)
+        requests = GoldenRequests.read(golden)
+        TorchServe.stop(work_dir)  # left behind by a validation that was killed
+        started = time.monotonic()
+        server = TorchServe.start(work_dir)
+        up = time.monotonic()
+        info = register_and_wait(server, archive)
+        ready = time.monotonic()
+        report = replay_on_server(server.client, requests, release, info.version)
+        if not report.passed:
+            raise InfraValidationError(f"{archive.name} does not answer as evaluated: {report.sentence()}.")
+        for name, body in BAD_REQUESTS.items():
+            reply = server.client.send(body, info.version)
+            if reply.status_code != 400:
+                raise InfraValidationError(
+                    f"A bad request ({name}) was answered with {reply.status_code}, expected 400."
+                )
+            try:
+                sentence = json.loads(reply.content)["error"]
+            except (ValueError, KeyError, TypeError):
+                sentence = ""
+            if not sentence:
+                raise InfraValidationError(
+                    f"A bad request ({name}) was refused without a sentence that says why."
+                )
+        if not replay_on_server(server.client, requests, release, info.version, samples=0).passed:
+            raise InfraValidationError(f"{archive.name} answers differently after it was sent bad requests.")
     except InfraValidationError:
         raise
     except ServingError as error:
         raise InfraValidationError(f"{archive.name} cannot be served: {error}") from error
     finally:
         TorchServe.stop(work_dir)
-
-
-def _validate(archive: Path, golden: GoldenRequests, release: str, work_dir: Path) -> InfraReport:
-    TorchServe.stop(work_dir)  # left behind by a validation that was killed
-    started = time.monotonic()
-    server = TorchServe.start(work_dir)
-    up = time.monotonic()
-    info = register_and_wait(server, archive)
-    ready = time.monotonic()
-    report = replay_on_server(server.client, golden, release, info.version)
-    if not report.passed:
-        raise InfraValidationError(f"{archive.name} does not answer as evaluated: {report.sentence()}.")
-    for name, body in BAD_REQUESTS.items():
-        reply = server.client.send(body, info.version)
-        if reply.status_code != 400:
-            raise InfraValidationError(
-                f"A bad request ({name}) was answered with {reply.status_code}, expected 400."
-            )
-        try:
-            sentence = json.loads(reply.content)["error"]
-        except (ValueError, KeyError, TypeError):
-            sentence = ""
-        if not sentence:
-            raise InfraValidationError(
-                f"A bad request ({name}) was refused without a sentence that says why."
-            )
-    if not replay_on_server(server.client, golden, release, info.version, samples=0).passed:
-        raise InfraValidationError(f"{archive.name} answers differently after it was sent bad requests.")
     return InfraReport(
         release=release,
         version=info.version,

@@ -34,8 +34,18 @@ class FrontEndExporter:
         self._exported: dict[SeriesKey, float] = {}
 
     def start(self, seconds: float = SECONDS) -> threading.Thread:
-        """Export every so many seconds in a daemon thread."""
-        thread = threading.Thread(target=self._export_forever, args=(seconds,), name="metrics", daemon=True)
+        """Export every so many seconds in a daemon thread, until that fails."""
+
+        def export_forever() -> None:
+            pause = threading.Event()
+            try:
+                while True:
+                    self.export()
+                    pause.wait(seconds)
+            except Exception:
+                logger.exception("The metrics can't be passed on to TorchServe; this worker stops trying.")
+
+        thread = threading.Thread(target=export_forever, name="metrics", daemon=True)
         thread.start()
         return thread
 
@@ -55,16 +65,6 @@ class FrontEndExporter:
             self._exported[series] = sample.value
             lines += 1
         return lines
-
-    def _export_forever(self, seconds: float) -> None:
-        pause = threading.Event()
-        while True:
-            try:
-                self.export()
-            except Exception:
-                logger.exception("The metrics can't be passed on to TorchServe; this worker stops trying.")
-                return
-            pause.wait(seconds)
 
 
 def samples(registry: CollectorRegistry) -> Iterator[tuple[bool, Sample]]:

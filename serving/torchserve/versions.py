@@ -6,8 +6,6 @@ import logging
 import shutil
 from pathlib import Path
 
-from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
-
 from common.digests import file_digest
 from common.files import atomic_path
 from serving.archive.build import MODEL_NAME, ArchiveInfo, read_archive
@@ -22,7 +20,6 @@ DRAIN_SECONDS = 90
 # A request that a worker has taken is in no queue any more, and TorchServe drops it unanswered when the
 # version is removed. So the queue has to be empty and every worker idle for this long.
 QUIET_SECONDS = 1.0
-POLL_SECONDS = 0.1
 PARTIAL = ".partial"  # suffix of `atomic_path`'s temporary files
 
 
@@ -72,34 +69,23 @@ def remove_version(server: TorchServe, version: str) -> None:
 def retire_others(server: TorchServe, version: str) -> list[str]:
     """Remove every version but this one, once it has answered what it had accepted; return their names."""
     retiring = [name for name in server.client.versions() if name != version]
-    if retiring:
-        _drain(server, retiring)
+    activity = process.WorkerActivity()
+    quiet_polls = 0
+
+    def is_drained() -> bool:
+        nonlocal quiet_polls
+        versions = server.client.versions()
+        statuses = [versions[name] for name in retiring if name in versions]
+        busy = activity.is_busy(pid for status in statuses for pid in status.workers)
+        quiet_polls = 0 if busy or any(status.pending for status in statuses) else quiet_polls + 1
+        return quiet_polls * process.POLL_SECONDS > QUIET_SECONDS
+
+    if retiring and not process.wait_until(is_drained, DRAIN_SECONDS):
+        # a version that never rests must not stay forever
+        logger.warning("%s still works after %s s and is removed.", ", ".join(retiring), DRAIN_SECONDS)
     for name in retiring:
         server.client.unregister(name)
     for path in [*server.state.store.glob("*.mar"), *server.state.store.glob(f".*{PARTIAL}")]:
         if path.name != stored_name(version):
             path.unlink()
     return retiring
-
-
-def _drain(server: TorchServe, names: list[str]) -> None:
-    """Wait until versions that get no new requests have answered all that they had accepted."""
-    activity = process.WorkerActivity()
-    quiet_polls = 0
-
-    def is_drained() -> bool:
-        nonlocal quiet_polls
-        statuses = server.client.versions()
-        retiring = [statuses[name] for name in names if name in statuses]
-        busy = activity.is_busy(pid for status in retiring for pid in status.workers)
-        quiet_polls = 0 if busy or any(status.pending for status in retiring) else quiet_polls + 1
-        return quiet_polls * POLL_SECONDS > QUIET_SECONDS
-
-    Retrying(
-        stop=stop_after_delay(DRAIN_SECONDS),
-        wait=wait_fixed(POLL_SECONDS),
-        retry=retry_if_result(lambda drained: not drained),
-        retry_error_callback=lambda _: logger.warning(  # a version that never rests must not stay forever
-            "%s still works after %s s and is removed.", ", ".join(names), DRAIN_SECONDS
-        ),
-    )(is_drained)
