@@ -109,7 +109,7 @@ def asgi(
     from serving.torchserve.state_dir import DeployedRelease, StateDir
 
     if archive is None:
-        state = StateDir.at(serving)
+        state = StateDir(serving)
         archive = DeployedRelease.load(state).verify_archive(state)
     serve_archive(archive, port, threads=threads)
 
@@ -145,7 +145,7 @@ def start(serving: Serving = DEFAULT_STATE) -> None:
     from serving.torchserve.rollover import restore
     from serving.torchserve.state_dir import StateDir
 
-    state = StateDir.at(serving)
+    state = StateDir(serving)
     with state.exclusive():
         server = restore(state.root)
     console.print(f"TorchServe answers on {server.client.prediction_url}.")
@@ -157,7 +157,7 @@ def stop(serving: Serving = DEFAULT_STATE) -> None:
     from serving.torchserve.server import TorchServe
     from serving.torchserve.state_dir import StateDir
 
-    state = StateDir.at(serving)
+    state = StateDir(serving)
     if not state.root.is_dir():
         console.print(f"No server was ever started in {state.root}.")
         return

@@ -58,7 +58,7 @@ class Load:
 
     def __init__(self, state_dir: Path | str, expected: ExpectedAnswers, clients: int = 4) -> None:
         self.requests: list[SentRequest] = []
-        self._state = StateDir.at(state_dir)
+        self._state = StateDir(state_dir)
         self._expected = expected
         self._ended = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(client,)) for client in range(clients)]

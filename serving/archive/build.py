@@ -130,12 +130,7 @@ def build_archive(
 ) -> Path:
     """Package a bundle folder as `<output_dir>/<name>.mar`; equal input gives equal bytes.
 
-    Args:
-        bundle: folder that `Recommender.load` reads.
-        output_dir: is created if it is missing; an archive of the same name is replaced.
-        release: digest that the answers will name.
-        name: TorchServe model name.
-        workers: TorchServe's worker and batching settings.
+    `output_dir` is created if it is missing; an archive of the same name is replaced.
 
     Raises:
         ArchiveError: the bundle is incomplete or torch-model-archiver fails.

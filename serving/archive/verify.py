@@ -55,11 +55,7 @@ def rebuild_archive(
 ) -> tuple[Path, str]:
     """Build one of the validated archives; return its path and its SHA-256.
 
-    Args:
-        bundle: folder of the release's bundle.
-        output_dir: folder of the archive.
-        release: full digest.
-        validated: at least one; the first that this machine's code can build is built.
+    Of the `validated` archives, at least one, the first that this machine's code can build is built.
 
     Raises:
         StaleValidationError: this machine's code builds none of them.

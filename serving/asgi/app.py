@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import json
 import logging
+import time
+from collections.abc import Awaitable
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 
 import torch
 import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, Gauge, Histogram, ProcessCollector, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -25,7 +29,7 @@ from serving.answering.openapi import PATH, document
 from serving.answering.request_body import MAX_BODY_BYTES
 from serving.archive.load import load_archive
 from serving.asgi.batching import Batcher, QueueFullError
-from serving.asgi.metrics_exporter import AsgiMetrics, process_metrics
+from serving.metrics.counters import BUCKETS, SHORT, Metrics
 from serving.metrics.observer import InstrumentedResponder
 from serving.torchserve.config import LOOPBACK
 
@@ -34,6 +38,50 @@ RETRY_AFTER = "1"  # seconds, in the refusal of a full queue
 QUEUE = 100  # requests that may wait, as TorchServe's job_queue_size
 BATCH = 8  # requests that are answered together, as TorchServe's batchSize
 HEALTH = b'{"history": [], "k": 1}'
+
+
+class AsgiMetrics(Metrics):
+    """The metrics of every shell, and what TorchServe's front end counts by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.response = Histogram(
+            "car_response_duration_seconds",
+            "Seconds from a body's last byte to its answer, including the wait in the queue.",
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
+        self.in_progress = Gauge(
+            "car_requests_in_progress",
+            "Bodies that wait in the queue or are being answered.",
+            registry=self.registry,
+        )
+        ProcessCollector(registry=self.registry)
+
+    def count_refusal(self, status: int, release: str) -> None:
+        """Count a body that the recommender never saw."""
+        self.requests.labels(str(int(status)), release[:SHORT]).inc()
+
+    async def measure(self, answer: Awaitable[Response], release: str) -> Response:
+        """Await the answer to a body and record how long that took; a full queue's refusal only counts."""
+        started = time.perf_counter()
+        with self.in_progress.track_inprogress():
+            response = await answer
+        if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+            self.count_refusal(HTTPStatus.SERVICE_UNAVAILABLE, release)
+        else:
+            self.response.observe(time.perf_counter() - started)
+        return response
+
+    def show(self, request: Request) -> Response:
+        """GET /metrics; not a coroutine, so that Starlette runs it in a thread of its own."""
+        return Response(generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+@cache
+def process_metrics() -> AsgiMetrics:
+    """The metrics of this process; they outlive a change of its release."""
+    return AsgiMetrics()
 
 
 class App:

@@ -28,8 +28,7 @@ from car_model.recommender.recommender import Recommender
 from serving.answering.answer import respond
 from serving.answering.golden import GoldenRequests, replay
 from serving.asgi.api_keys import ApiKeys
-from serving.asgi.app import HEALTH, App, json_response, refuse
-from serving.asgi.metrics_exporter import process_metrics
+from serving.asgi.app import HEALTH, App, json_response, process_metrics, refuse
 from serving.errors import RequestRefusedError, ServingError
 
 METRICS = "/metrics"

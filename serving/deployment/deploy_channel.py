@@ -47,8 +47,6 @@ def deploy_entry(store: ObjectStore, entry: Entry, state_dir: Path | str, who: s
     """Serve the release of a channel's entry, from the archive that was validated and no other.
 
     Args:
-        store: the registry.
-        entry: names the release and its manifest's digest.
         state_dir: folder of the TorchServe to roll over; it is started if it is down.
         who: signs the validation of a release that has none yet.
 
@@ -66,7 +64,7 @@ def deploy_entry(store: ObjectStore, entry: Entry, state_dir: Path | str, who: s
             report = _validate(release, folder, who)
             validated = [ValidatedArchive(report.archive_sha256, report.provenance)]
         newest = validated[0].archive_sha256
-        stored = [path for path in StateDir.at(state_dir).store.glob("*.mar") if file_digest(path) == newest]
+        stored = [path for path in StateDir(state_dir).store.glob("*.mar") if file_digest(path) == newest]
         if stored:  # copy it: the server's own file may be removed during the rollover
             archive, digest = Path(shutil.copyfile(stored[0], folder / stored[0].name)), newest
         else:

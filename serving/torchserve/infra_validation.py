@@ -12,9 +12,8 @@ from common.digests import file_digest
 from serving.answering.golden import GoldenRequests, ReplayReport
 from serving.archive.build import ArchiveProvenance
 from serving.errors import ServingError
-from serving.torchserve.replay import replay_on_server
 from serving.torchserve.server import TorchServe
-from serving.torchserve.versions import register_and_wait
+from serving.torchserve.versions import register_and_wait, replay_on_server
 
 BAD_REQUESTS: dict[str, bytes] = {
     "no body": b"",
@@ -63,11 +62,7 @@ class InfraReport(BaseModel):
 def infra_validate(archive: Path, golden: Path, release: str, work_dir: Path) -> InfraReport:
     """Serve an archive on free loopback ports, replay the golden requests, send bad ones, stop.
 
-    Args:
-        archive: a .mar that `build_archive` made.
-        golden: golden.json of the evaluation.
-        release: digest that every answer must name.
-        work_dir: folder of the server's files; its logs stay there and explain a failure.
+    The server's files lie in `work_dir`; its logs stay there and explain a failure.
 
     Raises:
         InfraValidationError: with the reason, whatever it is.

@@ -18,12 +18,12 @@ from serving.errors import RequestRefusedError, ServingError
 from serving.torchserve import process
 from serving.torchserve.client import BUSY
 from serving.torchserve.config import ServerConfig
-from serving.torchserve.replay import replay_on_server
 from serving.torchserve.server import TorchServe
 from serving.torchserve.state_dir import DeployedRelease, StateDir
 from serving.torchserve.versions import (
     register_and_wait,
     remove_version,
+    replay_on_server,
     retire_others,
     store_archive,
     stored_name,
@@ -79,9 +79,6 @@ def roll_over(
     process is killed half-way, one whole version serves; deploying again finishes the job.
 
     Args:
-        archive: the release's model archive.
-        release: full digest.
-        state_dir: the server's folder.
         golden: golden.json of the release.
         config: settings of a server that has to be started.
         validated_sha256: digest in the infra validation's report; no other archive is served.
@@ -89,7 +86,7 @@ def roll_over(
     Raises:
         DeployError: the release is not the default afterwards; the old one still answers.
     """
-    state = StateDir.at(state_dir)
+    state = StateDir(state_dir)
     with state.exclusive():
         try:
             info = read_archive(archive)
@@ -193,7 +190,7 @@ def restore(state_dir: Path | str, config: ServerConfig | None = None) -> TorchS
         ServingError: nothing was deployed, the stored archive is not the deployed one any more, or it does
             not load; nothing runs then.
     """
-    state = StateDir.at(state_dir)
+    state = StateDir(state_dir)
     deployed = DeployedRelease.load(state)
     archive = deployed.verify_archive(state)
     position = process.log_position(state)
@@ -215,7 +212,7 @@ def restart_if_dead(state_dir: Path | str, config: ServerConfig | None = None) -
         ServingError: as `restore`; or a start would fail because the disk is full, in which case nothing is
             stopped.
     """
-    state = StateDir.at(state_dir)
+    state = StateDir(state_dir)
     if not state.deployed.is_file():
         return None
     with state.exclusive():
@@ -231,7 +228,7 @@ def restart_if_dead(state_dir: Path | str, config: ServerConfig | None = None) -
 
 def is_serving(state_dir: Path | str, release: str) -> bool:
     """Whether a release answers from this folder, which /ping does not say; a busy one counts as well."""
-    state = StateDir.at(state_dir)
+    state = StateDir(state_dir)
     deployed = DeployedRelease.load_or_none(state)
     return bool(deployed and deployed.release == release and _answering_version(state) == deployed.version)
 

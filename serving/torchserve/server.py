@@ -62,13 +62,13 @@ class TorchServe:
         Args:
             state_dir: the server's folder; it is created if it is missing.
             config: heap, threads, life of the keys and the like.
-            ports: loopback ports; by default those of the last start if they are free, else any free ones.
+            ports: by default those of the last start if they are free, else any free ones.
             load: name of an archive in the model store to load.
 
         Raises:
             ServingError: one runs already, a port is taken, Java is missing, or the process ends.
         """
-        state = StateDir.at(state_dir)
+        state = StateDir(state_dir)
         config = config or ServerConfig()
         if running := process.frontend_process(state):
             raise ServingError(
@@ -115,7 +115,7 @@ class TorchServe:
     @classmethod
     def attach(cls, state_dir: Path | str) -> TorchServe:
         """Find the server that runs in a folder. Raises ServingError if none does."""
-        state = StateDir.at(state_dir)
+        state = StateDir(state_dir)
         if not process.frontend_process(state) or not state.server.is_file():
             raise ServingError(f"No TorchServe runs in {state.root}; deploy a release, or start it again.")
         ports = ServerRecord.load(state).ports
@@ -124,7 +124,7 @@ class TorchServe:
     @staticmethod
     def stop(state_dir: Path | str) -> int:
         """Stop the server of a folder and all its workers; return how many processes ended (0: none ran)."""
-        state = StateDir.at(state_dir)
+        state = StateDir(state_dir)
         count = process.stop_processes(state)
         with report_write_errors(state.root):
             for path in (state.keys, state.header):

@@ -8,7 +8,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -22,60 +21,23 @@ ROOM_BYTES = 64 * 1024  # a start writes less: settings, keys and sockets
 SOCKET_PATH_LIMIT = 100  # a Unix socket's path may have 107 bytes; TorchServe appends a number
 
 
-@dataclass(frozen=True)
 class StateDir:
-    """The folder of one server; every path in it has one name, here."""
+    """The folder of one server (nothing is created); every path in it has one name, here."""
 
-    root: Path
-
-    @classmethod
-    def at(cls, folder: Path | str) -> StateDir:
-        """Name a state folder by its absolute path (nothing is created)."""
-        return cls(Path(folder).expanduser().resolve())
-
-    @property
-    def config(self) -> Path:
-        """TorchServe's settings, written at every start."""
-        return self.root / "config.properties"
-
-    @property
-    def keys(self) -> Path:
-        """TorchServe's three keys; it writes them here because it runs in this folder."""
-        return self.root / "key_file.json"
-
-    @property
-    def header(self) -> Path:
-        """The Authorization header for predictions, in the form that `curl -H @file` reads."""
-        return self.root / "inference.header"
-
-    @property
-    def store(self) -> Path:
-        """The model store: the only folder that archives are loaded from."""
-        return self.root / "model-store"
-
-    @property
-    def logs(self) -> Path:
-        """server.log, access.log and the console output of the start."""
-        return self.root / "logs"
-
-    @property
-    def server(self) -> Path:
-        """Process and ports of the running server."""
-        return self.root / "server.json"
-
-    @property
-    def deployed(self) -> Path:
-        """The release that a start loads: a `DeployedRelease`."""
-        return self.root / "deployed.json"
-
-    @property
-    def scratch(self) -> Path:
-        """Unpacked archives and worker sockets; outside the folder if a socket's path would be too long."""
-        inside = self.root / "tmp"
-        if len(os.fsencode(f"{inside}/.ts.sock.99999")) <= SOCKET_PATH_LIMIT:
-            return inside
-        name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
-        return Path(tempfile.gettempdir()).resolve() / f"car-serving-{name}"
+    def __init__(self, folder: Path | str) -> None:
+        self.root = root = Path(folder).expanduser().resolve()
+        self.config = root / "config.properties"  # TorchServe's settings, written at every start
+        self.keys = root / "key_file.json"  # TorchServe writes its three keys here, as it runs in this folder
+        self.header = root / "inference.header"  # the key of predictions, as `curl -H @file` reads it
+        self.store = root / "model-store"  # the only folder that archives are loaded from
+        self.logs = root / "logs"  # server.log, access.log and the console output of the start
+        self.server = root / "server.json"  # process and ports of the running server
+        self.deployed = root / "deployed.json"  # the release that a start loads: a `DeployedRelease`
+        # Unpacked archives and worker sockets; outside the folder if a socket's path would be too long.
+        self.scratch = root / "tmp"
+        if len(os.fsencode(f"{self.scratch}/.ts.sock.99999")) > SOCKET_PATH_LIMIT:
+            name = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
+            self.scratch = Path(tempfile.gettempdir()).resolve() / f"car-serving-{name}"
 
     def create(self) -> None:
         """Make the folders, readable by their owner only."""

@@ -1,16 +1,23 @@
-"""Model versions of a running server: register one, retire others without losing a request."""
+"""Model versions of a running server: register one, replay on it, retire others without losing a request."""
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
+import time
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from common.digests import file_digest
 from common.files import atomic_path
+from serving.answering.golden import GoldenRequests, ReplayReport, replay
 from serving.archive.build import MODEL_NAME, ArchiveInfo, read_archive
 from serving.errors import ServingError
 from serving.torchserve import process
+from serving.torchserve.client import Client
 from serving.torchserve.server import TorchServe
 from serving.torchserve.state_dir import StateDir, report_write_errors
 
@@ -21,6 +28,10 @@ DRAIN_SECONDS = 90
 # version is removed. So the queue has to be empty and every worker idle for this long.
 QUIET_SECONDS = 1.0
 PARTIAL = ".partial"  # suffix of `atomic_path`'s temporary files
+
+
+WARM_UP = 20  # requests before latency is measured
+SAMPLES = 200
 
 
 def stored_name(version: str) -> str:
@@ -57,6 +68,29 @@ def register_and_wait(server: TorchServe, archive: Path) -> ArchiveInfo:
         remove_version(server, info.version)
         raise ServingError(f"{archive.name} does not load in TorchServe: {reason}") from error
     return info
+
+
+def replay_on_server(
+    client: Client, golden: GoldenRequests, release: str, version: str | None = None, samples: int = SAMPLES
+) -> ReplayReport:
+    """Replay on one model version (default: the server's default one); if that passed, measure latency.
+
+    Raises:
+        ServingError: the server does not answer at all (it is down or reports an error of its own).
+    """
+    report = replay(golden, release, lambda request: client.predict(request, version))
+    if not report.passed or not samples:
+        return report
+    bodies = [json.dumps(request).encode() for request in golden.requests]
+    for i in range(WARM_UP):
+        client.send(bodies[i % len(bodies)], version)
+    seconds = np.empty(samples)
+    for i in range(samples):
+        started = time.perf_counter()
+        client.send(bodies[i % len(bodies)], version)
+        seconds[i] = time.perf_counter() - started
+    p50, p99 = np.percentile(seconds * 1000, [50, 99]).round(2)
+    return replace(report, p50_ms=float(p50), p99_ms=float(p99))
 
 
 def remove_version(server: TorchServe, version: str) -> None:

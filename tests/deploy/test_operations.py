@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.asgi.metrics_exporter import AsgiMetrics
+from serving.asgi.app import AsgiMetrics
 from serving.metrics.observer import InstrumentedResponder
 from tests.deploy.prometheus import ALERTS, DASHBOARD, UNIT_TESTS, dashboard, panel_queries, rules, selectors
 from tests.serving.metrics.metered import recommender

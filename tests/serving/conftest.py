@@ -86,7 +86,7 @@ def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("state")
     yield folder
     TorchServe.stop(folder)
-    assert find_processes(StateDir.at(folder)) == []
+    assert find_processes(StateDir(folder)) == []
 
 
 @pytest.fixture(scope="module")

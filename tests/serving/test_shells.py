@@ -26,8 +26,8 @@ from serving.archive.build import WorkerConfig
 from serving.torchserve import process
 from serving.torchserve.config import Ports
 from serving.torchserve.infra_validation import BAD_REQUESTS
-from serving.torchserve.replay import replay_on_server
 from serving.torchserve.server import TorchServe
+from serving.torchserve.versions import replay_on_server
 from tests.serving.answering.conformity import conforms
 from tests.serving.conftest import REQUESTS, Release
 from tests.serving.hostile import bodies, good, seeded

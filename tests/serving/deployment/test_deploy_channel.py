@@ -60,7 +60,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("serving")
     yield folder
     TorchServe.stop(folder)
-    assert find_processes(StateDir.at(folder)) == []
+    assert find_processes(StateDir(folder)) == []
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_what_the_server_has_is_not_fetched_again(
     TorchServe.stop(serving)
     assert deploy_channel(store, "production", serving, "ann").release == manifest.release
     TorchServe.stop(serving)
-    for stored_archive in StateDir.at(serving).store.iterdir():
+    for stored_archive in StateDir(serving).store.iterdir():
         stored_archive.unlink()
     with pytest.raises(ReleaseError, match=r"model/model\.safetensors of release .* is missing"):
         deploy_channel(store, "production", serving, "ann")
@@ -195,12 +195,12 @@ def test_a_release_that_answers_otherwise_is_neither_noted_nor_served(
     digest = write_release(store, bundle, right).release
     in_production(store, digest)
     before = predict(serving, REQUESTS[0])
-    stored = sorted(path.name for path in StateDir.at(serving).store.iterdir())
+    stored = sorted(path.name for path in StateDir(serving).store.iterdir())
     with pytest.raises(InfraValidationError, match="does not answer as evaluated"):
         deploy_channel(store, "production", serving, "ann")
     assert read_validations(store, digest) == []
     assert predict(serving, REQUESTS[0]) == before
-    assert sorted(path.name for path in StateDir.at(serving).store.iterdir()) == stored
+    assert sorted(path.name for path in StateDir(serving).store.iterdir()) == stored
 
 
 def test_releasing_again_with_other_code_notes_its_validation(
@@ -309,12 +309,12 @@ def test_what_the_pipeline_released_is_deployed_again_from_the_registry(
     )
     assert "car.mar" not in read_manifest(store, released).evidence
     assert read_validations(store, released) == []
-    first = json.loads(StateDir.at(serving).deployed.read_text())
+    first = json.loads(StateDir(serving).deployed.read_text())
     TorchServe.stop(serving)
-    for stored_archive in StateDir.at(serving).store.iterdir():
+    for stored_archive in StateDir(serving).store.iterdir():
         stored_archive.unlink()
     assert deploy_channel(store, "production", serving, "ann").release == released
-    assert json.loads(StateDir.at(serving).deployed.read_text()) == first
+    assert json.loads(StateDir(serving).deployed.read_text()) == first
     Path(archive.path).write_bytes(Path(archive.path).read_bytes() + b"x")
     with pytest.raises(DeployError, match="but the archive that was validated has"):
         deploy.python_func(

@@ -257,7 +257,7 @@ def test_a_switch_that_fails_is_taken_back(
 
 
 def test_archives_half_copied_are_cleared_away(deployed: TorchServe, second: Release) -> None:
-    state = StateDir.at(deployed.state.root)
+    state = StateDir(deployed.state.root)
     (state.store / f".car-left.mar{versions.PARTIAL}").write_bytes(b"half")
     roll(second, state.root)
     assert [path.name for path in state.store.iterdir()] == [

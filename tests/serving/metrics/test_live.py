@@ -182,7 +182,7 @@ def test_a_pod_counts_callers_without_a_key(in_pod: Live) -> None:
 
 
 def test_listeners_are_on_loopback_only(torchserve: Live, state_dir: Path) -> None:
-    java = find_processes(StateDir.at(state_dir))[0]
+    java = find_processes(StateDir(state_dir))[0]
     listening = [
         connection.laddr for connection in java.net_connections() if connection.status == psutil.CONN_LISTEN
     ]

@@ -34,7 +34,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
 @pytest.fixture(scope="module")
 def torchserve(release: Release, state_dir: Path) -> Iterator[Live]:
     """With logs that are full already."""
-    state = StateDir.at(state_dir)
+    state = StateDir(state_dir)
     state.create()
     for name in ("server", "access"):
         (state.logs / f"{name}.log").write_bytes(b"an old line\n" * (FILL // 12))
@@ -47,7 +47,7 @@ def torchserve(release: Release, state_dir: Path) -> Iterator[Live]:
 
 def test_full_logs_are_turned_over_and_the_oldest_goes(torchserve: Live, state_dir: Path) -> None:
     torchserve.send(b"{}")
-    logs = StateDir.at(state_dir).logs
+    logs = StateDir(state_dir).logs
     for name in ("server", "access"):
         assert (logs / f"{name}.log").stat().st_size < FILL / 2
         archives = sorted(logs.glob(f"{name}.*.log.gz"))
@@ -61,7 +61,7 @@ def test_a_thousand_requests_write_few_bytes(torchserve: Live, state_dir: Path) 
     """Answered and refused ones alike; all files together."""
     torchserve.send(b"{}")
     time.sleep(2 * SECONDS)
-    logs = StateDir.at(state_dir).logs
+    logs = StateDir(state_dir).logs
     before = written(logs)
     sent_hostile(torchserve)
     time.sleep(2 * SECONDS)  # what workers tell is a line of theirs, not of a log
@@ -83,7 +83,7 @@ def test_the_asgi_shell_and_a_pod_write_nothing_for_a_request(release: Release, 
 
 
 def test_logs_hold_a_line_a_request_and_nothing_of_its_body_or_key(torchserve: Live, state_dir: Path) -> None:
-    state = StateDir.at(state_dir)
+    state = StateDir(state_dir)
     before = {name: lines(state, name) for name in ("server", "access")}
     stray = {"Authorization": f"Bearer {MARK}-key"}
     for _ in range(20):

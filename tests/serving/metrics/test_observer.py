@@ -13,8 +13,7 @@ import pytest
 from car_model.recommender.request import RequestError, batch_of
 from serving.answering.answer import respond_all
 from serving.answering.request_body import BadBodyError, parse_body
-from serving.asgi.app import HEALTH
-from serving.asgi.metrics_exporter import AsgiMetrics
+from serving.asgi.app import HEALTH, AsgiMetrics
 from serving.metrics.counters import KINDS, STATUSES, Metrics
 from serving.metrics.drift_window import FEWEST, LATEST, DriftWindow
 from serving.metrics.observer import InstrumentedResponder

@@ -15,7 +15,7 @@ def properties(text: str) -> dict[str, str]:
 
 @pytest.fixture
 def rendered(tmp_path: Path) -> dict[str, str]:
-    return properties(render(ServerConfig(), Ports(1, 2, 3, 4, 5), StateDir.at(tmp_path), load="car-x.mar"))
+    return properties(render(ServerConfig(), Ports(1, 2, 3, 4, 5), StateDir(tmp_path), load="car-x.mar"))
 
 
 def test_every_listener_is_on_loopback(rendered: dict[str, str]) -> None:
@@ -61,9 +61,9 @@ def test_a_taken_port_is_named() -> None:
 def test_a_long_path_moves_the_sockets_elsewhere(tmp_path: Path) -> None:
     short = StateDir(Path("/srv/car"))
     assert short.scratch == Path("/srv/car/tmp")
-    deep = StateDir.at(tmp_path / ("d" * 120))
+    deep = StateDir(tmp_path / ("d" * 120))
     assert not deep.scratch.is_relative_to(deep.root)
-    assert deep.scratch == StateDir.at(deep.root).scratch != StateDir.at(tmp_path / ("e" * 120)).scratch
+    assert deep.scratch == StateDir(deep.root).scratch != StateDir(tmp_path / ("e" * 120)).scratch
 
 
 def test_private_files_are_for_their_owner_only(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_private_files_are_for_their_owner_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"pid": 1, "ports": {"inference": 1}}'])
 def test_a_missing_or_broken_record_is_named(tmp_path: Path, content: str | None) -> None:
-    state = StateDir.at(tmp_path)
+    state = StateDir(tmp_path)
     if content is not None:
         state.server.write_text(content)
     with pytest.raises(ServingError, match=r"server\.json is missing or damaged; stop the server and start"):

@@ -83,4 +83,4 @@ def test_a_state_folder_that_cannot_be_written_is_named(tmp_path: Path, first: R
     ) as refused:
         roll(first, tmp_path / "file" / "state")
     assert str(refused.value).count("\n") == 0
-    assert process.find_processes(StateDir.at(tmp_path)) == []
+    assert process.find_processes(StateDir(tmp_path)) == []

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.integration
 
 
 def nothing_runs(work: Path) -> bool:
-    state = StateDir.at(work)
+    state = StateDir(work)
     return find_processes(state) == [] and not state.keys.exists() and not state.scratch.exists()
 
 

@@ -18,7 +18,7 @@ SLEEPER = [sys.executable, "-c", "import time; print(flush=True); time.sleep(600
 
 @pytest.fixture
 def state(tmp_path: Path) -> StateDir:
-    state = StateDir.at(tmp_path)
+    state = StateDir(tmp_path)
     state.create()
     return state
 
@@ -60,8 +60,8 @@ def test_workers_of_a_dead_server_are_ended(state: StateDir, orphan: subprocess.
 
 
 def test_another_folders_processes_are_not_ours(tmp_path: Path, orphan: subprocess.Popen[bytes]) -> None:
-    assert process.find_processes(StateDir.at(tmp_path / "other")) == []
-    assert process.find_processes(StateDir.at(tmp_path.parent)) == []
+    assert process.find_processes(StateDir(tmp_path / "other")) == []
+    assert process.find_processes(StateDir(tmp_path.parent)) == []
     assert orphan.poll() is None
 
 

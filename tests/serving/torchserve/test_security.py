@@ -25,10 +25,10 @@ from serving.archive.build import MODEL_NAME
 from serving.errors import RequestRefusedError, ServingError
 from serving.torchserve import process
 from serving.torchserve.config import LOOPBACK
-from serving.torchserve.replay import replay_on_server
 from serving.torchserve.rollover import DeployError, curl_line, restore, roll_over
 from serving.torchserve.server import TorchServe
 from serving.torchserve.state_dir import StateDir
+from serving.torchserve.versions import replay_on_server
 from tests.deploy.lockdown import locked_down
 from tests.serving.conftest import Release
 
@@ -256,11 +256,11 @@ def test_a_stored_archive_that_was_changed_does_not_come_back(first: Release, tm
         first.archive, first.digest, tmp_path, first.golden, validated_sha256=file_digest(first.archive)
     )
     TorchServe.stop(tmp_path)
-    [stored] = StateDir.at(tmp_path).store.glob(f"{MODEL_NAME}*.mar")
+    [stored] = StateDir(tmp_path).store.glob(f"{MODEL_NAME}*.mar")
     changed(stored, stored)
     with pytest.raises(ServingError, match="deploy the release again"):
         restore(tmp_path)
-    assert process.find_processes(StateDir.at(tmp_path)) == []
+    assert process.find_processes(StateDir(tmp_path)) == []
 
 
 def test_it_runs_without_rights_on_a_read_only_system(first: Release) -> None:
@@ -268,7 +268,7 @@ def test_it_runs_without_rights_on_a_read_only_system(first: Release) -> None:
     folder = Path(tempfile.mkdtemp(prefix="car-"))  # a short path: sockets lie in the folder itself
     try:
         prefix = locked_down(folder)
-        state = StateDir.at(folder / "state")
+        state = StateDir(folder / "state")
         assert state.scratch.is_relative_to(state.root)
         roll_over(
             first.archive, first.digest, state.root, first.golden, validated_sha256=file_digest(first.archive)

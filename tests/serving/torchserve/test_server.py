@@ -16,9 +16,9 @@ from serving.errors import RequestRefusedError, ServingError
 from serving.torchserve import process
 from serving.torchserve.config import Ports, ServerConfig
 from serving.torchserve.infra_validation import BAD_REQUESTS
-from serving.torchserve.replay import replay_on_server
 from serving.torchserve.server import TorchServe
 from serving.torchserve.state_dir import StateDir
+from serving.torchserve.versions import replay_on_server
 from tests.serving.conftest import Release
 
 pytestmark = pytest.mark.integration
@@ -87,7 +87,7 @@ def test_a_second_server_in_the_folder_is_refused(server: TorchServe) -> None:
 def test_a_taken_port_is_named_before_anything_starts(server: TorchServe, tmp_path: Path) -> None:
     with pytest.raises(ServingError, match=rf"Port {server.ports.inference} .*is taken"):
         TorchServe.start(tmp_path, ports=server.ports)
-    assert process.find_processes(StateDir.at(tmp_path)) == []
+    assert process.find_processes(StateDir(tmp_path)) == []
 
 
 def test_a_killed_worker_comes_back(server: TorchServe) -> None:
@@ -150,4 +150,4 @@ def test_expired_keys_are_renewed(tmp_path: Path) -> None:
 def test_a_server_that_dies_at_its_start_shows_its_log(tmp_path: Path) -> None:
     with pytest.raises(ServingError, match=r"ended at its start; its log ends with:\n(.*\n)*.*heap"):
         TorchServe.start(tmp_path, ServerConfig(heap_mb=1), ports=Ports.choose())
-    assert process.find_processes(StateDir.at(tmp_path)) == []
+    assert process.find_processes(StateDir(tmp_path)) == []

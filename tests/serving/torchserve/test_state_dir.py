@@ -17,7 +17,7 @@ DEPLOYED = DeployedRelease(
 
 @pytest.fixture
 def state(tmp_path: Path) -> StateDir:
-    state = StateDir.at(tmp_path)
+    state = StateDir(tmp_path)
     state.create()
     return state
 
