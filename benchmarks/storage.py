@@ -44,9 +44,8 @@ from common.digests import file_digest, tree_digest
 from registry.releases.fetch import fetch_release
 from registry.releases.layout import BLOBS
 from registry.releases.release import write_release
-from registry.store.base import ObjectStore
+from registry.store.base import WORKERS, ObjectStore
 from registry.store.open import open_store
-from registry.store.parallel import WORKERS
 from serving.archive.build import build_archive
 
 CASES = ("first release", "another model", "other evidence only", "fetch")

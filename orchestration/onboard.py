@@ -22,7 +22,7 @@ from car_model.bundle import Bundle
 from car_model.data.dataset import compose_texts, template_columns
 from car_model.data.histories import pad
 from car_model.encoding.encoder import embed, load_encoder
-from car_model.evidence.golden import GoldenRequests
+from car_model.evidence.evaluation import GoldenRequests
 from car_model.evidence.verdict import ConditionResult, Verdict
 from car_model.metrics.codebook import collision_rate
 from car_model.recommender.recommender import Recommender

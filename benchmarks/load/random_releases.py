@@ -13,7 +13,7 @@ from car_model.codebook.labels import CodeLabels
 from car_model.codebook.residual_kmeans import CodebookConfig, fit
 from car_model.data.catalogue import Catalogue
 from car_model.encoding.encoder import EncoderSpec
-from car_model.evidence.golden import GoldenRequests
+from car_model.evidence.evaluation import GoldenRequests
 from car_model.evidence.verdict import ConditionResult, Verdict
 from car_model.models.car import CAR
 from car_model.recommender.recommender import Recommender

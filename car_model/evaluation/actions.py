@@ -92,16 +92,15 @@ def hide_past_actions(data: ActionHistories) -> ActionHistories:
 
 def rank_both_ways(recommender: Recommender, ranker: Reranker, data: ActionHistories) -> LikedAndDisliked:
     """Rank test items by relevance and by action, for about `USERS` users, evenly spread."""
-    places = held_out(data, "test")
-    places = places[:: max(1, len(places) // USERS)]
+    positions = held_out(data, "test")
+    positions = positions[:: max(1, len(positions) // USERS)]
     relevance, action = [], []
-    requests = asked_before(recommender, data, places)
-    for request, uid in zip(requests, targets_of(data, places), strict=True):
+    requests = asked_before(recommender, data, positions)
+    for request, uid in zip(requests, targets_of(data, positions), strict=True):
         target = np.array([uid])
         relevance.append(float(ranks_of(request.scores.numpy()[None], target)[0]))
         action.append(float(ranks_of(ranker.scores(request).numpy()[None], target)[0]))
-    liked = liked_at(data, places)
-    return compare_by_liking(np.array(relevance), np.array(action), liked)
+    return compare_by_liking(np.array(relevance), np.array(action), liked_at(data, positions))
 
 
 def compare_by_liking(relevance: np.ndarray, action: np.ndarray, liked: np.ndarray) -> LikedAndDisliked:
@@ -128,16 +127,16 @@ def compare_by_liking(relevance: np.ndarray, action: np.ndarray, liked: np.ndarr
 
 def latency(recommender: Recommender, data: ActionHistories) -> ActionLatency:
     """Median time of an answer without reasons, by relevance and by action, measured in turn."""
-    items, places = recommender.catalogue.item_ids, held_out(data, "test")
-    if not places:
+    items, positions = recommender.catalogue.item_ids, held_out(data, "test")
+    if not positions:
         return ActionLatency()
     times: dict[str, list[float]] = {"relevance": [], "action": []}  # milliseconds
     for number in range(LATENCY_REQUESTS):
-        row, place = places[number % len(places)]
-        history = [items[uid - 1] for uid in data.uids[row][:place][-MAX_HISTORY:]]
+        row, position = positions[number % len(positions)]
+        history = [items[uid - 1] for uid in data.uids[row][:position][-MAX_HISTORY:]]
         for rank_by, spent in times.items():
             start = time.perf_counter()
             recommender.recommend({"history": history, "k": 10, "explain": False, "rank_by": rank_by})
             spent.append(1000 * (time.perf_counter() - start))
-    medians = {rank_by: round(float(np.median(spent)), 3) for rank_by, spent in times.items()}
-    return ActionLatency(relevance_p50_ms=medians["relevance"], action_p50_ms=medians["action"])
+    relevance, action = (round(float(np.median(spent)), 3) for spent in times.values())
+    return ActionLatency(relevance_p50_ms=relevance, action_p50_ms=action)

@@ -171,14 +171,12 @@ def evaluate(
     catalogue = challenger.catalogue
     holdout = Holdout.of(dataset)
     counts = np.array([0, *(holdout.counts.get(item, 0) for item in catalogue.item_ids)])
-    popularity = Baseline(catalogue, Popularity(counts), challenger.model.config.max_history)
-    ranks = {
-        "challenger": holdout_ranks(challenger, holdout, name="challenger"),
-        "popularity": holdout_ranks(popularity, holdout, name="popularity"),
-        "sasrec": holdout_ranks(
-            Baseline(catalogue, sasrec, sasrec.config.max_history), holdout, name="sasrec"
-        ),
+    rankers: dict[str, Ranker] = {
+        "challenger": challenger,
+        "popularity": Baseline(catalogue, Popularity(counts), challenger.model.config.max_history),
+        "sasrec": Baseline(catalogue, sasrec, sasrec.config.max_history),
     }
+    ranks = {name: holdout_ranks(ranker, holdout, name=name) for name, ranker in rankers.items()}
     models = {name: summary(model_ranks) for name, model_ranks in ranks.items()}
     differences = {name: paired(ranks["challenger"], ranks[name]) for name in ("popularity", "sasrec")}
     comparison = ChampionComparison(release=None)
@@ -235,12 +233,10 @@ def slices(holdout: Holdout, ranks: Mapping[str, np.ndarray]) -> dict[str, Slice
     result = {}
     for name, users in parts.items():
         if users.any():
+            metrics = {model: per_user(model_ranks[users]) for model, model_ranks in ranks.items()}
             means = {
-                model: {
-                    metric: round(float(values.mean()), 6)
-                    for metric, values in per_user(model_ranks[users]).items()
-                }
-                for model, model_ranks in ranks.items()
+                model: {metric: round(float(values.mean()), 6) for metric, values in part.items()}
+                for model, part in metrics.items()
             }
             result[name] = Slice(users=int(users.sum()), models=means)
     return result
@@ -265,19 +261,14 @@ def samples(recommender: Recommender, holdout: Holdout, users: int = 3) -> tuple
     result = []
     for row in range(0, len(holdout.users), step)[:users]:
         answer = recommender.recommend({"history": holdout.prompts[row], "k": 5})
+        fields = ("item_id", "title", "score")
         items = tuple(
-            RecommendedItem(
-                item_id=item["item_id"],
-                title=item["title"],
-                score=item["score"],
-                reasons=tuple(item.get("reasons", ())),
-            )
+            RecommendedItem(**{f: item[f] for f in fields}, reasons=tuple(item.get("reasons", ())))
             for item in answer["items"]
         )
         history = tuple(titles[item] for item in holdout.prompts[row][-10:] if item in titles)
-        result.append(
-            Sample(user=holdout.users[row], history=history, items=items, fallback=answer["fallback"])
-        )
+        user = holdout.users[row]
+        result.append(Sample(user=user, history=history, items=items, fallback=answer["fallback"]))
     return tuple(result)
 
 

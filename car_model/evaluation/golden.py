@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from car_model.evaluation.evaluate import Holdout
-from car_model.evidence.golden import GoldenRequests
+from car_model.evidence.evaluation import GoldenRequests
 from car_model.recommender.recommender import Recommender
 
 USERS = 16
@@ -21,13 +21,8 @@ def golden_requests(
     """
     step = max(1, len(holdout.users) // users)
     requests: list[dict[str, Any]] = [
-        {
-            "history": prompt,
-            "k": 1 + number % 10,
-            "thinking": number % (n_levels + 1),
-            "explain": number % 2 == 0,
-        }
-        for number, prompt in enumerate(holdout.prompts[::step][:users])
+        {"history": prompt, "k": 1 + i % 10, "thinking": i % (n_levels + 1), "explain": i % 2 == 0}
+        for i, prompt in enumerate(holdout.prompts[::step][:users])
     ]
     first = holdout.prompts[0]
     if liked is not None:

@@ -19,6 +19,11 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Digest = Text
 
 
+def alias(name: str) -> Any:
+    """Another name for a field in JSON; in Python it keeps its own."""
+    return Field(validation_alias=name, serialization_alias=name)
+
+
 class EvidenceError(UserError):
     """An evidence file that cannot be read, or does not say what it must."""
 
@@ -26,7 +31,7 @@ class EvidenceError(UserError):
 class Evidence(BaseModel):
     """Base of everything in a piece of evidence.
 
-    Strict: a number is a number (never a text or a truth value), and it is finite.
+    Strict: a number is a finite number, never a text or a truth value.
     """
 
     model_config = ConfigDict(

@@ -69,8 +69,7 @@ class CodebookHealth(EvidenceFile):
     unexplained: float = Field(ge=0)
     """Quantisation error: the share of variance that whole SIDs leave unexplained."""
     unexplained_new: float | None = Field(ge=0)
-    """`unexplained` of the items that production did not have; above 1 the codes say less than the mean
-    vector. 0 if there are none; null without production."""
+    """`unexplained` of items that production did not have; 0 if there are none, null without production."""
     collision_rate: Share
     """Share of items whose whole SID another item has too."""
     usage_counts: tuple[tuple[Count, ...], ...]

@@ -30,8 +30,7 @@ class ActionShift(Evidence):
     std: float | None
     """Standard deviation of production's actions."""
     shift: float | None
-    """Distance of the means in production's standard deviations; 0 if production had no actions, null if
-    actions were lost."""
+    """Distance of the means in standard deviations; 0 if production had no actions, null if they got lost."""
 
 
 class NewestInteraction(Evidence):
@@ -42,8 +41,7 @@ class NewestInteraction(Evidence):
     before: AwareDatetime | None
     """Null if production's interactions had no timestamps."""
     days_back: float | None
-    """Days by which `now` is older than `before` (negative: newer); 0 if production had no timestamps, null
-    if they were lost."""
+    """Days by which `now` is older; 0 if production had no timestamps, null if they got lost."""
 
 
 class ActivityChange(Evidence):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from car_model.evidence.base import Count, Digest, Evidence, EvidenceFile, Share
+from car_model.evidence.base import Count, Digest, Evidence, EvidenceFile, Share, alias
 from car_model.evidence.codebook import CodebookHealth
 from car_model.evidence.drift import DataDrift
 from car_model.evidence.training import TrainingCurves
@@ -102,25 +102,16 @@ class ColdItems(Evidence):
     """Users whose test item is cold."""
     items: Count
     """Cold items."""
-    recall_10: Share | None = Field(
-        default=None, validation_alias="recall@10", serialization_alias="recall@10"
-    )
+    recall_10: Annotated[Share | None, alias("recall@10")] = None
     """Share of the users whose item is among the first 10; null without users."""
-    recall_50: Share | None = Field(
-        default=None, validation_alias="recall@50", serialization_alias="recall@50"
-    )
+    recall_50: Annotated[Share | None, alias("recall@50")] = None
     """Share of the users whose item is among the first 50."""
-    random_10: Share | None = Field(
-        default=None, validation_alias="random@10", serialization_alias="random@10"
-    )
+    random_10: Annotated[Share | None, alias("random@10")] = None
     """`recall@10` of a random order."""
-    random_50: Share | None = Field(
-        default=None, validation_alias="random@50", serialization_alias="random@50"
-    )
+    random_50: Annotated[Share | None, alias("random@50")] = None
     """`recall@50` of a random order."""
     shortfall: Share
-    """How far recall@50 is surely below random (upper end of its exact 95 % interval); 0 if it is not, or if
-    there are no users."""
+    """How far the upper end of recall@50's exact 95 % interval is below random; 0 if it is not below."""
 
 
 class RankedBothWays(Evidence):
@@ -137,8 +128,7 @@ class RankedBothWays(Evidence):
 
 
 class LikedAndDisliked(Evidence):
-    """Users by what they did with their test item; ranking by action should find liked items earlier and
-    others later."""
+    """Users by what they did with their test item; by action, liked items should rank higher."""
 
     liked: RankedBothWays
     """Users who liked their test item."""
@@ -221,6 +211,17 @@ class Sample(Evidence):
     """Best first."""
     fallback: str | None
     """Why the answer is not from the model; null if it is."""
+
+
+class GoldenRequests(EvidenceFile):
+    """golden.json: requests and the challenger's answers, to replay on a server."""
+
+    step: ClassVar[str] = "evaluate"
+
+    requests: tuple[dict[str, Any], ...]
+    """Every feature is used: thinking, k, exclude, unknown ids, no history, ranking by action."""
+    answers: tuple[dict[str, Any], ...]
+    """One for each request, answered one at a time."""
 
 
 class Evaluation(EvidenceFile):

@@ -8,8 +8,7 @@ from car_model.evidence.base import EvidenceFile
 from car_model.evidence.codebook import CodebookHealth
 from car_model.evidence.data_profile import DataProfile
 from car_model.evidence.drift import DataDrift
-from car_model.evidence.evaluation import Evaluation
-from car_model.evidence.golden import GoldenRequests
+from car_model.evidence.evaluation import Evaluation, GoldenRequests
 from car_model.evidence.training import RankerSummary, TrainingCurves
 from car_model.evidence.verdict import Verdict
 

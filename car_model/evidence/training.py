@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import Field
-
-from car_model.evidence.base import Evidence, EvidenceFile
+from car_model.evidence.base import Evidence, EvidenceFile, alias
 
 
 class TrainingCurves(EvidenceFile):
@@ -25,9 +23,7 @@ class TrainingCurves(EvidenceFile):
     """Its part on the next item, in nats."""
     think_loss: tuple[float, ...] = ()
     """Mean loss on the next item's semantic ID, in nats per level; 0 for models without one."""
-    valid_ndcg: tuple[float, ...] = Field(
-        default=(), validation_alias="valid_ndcg@10", serialization_alias="valid_ndcg@10"
-    )
+    valid_ndcg: Annotated[tuple[float, ...], alias("valid_ndcg@10")] = ()
     """NDCG@10 on validation items."""
 
 
@@ -37,8 +33,7 @@ class ActionMetrics(Evidence):
     log_loss: float | None
     """In nats per action; null without actions."""
     normalised_entropy: float | None
-    """Log loss over that of always predicting the share of likes: below 1 is better than that. Null if all
-    actions are of one class."""
+    """Log loss over that of always predicting the share of likes; null if all actions are of one class."""
     auc: float | None
     """Area under the ROC curve, 0 to 1; null if all actions are of one class."""
     ece: float | None

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import AwareDatetime, Field, TypeAdapter, model_validator
+from pydantic import AwareDatetime, Field, model_validator
 
 from car_model.evidence.base import Digest, Evidence, EvidenceFile, Text
 
@@ -27,8 +25,7 @@ class ForcedPromotion(Evidence):
     in_use: bool
     """Whether it brought the very release that the challenger is compared with."""
     failing: tuple[str, ...]
-    """Conditions that the gate had failed the release on; empty if it only was not staged, or if that is not
-    known any more."""
+    """Conditions that the gate had failed the release on; empty if it was only not staged, or if unknown."""
 
     @property
     def sentence(self) -> str:
@@ -39,15 +36,6 @@ class ForcedPromotion(Evidence):
             f"{what}, {self.release[:12]}, was put in use by force (entry {self.number}) by {self.who} on "
             f"{self.when:%Y-%m-%d %H:%M} UTC, because: {self.why.rstrip('.')}.{failing}"
         )
-
-
-def read_forced(entries: Sequence[Mapping[str, Any]]) -> tuple[ForcedPromotion, ...]:
-    """Read promotions from the JSON objects that `resolve_champion` hands on.
-
-    Raises:
-        TypeError, pydantic.ValidationError: they are something else.
-    """
-    return TypeAdapter(tuple[ForcedPromotion, ...]).validate_json(json.dumps(entries))
 
 
 class ConditionResult(Evidence):
@@ -100,17 +88,12 @@ class Verdict(EvidenceFile):
     @property
     def blockers(self) -> tuple[ConditionResult, ...]:
         """Failed conditions that stop the release."""
-        return self._failed("block")
+        return tuple(item for item in self.conditions if item.verdict == "fail" and item.severity == "block")
 
     @property
     def warnings(self) -> tuple[ConditionResult, ...]:
         """Failed conditions that do not stop the release."""
-        return self._failed("warn")
-
-    def _failed(self, severity: str) -> tuple[ConditionResult, ...]:
-        return tuple(
-            result for result in self.conditions if result.verdict == "fail" and result.severity == severity
-        )
+        return tuple(item for item in self.conditions if item.verdict == "fail" and item.severity == "warn")
 
     def summary(self) -> str:
         """The verdict in a sentence or two, for logs and the registry."""

@@ -75,21 +75,21 @@ class AnswerProfile:
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise AnswerProfileError(f"the answer profile {path} can't be read: {error!r}.") from error
-        if problem := profile._problem():
+        edges, scores, codes = profile.edges, profile.scores, profile.codes
+        problem = ""
+        if any(table.ndim != 2 or not table.size for table in (edges, scores, codes)):
+            problem = "its tables are not [thinking, ...]"
+        elif not len(edges) == len(scores) == len(codes) or edges.shape[1] + 1 != scores.shape[1]:
+            problem = "its tables differ in size"
+        elif not np.isfinite(edges).all() or (np.diff(edges, axis=1) < 0).any():
+            problem = "its score edges do not ascend"
+        elif (scores < 0).any() or (codes < 0).any() or profile.requests < 1:
+            problem = "it holds negative counts"
+        elif not np.isfinite(profile.code_spread) or profile.code_spread < 0:
+            problem = "its spread is not a number"
+        if problem:
             raise AnswerProfileError(f"the answer profile {path} is damaged: {problem}.")
         return profile
-
-    def _problem(self) -> str:
-        tables = (self.edges, self.scores, self.codes)
-        if any(table.ndim != 2 or not table.size for table in tables):
-            return "its tables are not [thinking, ...]"
-        if len({len(table) for table in tables}) > 1 or self.edges.shape[1] + 1 != self.scores.shape[1]:
-            return "its tables differ in size"
-        if not np.isfinite(self.edges).all() or (np.diff(self.edges, axis=1) < 0).any():
-            return "its score edges do not ascend"
-        if (self.scores < 0).any() or (self.codes < 0).any() or self.requests < 1:
-            return "it holds negative counts"
-        return "" if np.isfinite(self.code_spread) and self.code_spread >= 0 else "its spread is not a number"
 
 
 PSEUDO = 0.5  # counts added to every bin (Jeffreys), so that an empty one is rare instead of impossible

@@ -101,6 +101,10 @@ def churn(old: Catalogue, new: Catalogue) -> Churn:
 
     SIDs with different numbers of levels are compared over the levels that both have; `whole` is then 1.
     """
+
+    def share(flags: np.ndarray) -> float:
+        return round(float(flags.mean()), 6) if len(flags) else 0.0
+
     old_items, new_items = old.offered, new.offered
     common = [item for item in old.item_ids if item in old_items and item in new_items]
     before = old.sids[[old.uids[item] - 1 for item in common]]  # [items, levels]
@@ -111,12 +115,8 @@ def churn(old: Catalogue, new: Catalogue) -> Churn:
     whole = changed.any(axis=1) if same_levels else np.ones(len(common), dtype=bool)
     return Churn(
         items=len(common),
-        by_level=tuple(_share(level) for level in changed.T),
-        whole=_share(whole),
+        by_level=tuple(share(level) for level in changed.T),
+        whole=share(whole),
         added=len(new_items - old_items),
         retired=len(old_items - new_items),
     )
-
-
-def _share(flags: np.ndarray) -> float:
-    return round(float(flags.mean()), 6) if len(flags) else 0.0

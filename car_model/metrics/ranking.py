@@ -115,14 +115,9 @@ def paired(ours: np.ndarray, theirs: np.ndarray) -> MetricDifferences:
         difference, base = values - their_values[name], _mean(their_values[name])
         mean, (low, high) = _mean(difference), interval(difference)
         relative = [number / base if base > 0 else np.nan for number in (mean, low, high)]
-        differences[name] = Difference(
-            difference=_rounded(mean),
-            low=_rounded(low),
-            high=_rounded(high),
-            relative=_rounded(relative[0]),
-            relative_low=_rounded(relative[1]),
-            relative_high=_rounded(relative[2]),
-        )
+        fields = ("difference", "low", "high", "relative", "relative_low", "relative_high")
+        numbers = map(_rounded, (mean, low, high, *relative))
+        differences[name] = Difference(**dict(zip(fields, numbers, strict=True)))
     return differences
 
 

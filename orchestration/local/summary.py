@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.markup import escape
 
-from car_model.evidence.evaluation import Difference, Evaluation, Metric
-from car_model.evidence.golden import GoldenRequests
+from car_model.evidence.evaluation import Difference, Evaluation, GoldenRequests, Metric
 from car_model.evidence.verdict import Verdict
 from common.cli import DONE, NOT_PROMOTED, plain_table
 from registry.channels.channel import head

@@ -8,7 +8,6 @@ from car_model.evidence.verdict import ForcedPromotion
 from registry.channels.log import CHANNEL_NAME, Action, Entry, read_log
 from registry.errors import ChannelError, ConflictError, ReleaseError
 from registry.releases.layout import CHANNELS, PRODUCTION, STAGING
-from registry.releases.manifest import Manifest
 from registry.releases.release import find_release, load_manifest, mark_in_use, read_manifest
 from registry.store.base import ObjectStore
 
@@ -65,11 +64,7 @@ def promote(
     Production takes only releases that were in staging before.
 
     Args:
-        store: the registry.
-        channel: the channel to move.
-        release: full digest.
-        who: the person or pipeline that moves the channel.
-        why: the reason, for the audit trail.
+        who, why: the person or pipeline that moves the channel, and the reason, for the audit trail.
         expected: number of the entry that the release was gated against (0: the channel was empty). If the
             channel was moved since, nothing happens and ConflictError names who moved it. None: any.
         force: promote a release that the gate did not bless or that was never staged; recorded as such.
@@ -87,7 +82,18 @@ def promote(
     if log.head and log.head.release == release:
         return log.head
     log.expect(expected)
-    objection = _objection(store, channel, manifest)
+    gate, objection = manifest.gate, ""
+    if not gate.blessed:
+        reason = f", it was written by force ({gate.forced})" if gate.forced else ""
+        objection = (
+            f"The gate did not bless release {release[:12]}{reason}; failing: {'; '.join(gate.failing)}. "
+            "Promote a blessed one, or force it with a reason."
+        )
+    elif channel == PRODUCTION and _staging_entry(store, release) is None:
+        objection = (
+            f"Release {release[:12]} was never in {STAGING}, as {PRODUCTION} requires: promote it there "
+            "first, or force it with a reason."
+        )
     if objection and not force:
         raise ReleaseError(objection)
     action: Action = "force" if objection else "promote"
@@ -126,8 +132,6 @@ def rollback(
     Works like undo: once returns to the previous release, twice to the one before.
 
     Args:
-        store: the registry.
-        channel: the channel to move.
         who, why, expected: as for `promote`.
         to: full digest of a release that this channel used before; None: undo the last promotion that is not
             undone yet.
@@ -171,14 +175,11 @@ def forced_promotions(
     """Forced promotions, newest first: the one of the release in use, and any among the last entries.
 
     Args:
-        store: the registry.
-        channel: the channel's name.
         entry: the channel's last entry as the caller read it; later entries are left out.
         last: how many entries up to it are looked at. If `entry` is a rollback the whole log is, because the
             release may have been forced long ago.
 
-    Raises:
-        ChannelError: the log is damaged.
+    Raises ChannelError if the log is damaged.
     """
     n_entries = None if entry.action == "rollback" else last + 1  # one more: the channel may have moved since
     entries = [item for item in read_log(store, channel, n_entries).entries if item.number <= entry.number]
@@ -192,16 +193,9 @@ def forced_promotions(
             failing = read_manifest(store, item.release).gate.failing
         except ReleaseError:  # deleted or written anew since; the log still says who and why
             failing = ()
-        promotion = ForcedPromotion(
-            number=item.number,
-            release=item.release,
-            who=item.who,
-            when=item.when,
-            why=item.why,
-            in_use=item == origin,
-            failing=failing,
-        )
-        promotions.append(promotion)
+        fields = item.model_dump(include={"number", "release", "who", "why"})
+        in_use = item == origin
+        promotions.append(ForcedPromotion(**fields, when=item.when, in_use=in_use, failing=failing))
     return promotions
 
 
@@ -212,20 +206,3 @@ def _staging_entry(store: ObjectStore, release: str) -> Entry | None:
         if entry := next((item for item in reversed(entries) if item.release == release), None):
             return entry
     return None
-
-
-def _objection(store: ObjectStore, channel: str, manifest: Manifest) -> str:
-    """Why a channel must not take a release without force; "" if it may."""
-    release, gate = manifest.release[:12], manifest.gate
-    if not gate.blessed:
-        reason = f", it was written by force ({gate.forced})" if gate.forced else ""
-        return (
-            f"The gate did not bless release {release}{reason}; failing: {'; '.join(gate.failing)}. "
-            "Promote a blessed one, or force it with a reason."
-        )
-    if channel == PRODUCTION and _staging_entry(store, manifest.release) is None:
-        return (
-            f"Release {release} was never in {STAGING}, as {PRODUCTION} requires: promote it there first, or "
-            "force it with a reason."
-        )
-    return ""

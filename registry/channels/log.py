@@ -19,8 +19,7 @@ from pydantic import Field
 from registry.errors import ChannelError, ConflictError, ObjectExists, ObjectMissing
 from registry.releases.layout import channel_folder, entry_name
 from registry.releases.manifest import Digest, Document, NonEmpty, UtcTime
-from registry.store.base import ObjectStore
-from registry.store.parallel import in_parallel
+from registry.store.base import ObjectStore, in_parallel
 
 CHANNEL_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 Action = Literal["promote", "rollback", "force"]

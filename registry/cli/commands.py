@@ -41,12 +41,7 @@ def list_command(registry: Registry = DEFAULT_REGISTRY, as_json: AsJson = False)
     store = open_store(registry)
     manifests, used_by = list_releases(store), channels.channels_by_release(store)
     if as_json:
-        show_json(
-            [
-                manifest.model_dump(mode="json") | {"channels": used_by.get(manifest.release, [])}
-                for manifest in manifests
-            ]
-        )
+        show_json([m.model_dump(mode="json") | {"channels": used_by.get(m.release, [])} for m in manifests])
     elif manifests:
         show_table(releases_table(manifests, used_by))
     else:
@@ -197,8 +192,7 @@ def gc(
     garbage = work(open_store(registry), keep, timedelta(hours=grace))
     names = [state.name for state in garbage.objects]
     if as_json:
-        totals = {"bytes": garbage.size, "kept": garbage.n_remaining}
-        show_json({"deleted": delete, "objects": names, **totals})
+        show_json({"deleted": delete, "objects": names, "bytes": garbage.size, "kept": garbage.n_remaining})
         return
     for name in names:
         typer.echo(name)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from common.cli import plain_table
 from registry.channels.log import Entry
-from registry.maintenance.diff import Change, Difference
+from registry.maintenance.diff import Difference
 from registry.releases.manifest import FileRecord, Gate, Manifest
 from registry.releases.validations import Validation
 
@@ -105,13 +105,24 @@ def difference_table(difference: Difference) -> RenderableType:
         ("model setting", "model settings", difference.config),
         ("metric", "metrics", difference.metrics),
     ):
-        parts += ["", _changes_table(title, changes) if changes else f"{plural}: equal"]
+        if not changes:
+            parts += ["", f"{plural}: equal"]
+            continue
+        with_difference = any(change.difference is not None for change in changes.values())
+        table = _table(title, "before", "after", *(["difference"] if with_difference else []))
+        for name, change in changes.items():
+            row = [escape(name), _format_value(change.before), _format_value(change.after)]
+            if with_difference:
+                number = change.difference
+                row.append("" if number is None else f"{number:+g}" if number % 1 == 0 else f"{number:+.4f}")
+            table.add_row(*row)
+        parts += ["", table]
     churn = difference.churn
     levels = ", ".join(f"{share:.1%}" for share in churn.by_level)
     files = _table("file", "before", "after", "difference")
-    for path, change in difference.files.items():
-        sizes = ["-" if size is None else format_size(size) for size in (change.before, change.after)]
-        growth = (change.after or 0) - (change.before or 0)
+    for path, file in difference.files.items():
+        sizes = ["-" if size is None else format_size(size) for size in (file.before, file.after)]
+        growth = (file.after or 0) - (file.before or 0)
         files.add_row(escape(path), *sizes, f"{'-' if growth < 0 else '+'}{format_size(abs(growth))}")
     return Group(
         *parts,
@@ -129,18 +140,6 @@ def format_size(n_bytes: int) -> str:
     while amount >= 1000 and unit < len(_UNITS) - 1:
         amount, unit = amount / 1000, unit + 1
     return f"{amount:.0f} B" if unit == 0 else f"{amount:.1f} {_UNITS[unit]}"
-
-
-def _changes_table(title: str, changes: Mapping[str, Change]) -> Table:
-    with_difference = any(change.difference is not None for change in changes.values())
-    table = _table(title, "before", "after", *(["difference"] if with_difference else []))
-    for name, change in changes.items():
-        row = [escape(name), _format_value(change.before), _format_value(change.after)]
-        if with_difference:
-            number = change.difference
-            row.append("" if number is None else f"{number:+g}" if number % 1 == 0 else f"{number:+.4f}")
-        table.add_row(*row)
-    return table
 
 
 def _files_table(title: str, files: Mapping[str, FileRecord]) -> Table:

@@ -13,7 +13,6 @@ from car_model.evidence.codebook import Churn
 from common.files import read_json_object
 from registry.errors import ReleaseError
 from registry.releases.fetch import FetchedRelease
-from registry.releases.manifest import FileRecord
 from registry.store.base import ObjectStore
 
 CONFIG = "model/config.json"
@@ -71,6 +70,9 @@ def compare(store: ObjectStore, before: str, after: str) -> Difference:
     Raises:
         ReleaseError: a release is missing or damaged, or its catalogue or configuration cannot be read.
     """
+    from car_model.data.catalogue import Catalogue, CatalogueError
+    from car_model.metrics.codebook import churn as catalogue_churn
+
     old, new = FetchedRelease.read(store, before), FetchedRelease.read(store, after)
     with tempfile.TemporaryDirectory() as folder:
         for release, name in ((old, "before"), (new, "after")):
@@ -79,7 +81,12 @@ def compare(store: ObjectStore, before: str, after: str) -> Difference:
             read_json_object(Path(folder) / "before" / CONFIG, ReleaseError),
             read_json_object(Path(folder) / "after" / CONFIG, ReleaseError),
         )
-        churn = _compare_catalogues(Path(folder) / "before" / CATALOGUE, Path(folder) / "after" / CATALOGUE)
+        try:
+            old_catalogue = Catalogue.load(Path(folder) / "before" / CATALOGUE)
+            churn = catalogue_churn(old_catalogue, Catalogue.load(Path(folder) / "after" / CATALOGUE))
+        except CatalogueError as error:
+            raise ReleaseError(f"{CATALOGUE} cannot be compared: {str(error).rstrip('.')}.") from error
+    old_files, new_files = old.manifest.files, new.manifest.files
     return Difference(
         before=before,
         after=after,
@@ -90,18 +97,15 @@ def compare(store: ObjectStore, before: str, after: str) -> Difference:
         config=config,
         metrics=_changes(old.manifest.metrics, new.manifest.metrics),
         churn=churn,
-        files=_changed_files(old.manifest.files, new.manifest.files),
+        files={
+            path: FileChange(
+                before=old_files[path].size if path in old_files else None,
+                after=new_files[path].size if path in new_files else None,
+            )
+            for path in sorted({*old_files, *new_files})
+            if old_files.get(path) != new_files.get(path)
+        },
     )
-
-
-def _compare_catalogues(before: Path, after: Path) -> Churn:
-    from car_model.data.catalogue import Catalogue, CatalogueError
-    from car_model.metrics.codebook import churn
-
-    try:
-        return churn(Catalogue.load(before), Catalogue.load(after))
-    except CatalogueError as error:
-        raise ReleaseError(f"{CATALOGUE} cannot be compared: {str(error).rstrip('.')}.") from error
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Change]:
@@ -113,16 +117,3 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, C
             numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (old, new))
             changes[name] = Change(before=old, after=new, difference=new - old if numbers else None)
     return changes
-
-
-def _changed_files(
-    before: Mapping[str, FileRecord], after: Mapping[str, FileRecord]
-) -> dict[str, FileChange]:
-    return {
-        path: FileChange(
-            before=before[path].size if path in before else None,
-            after=after[path].size if path in after else None,
-        )
-        for path in sorted({*before, *after})
-        if before.get(path) != after.get(path)
-    }

@@ -29,8 +29,7 @@ from registry.releases.layout import (
     manifest_of,
 )
 from registry.releases.release import read_manifest
-from registry.store.base import ObjectState, ObjectStore
-from registry.store.parallel import in_parallel
+from registry.store.base import ObjectState, ObjectStore, in_parallel
 
 GRACE = timedelta(hours=24)
 
@@ -64,7 +63,6 @@ def find_garbage(store: ObjectStore, keep: int, grace: timedelta = GRACE) -> Gar
     """Find what `garbage_collect` would delete now, without changing anything.
 
     Args:
-        store: the registry.
         keep: a release stays if one of the last `keep` entries of any channel names it.
         grace: objects written or marked as used within this time stay.
 
@@ -95,8 +93,7 @@ def find_garbage(store: ObjectStore, keep: int, grace: timedelta = GRACE) -> Gar
 def garbage_collect(store: ObjectStore, keep: int, grace: timedelta = GRACE) -> Garbage:
     """Delete what `find_garbage` finds and return what was deleted. If it is killed, run it again.
 
-    Raises:
-        RegistryError: see `find_garbage`; or the store cannot be changed.
+    Raises RegistryError like `find_garbage`, or if the store cannot be changed.
     """
     garbage = find_garbage(store, keep, grace)
     manifests = _delete(store, garbage.manifests)

@@ -12,8 +12,7 @@ from registry.releases.layout import BLOBS, blob_name, manifest_name, validation
 from registry.releases.manifest import FileRecord, Manifest
 from registry.releases.release import load_manifest, release_digests
 from registry.releases.validations import read_validation
-from registry.store.base import ObjectStore
-from registry.store.parallel import in_parallel
+from registry.store.base import ObjectStore, in_parallel
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from registry.releases.bundle_files import hash_folder, record
 from registry.releases.layout import blob_name
 from registry.releases.manifest import FileRecord, Manifest
 from registry.releases.release import read_manifest
-from registry.store.base import ObjectStore
-from registry.store.parallel import in_parallel
+from registry.store.base import ObjectStore, in_parallel
 
 
 @dataclass(frozen=True)
@@ -26,15 +25,7 @@ class FetchedRelease:
 
     @classmethod
     def read(cls, store: ObjectStore, release: str, manifest_sha256: str | None = None) -> FetchedRelease:
-        """Read a release's manifest.
-
-        Args:
-            release: the full digest (`find_release` expands a short one).
-            manifest_sha256: the manifest's digest in a channel's entry; checked if given.
-
-        Raises:
-            ReleaseError: the release is missing, or its manifest is damaged or was changed.
-        """
+        """Read the manifest of a release (full digest). Raises like `read_manifest`."""
         return cls(store, read_manifest(store, release, manifest_sha256))
 
     @property
@@ -45,8 +36,7 @@ class FetchedRelease:
     def fetch_bundle(self, target: Path | str) -> Path:
         """Download the bundle into a folder, check every file, and return the folder.
 
-        The folder appears under its name only when it is complete. A folder that already holds this very
-        release is kept.
+        The folder appears only when it is complete. One that already holds this very release is kept.
 
         Raises:
             ReleaseError: a file is missing or damaged (named), or the folder holds something else.
@@ -69,8 +59,7 @@ class FetchedRelease:
     def fetch_files(self, targets: Mapping[str, Path]) -> None:
         """Download some of the bundle's files (path in the bundle -> local path) and check them.
 
-        Raises:
-            ReleaseError: the release has no such file, or it is missing or damaged.
+        Raises ReleaseError: the release has no such file, or it is missing or damaged.
         """
         for path in targets:
             if path not in self.manifest.files:
@@ -80,9 +69,7 @@ class FetchedRelease:
     def fetch_evidence(self, name: str, target: Path | str) -> Path:
         """Download one evidence file, such as `golden.json`, check it and return its path.
 
-        Raises:
-            ReleaseError: the release has no such evidence, it is missing or damaged, or the target is a
-                folder.
+        Raises ReleaseError: there is no such evidence, it is missing or damaged, or the target is a folder.
         """
         if name not in self.manifest.evidence:
             available = ", ".join(sorted(self.manifest.evidence)) or "none"
@@ -131,11 +118,7 @@ class FetchedRelease:
 def fetch_release(
     store: ObjectStore, release: str, target: Path | str, manifest_sha256: str | None = None
 ) -> Manifest:
-    """Read a release's manifest, download its bundle into a folder and return the manifest.
-
-    Raises:
-        ReleaseError: see `FetchedRelease.read` and `FetchedRelease.fetch_bundle`.
-    """
+    """Download a release's bundle (`FetchedRelease.fetch_bundle`) and return its manifest."""
     fetched = FetchedRelease.read(store, release, manifest_sha256)
     fetched.fetch_bundle(target)
     return fetched.manifest
@@ -147,17 +130,13 @@ def fetch_data_evidence(store: ObjectStore, release: str, name: str, target: Pat
     A release that only added items (`car registry onboard`) has none of its own. The evidence of its nearest
     ancestor that was trained on the same data holds for it too.
 
-    Raises:
-        ReleaseError: no such ancestor has the evidence, one of them is gone, or the evidence is missing or
-            damaged.
+    Raises ReleaseError: no such ancestor has the evidence, one of them is gone, or the evidence is damaged.
     """
-    requested = read_manifest(store, release)
-    manifest = requested
+    manifest = requested = read_manifest(store, release)
     while name not in manifest.evidence and manifest.parent:
         manifest = read_manifest(store, manifest.parent)
         if manifest.versions.data != requested.versions.data:
-            manifest = requested  # so that the error names the release that was asked for
             break
-    if name not in manifest.evidence:
-        manifest = requested
+    if name not in manifest.evidence or manifest.versions.data != requested.versions.data:
+        manifest = requested  # the error names the release that was asked for
     return FetchedRelease(store, manifest).fetch_evidence(name, target)

@@ -42,14 +42,11 @@ def write_release(
     manifest, after restoring missing files. An interrupted write is completed by the next one.
 
     Args:
-        store: the registry.
-        bundle: the bundle folder.
         evidence: name -> file. Evidence is stored with the release and named in its manifest, but does not
             count in its digest. `verdict.json` is required.
         parent: the release that this one follows, which must be in the registry.
         metrics: the challenger's metrics; by default those of `evaluation.json`, if that is there.
-        git_commit: commit of the code that made the release.
-        run_id: the pipeline run that made it.
+        git_commit, run_id: of the code and the pipeline run that made the release.
         force: the reason to write a release that the gate did not bless.
 
     Raises:
@@ -97,8 +94,6 @@ def read_manifest(store: ObjectStore, release: str, sha256: str | None = None) -
     """Read the manifest of a release, given its full digest.
 
     Args:
-        store: the registry.
-        release: the release's full digest.
         sha256: the manifest's digest in a channel's entry; checked if given.
 
     Raises:
@@ -127,11 +122,7 @@ def load_manifest(store: ObjectStore, release: str) -> tuple[Manifest, str]:
 
 
 def mark_in_use(store: ObjectStore, release: str) -> None:
-    """Mark a release that is about to be used, so that no running garbage collection deletes it.
-
-    Raises:
-        ReleaseError: the release is missing.
-    """
+    """Mark a release that is about to be used, so that no garbage collection deletes it."""
     if not store.refresh_mark(manifest_name(release)):
         raise ReleaseError(f"There is no release {release[:12]} in {store.url}.")
 
@@ -167,8 +158,7 @@ def find_release(store: ObjectStore, prefix: str) -> str:
 def _read_gate(evidence: Mapping[str, Path], force: str | None) -> Gate:
     """The gate's answer in verdict.json. Without a readable verdict the release is not blessed.
 
-    Raises:
-        ReleaseError: the release is not blessed, and no reason to force it is given.
+    Raises ReleaseError if the release is not blessed, and no reason to force it is given.
     """
     try:
         if VERDICT not in evidence:

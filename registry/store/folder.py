@@ -18,8 +18,7 @@ from typing import BinaryIO
 from common.digests import file_digest
 from common.errors import DISK_FULL, disk_full_message
 from registry.errors import ObjectMissing, StoreError
-from registry.store.base import ObjectState, ObjectStore, check_name, check_prefix
-from registry.store.parallel import WORKERS, in_parallel
+from registry.store.base import WORKERS, ObjectState, ObjectStore, check_name, check_prefix, in_parallel
 
 TEMPORARY = ".tmp"  # below the root, so that a hard link to the final name stays on one file system
 LOCK = ".lock"  # shared by writers while they mark or link an object, exclusive for a deletion
@@ -27,7 +26,7 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK
 
 
 class FolderStore(ObjectStore):
-    """Objects as read-only files.
+    """Objects as read-only files; their modification time is the mark.
 
     A file is written in full and synced under a temporary name, then hard-linked to its final name. Linking
     fails if the name is taken, so creation is exclusive, and a reader sees the whole file or none.
@@ -38,13 +37,10 @@ class FolderStore(ObjectStore):
         super().__init__(str(self.root), workers)
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of one object. Raises ObjectMissing."""
         with self._store_errors(name):
             return self._path(name).read_bytes()
 
     def upload_many(self, files: Mapping[str, Path]) -> None:
-        """Copy local files to new objects, each whole or not at all. Raises ObjectExists like `create`."""
-
         def upload(name: str, source: Path) -> None:
             # An existing file is compared, not copied again: a rerun only reads.
             while not self.refresh_mark(name):
@@ -57,8 +53,6 @@ class FolderStore(ObjectStore):
         in_parallel(upload, files.items(), self.workers)
 
     def download_many(self, targets: Sequence[tuple[str, Path]]) -> None:
-        """Copy objects to local files. Raises ObjectMissing."""
-
         def download(name: str, target: Path) -> None:
             with self._store_errors(name):
                 try:
@@ -71,12 +65,10 @@ class FolderStore(ObjectStore):
         in_parallel(download, targets, self.workers)
 
     def sha256(self, name: str) -> str:
-        """Return the SHA-256 (hex) of an object's bytes. Raises ObjectMissing."""
         with self._store_errors(name):
             return file_digest(self._path(name))
 
     def refresh_mark(self, name: str) -> bool:
-        """Mark an object as used now by its modification time; False if it is missing."""
         path = self._path(name)
         if not path.exists():
             return False
@@ -90,8 +82,6 @@ class FolderStore(ObjectStore):
         return True
 
     def scan(self, prefix: str) -> list[ObjectState]:
-        """Return the states of all objects below a prefix that ends in a slash, sorted by name."""
-
         def raise_unless_missing(error: OSError) -> None:
             if not isinstance(error, FileNotFoundError):
                 raise error
@@ -109,7 +99,6 @@ class FolderStore(ObjectStore):
         return sorted(states, key=lambda state: state.name)
 
     def delete(self, state: ObjectState) -> bool:
-        """Delete an object that is still in this state; False if it was marked or written since."""
         path = self._path(state.name)
         with self._store_errors(state.name), self._lock(fcntl.LOCK_EX):
             try:
@@ -125,7 +114,6 @@ class FolderStore(ObjectStore):
         return True
 
     def exists(self, name: str) -> bool:
-        """Whether there is an object of this name."""
         return self._path(name).is_file()
 
     def _create(self, name: str, data: bytes) -> bool:

@@ -23,8 +23,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from common.digests import CHUNK_BYTES, file_digest
 from common.errors import DISK_FULL, disk_full_message
 from registry.errors import ObjectDamaged, ObjectMissing, StoreError
-from registry.store.base import ObjectState, ObjectStore, check_name, check_prefix
-from registry.store.parallel import WORKERS, in_parallel
+from registry.store.base import WORKERS, ObjectState, ObjectStore, check_name, check_prefix, in_parallel
 
 TIMEOUT_S = 60.0  # of one request; the retry has its own deadline
 CHECKSUM = "crc32c"  # computed on both sides of every transfer
@@ -51,12 +50,10 @@ class GcsStore(ObjectStore):
         super().__init__(f"gs://{self._bucket}/{self._prefix}".rstrip("/"), workers)
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of one object. Raises ObjectMissing."""
         with self._store_errors(name):
             return self._blob(name).download_as_bytes(checksum=CHECKSUM, **self._request_options)
 
     def upload_many(self, files: Mapping[str, Path]) -> None:
-        """Copy local files to new objects. Raises ObjectExists like `create`."""
         # Existing objects are marked first, so that no bytes are sent for them.
         marked = in_parallel(self._mark_if_equal, files.items(), self.workers)
         new = [item for item, exists in zip(files.items(), marked, strict=True) if not exists]
@@ -75,7 +72,6 @@ class GcsStore(ObjectStore):
                     raise result
 
     def download_many(self, targets: Sequence[tuple[str, Path]]) -> None:
-        """Copy objects to local files. Raises ObjectMissing."""
         results = transfer_manager.download_many(
             [(self._blob(name), str(target)) for name, target in targets],
             download_kwargs={"checksum": CHECKSUM, **self._request_options},
@@ -90,17 +86,14 @@ class GcsStore(ObjectStore):
                     raise result
 
     def sha256(self, name: str) -> str:
-        """Download an object and return the SHA-256 (hex) of its bytes. Raises ObjectMissing."""
         with tempfile.TemporaryDirectory() as folder:
             self.download_many([(name, Path(folder) / "object")])
             return file_digest(Path(folder) / "object")
 
     def refresh_mark(self, name: str) -> bool:
-        """Mark an object as used now in its metadata; False if it is missing."""
         return self._mark(name) is not None
 
     def scan(self, prefix: str) -> list[ObjectState]:
-        """Return the states of all objects below a prefix that ends in a slash, sorted by name."""
         full = self._full_name(check_prefix(prefix))
         fields = "items(name,size,updated,metadata,generation,metageneration),nextPageToken"
         states = []
@@ -117,7 +110,6 @@ class GcsStore(ObjectStore):
         return sorted(states, key=lambda state: state.name)
 
     def delete(self, state: ObjectState) -> bool:
-        """Delete an object that is still in this state; False if it was marked or written since."""
         generation, metageneration = state.version
         with self._store_errors(state.name):
             try:
@@ -133,7 +125,6 @@ class GcsStore(ObjectStore):
         return True
 
     def exists(self, name: str) -> bool:
-        """Whether there is an object of this name."""
         with self._store_errors(name):
             return bool(self._blob(name).exists(**self._request_options))
 
@@ -175,15 +166,26 @@ class GcsStore(ObjectStore):
         blob = self._mark(name)
         if blob is None:
             return False
-        if blob.size != source.stat().st_size or blob.crc32c != _crc32c(source):
+        checksum = google_crc32c.Checksum()
+        with source.open("rb") as stream:
+            for _ in checksum.consume(stream, CHUNK_BYTES):
+                pass
+        crc32c = base64.b64encode(checksum.digest()).decode()  # as the server reports it
+        if blob.size != source.stat().st_size or blob.crc32c != crc32c:
             raise self._name_conflict(name)
         return True
 
     def _store_error(self, name: str, error: Exception) -> StoreError | None:
         if isinstance(error, api.NotFound):
-            if self._bucket_exists():
-                return ObjectMissing(f"There is no {name} in {self.url}.", name)
-            return StoreError(f"There is no bucket {self._bucket!r}; create it first.")
+            # Listing needs only the rights that reading objects needs; getting the bucket itself needs more.
+            objects = self._client.list_blobs(self._bucket, max_results=1, **self._request_options)
+            try:
+                next(iter(objects), None)
+            except api.NotFound:
+                return StoreError(f"There is no bucket {self._bucket!r}; create it first.")
+            except api.GoogleAPIError:
+                pass
+            return ObjectMissing(f"There is no {name} in {self.url}.", name)
         address = f"{self.url}/{name}"
         if isinstance(error, DataCorruption):
             return ObjectDamaged(f"{address} was damaged in storage or on the way.", name)
@@ -201,22 +203,3 @@ class GcsStore(ObjectStore):
         else:
             return None
         return StoreError(sentence, name)
-
-    def _bucket_exists(self) -> bool:
-        # Listing needs only the rights that reading objects needs; getting the bucket itself needs more.
-        try:
-            next(iter(self._client.list_blobs(self._bucket, max_results=1, **self._request_options)), None)
-        except api.NotFound:
-            return False
-        except api.GoogleAPIError:
-            return True
-        return True
-
-
-def _crc32c(path: Path) -> str:
-    """Base64 CRC32C of a file, as the server reports it."""
-    checksum = google_crc32c.Checksum()
-    with path.open("rb") as stream:
-        for _ in checksum.consume(stream, CHUNK_BYTES):
-            pass
-    return base64.b64encode(checksum.digest()).decode()

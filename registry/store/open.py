@@ -5,18 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from registry.errors import StoreError
-from registry.store.base import ObjectStore
-from registry.store.parallel import WORKERS
+from registry.store.base import WORKERS, ObjectStore
 
 
 def open_store(url: str | Path, workers: int = WORKERS) -> ObjectStore:
     """Open the store at `gs://bucket[/prefix]`, `file:///path` or a plain folder path.
 
     Nothing is created or contacted yet. For gs:// the variable STORAGE_EMULATOR_HOST is honoured.
-
-    Args:
-        url: the store's address.
-        workers: the number of transfers at a time.
 
     Raises:
         StoreError: another scheme, or a gs:// URL without a bucket.

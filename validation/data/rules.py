@@ -62,13 +62,14 @@ def table_rules(
     ]
     if frame.empty or not set(REQUIRED[name]) <= set(frame):
         return shape
+    if name == "items":
+        return [*shape, _not_null("item_id", INGEST), _unique_items(INGEST), _not_null("title", INGEST)]
     rules = {
         "source_interactions": _source_interactions,
         "source_items": _source_items,
         "interactions": _interactions,
-        "items": _items,
-    }[name]
-    return [*shape, *rules(frame, policy)]
+    }
+    return [*shape, *rules[name](frame, policy)]
 
 
 def _source_interactions(frame: pd.DataFrame, policy: DataPolicy) -> Iterator[Rule]:
@@ -89,7 +90,8 @@ def _source_interactions(frame: pd.DataFrame, policy: DataPolicy) -> Iterator[Ru
     if "action" in frame and frame["action"].notna().any():
         yield _action_rule(policy)
     if "orphan_item" in frame:
-        yield _orphans("the catalogue", "add the items to the catalogue or drop their interactions", policy)
+        remedy = "add the items to the catalogue or drop their interactions"
+        yield _orphans("the catalogue", remedy, policy.max_orphan_share)
     if order in frame:
         yield Rule(
             f"At most {policy.max_duplicate_share:.0%} of the rows repeat a user, item and {order}.",
@@ -125,45 +127,25 @@ def _interactions(frame: pd.DataFrame, policy: DataPolicy) -> Iterator[Rule]:
         "user_id",
     )
     if "orphan_item" in frame:
-        yield _orphans("items", INGEST, None)
-    yield Rule(
-        "Every user's positions run 0, 1, 2, ... without gap or repeat.",
-        "positions are not 0, 1, 2, ... for the user",
-        INGEST,
-        gxe.ExpectColumnValuesToBeNull(column="user_with_position_gap"),
-        "position",
+        yield _orphans("items", INGEST, 0.0)
+    gaps = gxe.ExpectColumnValuesToBeNull(column="user_with_position_gap")
+    expects = "Every user's positions run 0, 1, 2, ... without gap or repeat."
+    yield Rule(expects, "positions are not 0, 1, 2, ... for the user", INGEST, gaps, "position")
+    wrong = gxe.ExpectColumnValuesToBeNull(column="user_with_wrong_split")
+    expects = (
+        "Every user's last row is test, the one before valid, the others train (under 3 rows: all train)."
     )
-    yield Rule(
-        "Every user's last row is test, the one before valid, the others train (under 3 rows: all train).",
-        "the split is not the leave-one-out split for the user",
-        INGEST,
-        gxe.ExpectColumnValuesToBeNull(column="user_with_wrong_split"),
-        "split",
-    )
-    yield Rule(
-        "There are rows to train on and rows to test on.",
-        "train and test rows are both needed",
-        "add users with at least 3 interactions",
-        gxe.ExpectColumnDistinctValuesToContainSet(column="split", value_set=["train", "test"]),
-        "split",
-    )
-
-
-def _items(frame: pd.DataFrame, policy: DataPolicy) -> Iterator[Rule]:
-    yield _not_null("item_id", INGEST)
-    yield _unique_items(INGEST)
-    yield _not_null("title", INGEST)
+    yield Rule(expects, "the split is not the leave-one-out split for the user", INGEST, wrong, "split")
+    parts = gxe.ExpectColumnDistinctValuesToContainSet(column="split", value_set=["train", "test"])
+    expects = "There are rows to train on and rows to test on."
+    remedy = "add users with at least 3 interactions"
+    yield Rule(expects, "train and test rows are both needed", remedy, parts, "split")
 
 
 def _id_rules(column: str) -> Iterator[Rule]:
     yield _not_null(column, REPAIR)
-    yield Rule(
-        f"{column} is never blank.",
-        f"{column} is blank",
-        REPAIR,
-        gxe.ExpectColumnValuesToMatchRegex(column=column, regex=r"\S"),
-        column,
-    )
+    not_blank = gxe.ExpectColumnValuesToMatchRegex(column=column, regex=r"\S")
+    yield Rule(f"{column} is never blank.", f"{column} is blank", REPAIR, not_blank, column)
 
 
 def _not_null(column: str, remedy: str) -> Rule:
@@ -172,21 +154,12 @@ def _not_null(column: str, remedy: str) -> Rule:
 
 
 def _unique_items(remedy: str) -> Rule:
-    expectation = gxe.ExpectColumnValuesToBeUnique(column="item_id")
-    return Rule(
-        "item_id appears once per item.",
-        "the same item_id appears more than once",
-        remedy,
-        expectation,
-        "item_id",
-    )
+    expects, broken = "item_id appears once per item.", "the same item_id appears more than once"
+    return Rule(expects, broken, remedy, gxe.ExpectColumnValuesToBeUnique(column="item_id"), "item_id")
 
 
-def _orphans(table: str, remedy: str, policy: DataPolicy | None) -> Rule:
-    share = policy.max_orphan_share if policy else 0.0
-    expects = (
-        "Every interaction's item is" if share == 0 else f"All but {share:.0%} of interactions' items are"
-    )
+def _orphans(table: str, remedy: str, share: float) -> Rule:
+    expects = f"All but {share:.0%} of interactions' items are" if share else "Every interaction's item is"
     expectation = gxe.ExpectColumnValuesToBeNull(column="orphan_item", mostly=1 - share)
     return Rule(f"{expects} in {table}.", f"the item is not in {table}", remedy, expectation, "item_id")
 

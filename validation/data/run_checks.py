@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import great_expectations as gx
@@ -23,36 +22,42 @@ from validation.data.tables import Table
 
 EXAMPLES = 5
 EXAMPLE_LENGTH = 40
-RESULT_FORMAT = {
-    "result_format": "SUMMARY",
-    "partial_unexpected_count": 4 * EXAMPLES,
-}  # the same value may repeat
+RESULT_FORMAT = {"result_format": "SUMMARY", "partial_unexpected_count": 4 * EXAMPLES}  # values may repeat
+# Nothing on disk: the default context leaves a temporary folder for a docs site.
+IN_MEMORY = DataContextConfig(
+    store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+    progress_bars=ProgressBarsConfig(globally=False),
+    analytics_enabled=False,
+)
 
 
 def check_tables(tables: Mapping[str, Table], policy: DataPolicy) -> list[Finding]:
     """Check every table that could be read; findings keep the order of the rules."""
     findings: list[Finding] = []
-    with _quiet():
-        context = gx.get_context(mode="ephemeral", project_config=_in_memory())
+    logger = logging.getLogger("great_expectations")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # no chatter in a step's log; failures come back as findings
+    try:
+        context = gx.get_context(mode="ephemeral", project_config=IN_MEMORY)
         source = context.data_sources.add_pandas("dataset")
         for table in tables.values():
             findings += table.findings
-            if not any(finding.column == "" for finding in table.findings):  # the file was read
-                asset = source.add_dataframe_asset(table.name).add_batch_definition_whole_dataframe("all")
-                findings += _check(table, asset.get_batch({"dataframe": table.frame}), policy)
+            wrong_columns = [finding.column for finding in table.findings]
+            if "" in wrong_columns:  # the file could not be read
+                continue
+            rules = table_rules(table.name, table.frame, policy, wrong_columns)
+            suite = gx.ExpectationSuite(name=table.name)
+            for number, rule in enumerate(rules):
+                rule.expectation.meta = {"rule": number}  # results come back in another order
+                suite.add_expectation(rule.expectation)
+            asset = source.add_dataframe_asset(table.name).add_batch_definition_whole_dataframe("all")
+            batch: Any = asset.get_batch({"dataframe": table.frame})
+            results = batch.validate(suite, result_format=RESULT_FORMAT).results
+            by_rule = {result.expectation_config.meta["rule"]: result for result in results}
+            findings += [_finding(table, rule, by_rule[number]) for number, rule in enumerate(rules)]
+    finally:
+        logger.setLevel(level)
     return findings
-
-
-def _check(table: Table, batch: Any, policy: DataPolicy) -> Iterator[Finding]:
-    rules = table_rules(table.name, table.frame, policy, [finding.column for finding in table.findings])
-    suite = gx.ExpectationSuite(name=table.name)
-    for number, rule in enumerate(rules):
-        rule.expectation.meta = {"rule": number}  # results come back in another order
-        suite.add_expectation(rule.expectation)
-    results = batch.validate(suite, result_format=RESULT_FORMAT).results
-    by_rule = {result.expectation_config.meta["rule"]: result for result in results}
-    for number, rule in enumerate(rules):
-        yield _finding(table, rule, by_rule[number])
 
 
 def _finding(table: Table, rule: Rule, result: ExpectationValidationResult) -> Finding:
@@ -68,10 +73,17 @@ def _finding(table: Table, rule: Rule, result: ExpectationValidationResult) -> F
         broken = f"'{rule.expects}' {observed}"
     elif "unexpected_count" in details:
         count, total = details["unexpected_count"], details["element_count"]
-        observed = f"{count:,} of {total:,} rows break it" if count else f"all {total:,} rows keep it"
+        observed = f"{count:,} of {total:,} rows fail" if count else f"all {total:,} rows pass"
         broken = f"{rule.broken} in {count:,} of {total:,} rows{_examples(details)}"
-    else:
-        observed = _observed(result)
+    else:  # a check of a whole table or column
+        value = details.get("observed_value")
+        missing = ((details.get("details") or {}).get("mismatched") or {}).get("missing")
+        if isinstance(value, int):
+            observed = f"{value:,}"
+        elif missing:
+            observed = f"missing: {', '.join(map(str, missing))}"
+        else:
+            observed = "as expected" if result.success else ", ".join(map(str, value or ["none"]))
         broken = f"{rule.broken} (found {observed})"
     subject = f"Table {table.name}, column {rule.column}" if rule.column else f"Table {table.name}"
     return Finding(
@@ -83,17 +95,6 @@ def _finding(table: Table, rule: Rule, result: ExpectationValidationResult) -> F
         problem="" if result.success else f"{subject}: {broken}; {rule.remedy}.",
         check=result.expectation_config.type if result.expectation_config else "",
     )
-
-
-def _observed(result: ExpectationValidationResult) -> str:
-    """What a check of a whole table or column saw."""
-    mismatched = (result.result.get("details") or {}).get("mismatched") or {}
-    value = result.result.get("observed_value")
-    if isinstance(value, int):
-        return f"{value:,}"
-    if missing := mismatched.get("missing"):
-        return f"missing: {', '.join(map(str, missing))}"
-    return "as expected" if result.success else ", ".join(map(str, value or ["none"]))
 
 
 def _examples(details: Mapping[str, Any]) -> str:
@@ -116,24 +117,3 @@ def _text(value: Any) -> str:
         return ""
     text = value.isoformat(sep=" ") if isinstance(value, pd.Timestamp) else str(value)
     return text if len(text) <= EXAMPLE_LENGTH else f"{text[:EXAMPLE_LENGTH]}..."
-
-
-def _in_memory() -> DataContextConfig:
-    """A context that keeps nothing on disk (the default one leaves a temporary folder for a docs site)."""
-    return DataContextConfig(
-        store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
-        progress_bars=ProgressBarsConfig(globally=False),
-        analytics_enabled=False,
-    )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the library's chatter out of a step's log; failures come back as findings."""
-    logger = logging.getLogger("great_expectations")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

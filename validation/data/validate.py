@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from car_model.evidence.data_profile import QUANTILES
 from car_model.evidence.drift import DataDrift
 from common.files import write_atomic
-from validation.data.data_docs import render_docs
 from validation.data.drift import compare_profiles
 from validation.data.findings import ValidationError, ValidationReport
 from validation.data.policy import DataPolicy
 from validation.data.profile import item_shares, profile_tables
 from validation.data.run_checks import check_tables
 from validation.data.tables import load_tables
+from validation.report.html import render_page
+
+TITLES = {
+    "source_interactions": "Interactions as mapped from the source, before anything is dropped.",
+    "source_items": "The catalogue as mapped from the source, before anything is dropped.",
+    "interactions": "The interactions that ingest kept; the model is trained and tested on them.",
+    "items": "The items that ingest kept; each gets a semantic ID.",
+    "": "This dataset compared with the one that production was trained on.",
+}
 
 
 def validate_dataset(
@@ -29,9 +39,8 @@ def validate_dataset(
     """Check the folder that ingest wrote: source tables for broken rows, kept tables for its contract.
 
     Args:
-        dataset: the folder.
-        policy: thresholds.
-        docs: the Data Docs, one self-contained HTML file; written also on failure.
+        docs: the Data Docs, one self-contained HTML file; written also on failure. (Great Expectations' own
+            page loads styles and scripts from the network, which a cluster may not reach.)
         previous_profile: the JSON object of production's data_profile.json; None skips drift.
         profile: where to write this dataset's data_profile.json; None writes none.
         release: digest of the production release; "" if there is none.
@@ -51,7 +60,20 @@ def validate_dataset(
         moved, drift = compare_profiles(measured, previous_profile, policy.drift, shares, release)
         findings += moved
     report = ValidationReport(tuple(findings), measured, drift)
-    write_atomic(Path(docs), render_docs(report, policy))
+    groups = [
+        (table or "Drift", about, part)
+        for table, about in TITLES.items()
+        if (part := [finding for finding in findings if finding.table == table])
+    ]
+    page = render_page(
+        "data_docs.html",
+        report=report,
+        groups=groups,
+        quantiles=QUANTILES,
+        policy=policy.model_dump_json(indent=2),
+        version=version("great_expectations"),
+    )
+    write_atomic(Path(docs), page)
     if not report.ok:
         raise ValidationError(report)
     if profile and measured:

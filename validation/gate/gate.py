@@ -7,14 +7,15 @@ says that there is no champion *and* the caller asked for `bootstrap`. Nothing e
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter
 
 from car_model.evidence.base import EvidenceError
-from car_model.evidence.verdict import ConditionResult, Verdict, read_forced
+from car_model.evidence.verdict import ConditionResult, ForcedPromotion, Verdict
 from validation.gate.policy import Condition, GatePolicy
 
 CHAMPION = "compared with production"
@@ -48,8 +49,8 @@ def evaluate_gate(
     results = [_judge_champion(release, waived)]
     results += [_judge(condition, evaluation, waived) for condition in policy.conditions]
     try:
-        promotions = read_forced(forced)
-    except (ValidationError, TypeError, ValueError) as error:
+        promotions = TypeAdapter(tuple[ForcedPromotion, ...]).validate_json(json.dumps(forced))
+    except (TypeError, ValueError) as error:
         raise EvidenceError(
             f"The forced promotions of production cannot be read ({' '.join(str(error).split())[:200]}); "
             "resolve the champion again."

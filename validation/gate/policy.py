@@ -6,6 +6,7 @@ the gate: unknown fields, duplicate keys, two bounds, NaN bounds and missing rea
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,28 +18,27 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    StringConstraints,
     ValidationError,
     model_validator,
 )
 
-from car_model.evidence.base import number_problem
+from car_model.evidence.base import Text, number_problem
 from car_model.evidence.evaluation import Evaluation
 from common.digests import json_digest
 from common.errors import UserError
 
 DEFAULT_POLICY = Path(__file__).with_name("policy.yaml")
-SIGNS = {"above": ">", "at_least": ">=", "below": "<", "at_most": "<="}
-BOUNDS = (*SIGNS, "between")
+COMPARISONS = {
+    "above": (">", operator.gt),
+    "at_least": (">=", operator.ge),
+    "below": ("<", operator.lt),
+    "at_most": ("<=", operator.le),
+}
+BOUNDS = (*COMPARISONS, "between")
 
 
 class PolicyError(UserError):
     """A policy that cannot be trusted; the message names file, field and reason."""
-
-
-def _split_path(value: Any) -> Any:
-    """Allow `paired.popularity.ndcg@10.low`; a list is for keys that hold a dot themselves."""
-    return value.split(".") if isinstance(value, str) else value
 
 
 def _check_path(path: tuple[str, ...]) -> tuple[str, ...]:
@@ -59,11 +59,13 @@ def _check_order(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Bound = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_refuse_bool)]
 Range = Annotated[tuple[Bound, Bound], AfterValidator(_check_order)]
 MetricPath = Annotated[
-    tuple[Text, ...], Field(min_length=1), BeforeValidator(_split_path), AfterValidator(_check_path)
+    tuple[Text, ...],
+    Field(min_length=1),
+    BeforeValidator(lambda value: value.split(".") if isinstance(value, str) else value),
+    AfterValidator(_check_path),
 ]
 
 
@@ -112,19 +114,15 @@ class Condition(BaseModel):
         """The bound as people read it, such as `>= -0.05` or `0.5 to 10`."""
         if self.between is not None:
             return f"{self.between[0]:g} to {self.between[1]:g}"
-        kind = next(kind for kind in SIGNS if getattr(self, kind) is not None)
-        return f"{SIGNS[kind]} {getattr(self, kind):g}"
+        kind = next(kind for kind in COMPARISONS if getattr(self, kind) is not None)
+        return f"{COMPARISONS[kind][0]} {getattr(self, kind):g}"
 
     def holds(self, value: float) -> bool:
         """Whether a finite value keeps the bound."""
         if self.between is not None:
             return self.between[0] <= value <= self.between[1]
-        return (
-            (self.above is None or value > self.above)
-            and (self.at_least is None or value >= self.at_least)
-            and (self.below is None or value < self.below)
-            and (self.at_most is None or value <= self.at_most)
-        )
+        kind = next(kind for kind in COMPARISONS if getattr(self, kind) is not None)
+        return bool(COMPARISONS[kind][1](value, getattr(self, kind)))
 
 
 class GatePolicy(BaseModel):
@@ -174,9 +172,8 @@ def load_policy(path: Path | str | None = None) -> GatePolicy:
     try:
         text = source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise PolicyError(
-            f"Gate policy {source} cannot be read ({error}); give the path of a YAML file."
-        ) from error
+        message = f"Gate policy {source} cannot be read ({error}); give the path of a YAML file."
+        raise PolicyError(message) from error
     return parse_policy(text, str(source))
 
 

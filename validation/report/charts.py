@@ -43,7 +43,8 @@ STYLE: Any = {  # (matplotlib's own type for this is a list of 300 literals)
     "grid.color": "#edf0f4",
     "xtick.color": SOFT,
     "ytick.color": SOFT,
-    "legend.frameon": False,
+    "legend.facecolor": "white",  # a line behind it stays behind it
+    "legend.edgecolor": "none",
     "svg.hashsalt": "report",  # equal inputs give equal bytes
     "text.parse_math": False,  # a dollar in a title is a dollar
 }
@@ -77,7 +78,7 @@ def forest(rows: Sequence[ForestRow]) -> str:
                 panel.plot(row.value, y, "o", color=colour, markersize=8)
                 panel.annotate(_clean(row.note), (row.value, y), (0, 9), textcoords="offset points",
                                ha="center", fontsize=9, color=colour, bbox=NOTE)  # fmt: skip
-            panel.axvline(0, color=SOFT, linewidth=1)
+            panel.axvline(0, color=SOFT, linewidth=1, zorder=0.5)  # behind the notes
             panel.set(title=_clean(metric), ylim=(len(labels) - 0.5, -0.7))
             panel.margins(x=0.22)
             panel.xaxis.set_major_locator(MaxNLocator(5))

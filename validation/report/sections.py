@@ -15,7 +15,6 @@ from car_model.evidence.evaluation import (
     Interval,
     Metric,
     NoActionRanker,
-    RankedBothWays,
     Slice,
 )
 from car_model.evidence.training import TrainingCurves
@@ -28,7 +27,7 @@ COUNTS = {
     "interactions": "Interactions",
     "users": "Users",
     "items": "Items",
-    "median_interactions": "Interactions of the median user",
+    "median_interactions": "Median interactions per user",
 }
 Row = tuple[str, str, str, str]  # what, before, after, how far it moved
 
@@ -46,9 +45,8 @@ def percent(share: float, digits: int = 0) -> str:
 
 def model_order(models: Mapping[str, Any]) -> list[str]:
     """Models in the order people compare them; unknown ones last."""
-    return [name for name in charts.NAMES if name in models] + [
-        name for name in models if name not in charts.NAMES
-    ]
+    order = list(charts.NAMES)
+    return sorted(models, key=lambda name: order.index(name) if name in order else len(order))
 
 
 def headline(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
@@ -69,12 +67,10 @@ def headline(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
 
 def models_table(models: Mapping[str, Mapping[Metric, Interval]]) -> list[dict[str, Any]]:
     """Rows of the models table; a cell is (mean, interval, whether it is the best)."""
-    best = {
-        metric: max(
-            (scores[metric].mean or 0.0 for scores in models.values() if metric in scores), default=None
-        )
-        for metric in METRICS
-    }
+    best: dict[str, float] = {}
+    for scores in models.values():
+        for metric, interval in scores.items():
+            best[metric] = max(best.get(metric, 0.0), interval.mean or 0.0)
     rows = []
     for model in model_order(models):
         cells = []
@@ -83,9 +79,9 @@ def models_table(models: Mapping[str, Mapping[Metric, Interval]]) -> list[dict[s
             if score is None or score.mean is None:
                 cells.append((NONE, "", False))
                 continue
-            known = score.low is not None and score.high is not None
-            interval = f"{score.low:.4f} to {score.high:.4f}" if known else ""
-            cells.append((f"{score.mean:.4f}", interval, score.mean == best[metric]))
+            complete = score.low is not None and score.high is not None
+            bounds = f"{score.low:.4f} to {score.high:.4f}" if complete else ""
+            cells.append((f"{score.mean:.4f}", bounds, score.mean == best[metric]))
         rows.append({"name": charts.name_of(model), "challenger": model == "challenger", "cells": cells})
     return rows
 
@@ -124,7 +120,7 @@ def differences(
             relative = f" ({100 * value.relative:+.1f} %)" if value.relative is not None else ""
             rows.append(
                 charts.ForestRow(
-                    label=f"minus {charts.name_of(model)}",
+                    label=f"against {charts.name_of(model)}",
                     metric=metric_title(metric),
                     value=value.difference,
                     low=value.low,
@@ -140,8 +136,8 @@ def slices_chart(slices: Mapping[str, Slice]) -> str:
     rows = {}
     for name, part in slices.items():
         values = {model: part.models[model].get(MAIN) for model in model_order(part.models)}
-        if known := {model: value for model, value in values.items() if value is not None}:
-            rows[f"{name}: {part.users:,} users"] = known
+        if bars := {model: value for model, value in values.items() if value is not None}:
+            rows[f"{name}: {part.users:,} users"] = bars
     return charts.slices(rows, metric_title(MAIN)) if rows else ""
 
 
@@ -178,32 +174,24 @@ def action_rows(action: ActionRankerEvidence | NoActionRanker | None) -> list[Ro
     """NDCG@10 of liked and of other test items, by relevance and by action, and the time of an answer."""
     if not isinstance(action, ActionRankerEvidence):
         return []
-    rows = []
-    parts = (("who liked their test item", action.ndcg.liked), ("who did not", action.ndcg.disliked))
+    rows: list[Row] = []
+    parts = (("who liked their test item", action.ndcg.liked), ("who did not like it", action.ndcg.disliked))
     for name, part in parts:
-        before, after = (_mean(part, way) for way in ("relevance", "action"))
-        if before is not None and after is not None:
-            label = f"{part.users:,} users {name}"
-            rows.append((label, f"{before:.4f}", f"{after:.4f}", _relative(part.paired.get(MAIN))))
+        relevance, by_action = part.relevance.get(MAIN), part.action.get(MAIN)
+        if not (relevance and by_action) or relevance.mean is None or by_action.mean is None:
+            continue
+        change, text = part.paired.get(MAIN), NONE
+        if change and change.relative is not None:
+            text = f"{'+' if change.relative > 0 else ''}{percent(change.relative, 1)}"
+            if change.relative_low is not None and change.relative_high is not None:
+                text += f" ({percent(change.relative_low, 1)} to {percent(change.relative_high, 1)})"
+        label = f"{part.users:,} users {name}"
+        rows.append((label, f"{relevance.mean:.4f}", f"{by_action.mean:.4f}", text))
     before, after = action.latency.relevance_p50_ms, action.latency.action_p50_ms
     if before and after:
         times = (f"{before:.3g} ms", f"{after:.3g} ms", f"{after / before:.2g} times")
         rows.append(("Median time of an answer", *times))
     return rows
-
-
-def _mean(part: RankedBothWays, way: str) -> float | None:
-    score = getattr(part, way).get(MAIN)
-    return score.mean if score else None
-
-
-def _relative(difference: Difference | None) -> str:
-    if difference is None or difference.relative is None:
-        return NONE
-    text = f"{'+' if difference.relative > 0 else ''}{percent(difference.relative, 1)}"
-    if difference.relative_low is None or difference.relative_high is None:
-        return text
-    return f"{text} ({percent(difference.relative_low, 1)} to {percent(difference.relative_high, 1)})"
 
 
 def drift_rows(drift: DataDrift) -> list[Row]:
@@ -212,7 +200,8 @@ def drift_rows(drift: DataDrift) -> list[Row]:
     for field, name in COUNTS.items():
         change: CountChange | None = getattr(drift, field)
         if change:
-            rows.append((name, _count(change.before), _count(change.now), f"{change.ratio:.2f} times"))
+            before, now = (f"{n:,g}" if n < 1e5 else f"{n:,.0f}" for n in (change.before, change.now))
+            rows.append((name, before, now, f"{change.ratio:.2f} times"))
     if action := drift.action:
         before, now = (NONE if mean is None else f"{mean:.3g}" for mean in (action.before, action.now))
         spread = f" ± {action.std:.2f}" if action.std is not None else ""
@@ -243,10 +232,6 @@ def drift_rows(drift: DataDrift) -> list[Row]:
             name = f"Share of {risen.items:,} items that have become as popular as these"
             rows.append((name, f"at most {percent(risen.before_at_most, 1)}", percent(risen.now, 1), ""))
     return rows
-
-
-def _count(value: float) -> str:
-    return f"{value:,g}" if value < 1e5 else f"{value:,.0f}"
 
 
 def funnel(dataset: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[str, int]]]]:

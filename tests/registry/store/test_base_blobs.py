@@ -13,9 +13,8 @@ from registry.maintenance.verify import verify_all
 from registry.releases.fetch import FetchedRelease, fetch_release
 from registry.releases.layout import BLOBS, blob_name
 from registry.releases.release import write_release
-from registry.store.base import ObjectStore
+from registry.store.base import ObjectStore, in_parallel
 from registry.store.open import open_store
-from registry.store.parallel import in_parallel
 from tests.registry.bundles import make_bundle, make_evidence, make_release, reseal_model
 from tests.registry.damage import Change
 

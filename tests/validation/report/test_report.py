@@ -177,7 +177,7 @@ def test_the_report_shows_how_far_the_data_moved(page, tmp_path):
     for row in (
         "Interactions 99,000 101,000 1.02 times",
         "Users 943 943 1.00 times",
-        "Interactions of the median user 64 64 1.00 times",
+        "Median interactions per user 64 64 1.00 times",
         "Mean action 3.53 ± 1.13 3.53 0.00 standard deviations",
         "Newest interaction 2020-02-01 2020-02-08 7.0 days newer",
         "Share of production's 3 most popular items 1.6 % 1.6 % 1.00 times, distance 0.0",
@@ -292,7 +292,7 @@ def test_ranking_by_action_is_told_with_and_without_it(tmp_path):
         "normalised entropy",
         "users who liked their test item",
         "By relevance",
-        "users who did not",
+        "users who did not like it",
     ):
         assert shown in text
 
