@@ -39,12 +39,12 @@ def deploy_command(
 ) -> None:
     """Roll the server of this machine, which is started if it is down, over to a channel's release."""
     from serving.deployment.deploy_channel import deploy_channel
-    from serving.deployment.follow import TorchServeTarget, follow_channel
+    from serving.deployment.follow import Follower, TorchServeTarget
 
     store = open_store(registry)
     if follow:
         target = TorchServeTarget(serving, who)
-        follow_channel(store, channel, target, seconds=follow, report=typer.echo)
+        Follower(store, channel, target, seconds=follow, report=typer.echo).run()
     typer.echo(deploy_channel(store, channel, serving, who).sentence(channel))
 
 
@@ -85,15 +85,11 @@ def serve(
 
     valid_keys = require_keys(host, keys)
     from serving.asgi.server import Pod, serve_pod
-    from serving.deployment.follow import PodTarget, follow_channel
+    from serving.deployment.follow import Follower, PodTarget
 
     pod = Pod(valid_keys)
-    threading.Thread(
-        target=follow_channel,
-        args=(open_store(registry), channel, PodTarget(pod)),
-        kwargs={"seconds": follow, "report": typer.echo},
-        daemon=True,
-    ).start()
+    follower = Follower(open_store(registry), channel, PodTarget(pod), seconds=follow, report=typer.echo)
+    threading.Thread(target=follower.run, daemon=True).start()
     serve_pod(pod, host, port, (metrics_host, metrics_port) if metrics_port else None, threads)
 
 
@@ -130,11 +126,9 @@ def status(serving: Serving = DEFAULT_STATE) -> None:
     for name, port in server.ports.as_dict().items():
         table.add_row(f"{name} port", str(port))
     default = server.client.default_version()
-    for version in server.client.versions().values():
-        role = " (default)" if version.version == default else ""
-        table.add_row(
-            f"version {version.version}{role}", f"{version.ready_workers} ready, {version.pending} waiting"
-        )
+    for version, workers in server.client.versions().items():
+        role = " (default)" if version == default else ""
+        table.add_row(f"version {version}{role}", f"{workers.ready_workers} ready, {workers.pending} waiting")
     table.add_row("logs", str(server.state.logs))
     console.print(table)
 

@@ -10,11 +10,7 @@ class ServingError(UserError):
 
 
 class RequestRefusedError(ServingError):
-    """A request was answered with an error.
-
-    Attributes:
-        status: the HTTP status.
-    """
+    """A request was answered with an error, of which `status` is the HTTP status."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)

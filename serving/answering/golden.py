@@ -26,11 +26,7 @@ class GoldenRequests:
 
     @classmethod
     def read(cls, path: Path) -> GoldenRequests:
-        """Read golden.json.
-
-        Raises:
-            ServingError: the file is missing or malformed, or has no requests or not one answer per request.
-        """
+        """Read golden.json. Raises ServingError if it has no requests or not one answer for each."""
         content = read_json_object(path, ServingError)
         requests, answers = content.get("requests"), content.get("answers")
         if not isinstance(requests, list) or not isinstance(answers, list):

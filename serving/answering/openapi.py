@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -122,11 +123,6 @@ class BatchAnswer(_Closed):
     answers: Annotated[list[Answer | Error], Field(min_length=1, max_length=MAX_BATCH)]
 
 
-class _NoAliases(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
 def document() -> dict[str, Any]:
     """The OpenAPI document."""
     models = (Request, BatchRequest, Answer, BatchAnswer, Error)
@@ -200,4 +196,5 @@ def _ref(name: str) -> dict[str, Any]:
 
 def as_yaml() -> str:
     """The document as text."""
-    return yaml.dump(document(), Dumper=_NoAliases, sort_keys=False, allow_unicode=True, width=110)
+    value = json.loads(json.dumps(document()))  # no object is in it twice, so YAML needs no anchors
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110)

@@ -30,8 +30,7 @@ class BadBodyError(ServingError):
 def parse_body(body: object) -> dict[str, Any] | list[Any]:
     """Parse a request body (bytes, text or an already decoded JSON value) into an object or an array.
 
-    Raises:
-        BadBodyError: the body is empty, too large, cannot be decoded, or is any other JSON.
+    Raises BadBodyError if it is empty, too large, cannot be decoded, or is any other JSON.
     """
     value = _decode(body) if isinstance(body, bytes | bytearray | str) else body
     if value is None:

@@ -130,10 +130,8 @@ def build_archive(
 ) -> Path:
     """Package a bundle folder as `<output_dir>/<name>.mar`; equal input gives equal bytes.
 
-    `output_dir` is created if it is missing; an archive of the same name is replaced.
-
-    Raises:
-        ArchiveError: the bundle is incomplete or torch-model-archiver fails.
+    An archive of the same name is replaced. Raises ArchiveError if the bundle is incomplete or
+    torch-model-archiver fails.
     """
     workers = workers or WorkerConfig()
     if not (bundle / "bundle.json").is_file():

@@ -14,15 +14,10 @@ from pathlib import Path
 from serving.errors import ServingError
 
 MIN_CHARACTERS = 32  # 192 random bits in base64; shorter ones are passwords
-SCHEME = "bearer"
 
 
 class ApiKeys:
-    """The valid keys of one file.
-
-    Raises:
-        ServingError: the file is missing, or holds no key or one that is too short.
-    """
+    """The valid keys of one file. Raises ServingError if it is missing, or holds no key or a short one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -33,7 +28,7 @@ class ApiKeys:
     def accept(self, authorization: str) -> bool:
         """Whether an Authorization header carries a valid key. A broken file has no valid keys."""
         scheme, _, key = authorization.partition(" ")
-        if scheme.lower() != SCHEME:
+        if scheme.lower() != "bearer":
             return False
         digest = _digest(key.strip())
         try:

@@ -20,10 +20,7 @@ class QueueFullError(RuntimeError):
 class Batcher(Generic[RequestT, AnswerT]):
     """Answers batches one after the other in a thread of its own; no request waits for a batch to fill.
 
-    Args:
-        answer: answers a batch, in its order; must not raise.
-        batch_size: requests of a batch at most.
-        queue: requests that may wait.
+    `answer` answers a batch, in its order, and must not raise; `queue` requests may wait.
     """
 
     def __init__(

@@ -64,8 +64,7 @@ class Pod:
     def use(self, recommender: Recommender, golden: GoldenRequests) -> None:
         """Let a release answer from now on, once it has given every golden answer.
 
-        Raises:
-            ServingError: it gives another answer; the release that answered before still does.
+        Raises ServingError if it gives another answer; the release that answered before still does.
         """
 
         def predict(request: dict[str, Any]) -> dict[str, Any]:

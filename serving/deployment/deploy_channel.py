@@ -73,10 +73,7 @@ def deploy_entry(store: ObjectStore, entry: Entry, state_dir: Path | str, who: s
 
 
 def fetch_validated(store: ObjectStore, entry: Entry, folder: Path) -> tuple[Path, Path]:
-    """Build the archive of a channel's entry in a folder, without writing to the registry.
-
-    Returns:
-        The archive, whose digest is a validated one, and the golden requests.
+    """Build the validated archive of a channel's entry in a folder; return it and the golden requests.
 
     Raises:
         DeployError: the release was not validated, or not with this code.

@@ -153,6 +153,12 @@ class Follower:
         except Exception as error:
             self.progress.problem(error)
 
+    def run(self) -> None:
+        """Take a step every so many seconds, forever."""
+        while True:
+            self.step()
+            time.sleep(self.seconds)
+
     def _deploy(self, entry: Entry) -> None:
         previous = self.refusal if self.refusal and self.refusal.entry == entry.number else None
         if previous and time.monotonic() < previous.retry_at:
@@ -165,13 +171,3 @@ class Follower:
             raise
         self.refusal = None
         self.report(sentence)
-
-
-def follow_channel(
-    store: ObjectStore, channel: str, target: FollowTarget, *, seconds: float, report: Report
-) -> None:
-    """Take a step of the follower every so many seconds, forever."""
-    follower = Follower(store, channel, target, seconds=seconds, report=report)
-    while True:
-        follower.step()
-        time.sleep(seconds)

@@ -18,14 +18,11 @@ FEWEST = 200  # answers below which drift is 0: too few to compare
 
 @dataclass(frozen=True)
 class WindowDrift:
-    """Drift of the answers in the window."""
+    """PSI of the best items' scores and of the first-level codes, each less what chance gives."""
 
     score: float
-    """PSI of the best items' scores, less what chance gives."""
     code: float
-    """PSI of the first-level codes, less what chance gives."""
     answers: int
-    """Answers that both are computed from."""
 
 
 class DriftWindow:

@@ -41,7 +41,6 @@ WORKER_DIED = "Worker died."  # TorchServe's words, under status 500 or 507
 class ModelStatus:
     """One registered version of the model."""
 
-    version: str
     ready_workers: int
     pending: int
     """Requests that wait in its queue."""
@@ -55,13 +54,10 @@ class Client:
     def __init__(self, state: StateDir, ports: Ports) -> None:
         self.state = state
         self.ports = ports
+        self.prediction_url = f"http://{LOOPBACK}:{ports.inference}/predictions/{MODEL_NAME}"
+        """The URL of the default version."""
         self._session = requests.Session()
         self._session.trust_env = False  # loopback traffic must not go through a proxy or use ~/.netrc
-
-    @property
-    def prediction_url(self) -> str:
-        """The URL of the default version."""
-        return f"http://{LOOPBACK}:{self.ports.inference}/predictions/{MODEL_NAME}"
 
     def predict(self, request: Mapping[str, Any], version: str | None = None) -> dict[str, Any]:
         """Ask for recommendations. If the server is busy or its worker died, ask again for BUSY_SECONDS.
@@ -114,7 +110,6 @@ class Client:
         """All registered versions by name; empty if there is none."""
         return {
             row["modelVersion"]: ModelStatus(
-                version=row["modelVersion"],
                 ready_workers=sum(worker["status"] == "READY" for worker in row["workers"]),
                 pending=int(row.get("jobQueueStatus", {}).get("pendingRequests", 0)),
                 workers=tuple(worker["pid"] for worker in row["workers"]),

@@ -62,10 +62,7 @@ class InfraReport(BaseModel):
 def infra_validate(archive: Path, golden: Path, release: str, work_dir: Path) -> InfraReport:
     """Serve an archive on free loopback ports, replay the golden requests, send bad ones, stop.
 
-    The server's files lie in `work_dir`; its logs stay there and explain a failure.
-
-    Raises:
-        InfraValidationError: with the reason, whatever it is.
+    The server's logs stay in `work_dir`. Raises InfraValidationError with the reason, whatever it is.
     """
     try:
         requests = GoldenRequests.read(golden)

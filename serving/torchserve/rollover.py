@@ -186,9 +186,8 @@ def _attach_or_start(state: StateDir, config: ServerConfig | None) -> tuple[Torc
 def restore(state_dir: Path | str, config: ServerConfig | None = None) -> TorchServe:
     """Start the server with the release that was deployed last, after a stop, a crash or a reboot.
 
-    Raises:
-        ServingError: nothing was deployed, the stored archive is not the deployed one any more, or it does
-            not load; nothing runs then.
+    Raises ServingError if nothing was deployed, or the stored archive has changed or does not load; nothing
+    runs then.
     """
     state = StateDir(state_dir)
     deployed = DeployedRelease.load(state)
@@ -206,11 +205,8 @@ def restore(state_dir: Path | str, config: ServerConfig | None = None) -> TorchS
 def restart_if_dead(state_dir: Path | str, config: ServerConfig | None = None) -> str | None:
     """Start the server again with the release that was deployed last, if no release answers any more.
 
-    This needs no registry. Returns that release; None if a release answers or none was ever deployed.
-
-    Raises:
-        ServingError: as `restore`; or a start would fail because the disk is full, in which case nothing is
-            stopped.
+    This needs no registry. Returns that release; None if a release answers or none was ever deployed. Raises
+    ServingError as `restore` does, and, before anything is stopped, if a full disk would prevent a start.
     """
     state = StateDir(state_dir)
     if not state.deployed.is_file():

@@ -60,8 +60,6 @@ class TorchServe:
         """Start a server and wait until its APIs answer.
 
         Args:
-            state_dir: the server's folder; it is created if it is missing.
-            config: heap, threads, life of the keys and the like.
             ports: by default those of the last start if they are free, else any free ones.
             load: name of an archive in the model store to load.
 
@@ -148,10 +146,8 @@ class TorchServe:
     def wait_for_workers(self, version: str, since: int, seconds: float = WORKER_SECONDS) -> None:
         """Wait until a version has a worker that has loaded the model.
 
-        `since` is `process.log_position` from before the workers started.
-
-        Raises:
-            ServingError: a worker cannot load it, or none is ready in time.
+        `since` is `process.log_position` from before the workers started. Raises ServingError if a worker
+        cannot load it, or none is ready in time.
         """
 
         def is_ready() -> bool:

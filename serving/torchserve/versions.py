@@ -52,8 +52,7 @@ def store_archive(state: StateDir, archive: Path, version: str) -> Path:
 def register_and_wait(server: TorchServe, archive: Path) -> ArchiveInfo:
     """Register an archive and wait until a worker has loaded it; if that fails, remove it again.
 
-    Raises:
-        ServingError: the model does not load; the message says why, or shows the end of the log.
+    Raises ServingError if the model does not load: it says why, or shows the end of the log.
     """
     info = read_archive(archive)
     if info.name != MODEL_NAME:
@@ -75,8 +74,7 @@ def replay_on_server(
 ) -> ReplayReport:
     """Replay on one model version (default: the server's default one); if that passed, measure latency.
 
-    Raises:
-        ServingError: the server does not answer at all (it is down or reports an error of its own).
+    Raises ServingError as `replay` does.
     """
     report = replay(golden, release, lambda request: client.predict(request, version))
     if not report.passed or not samples:

@@ -170,9 +170,9 @@ def test_images_are_named_by_digest(overlay: str) -> None:
 def test_probes_ask_what_the_server_has_and_the_end_leaves_time_to_drain(overlay: str) -> None:
     objects = render(overlay)
     container = container_of(objects)
-    served = {route.path for route in Pod(None)._probes.routes}  # type: ignore[attr-defined]
+    paths = {route.path for route in Pod(None)._probes.routes}  # type: ignore[attr-defined]
     probes = {probe: container[f"{probe}Probe"]["httpGet"] for probe in ("startup", "readiness", "liveness")}
-    assert {item["path"] for item in probes.values()} == served
+    assert {item["path"] for item in probes.values()} == paths
     assert probes["readiness"] == {"path": "/ready", "port": "http"}
     assert probes["startup"] == probes["liveness"] == {"path": "/live", "port": "http"}
     pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
@@ -260,8 +260,8 @@ def test_a_change_of_settings_rolls_the_pods_over(tmp_path: Path) -> None:
     config = folder / "overlays" / "production" / "kustomization.yaml"
     config.write_text(config.read_text().replace("CAR_CHANNEL=production", "CAR_CHANNEL=canary"))
     for overlay in ("production", "production-kserve"):
-        before, after = only(render(overlay), "ConfigMap"), only(render(overlay, folder), "ConfigMap")
-        assert before["metadata"]["name"] != after["metadata"]["name"]
+        old, new = only(render(overlay), "ConfigMap"), only(render(overlay, folder), "ConfigMap")
+        assert old["metadata"]["name"] != new["metadata"]["name"]
         assert environment(render(overlay, folder))["CAR_CHANNEL"] == "canary"
 
 
@@ -277,9 +277,9 @@ def test_an_image_in_a_manifest_changes_no_digest_of_the_code(tmp_path: Path) ->
     root = tmp_path / "project"
     shutil.copytree(FOLDER.parent, root / "deploy")
     (root / "serving").mkdir()
-    before = code_digest(root)
+    old = code_digest(root)
     overlay = root / "deploy" / "kserve" / "overlays" / "production" / "kustomization.yaml"
     overlay.write_text(overlay.read_text().replace("sha256:0", "sha256:1"))
-    assert code_digest(root) == before
+    assert code_digest(root) == old
     (root / "serving" / "pod.py").write_text("# other code\n")
-    assert code_digest(root) != before
+    assert code_digest(root) != old

@@ -54,15 +54,15 @@ def settings(objects: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def ask(running: Container, path: str, key: str = "", body: Any = None) -> tuple[int, str]:
-    sent = json.dumps(body) if body is not None else ""
-    _, output = running.exec_run(["python", "-c", ASK, path, key, sent])
+def ask(server: Container, path: str, key: str = "", body: Any = None) -> tuple[int, str]:
+    data = json.dumps(body) if body is not None else ""
+    _, output = server.exec_run(["python", "-c", ASK, path, key, data])
     status, _, text = output.decode().partition(" ")
     return int(status), text
 
 
 @pytest.fixture
-def running(client: DockerClient, image: str, tmp_path: Path, first: Release) -> Iterator[Container]:
+def server(client: DockerClient, image: str, tmp_path: Path, first: Release) -> Iterator[Container]:
     """The production overlay's container, with a registry in a folder in place of the bucket."""
     store = open_store(tmp_path / "registry")
     in_production(store, released(store, first))
@@ -91,27 +91,25 @@ def running(client: DockerClient, image: str, tmp_path: Path, first: Release) ->
         container.remove(force=True)
 
 
-def test_the_manifest_s_container_answers_under_its_own_limits(running: Container, first: Release) -> None:
+def test_the_manifest_s_container_answers_under_its_own_limits(server: Container, first: Release) -> None:
     @retry(stop=stop_after_delay(240), wait=wait_fixed(1), retry=retry_if_result(lambda ready: not ready))
     def ready() -> bool:
-        running.reload()
-        assert running.status == "running", running.logs().decode()
-        return ask(running, "/ready")[0] == 200
+        server.reload()
+        assert server.status == "running", server.logs().decode()
+        return ask(server, "/ready")[0] == 200
 
     ready()
     expected = json.loads(first.golden.read_text())["answers"][0] | {"release": first.digest}
-    status, answer = ask(running, "/predictions/car", KEY, REQUESTS[0])
+    status, answer = ask(server, "/predictions/car", KEY, REQUESTS[0])
     assert (status, json.loads(answer)) == (200, expected)
-    assert ask(running, "/predictions/car", "", REQUESTS[0])[0] == 401
-    _, identity = running.exec_run(
-        ["sh", "-c", "id -u; touch /opt/x /home/car/x; grep CapEff /proc/1/status"]
-    )
+    assert ask(server, "/predictions/car", "", REQUESTS[0])[0] == 401
+    _, identity = server.exec_run(["sh", "-c", "id -u; touch /opt/x /home/car/x; grep CapEff /proc/1/status"])
     output = identity.decode()
     assert output.startswith("10001\n") and output.count("Read-only file system") == 2
     assert "CapEff:\t0000000000000000" in output
-    used = running.stats(stream=False)["memory_stats"]
+    used = server.stats(stream=False)["memory_stats"]
     assert used["usage"] < used["limit"]
-    assert KEY not in running.logs().decode()
-    running.stop(timeout=60)
-    assert running.wait()["StatusCode"] in (0, 143)
-    assert "Traceback" not in running.logs().decode()
+    assert KEY not in server.logs().decode()
+    server.stop(timeout=60)
+    assert server.wait()["StatusCode"] in (0, 143)
+    assert "Traceback" not in server.logs().decode()

@@ -82,7 +82,7 @@ def asgi(first: Release) -> Iterator[Shell]:
     """`python -m serving asgi` in a process of its own, told to stop at the end as an operator would."""
     port = Ports.choose().inference
     command = [sys.executable, "-m", "serving", "asgi", "--archive", str(first.archive), "--port", str(port)]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}"
 
     @retry(
@@ -91,7 +91,7 @@ def asgi(first: Release) -> Iterator[Shell]:
         retry=retry_if_exception_type(requests.ConnectionError),
     )
     def wait() -> None:
-        assert running.poll() is None, running.stdout and running.stdout.read()
+        assert child.poll() is None, child.stdout and child.stdout.read()
         assert requests.get(f"{url}/ping", timeout=10).json() == {
             "status": "Healthy",
             "release": first.digest,
@@ -101,10 +101,10 @@ def asgi(first: Release) -> Iterator[Shell]:
         wait()
         yield Shell(f"{url}/predictions/car", {})
     finally:
-        running.send_signal(signal.SIGTERM)
-        output, _ = running.communicate(timeout=30)
+        child.send_signal(signal.SIGTERM)
+        output, _ = child.communicate(timeout=30)
     assert output == b""  # no warning, no traceback
-    assert running.returncode in (0, -signal.SIGTERM)
+    assert child.returncode in (0, -signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +113,9 @@ def recommender(first: Release) -> Recommender:
     return Recommender.load(first.bundle, first.digest)
 
 
-def in_parallel(send: Callable[[bytes], Reply], sent: list[bytes]) -> list[Reply]:
+def in_parallel(send: Callable[[bytes], Reply], traffic: list[bytes]) -> list[Reply]:
     with ThreadPoolExecutor(CLIENTS) as pool:
-        return list(pool.map(send, sent))
+        return list(pool.map(send, traffic))
 
 
 def mixed(seed: int) -> list[bytes]:
@@ -124,7 +124,7 @@ def mixed(seed: int) -> list[bytes]:
 
 
 def workers(server: TorchServe) -> set[int]:
-    return {running.pid for running in process.find_processes(server.state)}
+    return {child.pid for child in process.find_processes(server.state)}
 
 
 @pytest.mark.timeout(600)
@@ -132,49 +132,51 @@ def test_five_thousand_hostile_bodies_meet_no_5xx_and_kill_no_worker(
     server: TorchServe, torchserve: Shell, asgi: Shell, recommender: Recommender, first: Release
 ) -> None:
     """Over HTTP, in full batches: every reply is the byte-exact one of the recommender in this process."""
-    before, sent = workers(server), list(bodies(HOSTILE, seed=1))
-    expected = [(*respond(recommender, body), "application/json") for body in sent]
+    old_workers, traffic = workers(server), list(bodies(HOSTILE, seed=1))
+    expected = [(*respond(recommender, body), "application/json") for body in traffic]
     statuses = Counter(status for status, _, _ in expected)
     assert set(statuses) == {200, 400}
     assert min(statuses.values()) > HOSTILE // 10
     assert WorkerConfig().batch_size < CLIENTS
     for shell in (torchserve, asgi):
-        for body, reply, expected_reply in zip(sent, in_parallel(shell.send, sent), expected, strict=True):
+        for body, reply, expected_reply in zip(
+            traffic, in_parallel(shell.send, traffic), expected, strict=True
+        ):
             assert reply == expected_reply, (shell.url, body[:200])
-    for body, (status, answer, _) in zip(sent, expected, strict=True):
+    for body, (status, answer, _) in zip(traffic, expected, strict=True):
         assert conforms(status, json.loads(answer)), (body[:200], answer[:300])
-    assert workers(server) == before
+    assert workers(server) == old_workers
     assert replay_on_server(server.client, GoldenRequests.read(first.golden), first.digest, samples=0).passed
 
 
 def test_the_content_type_changes_nothing(torchserve: Shell, asgi: Shell, recommender: Recommender) -> None:
-    sent = mixed(seed=5)
-    expected = [respond(recommender, body) for body in sent]
+    traffic = mixed(seed=5)
+    expected = [respond(recommender, body) for body in traffic]
     for kind in TYPES:
-        assert [reply[:2] for reply in in_parallel(partial(torchserve.send, kind=kind), sent)] == expected
+        assert [reply[:2] for reply in in_parallel(partial(torchserve.send, kind=kind), traffic)] == expected
     for kind in (*TYPES, *FORMS):
-        assert [reply[:2] for reply in in_parallel(partial(asgi.send, kind=kind), sent)] == expected
+        assert [reply[:2] for reply in in_parallel(partial(asgi.send, kind=kind), traffic)] == expected
 
 
 @pytest.mark.parametrize("kind", FORMS)
 def test_forms_reach_no_worker_that_they_could_harm(server: TorchServe, torchserve: Shell, kind: str) -> None:
     """TorchServe takes forms apart before us: one that its decoder can't read is its 500, the only one."""
-    before = workers(server)
+    old_workers = workers(server)
     for status, answer, _ in in_parallel(partial(torchserve.send, kind=kind), mixed(seed=6)):
         assert status in (200, 400) or json.loads(answer)["type"] == "ErrorDataDecoderException"
-    assert workers(server) == before
+    assert workers(server) == old_workers
     assert torchserve.send(b'{"history": ["i1"]}')[0] == 200
 
 
 def test_both_shells_answer_with_equal_bytes(torchserve: Shell, asgi: Shell) -> None:
     rng = seeded(7)
     valid = [*REQUESTS, REQUESTS, {"requests": REQUESTS}, *[good(rng) for _ in range(50)]]
-    sent = [
+    traffic = [
         *BAD_REQUESTS.values(),
         *(json.dumps(request).encode() for request in valid),
         *bodies(300, seed=8),
     ]
-    replies, asgi_replies = in_parallel(torchserve.send, sent), in_parallel(asgi.send, sent)
+    replies, asgi_replies = in_parallel(torchserve.send, traffic), in_parallel(asgi.send, traffic)
     assert replies == asgi_replies
     assert Counter(status for status, _, _ in replies)[200] > 60
 

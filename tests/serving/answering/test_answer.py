@@ -56,17 +56,17 @@ def test_a_defect_spoils_one_entry_only(recommender: Recommender, monkeypatch: p
         if any(request["history"] == ["i2"] for request in requests):
             raise ZeroDivisionError
         return [
-            {"score": float("nan")} if request["history"] == ["i3"] else served
-            for request, served in zip(requests, answers(requests), strict=True)
+            {"score": float("nan")} if request["history"] == ["i3"] else reply
+            for request, reply in zip(requests, answers(requests), strict=True)
         ]
 
     monkeypatch.setattr(recommender, "recommend_batch", defective)
     requests: list[dict] = [{"history": [item]} for item in ("i1", "i2", "i3")]
-    status, served = ask(recommender, requests)
+    status, reply = ask(recommender, requests)
     assert status == 200
     assert ask(recommender, requests[2]) == (500, {"error": FAILED, "status": 500})
     monkeypatch.undo()
-    assert served["answers"] == [answer(requests[0]), *[{"error": FAILED, "status": 500}] * 2]
+    assert reply["answers"] == [answer(requests[0]), *[{"error": FAILED, "status": 500}] * 2]
 
 
 PLAIN = tiny_parts(epochs=1)
@@ -100,7 +100,7 @@ def test_broken_weights_are_no_broken_json(explain: bool) -> None:
     parts = tiny_parts(epochs=1)
     with torch.no_grad():
         parts.model.think_bias.fill_(torch.nan)
-    broken = Recommender(replace(parts, think_scale=0.0))
-    status, body = respond(broken, json.dumps({"history": ["i7"], "explain": explain}).encode())
+    weightless = Recommender(replace(parts, think_scale=0.0))
+    status, body = respond(weightless, json.dumps({"history": ["i7"], "explain": explain}).encode())
     assert (status, "NaN" in body.decode()) == ((500, False) if explain else (200, False))
     assert json.loads(body)

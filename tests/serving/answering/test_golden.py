@@ -51,9 +51,9 @@ def test_the_first_difference_is_named(expected: Any, actual: Any, sentence: str
 
 def test_a_report_reads_as_a_sentence() -> None:
     assert ReplayReport(2, 0, (), 1.0, 2.0).sentence() == "all 2 golden requests gave the expected answer"
-    failed = ReplayReport(2, 1, ("request 0: answer lacks a",))
-    assert not failed.passed
-    assert failed.sentence() == "1 of 2 golden requests gave another answer: request 0: answer lacks a"
+    failure = ReplayReport(2, 1, ("request 0: answer lacks a",))
+    assert not failure.passed
+    assert failure.sentence() == "1 of 2 golden requests gave another answer: request 0: answer lacks a"
 
 
 def test_a_replay_compares_answers_under_the_release_that_answers() -> None:
@@ -61,9 +61,9 @@ def test_a_replay_compares_answers_under_the_release_that_answers() -> None:
     report = replay(GOLDEN, "r", lambda request: answers[request["k"] - 1])
     assert report.passed
     assert (report.requests, report.p50_ms) == (2, 0)
-    other = replay(GOLDEN, "s", lambda request: answers[request["k"] - 1])
-    assert other.differing == 2
-    assert other.differences[1] == 'request 1: answer.release is "r", expected "s"'
+    mismatch = replay(GOLDEN, "s", lambda request: answers[request["k"] - 1])
+    assert mismatch.differing == 2
+    assert mismatch.differences[1] == 'request 1: answer.release is "r", expected "s"'
 
 
 def test_a_refused_request_is_a_difference_and_a_server_error_ends_the_replay() -> None:

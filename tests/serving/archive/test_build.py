@@ -36,8 +36,8 @@ def test_equal_input_gives_equal_bytes(bundle: Path, tmp_path: Path) -> None:
         os.utime(path, (0, 1_000_000_000))
     second = build_archive(copy, tmp_path / "two", "ab" * 32)
     assert file_digest(first) == file_digest(second)
-    other = build_archive(bundle, tmp_path / "three", "cd" * 32)
-    assert file_digest(first) != file_digest(other)
+    second_release = build_archive(bundle, tmp_path / "three", "cd" * 32)
+    assert file_digest(first) != file_digest(second_release)
 
 
 def test_it_carries_the_bundle_tree_and_our_handler_only(bundle: Path, tmp_path: Path) -> None:

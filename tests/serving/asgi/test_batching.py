@@ -38,10 +38,10 @@ def test_those_who_wait_are_answered_together_and_each_gets_its_own() -> None:
         slow = Slow()
         batcher = Batcher(slow, batch_size=3, queue=100)
         first = await begun(batcher, slow)
-        rest = [asyncio.create_task(batcher.submit(request)) for request in range(1, 6)]
+        tasks = [asyncio.create_task(batcher.submit(request)) for request in range(1, 6)]
         await asyncio.sleep(0)
         slow.go.set()
-        assert await asyncio.gather(first, *rest) == [0, 10, 20, 30, 40, 50]
+        assert await asyncio.gather(first, *tasks) == [0, 10, 20, 30, 40, 50]
         assert slow.batches == [[0], [1, 2, 3], [4, 5]]
         assert await batcher.submit(7) == 70
 
@@ -53,14 +53,14 @@ def test_a_full_queue_refuses_all_but_those_who_always_may() -> None:
         slow = Slow()
         batcher = Batcher(slow, batch_size=8, queue=2)
         first = await begun(batcher, slow)
-        rest = [asyncio.create_task(batcher.submit(request)) for request in (1, 2)]
+        tasks = [asyncio.create_task(batcher.submit(request)) for request in (1, 2)]
         await asyncio.sleep(0)
         with pytest.raises(QueueFullError, match="2 requests wait already"):
             await batcher.submit(3)
         beat = asyncio.create_task(batcher.submit(4, force=True))
         await asyncio.sleep(0)
         slow.go.set()
-        assert await asyncio.gather(first, *rest, beat) == [0, 10, 20, 40]
+        assert await asyncio.gather(first, *tasks, beat) == [0, 10, 20, 40]
         assert await batcher.submit(5) == 50
 
     asyncio.run(run())
@@ -71,9 +71,9 @@ def test_one_who_goes_away_costs_the_others_nothing() -> None:
         slow = Slow()
         batcher = Batcher(slow, batch_size=8, queue=100)
         first = await begun(batcher, slow)
-        gone, stays = (asyncio.create_task(batcher.submit(request)) for request in (1, 2))
+        cancelled_task, stays = (asyncio.create_task(batcher.submit(request)) for request in (1, 2))
         await asyncio.sleep(0)
-        gone.cancel()
+        cancelled_task.cancel()
         slow.go.set()
         assert await asyncio.gather(first, stays) == [0, 20]
 

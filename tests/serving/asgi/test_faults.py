@@ -57,13 +57,13 @@ class Shell:
 @contextmanager
 def shell(release: Release, port: int) -> Iterator[Shell]:
     line = [sys.executable, "-m", "serving", "asgi", "--archive", str(release.archive), "--port", str(port)]
-    running = Shell(subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT), port)
+    server = Shell(subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT), port)
     try:
-        wait_until(lambda: running.process.poll() is not None or running.send(QUICK)[0] == 200)
-        yield running
+        wait_until(lambda: server.process.poll() is not None or server.send(QUICK)[0] == 200)
+        yield server
     finally:
-        running.process.terminate()
-        output, _ = running.process.communicate(timeout=60)
+        server.process.terminate()
+        output, _ = server.process.communicate(timeout=60)
     assert output == b""
 
 
@@ -73,7 +73,7 @@ def port() -> int:
 
 
 @pytest.fixture
-def running(first: Release, port: int) -> Iterator[Shell]:
+def server(first: Release, port: int) -> Iterator[Shell]:
     with shell(first, port) as started:
         yield started
 
@@ -85,57 +85,57 @@ def expected(first: Release) -> dict[bytes, bytes]:
 
 
 def test_a_full_queue_says_when_to_ask_again_and_loses_nothing(
-    running: Shell, expected: dict[bytes, bytes]
+    server: Shell, expected: dict[bytes, bytes]
 ) -> None:
-    sent = 3 * QUEUE
-    replies = running.at_once(SLOW, sent)
+    n_requests = 3 * QUEUE
+    replies = server.at_once(SLOW, n_requests)
     statuses = Counter(status for status, _, _ in replies)
     assert set(statuses) == {200, 503}
-    assert statuses.total() == sent
+    assert statuses.total() == n_requests
     assert statuses[200] > QUEUE
-    for status, body, after in replies:
+    for status, body, retry_after in replies:
         if status == 503:
-            assert after == RETRY_AFTER
+            assert retry_after == RETRY_AFTER
             assert json.loads(body) == {"error": "Too many requests wait already; ask again.", "status": 503}
         else:
             assert body == expected[SLOW]
-    assert [running.send(QUICK)[:2] for _ in range(50)] == [(200, expected[QUICK])] * 50
+    assert [server.send(QUICK)[:2] for _ in range(50)] == [(200, expected[QUICK])] * 50
 
 
 def test_a_killed_process_hangs_nobody_and_starts_again_on_its_port(
-    running: Shell, first: Release, expected: dict[bytes, bytes]
+    server: Shell, first: Release, expected: dict[bytes, bytes]
 ) -> None:
     with ThreadPoolExecutor(20) as pool:
-        pending = [pool.submit(running.send, SLOW) for _ in range(20)]
+        pending = [pool.submit(server.send, SLOW) for _ in range(20)]
         wait_until(lambda: any(future.done() for future in pending))
-        running.process.kill()
+        server.process.kill()
         replies = [future.result() for future in pending]
     statuses = Counter(status for status, _, _ in replies)
     assert set(statuses) == {0, 200}
     assert {body for status, body, _ in replies if status} == {expected[SLOW]}
-    running.process.wait()
-    assert running.send(QUICK)[0] == 0
-    with shell(first, running.port) as again:
+    server.process.wait()
+    assert server.send(QUICK)[0] == 0
+    with shell(first, server.port) as again:
         assert again.send(QUICK)[:2] == (200, expected[QUICK])
 
 
-def test_what_is_under_way_at_the_end_is_answered(running: Shell, expected: dict[bytes, bytes]) -> None:
+def test_what_is_under_way_at_the_end_is_answered(server: Shell, expected: dict[bytes, bytes]) -> None:
     with ThreadPoolExecutor(20) as pool:
-        pending = [pool.submit(running.send, SLOW) for _ in range(20)]
+        pending = [pool.submit(server.send, SLOW) for _ in range(20)]
         wait_until(lambda: any(future.done() for future in pending))  # all are connected by now
-        running.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGTERM)
         replies = [future.result()[:2] for future in pending]
     assert replies == [(200, expected[SLOW])] * 20
-    assert running.process.wait(timeout=60) in (0, -signal.SIGTERM)
+    assert server.process.wait(timeout=60) in (0, -signal.SIGTERM)
 
 
 def test_clients_that_go_away_or_never_finish_keep_nobody_from_an_answer(
-    running: Shell, expected: dict[bytes, bytes]
+    server: Shell, expected: dict[bytes, bytes]
 ) -> None:
     head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(SLOW)}\r\n\r\n".encode()
     stuck = []
     for i in range(2 * QUEUE):
-        connection = socket.create_connection(("127.0.0.1", running.port))
+        connection = socket.create_connection(("127.0.0.1", server.port))
         with suppress(ConnectionError):
             connection.sendall(head + (SLOW if i < 20 else SLOW[:100]))
         if i < 20:
@@ -143,6 +143,6 @@ def test_clients_that_go_away_or_never_finish_keep_nobody_from_an_answer(
         else:
             stuck.append(connection)  # its body never comes
     time.sleep(0.2)
-    assert [running.send(QUICK)[:2] for _ in range(20)] == [(200, expected[QUICK])] * 20
+    assert [server.send(QUICK)[:2] for _ in range(20)] == [(200, expected[QUICK])] * 20
     for connection in stuck:
         connection.close()

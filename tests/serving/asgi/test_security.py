@@ -36,9 +36,9 @@ def locked(first: Release) -> Iterator[Running]:
     arguments = ["production", "--registry", store.url, "--follow", "1", "--keys", str(keys)]
     env = {"HOME": str(scratch), "TMPDIR": str(scratch)}
     try:
-        with pod(folder, arguments, locked_down(scratch), env) as running:
-            running.wait(lambda: running.get("/ready").status_code == 200)
-            yield running
+        with pod(folder, arguments, locked_down(scratch), env) as server:
+            server.wait(lambda: server.get("/ready").status_code == 200)
+            yield server
             assert list(scratch.glob("car-*")) == []  # what a release was brought in with is gone
     finally:
         shutil.rmtree(folder)
@@ -73,8 +73,8 @@ def test_no_key_and_no_request_is_in_its_log_or_on_its_command_line(locked: Runn
     assert locked.ask({"history": []}, key=None).status_code == 401
     assert locked.get(f"/{KEY}", key=KEY).status_code == 404
     assert locked.get("/", key="broken\theader").status_code == 401
-    running = psutil.Process(locked.process.pid)
-    written = [locked.log.read_text(), " ".join(running.cmdline()), json.dumps(running.environ())]
+    server = psutil.Process(locked.process.pid)
+    written = [locked.log.read_text(), " ".join(server.cmdline()), json.dumps(server.environ())]
     for secret in (KEY, WRONG, SECRET_ITEM):
         assert not [text for text in written if secret in text]
     assert locked.get("/ready").status_code == 200

@@ -41,7 +41,7 @@ def keys(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def running(tmp_path: Path, store: ObjectStore, keys: Path) -> Iterator[Running]:
+def server(tmp_path: Path, store: ObjectStore, keys: Path) -> Iterator[Running]:
     arguments = ["production", "--registry", store.url, "--follow", "1", "--keys", str(keys)]
     with pod(tmp_path, arguments) as started:
         yield started
@@ -49,29 +49,29 @@ def running(tmp_path: Path, store: ObjectStore, keys: Path) -> Iterator[Running]
 
 @pytest.mark.integration
 def test_a_pod_is_ready_once_the_release_answers_and_follows_the_channel(
-    running: Running, store: ObjectStore, keys: Path, first: Release, second: Release
+    server: Running, store: ObjectStore, keys: Path, first: Release, second: Release
 ) -> None:
-    running.wait(lambda: running.get("/live").status_code == 200)
-    assert running.get("/ready").status_code == 503  # the channel is empty
-    assert running.ask(HISTORY).status_code == 503
-    running.wait(lambda: "The channel production" in running.log.read_text())
+    server.wait(lambda: server.get("/live").status_code == 200)
+    assert server.get("/ready").status_code == 503  # the channel is empty
+    assert server.ask(HISTORY).status_code == 503
+    server.wait(lambda: "The channel production" in server.log.read_text())
     in_production(store, released(store, first))
-    running.wait(lambda: running.get("/ready").status_code == 200)
-    assert running.ask(HISTORY).json()["release"] == first.digest
+    server.wait(lambda: server.get("/ready").status_code == 200)
+    assert server.ask(HISTORY).json()["release"] == first.digest
 
     answers: list[requests.Response] = []
-    stopped = threading.Event()
+    stop = threading.Event()
 
     def load() -> None:
-        while not stopped.is_set():
-            answers.append(running.ask(HISTORY))
+        while not stop.is_set():
+            answers.append(server.ask(HISTORY))
 
     askers = [threading.Thread(target=load) for _ in range(3)]
     for asker in askers:
         asker.start()
     in_production(store, released(store, second))
-    running.wait(lambda: running.ask(HISTORY).json()["release"] == second.digest)
-    stopped.set()
+    server.wait(lambda: server.ask(HISTORY).json()["release"] == second.digest)
+    stop.set()
     for asker in askers:
         asker.join()
     assert {reply.status_code for reply in answers} == {200}
@@ -82,52 +82,52 @@ def test_a_pod_is_ready_once_the_release_answers_and_follows_the_channel(
         release = reply.json()["release"]
         assert reply.json() == whole[release] | {"release": release}
 
-    assert running.ask(HISTORY, key=None).status_code == 401
-    assert running.ask(HISTORY, key=NEXT_KEY).status_code == 401
+    assert server.ask(HISTORY, key=None).status_code == 401
+    assert server.ask(HISTORY, key=NEXT_KEY).status_code == 401
     keys.write_text(f"{KEY}\n{NEXT_KEY}\n")  # rotation: both are valid, then only the new one
-    assert running.ask(HISTORY, key=NEXT_KEY).status_code == running.ask(HISTORY).status_code == 200
+    assert server.ask(HISTORY, key=NEXT_KEY).status_code == server.ask(HISTORY).status_code == 200
     keys.write_text(f"{NEXT_KEY}\n")
-    assert running.ask(HISTORY).status_code == 401
-    assert running.ask(HISTORY, key=NEXT_KEY).status_code == 200
+    assert server.ask(HISTORY).status_code == 401
+    assert server.ask(HISTORY, key=NEXT_KEY).status_code == 200
     keys.unlink()  # nobody is let in where it can't be told who may
-    assert running.ask(HISTORY, key=NEXT_KEY).status_code == 401
-    assert running.get("/ready").status_code == 200
+    assert server.ask(HISTORY, key=NEXT_KEY).status_code == 401
+    assert server.get("/ready").status_code == 200
 
 
 @pytest.mark.integration
 def test_a_release_with_another_answer_never_becomes_the_one_that_answers(
-    running: Running, store: ObjectStore, first: Release, second: Release, tmp_path: Path
+    server: Running, store: ObjectStore, first: Release, second: Release, tmp_path: Path
 ) -> None:
     in_production(store, released(store, first))
-    running.wait(lambda: running.get("/ready").status_code == 200)
+    server.wait(lambda: server.get("/ready").status_code == 200)
     content = json.loads(second.golden.read_text())
     content["answers"][1]["items"][0]["title"] = "Another"
     wrong = tmp_path / "golden.json"
     wrong.write_text(json.dumps(content))
     in_production(store, released(store, second, **{"golden.json": wrong}))
-    running.wait(lambda: "another answer: request 1: answer.items[0].title" in running.log.read_text())
-    assert running.ask(HISTORY).json()["release"] == first.digest
+    server.wait(lambda: "another answer: request 1: answer.items[0].title" in server.log.read_text())
+    assert server.ask(HISTORY).json()["release"] == first.digest
 
 
 @pytest.mark.integration
 def test_what_is_under_way_at_sigterm_is_answered(
-    running: Running, store: ObjectStore, first: Release
+    server: Running, store: ObjectStore, first: Release
 ) -> None:
     in_production(store, released(store, first))
-    running.wait(lambda: running.get("/ready").status_code == 200)
+    server.wait(lambda: server.get("/ready").status_code == 200)
     batch = {"requests": [{"history": [f"i{n}" for n in range(1, 30)], "k": 50}] * 16}
     replies: list[requests.Response] = []
-    asking = [threading.Thread(target=lambda: replies.append(running.ask(batch))) for _ in range(8)]
-    for asker in asking:
+    threads = [threading.Thread(target=lambda: replies.append(server.ask(batch))) for _ in range(8)]
+    for asker in threads:
         asker.start()
-    running.wait(lambda: replies)  # all are connected, most of them wait
-    running.process.send_signal(signal.SIGTERM)
-    for asker in asking:
+    server.wait(lambda: replies)  # all are connected, most of them wait
+    server.process.send_signal(signal.SIGTERM)
+    for asker in threads:
         asker.join()
     assert [reply.status_code for reply in replies] == [200] * 8
-    assert running.process.wait(timeout=60) in (0, -signal.SIGTERM)
+    assert server.process.wait(timeout=60) in (0, -signal.SIGTERM)
     with pytest.raises(requests.ConnectionError):
-        running.get("/live")
+        server.get("/live")
 
 
 @pytest.fixture
@@ -138,9 +138,9 @@ def loaded(first: Release) -> Recommender:
 def test_only_probes_are_open_and_metrics_have_their_own_port(
     loaded: Recommender, first: Release, keys: Path
 ) -> None:
-    served = Pod(ApiKeys(keys))
-    served.use(loaded, GoldenRequests.read(first.golden))
-    with TestClient(served) as client:
+    replica = Pod(ApiKeys(keys))
+    replica.use(loaded, GoldenRequests.read(first.golden))
+    with TestClient(replica) as client:
         assert client.get("/live").status_code == client.get("/ready").status_code == 200
         for path in ("/ping", "/openapi.json", "/metrics", "/predictions/car", "/live/x", "//live", "/LIVE"):
             refused = client.get(path)
@@ -160,7 +160,7 @@ def test_only_probes_are_open_and_metrics_have_their_own_port(
             "",
         ):
             assert client.get("/ping", headers={"Authorization": wrong.encode("latin-1")}).status_code == 401
-    client = TestClient(served.metrics())
+    client = TestClient(replica.metrics())
     for path in ("/ping", "/predictions/car", "/live", "/"):
         assert client.get(path).status_code == 404
 
@@ -168,14 +168,14 @@ def test_only_probes_are_open_and_metrics_have_their_own_port(
 def test_a_model_that_does_not_answer_is_not_live(
     loaded: Recommender, first: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served = Pod(None, hung_seconds=0.4)
-    served.use(loaded, GoldenRequests.read(first.golden))
+    replica = Pod(None, hung_seconds=0.4)
+    replica.use(loaded, GoldenRequests.read(first.golden))
     hung = threading.Event()
-    with TestClient(served) as client:
+    with TestClient(replica) as client:
         assert client.get("/live").status_code == 200
-        assert served.app is not None
-        answer = served.app.batcher.answer
-        monkeypatch.setattr(served.app.batcher, "answer", lambda all_: hung.wait(60) and answer(all_))
+        assert replica.app is not None
+        answer = replica.app.batcher.answer
+        monkeypatch.setattr(replica.app.batcher, "answer", lambda all_: hung.wait(60) and answer(all_))
         run(sleep, 1.5)
         silent = client.get("/live")
         hung.set()

@@ -53,12 +53,12 @@ def following(store: ObjectStore, state_dir: Path, folder: Path) -> Iterator[Fol
     command = [sys.executable, "pipeline.py", "deploy", "--follow", "0.3"]
     command += ["--registry", store.url, "--serving", str(state_dir)]
     log = folder / "follower.log"
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as running:
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as child:
         try:
-            yield Follower(running, log)
+            yield Follower(child, log)
         finally:
-            running.kill()
-            running.wait()
+            child.kill()
+            child.wait()
             TorchServe.stop(state_dir)
     assert "Traceback" not in log.read_text()
 

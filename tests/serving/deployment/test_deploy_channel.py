@@ -100,22 +100,22 @@ def test_onboarded_items_are_served_and_a_rollback_takes_them_back(serving: Path
     in_production(store, parent)
     assert deploy_channel(store, "production", serving, "ann@shop").changed
     everything = {"history": ["i1", "n1"], "k": 50, "explain": True}
-    before = predict(serving, everything)
-    assert (before["release"], before["skipped"]) == (parent, ["n1"])
+    old_answer = predict(serving, everything)
+    assert (old_answer["release"], old_answer["skipped"]) == (parent, ["n1"])
 
     NEW.to_csv(tmp_path / "items.csv", index=False)
     child = onboard_items(store, parent, tmp_path / "items.csv", tmp_path / "vectors").manifest.release
     assert read_validated_archives(FetchedRelease.read(store, child)) == []
     in_production(store, child)
     assert deploy_channel(store, "production", serving, "ann@shop").changed
-    after = predict(serving, everything)
-    assert (after["release"], after["skipped"]) == (child, [])
-    assert items(after) - items(before) == {"n2"}  # n1 was seen
+    new_answer = predict(serving, everything)
+    assert (new_answer["release"], new_answer["skipped"]) == (child, [])
+    assert items(new_answer) - items(old_answer) == {"n2"}  # n1 was seen
     assert [item.report["release"] for item in read_validations(store, child)] == [child]
 
     rollback(store, "production", **ANN)
     assert deploy_channel(store, "production", serving, "ann@shop").release == parent
-    assert predict(serving, everything) == before
+    assert predict(serving, everything) == old_answer
     assert len(read_validations(store, parent)) == 1  # what was validated once counts
 
 
@@ -188,18 +188,18 @@ def test_settings_that_were_validated_are_those_that_are_served(
 def test_a_release_that_answers_otherwise_is_neither_noted_nor_served(
     serving: Path, store: ObjectStore, bundle: Path, tmp_path: Path
 ) -> None:
-    other = tiny_bundle(tmp_path / "other", seed=2)
-    right = evidence(tmp_path / "right", other)
-    in_production(store, write_release(store, other, right).release)
+    other_bundle = tiny_bundle(tmp_path / "other", seed=2)
+    right = evidence(tmp_path / "right", other_bundle)
+    in_production(store, write_release(store, other_bundle, right).release)
     deploy_channel(store, "production", serving, "ann")
     digest = write_release(store, bundle, right).release
     in_production(store, digest)
-    before = predict(serving, REQUESTS[0])
+    old_answer = predict(serving, REQUESTS[0])
     stored = sorted(path.name for path in StateDir(serving).store.iterdir())
     with pytest.raises(InfraValidationError, match="does not answer as evaluated"):
         deploy_channel(store, "production", serving, "ann")
     assert read_validations(store, digest) == []
-    assert predict(serving, REQUESTS[0]) == before
+    assert predict(serving, REQUESTS[0]) == old_answer
     assert sorted(path.name for path in StateDir(serving).store.iterdir()) == stored
 
 

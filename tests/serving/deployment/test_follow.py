@@ -50,8 +50,8 @@ def test_the_channel_moves_under_load_and_nothing_is_lost(
                     rollback(store, "production", to=target, **ANN)
                 follower.serves(target, times=1 + (number + 1) // 2)
                 moves.append(Rollover("", target, began, time.monotonic()))
-                before = len(load.requests)
-                wait_until(lambda: len(load.requests) > before + 20)  # noqa: B023 - called at once
+                n_requests = len(load.requests)
+                wait_until(lambda: len(load.requests) > n_requests + 20)  # noqa: B023 - called at once
     assert load.errors() == []
     assert {outcome.release for outcome in load.requests} == {first_digest, second_digest}
     assert [outcome for outcome in load.requests if is_stale(outcome, moves)] == []
@@ -95,7 +95,7 @@ def test_golden_requests_that_fail_under_load_leave_no_residue(
     promote(store, "production", first_digest, **ANN)
     with following(store, state_dir, tmp_path) as follower:
         follower.serves(first_digest)
-        before, server = residue(state_dir), TorchServe.attach(state_dir)
+        residue_before, server = residue(state_dir), TorchServe.attach(state_dir)
         with Load(state_dir, right) as load:
             promote(store, "production", second_digest, **ANN)
             refused = (
@@ -106,7 +106,7 @@ def test_golden_requests_that_fail_under_load_leave_no_residue(
                 wait_until(lambda: len(server.client.versions()) == times)  # noqa: B023 - called at once
             rollback(store, "production", **ANN)
             follower.wait_for(f"serves already production, release {first_digest[:12]}")
-        assert residue(state_dir) == before
+        assert residue(state_dir) == residue_before
     assert load.errors() == []
     assert {outcome.release for outcome in load.requests} == {first_digest}
     assert follower.log.read_text().count(refused) == 1  # said once, though tried often
@@ -134,13 +134,13 @@ def test_what_a_worker_has_in_hand_is_answered_before_it_leaves(
     def ask() -> None:
         releases.append(deployed.client.predict(REQUESTS[0])["release"])
 
-    asking, rolling = (
+    futures, rolling = (
         threading.Thread(target=ask),
         threading.Thread(target=roll, args=(second, deployed.state.root)),
     )
     worker.suspend()
     try:
-        asking.start()
+        futures.start()
         rolling.start()
         version = read_archive(second.archive).version
         wait_until(lambda: deployed.client.default_version() == version)
@@ -149,7 +149,7 @@ def test_what_a_worker_has_in_hand_is_answered_before_it_leaves(
         assert len(deployed.client.versions()) == 2
     finally:
         worker.resume()
-    for thread in (asking, rolling):
+    for thread in (futures, rolling):
         thread.join()
     assert releases == [first.digest]
     assert list(deployed.client.versions()) == [version]
@@ -213,7 +213,7 @@ def test_connections_are_answered_while_a_model_loads(
 def test_a_disk_without_room_refuses_the_new_version_and_keeps_the_old(
     deployed: TorchServe, first: Release, second: Release
 ) -> None:
-    before = residue(deployed.state.root)
+    residue_before = residue(deployed.state.root)
     script = """
 import resource, sys
 from pathlib import Path
@@ -236,7 +236,7 @@ except DeployError as error:
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout.startswith(f"Release {second.digest[:12]} was not deployed: ")
     assert "cannot be written: File too large. Make room" in result.stdout
-    assert residue(deployed.state.root) == before
+    assert residue(deployed.state.root) == residue_before
     assert deployed.predict(REQUESTS[0])["release"] == first.digest
 
 
@@ -249,11 +249,11 @@ def test_a_switch_that_fails_is_taken_back(
     def refuse(client: Client, version: str) -> None:
         raise RequestRefusedError(500, "no")
 
-    before = residue(deployed.state.root)
+    residue_before = residue(deployed.state.root)
     monkeypatch.setattr(Client, "set_default", refuse)
     with pytest.raises(DeployError, match="was not deployed: no"):
         roll(second, deployed.state.root)
-    assert residue(deployed.state.root) == before
+    assert residue(deployed.state.root) == residue_before
 
 
 def test_archives_half_copied_are_cleared_away(deployed: TorchServe, second: Release) -> None:

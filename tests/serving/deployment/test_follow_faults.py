@@ -63,5 +63,5 @@ def looked(follower: Follower, times: int) -> None:
     """Let it look at the channel again and again, seen by the time that its process takes."""
     process = psutil.Process(follower.process.pid)
     for _ in range(times):
-        before = sum(process.cpu_times()[:2])
-        wait_until(lambda: sum(process.cpu_times()[:2]) > before)  # noqa: B023
+        cpu_seconds = sum(process.cpu_times()[:2])
+        wait_until(lambda: sum(process.cpu_times()[:2]) > cpu_seconds)  # noqa: B023

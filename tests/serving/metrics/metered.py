@@ -124,11 +124,11 @@ def live_pod(release: Release, folder: Path) -> Iterator[Live]:
     in_production(store, released(store, release))
     keys = folder / "keys"
     keys.write_text(f"{KEY}\n")
-    with pod(folder, ["production", "--registry", store.url, "--keys", str(keys)]) as running:
-        running.wait(lambda: running.get("/ready").status_code == 200)
-        running.wait(lambda: "answers here" in running.log.read_text())  # told after it is ready
-        url = f"http://127.0.0.1:{running.port}/predictions/car"
-        yield Live(url, f"127.0.0.1:{running.metrics_port}", {"Authorization": f"Bearer {KEY}"})
+    with pod(folder, ["production", "--registry", store.url, "--keys", str(keys)]) as server:
+        server.wait(lambda: server.get("/ready").status_code == 200)
+        server.wait(lambda: "answers here" in server.log.read_text())  # told after it is ready
+        url = f"http://127.0.0.1:{server.port}/predictions/car"
+        yield Live(url, f"127.0.0.1:{server.metrics_port}", {"Authorization": f"Bearer {KEY}"})
 
 
 def scraped(text: str) -> dict[Key, float]:

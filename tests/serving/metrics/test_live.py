@@ -78,7 +78,7 @@ def traffic() -> list[bytes]:
 def statuses(torchserve: Live, asgi: Live, in_pod: Live, traffic: list[bytes]) -> Counter[int]:
     """What all answered; and TorchServe's front end has heard of it."""
     series = key("car_requests_total", status="200", release=torchserve.release())
-    before = scraped(torchserve.metrics())[series]
+    old_total = scraped(torchserve.metrics())[series]
     answers = [[live.send(body) for body in traffic] for live in (torchserve, asgi, in_pod)]
     assert answers[0] == answers[1] == answers[2]
     counts = Counter(answers[0])
@@ -89,7 +89,7 @@ def statuses(torchserve: Live, asgi: Live, in_pod: Live, traffic: list[bytes]) -
         retry=retry_if_result(lambda complete: not complete),
     )
     def wait() -> bool:
-        return scraped(torchserve.metrics())[series] - before >= counts[200]
+        return scraped(torchserve.metrics())[series] - old_total >= counts[200]
 
     wait()
     time.sleep(2 * SECONDS)  # whatever else is told
@@ -101,10 +101,10 @@ def exported(torchserve: Live, asgi: Live, in_pod: Live, statuses: Counter[int])
     """What each server shows once all that can happen at its front door has happened."""
     for live in (torchserve, asgi, in_pod):
         live.send(b"x" * (2 * 1024 * 1024))
-    broken = requests.post(
+    refusal = requests.post(
         torchserve.url, data=b"--x\r\n\r\n--x--", headers=torchserve.headers | BROKEN_FORM, timeout=30
     )
-    assert broken.status_code >= 500
+    assert refusal.status_code >= 500
     return [set(scraped(live.metrics())) for live in (torchserve, asgi, in_pod)]
 
 
@@ -125,8 +125,8 @@ def test_all_servers_count_the_same_traffic_alike(
         if not series[0].startswith(OF_ASGI) and not series[0].endswith(timed)
     }
     assert len(same) == 25
-    for other in (torchserve_samples, pod_samples):
-        assert {series: other[series] for series in same} == {
+    for shell_samples in (torchserve_samples, pod_samples):
+        assert {series: shell_samples[series] for series in same} == {
             series: pytest.approx(value, abs=1e-6) for series, value in same.items()
         }
     assert asgi_samples[key("car_histories_total", kind="empty")] >= 5
@@ -176,9 +176,9 @@ def test_what_alerts_and_panels_ask_for_is_exported(exported: list[set[tuple]], 
 
 def test_a_pod_counts_callers_without_a_key(in_pod: Live) -> None:
     refused = key("car_requests_total", status="401", release=in_pod.release())
-    before = scraped(in_pod.metrics()).get(refused, 0)
+    old_total = scraped(in_pod.metrics()).get(refused, 0)
     assert requests.post(in_pod.url, data=b"{}", timeout=30).status_code == 401
-    assert scraped(in_pod.metrics())[refused] == before + 1
+    assert scraped(in_pod.metrics())[refused] == old_total + 1
 
 
 def test_listeners_are_on_loopback_only(torchserve: Live, state_dir: Path) -> None:

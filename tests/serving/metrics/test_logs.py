@@ -62,38 +62,38 @@ def test_a_thousand_requests_write_few_bytes(torchserve: Live, state_dir: Path) 
     torchserve.send(b"{}")
     time.sleep(2 * SECONDS)
     logs = StateDir(state_dir).logs
-    before = written(logs)
+    baseline = written(logs)
     sent_hostile(torchserve)
     time.sleep(2 * SECONDS)  # what workers tell is a line of theirs, not of a log
-    after = written(logs)
-    print({name: size - before.get(name, 0) for name, size in after.items()}, "bytes for", SENT)
-    assert SENT < sum(after.values()) - sum(before.values()) < BYTES_OF_TORCHSERVE
-    assert after["server.log"] == before["server.log"]
+    final = written(logs)
+    print({name: size - baseline.get(name, 0) for name, size in final.items()}, "bytes for", SENT)
+    assert SENT < sum(final.values()) - sum(baseline.values()) < BYTES_OF_TORCHSERVE
+    assert final["server.log"] == baseline["server.log"]
 
 
 def test_the_asgi_shell_and_a_pod_write_nothing_for_a_request(release: Release, tmp_path: Path) -> None:
     with live_asgi(release) as live:  # asks itself whether anything was written
         sent_hostile(live)
     with live_pod(release, tmp_path) as live:
-        before = written(tmp_path)
+        baseline = written(tmp_path)
         sent_hostile(live)
         requests.post(live.url, data=b"{}", headers={"Authorization": f"Bearer {MARK}"}, timeout=30)
-        after = written(tmp_path)
-    assert after["pod.log"] - before["pod.log"] == BYTES_OF_A_POD
+        final = written(tmp_path)
+    assert final["pod.log"] - baseline["pod.log"] == BYTES_OF_A_POD
 
 
 def test_logs_hold_a_line_a_request_and_nothing_of_its_body_or_key(torchserve: Live, state_dir: Path) -> None:
     state = StateDir(state_dir)
-    before = {name: lines(state, name) for name in ("server", "access")}
+    baseline = {name: lines(state, name) for name in ("server", "access")}
     stray = {"Authorization": f"Bearer {MARK}-key"}
     for _ in range(20):
         torchserve.send(json.dumps({"history": [MARK], "exclude": [MARK]}).encode())
         torchserve.send(f'{{"history": ["{MARK}'.encode())
         requests.post(torchserve.url, data=b"{}", headers=stray, timeout=30)
     time.sleep(2 * SECONDS)
-    after = {name: lines(state, name) for name in ("server", "access")}
-    assert len(after["access"]) - len(before["access"]) == 60
-    assert len(after["server"]) - len(before["server"]) <= 20  # those with a wrong key
+    final = {name: lines(state, name) for name in ("server", "access")}
+    assert len(final["access"]) - len(baseline["access"]) == 60
+    assert len(final["server"]) - len(baseline["server"]) <= 20  # those with a wrong key
     text = "".join(path.read_text(errors="replace") for path in state.logs.glob("*.log"))
     assert "/predictions/car" in text
     keys = [entry["key"] for entry in json.loads(state.keys.read_text()).values()]

@@ -29,7 +29,7 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-def watched(metrics: Metrics) -> InstrumentedResponder:
+def responder(metrics: Metrics) -> InstrumentedResponder:
     return InstrumentedResponder(recommender(), metrics, probe=HEALTH)
 
 
@@ -46,7 +46,7 @@ def requests_of(raw: bytes) -> list[Any]:
 
 
 def test_every_series_is_there_before_the_first_request(
-    watched: InstrumentedResponder, metrics: Metrics
+    responder: InstrumentedResponder, metrics: Metrics
 ) -> None:
     """A rate from a series that appears with its first error would miss that error."""
     samples = exported(metrics.registry)
@@ -69,7 +69,7 @@ def test_there_are_as_many_series_as_the_docs_say() -> None:
     assert len(exported(asgi.registry)) <= 50 + 19 * thinking + 2 * codes
 
 
-def test_the_release_is_named(watched: InstrumentedResponder, metrics: Metrics) -> None:
+def test_the_release_is_named(responder: InstrumentedResponder, metrics: Metrics) -> None:
     codebook = profiled_parts().codebook.version
     samples = exported(metrics.registry)
     assert samples[key("car_release_info", release=SHORT, digest=RELEASE, codebook=codebook)] == 1
@@ -83,15 +83,15 @@ def test_the_release_is_named(watched: InstrumentedResponder, metrics: Metrics) 
 
 
 def test_hostile_traffic_is_answered_as_ever_and_every_body_counted(
-    watched: InstrumentedResponder, metrics: Metrics
+    responder: InstrumentedResponder, metrics: Metrics
 ) -> None:
-    sent = list(bodies(600, seed=3))
-    replies = [reply for start in range(0, 600, 8) for reply in watched(sent[start : start + 8])]
-    assert replies == respond_all(recommender(), sent)
+    traffic = list(bodies(600, seed=3))
+    replies = [reply for start in range(0, 600, 8) for reply in responder(traffic[start : start + 8])]
+    assert replies == respond_all(recommender(), traffic)
     samples = exported(metrics.registry)
     for status, count in Counter(status for status, _ in replies).items():
         assert samples[key("car_requests_total", status=str(status), release=SHORT)] == count
-    pairs = [answer for raw, reply in zip(sent, replies, strict=True) for answer in exchanges(raw, reply)]
+    pairs = [answer for raw, reply in zip(traffic, replies, strict=True) for answer in exchanges(raw, reply)]
     refused = [answer for _, answer in pairs if "error" in answer]
     assert samples[key("car_invalid_requests_total")] == len(refused) > 100
     good_ones = [(request, answer) for request, answer in pairs if "items" in answer]
@@ -124,29 +124,29 @@ def depth_of(request: dict[str, Any]) -> int:
     return 3 if request.get("thinking") is None else int(request["thinking"])
 
 
-def test_probes_are_answered_and_not_counted(watched: InstrumentedResponder, metrics: Metrics) -> None:
-    before = exported(metrics.registry)
-    assert watched([HEALTH, HEALTH]) == respond_all(recommender(), [HEALTH, HEALTH])
-    assert exported(metrics.registry) == before
-    sent = [HEALTH, body(history=[]), HEALTH, b"{", body(history=["i1"])]
-    assert watched(sent) == respond_all(recommender(), sent)
+def test_probes_are_answered_and_not_counted(responder: InstrumentedResponder, metrics: Metrics) -> None:
+    samples_before = exported(metrics.registry)
+    assert responder([HEALTH, HEALTH]) == respond_all(recommender(), [HEALTH, HEALTH])
+    assert exported(metrics.registry) == samples_before
+    traffic = [HEALTH, body(history=[]), HEALTH, b"{", body(history=["i1"])]
+    assert responder(traffic) == respond_all(recommender(), traffic)
     samples = exported(metrics.registry)
     assert [samples[key("car_requests_total", status=str(s), release=SHORT)] for s in STATUSES] == [2, 1, 0]
     assert samples[key("car_histories_total", kind="empty")] == 1
 
 
 def test_all_of_a_batch_waited_as_long_as_the_batch_took(
-    watched: InstrumentedResponder, metrics: Metrics
+    responder: InstrumentedResponder, metrics: Metrics
 ) -> None:
-    watched([body(history=["i1"], thinking=i % 4) for i in range(8)])
+    responder([body(history=["i1"], thinking=i % 4) for i in range(8)])
     samples = exported(metrics.registry)
     sums = {samples[key("car_request_duration_seconds_sum", thinking=str(i))] for i in range(4)}
     assert len(sums) == 1
     assert sums.pop() > 0
 
 
-def test_codes_of_the_top_ten_are_counted(watched: InstrumentedResponder, metrics: Metrics) -> None:
-    [(_, answer)] = watched([body(history=["i1"], k=40)])
+def test_codes_of_the_top_ten_are_counted(responder: InstrumentedResponder, metrics: Metrics) -> None:
+    [(_, answer)] = responder([body(history=["i1"], k=40)])
     items = json.loads(answer)["items"]
     assert len(items) == 40
     catalogue = profiled_parts().catalogue
@@ -158,35 +158,37 @@ def test_codes_of_the_top_ten_are_counted(watched: InstrumentedResponder, metric
 def test_a_defect_of_the_recommender_is_a_500(
     metrics: Metrics, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broken = recommender()
-    monkeypatch.setattr(broken, "recommend_batch", lambda requests: 1 / 0)
-    assert [status for status, _ in InstrumentedResponder(broken, metrics)([body(history=["i1"])])] == [500]
+    defective = recommender()
+    monkeypatch.setattr(defective, "recommend_batch", lambda requests: 1 / 0)
+    assert [status for status, _ in InstrumentedResponder(defective, metrics)([body(history=["i1"])])] == [
+        500
+    ]
     assert exported(metrics.registry)[key("car_requests_total", status="500", release=SHORT)] == 1
     assert exported(metrics.registry)[key("car_histories_total", kind="known")] == 0
 
 
 def test_where_counting_fails_answering_goes_on(
-    watched: InstrumentedResponder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    responder: InstrumentedResponder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(watched, "_durations", [])
-    sent = [body(history=["i1"])]
+    monkeypatch.setattr(responder, "_durations", [])
+    traffic = [body(history=["i1"])]
     for _ in range(3):
-        assert watched(sent) == respond_all(recommender(), sent)
+        assert responder(traffic) == respond_all(recommender(), traffic)
     assert caplog.text.count("can't be counted") == 1
     assert "i1" not in caplog.text.replace("test_metrics", "")
 
 
-def test_threads_lose_no_count(watched: InstrumentedResponder, metrics: Metrics) -> None:
+def test_threads_lose_no_count(responder: InstrumentedResponder, metrics: Metrics) -> None:
     rng = seeded(4)
-    sent = [[json.dumps(good(rng)).encode() for _ in range(4)] for _ in range(50)]
+    traffic = [[json.dumps(good(rng)).encode() for _ in range(4)] for _ in range(50)]
     with ThreadPoolExecutor(8) as pool:
-        replies = [reply for group in pool.map(watched, sent) for reply in group]
+        replies = [reply for group in pool.map(responder, traffic) for reply in group]
     samples = exported(metrics.registry)
     assert {status for status, _ in replies} == {200}
     assert samples[key("car_requests_total", status="200", release=SHORT)] == 200
 
 
-def test_drift_is_of_comparable_answers_only(watched: InstrumentedResponder, metrics: Metrics) -> None:
+def test_drift_is_of_comparable_answers_only(responder: InstrumentedResponder, metrics: Metrics) -> None:
     """Popular items and candidates of the caller's choice say nothing of the model."""
     incomparable = [
         body(history=[]),
@@ -194,9 +196,9 @@ def test_drift_is_of_comparable_answers_only(watched: InstrumentedResponder, met
         body(history=["i1"], candidates=["i2", "i3"]),
         b"{",
     ]
-    watched(incomparable)
+    responder(incomparable)
     assert exported(metrics.registry)[key("car_drift_window_answers")] == 0
-    watched([body(history=["i1"]), body(history=["i1"], k=100, exclude=["i2"])])
+    responder([body(history=["i1"]), body(history=["i1"], k=100, exclude=["i2"])])
     assert exported(metrics.registry)[key("car_drift_window_answers")] == 2
 
 
@@ -209,14 +211,14 @@ def test_holdout_traffic_does_not_drift_and_another_model_does(metrics: Metrics)
 
     ids = profiled_parts().catalogue.item_ids
     histories = [[ids[uid - 1] for uid in history] for history in tiny_histories().train]
-    sent = [body(history=history, thinking=i % 4) for i in range(8) for history in histories]
-    InstrumentedResponder(recommender(), metrics)(sent)
+    traffic = [body(history=history, thinking=i % 4) for i in range(8) for history in histories]
+    InstrumentedResponder(recommender(), metrics)(traffic)
     same = exported(metrics.registry)
-    assert same[key("car_drift_window_answers")] == len(sent) >= FEWEST
+    assert same[key("car_drift_window_answers")] == len(traffic) >= FEWEST
     assert same[key("car_score_drift_psi")] < 0.1
     assert same[key("car_code_drift_psi")] < 0.1
-    other = Recommender(replace(profiled_parts(seed=5), answer_profile=profiled_parts().answer_profile))
-    InstrumentedResponder(other, metrics)(sent)
+    stranger = Recommender(replace(profiled_parts(seed=5), answer_profile=profiled_parts().answer_profile))
+    InstrumentedResponder(stranger, metrics)(traffic)
     assert exported(metrics.registry)[key("car_score_drift_psi")] > 0.25
 
 
@@ -224,8 +226,8 @@ def test_a_release_without_a_profile_has_no_drift(metrics: Metrics) -> None:
     from car_model.recommender.recommender import Recommender
     from tests.fixtures import tiny_parts
 
-    watched = InstrumentedResponder(Recommender(tiny_parts(epochs=1), RELEASE), metrics)
-    watched([body(history=["i1"])] * 300)
+    responder = InstrumentedResponder(Recommender(tiny_parts(epochs=1), RELEASE), metrics)
+    responder([body(history=["i1"])] * 300)
     samples = exported(metrics.registry)
     assert samples[key("car_drift_window_answers")] == 0
     assert samples[key("car_code_drift_psi")] == 0

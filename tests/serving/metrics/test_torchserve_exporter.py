@@ -79,11 +79,11 @@ def test_what_the_front_end_adds_up_is_what_the_worker_counted(
     context: SimpleNamespace, front_end: FrontEndLog
 ) -> None:
     metrics = Metrics()
-    watched = InstrumentedResponder(recommender(), metrics)
+    responder = InstrumentedResponder(recommender(), metrics)
     front = FrontEndExporter(metrics.registry, context)
-    sent = list(bodies(300, seed=2))
+    traffic = list(bodies(300, seed=2))
     for start in range(0, 300, 60):
-        watched(sent[start : start + 60])
+        responder(traffic[start : start + 60])
         assert front.export() == front_end.read()
     assert {
         series: pytest.approx(value, abs=1e-6) for series, value in exported(metrics.registry).items()
@@ -104,11 +104,11 @@ def test_two_workers_add_up_and_a_restarted_one_goes_on(
 
 def test_where_nothing_changed_nothing_is_said(context: SimpleNamespace, front_end: FrontEndLog) -> None:
     metrics = Metrics()
-    watched = InstrumentedResponder(recommender(), metrics)
+    responder = InstrumentedResponder(recommender(), metrics)
     front = FrontEndExporter(metrics.registry, context)
     assert front.export() > 50
     assert front.export() == 0
-    watched([b'{"history": ["i1"]}'] * 1000)
+    responder([b'{"history": ["i1"]}'] * 1000)
     assert front.export() < 50  # however many requests there were
 
 

@@ -40,9 +40,9 @@ def test_free_ports_are_all_different() -> None:
 def test_a_preferred_port_is_kept_while_it_is_free() -> None:
     first = Ports.choose()
     assert Ports.choose(first.as_dict()) == first
-    with socket.socket() as other:
-        other.bind((LOOPBACK, first.inference))
-        other.listen()
+    with socket.socket() as listener:
+        listener.bind((LOOPBACK, first.inference))
+        listener.listen()
         second = Ports.choose(first.as_dict())
     assert second.inference != first.inference
     assert second.management == first.management
@@ -51,9 +51,9 @@ def test_a_preferred_port_is_kept_while_it_is_free() -> None:
 def test_a_taken_port_is_named() -> None:
     ports = Ports.choose()
     ports.require_free()
-    with socket.socket() as other:
-        other.bind((LOOPBACK, ports.management))
-        other.listen()
+    with socket.socket() as listener:
+        listener.bind((LOOPBACK, ports.management))
+        listener.listen()
         with pytest.raises(ServingError, match=rf"Port {ports.management} .*\(management\) is taken"):
             ports.require_free()
 

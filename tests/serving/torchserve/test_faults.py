@@ -49,25 +49,25 @@ def deployed(state_dir: Path, first: Release) -> TorchServe:
 
 def workers(server: TorchServe) -> list[psutil.Process]:
     leader = process.frontend_process(server.state)
-    return [running for running in process.find_processes(server.state) if running != leader]
+    return [item for item in process.find_processes(server.state) if item != leader]
 
 
 def kill_worker(server: TorchServe) -> None:
     """Kill the worker, and wait until another has taken its place."""
-    (killed,) = workers(server)
-    killed.kill()
-    wait_until(lambda: [worker for worker in workers(server) if worker != killed] != [])
+    (victim,) = workers(server)
+    victim.kill()
+    wait_until(lambda: [worker for worker in workers(server) if worker != victim] != [])
     version = str(server.client.default_version())
     wait_until(lambda: server.client.versions()[version].ready_workers == 1)
 
 
 def kill(server: TorchServe, *, everything: bool = False) -> None:
     """Kill the server's process, perhaps with its workers."""
-    for running in (
+    for item in (
         process.find_processes(server.state) if everything else [process.frontend_process(server.state)]
     ):
-        assert running is not None
-        running.kill()
+        assert item is not None
+        item.kill()
     wait_until(lambda: process.frontend_process(server.state) is None)
 
 
@@ -79,37 +79,37 @@ def test_a_killed_worker_costs_what_it_had_in_hand_and_nothing_else(
 ) -> None:
     with Load(deployed.state.root, right, clients=16) as load:
         for _ in range(KILLS):
-            before = len(load.requests)
+            count = len(load.requests)
             kill_worker(deployed)
-            wait_until(lambda: sum(not outcome.failed for outcome in load.requests[before:]) > 40)  # noqa: B023
+            wait_until(lambda: sum(not outcome.failed for outcome in load.requests[count:]) > 40)  # noqa: B023
     assert not [outcome for outcome in load.requests if outcome.mixed]
     assert {outcome.release for outcome in load.requests if not outcome.failed} == {first.digest}
-    failed = [outcome for outcome in load.requests if outcome.failed]
-    assert {outcome.status for outcome in failed} <= {500, 507}, load.errors()
-    assert all(f'"message": "{WORKER_DIED}"' in outcome.error.replace("\\n", "") for outcome in failed)
-    assert len(failed) <= KILLS * WorkerConfig().batch_size
+    failures = [outcome for outcome in load.requests if outcome.failed]
+    assert {outcome.status for outcome in failures} <= {500, 507}, load.errors()
+    assert all(f'"message": "{WORKER_DIED}"' in outcome.error.replace("\\n", "") for outcome in failures)
+    assert len(failures) <= KILLS * WorkerConfig().batch_size
 
 
 def test_our_client_asks_again_where_a_worker_died(deployed: TorchServe, first: Release) -> None:
     """With as many clients as a batch holds, a kill takes requests with it for sure, one of many times."""
-    stopped = threading.Event()
+    stop_event = threading.Event()
     releases: list[str] = []
 
     def ask() -> None:
         server = TorchServe.attach(deployed.state.root)
-        while not stopped.is_set():
+        while not stop_event.is_set():
             releases.append(server.predict(REQUESTS[0])["release"])
 
     with ThreadPoolExecutor(8) as pool:
-        asking = [pool.submit(ask) for _ in range(8)]
+        askers = [pool.submit(ask) for _ in range(8)]
         try:
             for _ in range(KILLS):
-                before = len(releases)
+                count = len(releases)
                 kill_worker(deployed)
-                wait_until(lambda: len(releases) > before + 40)  # noqa: B023 - called at once
+                wait_until(lambda: len(releases) > count + 40)  # noqa: B023 - called at once
         finally:
-            stopped.set()
-        for future in asking:
+            stop_event.set()
+        for future in askers:
             future.result()
     assert set(releases) == {first.digest}
 
@@ -150,10 +150,10 @@ def test_start_brings_back_what_was_deployed(
     assert "No TorchServe runs in" in command(deployed, "status").stderr
     started = command(deployed, "start")
     assert started.returncode == 0, started.stderr
-    after = TorchServe.attach(deployed.state.root)
-    assert after.ports == deployed.ports
-    assert after.predict(REQUESTS[0])["release"] == first.digest
-    assert len(process.find_processes(after.state)) == 2  # no worker of the dead server is left
+    restarted_server = TorchServe.attach(deployed.state.root)
+    assert restarted_server.ports == deployed.ports
+    assert restarted_server.predict(REQUESTS[0])["release"] == first.digest
+    assert len(process.find_processes(restarted_server.state)) == 2  # no worker of the dead server is left
 
 
 def send_alone(server: TorchServe, body: bytes) -> requests.Response:

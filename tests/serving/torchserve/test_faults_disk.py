@@ -66,11 +66,11 @@ def test_a_server_whose_log_takes_nothing_answers_all_the_same(
     (state.logs / name).unlink(missing_ok=True)
     (state.logs / name).symlink_to("/dev/full")
     server = roll(first, state_dir)
-    before = {running.pid for running in process.find_processes(state)}
+    pids = {item.pid for item in process.find_processes(state)}
     assert {server.predict(REQUESTS[0])["release"] for _ in range(50)} == {first.digest}
     assert roll(second, state_dir).predict(REQUESTS[0])["release"] == second.digest
     assert (
-        len(before & {running.pid for running in process.find_processes(state)}) >= 1
+        len(pids & {item.pid for item in process.find_processes(state)}) >= 1
     )  # the server, though not its workers
     TorchServe.stop(state_dir)
     (state.logs / name).unlink()

@@ -141,9 +141,11 @@ def test_an_archive_of_another_release_is_refused(deployed: Path, first: Release
 def test_an_archive_that_was_not_validated_is_refused(
     deployed: Path, first: Release, second: Release
 ) -> None:
-    other = file_digest(first.archive)
-    with pytest.raises(DeployError, match=rf"but the archive that was validated has {other[:12]}; package"):
-        roll_over(second.archive, second.digest, deployed, second.golden, validated_sha256=other)
+    other_digest = file_digest(first.archive)
+    with pytest.raises(
+        DeployError, match=rf"but the archive that was validated has {other_digest[:12]}; package"
+    ):
+        roll_over(second.archive, second.digest, deployed, second.golden, validated_sha256=other_digest)
     assert serves(deployed, first)
 
 
@@ -177,23 +179,23 @@ def kill(state_dir: Path) -> None:
 
 def test_a_server_whose_start_was_killed_is_replaced(deployed: Path, first: Release) -> None:
     state = TorchServe.attach(deployed).state
-    before = process.find_processes(state)
+    old = process.find_processes(state)
     state.server.unlink()
     roll(first, deployed)
     assert serves(deployed, first)
     assert len(process.find_processes(state)) == 2
-    assert not [gone for gone in before if process.is_living(gone)]
+    assert not [item for item in old if process.is_living(item)]
 
 
 def test_a_killed_server_comes_back_with_its_release(deployed: Path, first: Release) -> None:
-    before = TorchServe.attach(deployed)
+    old = TorchServe.attach(deployed)
     kill(deployed)
     with pytest.raises(ServingError, match="does not listen on"):
-        before.predict(REQUESTS[0])
-    assert not before.is_up()
-    after = restore(deployed)
+        old.predict(REQUESTS[0])
+    assert not old.is_up()
+    new = restore(deployed)
     assert serves(deployed, first)
-    assert after.ports == before.ports
+    assert new.ports == old.ports
 
 
 def test_deploying_to_a_killed_server_starts_it(deployed: Path, second: Release) -> None:

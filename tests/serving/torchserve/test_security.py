@@ -64,8 +64,8 @@ def keys_of(state: StateDir) -> list[str]:
 
 def test_every_socket_that_listens_is_on_loopback(deployed: TorchServe) -> None:
     addresses = set()
-    for running in process.find_processes(deployed.state):
-        for socket in running.net_connections(kind="inet"):
+    for item in process.find_processes(deployed.state):
+        for socket in item.net_connections(kind="inet"):
             if socket.status == psutil.CONN_LISTEN or socket.type != 1:
                 addresses.add((socket.laddr.ip.removeprefix("::ffff:"), socket.laddr.port))
     assert addresses == {(LOOPBACK, port) for port in deployed.ports.as_dict().values()}
@@ -83,8 +83,8 @@ def test_the_live_server_says_that_it_is_closed(deployed: TorchServe) -> None:
         f"Metrics address: http://{LOOPBACK}:{deployed.ports.metrics}",
     ):
         assert line in log
-    for running in process.find_processes(deployed.state):
-        assert not set(HOSTILE_SETTINGS) & set(running.environ())
+    for item in process.find_processes(deployed.state):
+        assert not set(HOSTILE_SETTINGS) & set(item.environ())
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ def test_nothing_is_answered_without_its_own_key(
 ) -> None:
     url = f"http://{LOOPBACK}:{getattr(deployed.ports, of)}{path}"
     keys = json.loads(deployed.state.keys.read_text())
-    other = keys["management" if of == "inference" else "inference"]["key"]
-    for authorization in (None, "Bearer", "Bearer wrong", f"Bearer {other}", f"Basic {other}"):
+    other_key = keys["management" if of == "inference" else "inference"]["key"]
+    for authorization in (None, "Bearer", "Bearer wrong", f"Bearer {other_key}", f"Basic {other_key}"):
         headers = {"Authorization": authorization} if authorization else {}
         refused = requests.request(method, url, headers=headers, data=b'{"history": []}', timeout=30)
         assert refused.status_code == 400
@@ -130,12 +130,12 @@ def test_no_key_and_no_request_is_in_a_log_or_on_a_command_line(deployed: TorchS
     requests.post(f"{url}?token={keys_of(state)[0][:4]}", data=b"{}", timeout=30)
     written = [curl.stderr, ask.stdout, ask.stderr, line]
     written += [path.read_bytes().decode("latin-1") for path in state.logs.iterdir()]
-    for running in psutil.process_iter():
+    for item in psutil.process_iter():
         try:
-            written.append(" ".join(running.cmdline()))
+            written.append(" ".join(item.cmdline()))
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-    written += [json.dumps(running.environ()) for running in process.find_processes(state)]
+    written += [json.dumps(item.environ()) for item in process.find_processes(state)]
     for key in (*keys_of(state), "wrong-key"):
         assert not [text for text in written if key in text]
     logs = [path.read_bytes().decode("latin-1") for path in state.logs.iterdir()]
@@ -181,7 +181,7 @@ def test_archives_come_from_the_model_store_and_nowhere_else(
 ) -> None:
     base, paths = elsewhere
     foreign = Path(shutil.copy(second.archive, tmp_path / "foreign.mar"))
-    before = deployed.client.versions()
+    registered = deployed.client.versions()
     relative = f"../../../../../../../../../..{foreign}"
     sources = [
         f"{base}/car.mar",
@@ -195,7 +195,7 @@ def test_archives_come_from_the_model_store_and_nowhere_else(
         with pytest.raises(RequestRefusedError):
             deployed.client.register(source)
     assert paths == []  # not even looked at
-    assert deployed.client.versions() == before
+    assert deployed.client.versions() == registered
     assert not list(deployed.state.store.glob("*foreign*"))
 
 
@@ -227,12 +227,12 @@ def with_requirements(archive: Path, target: Path) -> Path:
 def test_an_archive_that_was_not_validated_is_not_served(
     deployed: TorchServe, first: Release, second: Release, tmp_path: Path, spoil: object
 ) -> None:
-    before = deployed.client.versions()
+    registered = deployed.client.versions()
     spoiled = spoil(second.archive, tmp_path / "spoiled.mar")  # type: ignore[operator]
     validated = file_digest(second.archive)
     with pytest.raises(DeployError, match=r"has digest|is not|damaged"):
         roll_over(spoiled, second.digest, deployed.state.root, second.golden, validated_sha256=validated)
-    assert deployed.client.versions() == before
+    assert deployed.client.versions() == registered
     assert deployed.predict({"history": ["i1"], "k": 1})["release"] == first.digest
 
 
@@ -280,8 +280,8 @@ def test_it_runs_without_rights_on_a_read_only_system(first: Release) -> None:
         server = TorchServe.attach(state.root)
         report = replay_on_server(server.client, GoldenRequests.read(first.golden), first.digest, samples=0)
         assert report.passed, report.sentence()
-        for running in process.find_processes(state):
-            status = Path(f"/proc/{running.pid}/status").read_text()
+        for item in process.find_processes(state):
+            status = Path(f"/proc/{item.pid}/status").read_text()
             assert "CapEff:\t0000000000000000" in status and "NoNewPrivs:\t1" in status
         assert "Traceback" not in (state.logs / "server.log").read_text()
     finally:

@@ -72,8 +72,8 @@ def test_keys_are_private_and_in_no_log_or_command_line(server: TorchServe) -> N
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(state.root.stat().st_mode) == 0o700
     texts = [path.read_text() for path in state.logs.glob("*.log")]
-    for running in process.find_processes(state):
-        texts += [" ".join(running.cmdline()), json.dumps(running.environ())]
+    for child in process.find_processes(state):
+        texts += [" ".join(child.cmdline()), json.dumps(child.environ())]
     assert len(keys) == 3
     assert not [key for key in keys for text in texts if key in text]
 
@@ -112,10 +112,10 @@ def test_a_killed_worker_comes_back(server: TorchServe) -> None:
 
 
 def test_logs_stay_small(server: TorchServe) -> None:
-    before = (server.state.logs / "server.log").stat().st_size
+    log_bytes = (server.state.logs / "server.log").stat().st_size
     for _ in range(50):
         server.predict({"history": ["i1"], "k": 1})
-    assert (server.state.logs / "server.log").stat().st_size == before
+    assert (server.state.logs / "server.log").stat().st_size == log_bytes
 
 
 def test_it_outlives_the_process_that_started_it(server: TorchServe) -> None:
