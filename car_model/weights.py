@@ -16,6 +16,7 @@ from car_model.action_ranker.model import ActionRanker, RankerConfig
 from car_model.models.baselines import SASRec, SASRecConfig
 from car_model.models.car import CAR, CARConfig
 from common.errors import UserError
+from common.files import read_json_object
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -30,11 +31,8 @@ class CheckpointError(UserError, ValueError):
 def save_model(model: CAR | SASRec | ActionRanker, folder: Path) -> None:
     """Write model.safetensors and config.json. What is the catalogue's is not repeated here."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in model.state_dict().items()
-        if name != "sids"
-    }
+    weights = _tensors(model)
+    weights.pop("sids", None)
     save_file(weights, folder / WEIGHTS)
     config = {"kind": type(model).__name__, **asdict(model.config)}
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
@@ -42,19 +40,22 @@ def save_model(model: CAR | SASRec | ActionRanker, folder: Path) -> None:
 
 def weights_digest(model: nn.Module) -> str:
     """SHA-256 (hex) of a model's weights: names, shapes and bytes."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    return hashlib.sha256(save(tensors)).hexdigest()
+    return hashlib.sha256(save(_tensors(model))).hexdigest()
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
 
 
 def load_car(folder: Path, sids: Tensor, text: Tensor | None = None) -> CAR:
     """CAR from a folder, over a SID table [I + 1, L] and coordinates of texts [I + 1, A]."""
-    config = _config(folder, "CAR")
-    return _filled(CAR(CARConfig(**config), sids, text), folder, {"sids": sids.long()})
+    model = CAR(CARConfig(**_config(folder, "CAR")), sids, text)
+    return _load_weights(model, folder, {"sids": sids.long()})
 
 
 def load_sasrec(folder: Path) -> SASRec:
     """The baseline from a folder."""
-    return _filled(SASRec(SASRecConfig(**_config(folder, "SASRec"))), folder, {})
+    return _load_weights(SASRec(SASRecConfig(**_config(folder, "SASRec"))), folder, {})
 
 
 def load_ranker(folder: Path, sids: Tensor) -> ActionRanker:
@@ -64,20 +65,17 @@ def load_ranker(folder: Path, sids: Tensor) -> ActionRanker:
         model = ActionRanker(RankerConfig(**config), sids)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG} describes no ranker of this catalogue: {error}") from error
-    return _filled(model, folder, {"sids": sids.long()})
+    return _load_weights(model, folder, {"sids": sids.long()})
 
 
 def _config(folder: Path, kind: str) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / CONFIG).read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / CONFIG} can't be read: {error}") from error
+    config = read_json_object(folder / CONFIG, CheckpointError)
     if config.pop("kind", None) != kind:
         raise CheckpointError(f"{folder / CONFIG} does not describe a {kind}.")
     return config
 
 
-def _filled(model: Model, folder: Path, extra: dict[str, Tensor]) -> Model:
+def _load_weights(model: Model, folder: Path, extra: dict[str, Tensor]) -> Model:
     try:
         weights = load_file(folder / WEIGHTS)
         model.load_state_dict({**weights, **extra})

@@ -128,11 +128,11 @@ class RunRequest:
         settings |= {"seed": self.seed} if self.seed else {}
         settings |= {"epochs": self.epochs} if self.epochs is not None else {}
         if settings:
-            from car_model.training.recipe import parse_recipe
+            from car_model.training.recipe import RecipeError, parse_recipe
 
             try:
                 parse_recipe(settings)
-            except ValueError as error:
+            except RecipeError as error:
                 raise ArgumentError(f"--recipe: {error}") from error
         return json.dumps(settings, sort_keys=True)
 
@@ -140,7 +140,7 @@ class RunRequest:
         """The ranker's settings; unless it has its own, the run's seed and at most the run's epochs."""
         if self.ranker == "{}" and not self.seed and self.epochs is None:
             return self.ranker
-        from car_model.training.recipe import parse_ranker
+        from car_model.training.recipe import RecipeError, parse_ranker
 
         try:
             recipe = parse_ranker(self.ranker)
@@ -151,7 +151,7 @@ class RunRequest:
             if self.epochs is not None and "epochs" not in settings:
                 settings["epochs"] = min(self.epochs, recipe.epochs)
             parse_ranker(json.dumps(settings))
-        except ValueError as error:
+        except RecipeError as error:
             raise ArgumentError(f"--ranker: {error}") from error
         return json.dumps(settings, sort_keys=True)
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from car_model.models.car import CAR
 from car_model.recommender.scorer import Scorer
 from car_model.recommender.text_similarity import TextSimilarity
 from car_model.training.distributed import device
-from car_model.training.recipe import SIZES, Recipe
+from car_model.training.recipe import Recipe
 from car_model.training.train_car import best_scales, choose_scales
 from car_model.training.trainer import train
 
@@ -138,8 +137,9 @@ def fit_autoregressive(
     """The autoregressive ablation (SIDs and UID), or without UID the TIGER-style model."""
     catalogue = tokens.catalogue
     sids = torch.from_numpy(catalogue.sid_table)
-    sizes: dict[str, Any] = recipe.model_dump(include=set(SIZES))
-    config = ARConfig(catalogue.size, sids.shape[1], tokens.codebook_size, uid=uid, **sizes)
+    config = ARConfig(
+        catalogue.size, sids.shape[1], tokens.codebook_size, uid=uid, **recipe.options(ARConfig)
+    )
     model = AutoRegressive(config, sids)
     sample = np.linspace(0, len(data.users) - 1, min(VALID_USERS, len(data.users))).astype(int)
     valid = np.zeros_like(data.valid)

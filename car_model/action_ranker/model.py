@@ -31,7 +31,7 @@ from car_model.action_ranker.attention import CandidateAttention, MixedTransform
 from car_model.models.car import check_sids
 from car_model.models.kv_cache import KVCache
 from car_model.models.packing import Packing
-from car_model.models.transformer import Transformer, TransformerConfig, initialise
+from car_model.models.transformer import ModelConfig, Transformer, initialise
 
 Architecture = Literal["interleaved", "lfa", "mvp"]
 ARCHITECTURES: tuple[Architecture, ...] = ("interleaved", "lfa", "mvp")
@@ -39,7 +39,7 @@ UNKNOWN, DISLIKED, LIKED = 0, 1, 2  # classes of an action
 
 
 @dataclass(frozen=True)
-class RankerConfig:
+class RankerConfig(ModelConfig):
     """Everything that shapes the weights, and what counts as liked."""
 
     n_items: int  # UIDs are 1..n_items; 0 pads
@@ -47,11 +47,6 @@ class RankerConfig:
     codebook_size: int
     liked: float  # the least action that counts as liked, such as 4 stars
     architecture: Architecture = "mvp"
-    d_model: int = 64
-    n_layers: int = 2
-    n_heads: int = 2
-    max_history: int = 50  # items read, including the one whose action is predicted
-    dropout: float = 0.2
     hidden_actions: float = 0.0  # share of histories that a training step shows without their actions
 
     def __post_init__(self) -> None:
@@ -59,17 +54,6 @@ class RankerConfig:
             raise ValueError(
                 f"there is no architecture {self.architecture!r}; there are: {', '.join(ARCHITECTURES)}."
             )
-
-    def backbone(self) -> TransformerConfig:
-        """Sizes of the transformer; interleaved, an item takes two positions."""
-        slots = 2 if self.architecture == "interleaved" else 1
-        return TransformerConfig(
-            d_model=self.d_model,
-            n_layers=self.n_layers,
-            n_heads=self.n_heads,
-            max_positions=self.max_history * slots,
-            dropout=self.dropout,
-        )
 
 
 class ActionRanker(nn.Module):
@@ -90,9 +74,10 @@ class ActionRanker(nn.Module):
         self.uid = nn.Embedding(config.n_items + 1, config.d_model, padding_idx=0)
         self.code = nn.Embedding(config.n_levels * config.codebook_size, config.d_model)
         self.action = nn.Embedding(3, config.d_model, padding_idx=UNKNOWN)
+        slots = 2 if config.architecture == "interleaved" else 1  # positions that an item takes
         mixed, late = config.architecture == "mvp", config.architecture == "lfa"
         self.mixed = MixedTransformer(config.backbone()) if mixed else None
-        self.transformer = None if mixed else Transformer(config.backbone())
+        self.transformer = None if mixed else Transformer(config.backbone(slots))
         self.late = PastActions(config.d_model, config.n_heads) if late else None
         self.head = nn.Sequential(
             nn.Linear(2 * config.d_model if late else config.d_model, config.d_model),

@@ -14,32 +14,16 @@ from torch import Tensor, nn
 
 from car_model.models.losses import label_smoothing_term, linear_cross_entropy, mask_padding
 from car_model.models.packing import Packing
-from car_model.models.transformer import PositionEncoding, Transformer, TransformerConfig, initialise
+from car_model.models.transformer import ModelConfig, PositionEncoding, Transformer, initialise
 
 
 @dataclass(frozen=True)
-class SASRecConfig:
-    """Sizes of the baseline; the same names as CAR's so that both are tuned alike."""
+class SASRecConfig(ModelConfig):
+    """Sizes of the baseline."""
 
     n_items: int  # UIDs are 1..n_items; 0 pads
-    d_model: int = 64
-    n_layers: int = 2
-    n_heads: int = 2
-    max_history: int = 50  # items read
-    dropout: float = 0.2
     position_encoding: PositionEncoding = "learned"
     label_smoothing: float = 0.0
-
-    def backbone(self) -> TransformerConfig:
-        """Sizes of the transformer."""
-        return TransformerConfig(
-            d_model=self.d_model,
-            n_layers=self.n_layers,
-            n_heads=self.n_heads,
-            max_positions=self.max_history,
-            dropout=self.dropout,
-            position_encoding=self.position_encoding,
-        )
 
 
 class SASRec(nn.Module):
@@ -49,7 +33,7 @@ class SASRec(nn.Module):
         super().__init__()
         self.config = config
         self.uid = nn.Embedding(config.n_items + 1, config.d_model, padding_idx=0)
-        self.transformer = Transformer(config.backbone())
+        self.transformer = Transformer(config.backbone(1, config.position_encoding))
         self.act_bias = nn.Parameter(torch.zeros(config.n_items + 1))
         initialise(self.uid)
         with torch.no_grad():

@@ -34,24 +34,19 @@ from car_model.models.losses import (
     sampled_cross_entropy,
 )
 from car_model.models.packing import Packing
-from car_model.models.transformer import PositionEncoding, Transformer, TransformerConfig, initialise
+from car_model.models.transformer import ModelConfig, PositionEncoding, Transformer, initialise
 
 Layout = Literal["collapsed", "full"]
 Fusion = Literal["sum", "none"]
 
 
 @dataclass(frozen=True)
-class CARConfig:
+class CARConfig(ModelConfig):
     """Everything that shapes the weights, and the weights of the loss."""
 
     n_items: int  # UIDs are 1..n_items; 0 pads
     n_levels: int
     codebook_size: int
-    d_model: int = 64
-    n_layers: int = 2
-    n_heads: int = 2
-    max_history: int = 50  # chunks read
-    dropout: float = 0.2
     layout: Layout = "collapsed"
     fusion: Fusion = "sum"
     think_weight: float = 0.1  # alpha: weight of the mean SID cross-entropy; 0 switches thinking off
@@ -64,17 +59,6 @@ class CARConfig:
     def slots(self) -> int:
         """Positions a chunk takes in the transformer."""
         return self.n_levels + 1 if self.layout == "full" else 1
-
-    def backbone(self) -> TransformerConfig:
-        """Sizes of the transformer that reads these chunks."""
-        return TransformerConfig(
-            d_model=self.d_model,
-            n_layers=self.n_layers,
-            n_heads=self.n_heads,
-            max_positions=self.max_history * self.slots,
-            dropout=self.dropout,
-            position_encoding=self.position_encoding,
-        )
 
 
 def check_sids(sids: Tensor, n_items: int, n_levels: int, codebook_size: int) -> None:
@@ -114,7 +98,7 @@ class CAR(nn.Module):
         self.uid = nn.Embedding(config.n_items + 1, config.d_model, padding_idx=0)
         self.code = nn.Embedding(n_codes, config.d_model)
         self.code_sums = CodeSums()
-        self.transformer = Transformer(config.backbone())
+        self.transformer = Transformer(config.backbone(config.slots, config.position_encoding))
         self.act_bias = nn.Parameter(torch.zeros(config.n_items + 1))
         self.think_bias = nn.Parameter(torch.zeros(n_codes))
         embeddings: list[nn.Module] = [self.uid, self.code]

@@ -46,6 +46,28 @@ class TransformerConfig:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Sizes that all sequence models share by name, so that all are tuned alike."""
+
+    d_model: int = 64
+    n_layers: int = 2
+    n_heads: int = 2
+    max_history: int = 50  # items read
+    dropout: float = 0.2
+
+    def backbone(self, slots: int = 1, position_encoding: PositionEncoding = "learned") -> TransformerConfig:
+        """Sizes of a transformer in which an item takes `slots` positions."""
+        return TransformerConfig(
+            d_model=self.d_model,
+            n_layers=self.n_layers,
+            n_heads=self.n_heads,
+            max_positions=self.max_history * slots,
+            dropout=self.dropout,
+            position_encoding=position_encoding,
+        )
+
+
 class Attention(Protocol):
     """How the queries of a layer find keys and values."""
 

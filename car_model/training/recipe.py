@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from car_model.action_ranker.model import Architecture, RankerConfig
 from car_model.models.baselines import SASRecConfig
 from car_model.models.car import CARConfig, Fusion, Layout
-from car_model.models.transformer import PositionEncoding
+from car_model.models.transformer import PositionEncoding, TransformerConfig
 from car_model.training.trainer import Batching, Precision, TrainConfig
+from common.errors import UserError, first_problem
 
-SIZES = ("d_model", "n_layers", "n_heads", "max_history", "dropout")
-REGULAR = ("position_encoding", "label_smoothing")  # as SIZES, but not AR's
-CHUNK = ("layout", "fusion", "think_weight", "tied", "text_dim")
-BUDGET = (
-    *("epochs", "batch_size", "batching", "learning_rate", "weight_decay", "warmup"),
-    *("patience", "seed", "threads", "precision"),
-)
+OFF = "off"  # no ranker
 
 
-class Recipe(BaseModel):
-    """One training recipe. CAR and the baseline share sizes and budget, so that both are tuned alike."""
+class RecipeError(UserError):
+    """A training setting is unknown or wrong; the message names it."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True
-    )
+
+class BaseRecipe(BaseModel):
+    """Settings that mean the same for every model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     d_model: int = Field(64, ge=8)
     """Width of the transformer."""
@@ -35,10 +34,34 @@ class Recipe(BaseModel):
     """Blocks of the transformer."""
     n_heads: int = Field(2, ge=1)
     """Attention heads per block; they divide `d_model`."""
-    max_history: int = Field(50, ge=1)
-    """The latest items of a history that the model reads."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Share of activations that are dropped in training."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Weight decay of AdamW."""
+    warmup: float = Field(0.05, ge=0, le=1)
+    """Share of the steps in which the learning rate rises; it falls to zero afterwards."""
+    seed: int = 0
+    """Seed of weights, batches and dropout."""
+    threads: int = Field(0, ge=0)
+    """CPU threads of torch; 0 takes half of the cores."""
+    precision: Precision = "auto"
+    """Arithmetic of training; `auto` is bfloat16 on a GPU and float32 on a CPU."""
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        TransformerConfig(**self.model_dump(include={"d_model", "n_heads", "position_encoding"}))
+        return self
+
+    def options(self, config: type[Any]) -> dict[str, Any]:
+        """The settings that a configuration class has fields for."""
+        return self.model_dump(include={field.name for field in fields(config)})
+
+
+class Recipe(BaseRecipe):
+    """One training recipe. CAR and the baseline share sizes and budget, so that both are tuned alike."""
+
+    max_history: int = Field(50, ge=1)
+    """The latest items of a history that the model reads."""
     layout: Layout = "collapsed"
     """Positions of the transformer per item: one (`collapsed`), or one per token of the chunk (`full`)."""
     fusion: Fusion = "sum"
@@ -61,18 +84,8 @@ class Recipe(BaseModel):
     """Batches of histories of similar length, or at random."""
     learning_rate: float = Field(2e-3, gt=0)
     """Peak learning rate of AdamW."""
-    weight_decay: float = Field(0.0, ge=0)
-    """Weight decay of AdamW."""
-    warmup: float = Field(0.05, ge=0, le=1)
-    """Share of the steps in which the learning rate rises; it falls to zero afterwards."""
     patience: int = Field(10, ge=1)
     """Epochs without a better validation metric before training stops."""
-    seed: int = 0
-    """Seed of weights, batches and dropout."""
-    threads: int = Field(0, ge=0)
-    """CPU threads of torch; 0 takes half of the cores."""
-    precision: Precision = "auto"
-    """Arithmetic of training; `auto` is bfloat16 on a GPU and float32 on a CPU."""
     negatives: int = Field(0, ge=0)
     """Items drawn per training step in place of the whole catalogue, with corrected logits; 0 scores all."""
     ann_candidates: int = Field(0, ge=0)
@@ -80,86 +93,59 @@ class Recipe(BaseModel):
     baseline: dict[str, float | int | str] = {}
     """Settings that differ for SASRec, by the same names."""
 
+    @field_validator("baseline", mode="before")
+    @classmethod
+    def _baseline_has_settings(cls, values: Any) -> Any:
+        names = {field.name for config in (SASRecConfig, TrainConfig) for field in fields(config)}
+        known_names = [name for name in cls.model_fields if name in names]
+        unknown = [name for name in values if name not in known_names] if isinstance(values, dict) else []
+        if unknown:
+            raise ValueError(f"there is no setting {unknown[0]!r}; there are: {', '.join(known_names)}.")
+        return values
+
+    @model_validator(mode="after")
+    def _losses_and_baseline_fit(self) -> Self:
+        if self.negatives and self.label_smoothing:
+            raise ValueError(
+                "label_smoothing spreads a target over all items and negatives trains on a sample of them; "
+                "set one of the two to 0."
+            )
+        if self.baseline:
+            try:
+                self.baseline_recipe()
+            except ValidationError as error:
+                raise ValueError(f"the baseline's settings: {first_problem(error)}") from error
+        return self
+
     def car(self, n_items: int, n_levels: int, codebook_size: int) -> CARConfig:
         """CAR's configuration for a catalogue."""
-        own = self.model_dump(include={*SIZES, *REGULAR, *CHUNK})
-        return CARConfig(n_items=n_items, n_levels=n_levels, codebook_size=codebook_size, **own)
+        return CARConfig(n_items, n_levels, codebook_size, **self.options(CARConfig))
 
     def sasrec(self, n_items: int) -> SASRecConfig:
         """The baseline's configuration."""
-        return SASRecConfig(n_items=n_items, **self.baseline_recipe().model_dump(include={*SIZES, *REGULAR}))
+        return SASRecConfig(n_items, **self.baseline_recipe().options(SASRecConfig))
 
     def train_config(self, baseline: bool = False) -> TrainConfig:
         """Optimiser and budget of CAR, or of the baseline."""
-        chosen = self.baseline_recipe() if baseline else self
-        return TrainConfig(**chosen.model_dump(include=set(BUDGET)))
+        recipe = self.baseline_recipe() if baseline else self
+        return TrainConfig(**recipe.options(TrainConfig))
 
     def baseline_recipe(self) -> Recipe:
-        """This recipe with the baseline's own settings in place."""
-        return Recipe.model_validate({**self.model_dump(exclude={"baseline"}), **self.baseline})
+        """This recipe with the baseline's own settings in place; the baseline draws no negatives."""
+        shared = self.model_dump(exclude={"baseline", "negatives"})
+        return Recipe.model_validate({**shared, **self.baseline})
 
 
-def parse_recipe(values: dict[str, Any]) -> Recipe:
-    """A recipe from settings such as {"epochs": 5, "d_model": 32}; the rest keeps its default.
-
-    Raises:
-        ValueError: a setting is unknown or wrong; the sentence names it and what there is.
-    """
-    known = (*SIZES, *REGULAR, *BUDGET)
-    own = values.get("baseline") if isinstance(values, dict) else None
-    strangers = [name for name in own if name not in known] if isinstance(own, dict) else []
-    if strangers:
-        raise ValueError(
-            f"the baseline has no training setting {strangers[0]!r}; there are: {', '.join(known)}."
-        )
-    try:
-        recipe = Recipe.model_validate(values)
-        recipe.car(1, 1, 1).backbone()
-        recipe.sasrec(1).backbone()  # the baseline's own settings are held to the same bounds
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            raise ValueError(
-                f"there is no training setting {name!r}; there are: {', '.join(Recipe.model_fields)}."
-            ) from None
-        raise ValueError(f"the training setting {name!r} is {first['input']!r}: {first['msg']}.") from None
-    if recipe.negatives and recipe.label_smoothing:
-        raise ValueError(
-            "label_smoothing spreads a target over all items and negatives trains on a sample of them; "
-            "set one of the two to 0."
-        )
-    return recipe
-
-
-OFF = "off"
-RANKER_SIZES = {"architecture", "d_model", "n_layers", "n_heads", "max_history", "dropout", "hidden_actions"}
-RANKER_BUDGET = {
-    *("epochs", "batch_size", "learning_rate", "weight_decay", "warmup"),
-    *("patience", "seed", "threads", "precision"),
-}
-
-
-class RankerRecipe(BaseModel):
+class RankerRecipe(BaseRecipe):
     """One training recipe of the ranker by action."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     liked: float | None = Field(None, allow_inf_nan=False)
     """The least action that counts as liked, such as 4 stars; null: any above the middle of those in
     training."""
     architecture: Architecture = "lfa"
     """`lfa` is late fusion, `mvp` mixed values, `interleaved` the baseline."""
-    d_model: int = Field(64, ge=8)
-    """Width of the transformer."""
-    n_layers: int = Field(2, ge=1)
-    """Blocks of the transformer."""
-    n_heads: int = Field(2, ge=1)
-    """Attention heads per block; they divide `d_model`."""
     max_history: int = Field(100, ge=1)
     """The latest items of a history that the model reads."""
-    dropout: float = Field(0.2, ge=0, lt=1)
-    """Share of activations that are dropped in training."""
     hidden_actions: float = Field(0.1, ge=0, lt=1)
     """Share of the histories that are trained on without their actions, as requests without actions are."""
     epochs: int = Field(10, ge=1)
@@ -168,48 +154,50 @@ class RankerRecipe(BaseModel):
     """Histories per training step."""
     learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate of AdamW."""
-    weight_decay: float = Field(0.0, ge=0)
-    """Weight decay of AdamW."""
-    warmup: float = Field(0.05, ge=0, le=1)
-    """Share of the steps in which the learning rate rises; it falls to zero afterwards."""
     patience: int = Field(2, ge=1)
     """Epochs without a better validation metric before training stops."""
-    seed: int = 0
-    """Seed of weights, batches and dropout."""
-    threads: int = Field(0, ge=0)
-    """CPU threads of torch; 0 takes half of the cores."""
-    precision: Precision = "auto"
-    """Arithmetic of training; `auto` is bfloat16 on a GPU and float32 on a CPU."""
 
     def ranker(self, n_items: int, n_levels: int, codebook_size: int, liked: float) -> RankerConfig:
         """The ranker's configuration for a catalogue, once it is known what counts as liked."""
-        return RankerConfig(n_items, n_levels, codebook_size, liked, **self.model_dump(include=RANKER_SIZES))
+        options = {**self.options(RankerConfig), "liked": liked}
+        return RankerConfig(n_items, n_levels, codebook_size, **options)
 
     def train_config(self) -> TrainConfig:
         """Optimiser and budget."""
-        return TrainConfig(**self.model_dump(include=RANKER_BUDGET))
+        return TrainConfig(**self.options(TrainConfig))
+
+
+AnyRecipe = TypeVar("AnyRecipe", bound=BaseRecipe)
+
+
+def parse_recipe(values: Mapping[str, Any]) -> Recipe:
+    """A recipe from settings such as {"epochs": 5, "d_model": 32}; the rest keeps its default.
+
+    Raises:
+        RecipeError: a setting is unknown or wrong; the sentence names it and what there is.
+    """
+    return _parse(Recipe, values)
 
 
 def parse_ranker(text: str) -> RankerRecipe | None:
-    """A recipe from JSON such as {"liked": 4}, where the rest keeps its default; None of `off`.
+    """A recipe from JSON such as {"liked": 4}, where the rest keeps its default; None for `off`.
 
     Raises:
-        ValueError: it is no JSON object, or a setting is unknown or wrong; the sentence names it.
+        RecipeError: it is no JSON object, or a setting is unknown or wrong; the sentence names it.
     """
     if text == OFF:
         return None
     try:
-        values: Any = json.loads(text)
+        values = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"it is neither {OFF!r} nor JSON: {error}.") from None
+        raise RecipeError(f"it is neither {OFF!r} nor JSON: {error}.") from None
     if not isinstance(values, dict):
-        raise ValueError('it must be a JSON object, such as {"liked": 4}.')
+        raise RecipeError('it must be a JSON object, such as {"liked": 4}.')
+    return _parse(RankerRecipe, values)
+
+
+def _parse(recipe: type[AnyRecipe], values: Any) -> AnyRecipe:
     try:
-        return RankerRecipe.model_validate(values)
+        return recipe.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(RankerRecipe.model_fields)
-            raise ValueError(f"the ranker has no setting {name!r}; there are: {known}.") from None
-        raise ValueError(f"the ranker's setting {name!r} is {first['input']!r}: {first['msg']}.") from None
+        raise RecipeError(first_problem(error, recipe.model_fields)) from None

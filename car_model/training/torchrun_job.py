@@ -3,7 +3,7 @@
     inputs/    dataset/, codebook/, catalogue.parquet, and parent/, a bundle, where training starts warm
     job.json   the recipe and where the resumable state lies, from here; written last
     failed/    a file for every process that failed
-    made/      bundle/ and curves.json, renamed to here when they are complete
+    result/    bundle/ and curves.json, renamed to here when they are complete
 
 `torchrun -m car_model.training.torchrun_job` is every process of it, with the folder in CAR_FIT_JOB.
 Whoever orders it must see the folder too; who starts the processes is not known here.
@@ -37,6 +37,7 @@ from car_model.training.distributed import join
 from car_model.training.recipe import parse_recipe
 from car_model.training.train_car import fit_car
 from common.digests import file_digest, json_digest, tree_digest
+from common.errors import UserError
 
 FOLDER = "CAR_FIT_JOB"
 PARENT = "CAR_FIT_PARENT"  # id of a process of this machine without which nobody waits for the result
@@ -98,11 +99,11 @@ class FitJob:
         recipe = parse_recipe(job["recipe"])
         bundle, curves = fit_car(data, inputs / "codebook", items, recipe, checkpoint=state, parent=parent)
         if join().first:
-            partial = self.folder / "made.partial"
+            partial = self.folder / "result.partial"
             shutil.rmtree(partial, ignore_errors=True)
             bundle.save(partial / "bundle")
             curves.write(partial / "curves.json")
-            partial.rename(self.folder / "made")
+            partial.rename(self.folder / "result")
 
     def result(self) -> tuple[Bundle, TrainingCurves]:
         """The trained bundle and its curves.
@@ -110,14 +111,16 @@ class FitJob:
         Raises:
             FileNotFoundError: the training has left no result.
         """
-        folder = self.folder / "made"
+        folder = self.folder / "result"
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is missing: the training has left no result.")
         return Bundle.load(folder / "bundle"), TrainingCurves.read(folder / "curves.json")
 
     def fail(self, rank: int, error: BaseException) -> None:
         """Record why a process failed."""
-        sentence = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        sentence = (
+            str(error) if isinstance(error, UserError | ValueError) else f"{type(error).__name__}: {error}"
+        )
         broken = isinstance(error, dist.DistError) or (
             isinstance(error, RuntimeError) and bool(BROKEN.search(sentence))
         )

@@ -29,7 +29,7 @@ from car_model.metrics.actions import action_metrics, log_losses
 from car_model.recommender.held_out_requests import asked_before, held_out, liked_at, targets_of
 from car_model.recommender.recommender import Recommender
 from car_model.training.distributed import World
-from car_model.training.recipe import RankerRecipe
+from car_model.training.recipe import RankerRecipe, RecipeError
 from car_model.training.trainer import Share, TrainConfig, run_training
 
 SCORE_ROWS = 64  # windows scored at once
@@ -150,7 +150,7 @@ def fit_ranker(
         checkpoint: folder of the resumable state.
 
     Raises:
-        ValueError: the recipe's `liked` is such that all training actions count as liked, or none.
+        RecipeError: the recipe's `liked` is such that all training actions count as liked, or none.
     """
     liked = least_liked(dataset, recipe.liked)
     if isinstance(liked, str):
@@ -191,11 +191,11 @@ def _weight(bundle: Bundle, model: ActionRanker, data: ActionHistories) -> float
     return choose_weight(model, asked_before(Recommender(bundle), data, chosen), targets_of(data, chosen))
 
 
-def least_liked(dataset: Dataset, wanted: float | None) -> float | str:
+def least_liked(dataset: Dataset, liked: float | None) -> float | str:
     """From which action on an interaction counts as liked, or why nothing can be learned from actions.
 
     Raises:
-        ValueError: with the wanted value, all training actions count as liked, or none.
+        RecipeError: from `liked` on, all training actions count as liked, or none.
     """
     frame = dataset.interactions
     if "action" not in frame:
@@ -206,11 +206,11 @@ def least_liked(dataset: Dataset, wanted: float | None) -> float | str:
     low, high = float(values.min()), float(values.max())
     if low == high:
         return f"all actions are {low:g}: nothing tells what is liked."
-    if wanted is None:
+    if liked is None:
         return float(values[values > (low + high) / 2].min())
-    if not low < wanted <= high:
-        raise ValueError(
-            f"the ranker's setting 'liked' is {wanted:g}, but actions are {low:g} to {high:g}: no action, or "
+    if not low < liked <= high:
+        raise RecipeError(
+            f"the ranker's setting 'liked' is {liked:g}, but actions are {low:g} to {high:g}: no action, or "
             "every one, would count as liked."
         )
-    return wanted
+    return liked

@@ -79,7 +79,7 @@ def test_changes_are_read_as_json_or_text() -> None:
         (["--model", "cra"], "there is no model 'cra'"),
         (["--order", "sorted"], "there is no order 'sorted'"),
         (["--set", "dropout"], "is not setting=value"),
-        (["--set", "dropuot=0.3"], "there is no training setting 'dropuot'"),
+        (["--set", "dropuot=0.3"], "there is no setting 'dropuot'"),
         (["--data", "movielens", "--order", "shuffled"], "movielens has no column"),
         (["--data", "nowhere"], "has no interactions.tsv"),
     ],

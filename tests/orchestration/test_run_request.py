@@ -79,10 +79,10 @@ def test_the_range_of_actions_becomes_the_data_policys(shop: Path) -> None:
         ({"data_dir": "/nowhere"}, "/nowhere/dataset.json does not exist"),
         ({"recipe": "{"}, "--recipe is not valid JSON"),
         ({"recipe": "[1]"}, "--recipe must be a JSON object"),
-        ({"recipe": '{"epoch": 3}'}, "--recipe: there is no training setting 'epoch'"),
-        ({"recipe": '{"d_model": "wide"}'}, "--recipe: the training setting 'd_model' is 'wide'"),
+        ({"recipe": '{"epoch": 3}'}, "--recipe: there is no setting 'epoch'"),
+        ({"recipe": '{"d_model": "wide"}'}, "--recipe: 'd_model' is 'wide'"),
         ({"ranker": "on", "seed": 1}, "--ranker: it is neither 'off' nor JSON"),
-        ({"ranker": '{"stars": 4}'}, "--ranker: the ranker has no setting 'stars'"),
+        ({"ranker": '{"stars": 4}'}, "--ranker: there is no setting 'stars'"),
         ({"gate_policy": "/nowhere.yaml"}, "Gate policy /nowhere.yaml cannot be read"),
     ],
 )

@@ -22,7 +22,7 @@ from car_model.models.car import check_sids
 from car_model.models.kv_cache import KVCache
 from car_model.models.losses import linear_cross_entropy, mask_padding
 from car_model.models.packing import Packing
-from car_model.models.transformer import Transformer, TransformerConfig, initialise
+from car_model.models.transformer import ModelConfig, Transformer, initialise
 
 BLOCK_BYTES = 3 << 20  # of a block's logits: they stay in cache
 
@@ -121,17 +121,12 @@ SCORE_ROWS = 64  # histories searched at once
 
 
 @dataclass(frozen=True)
-class ARConfig:
-    """Everything that shapes the weights; the same names as CAR's so that all are tuned alike."""
+class ARConfig(ModelConfig):
+    """Everything that shapes the weights, and how wide `score` searches."""
 
     n_items: int  # UIDs are 1..n_items; 0 pads
     n_levels: int
     codebook_size: int
-    d_model: int = 64
-    n_layers: int = 2
-    n_heads: int = 2
-    max_history: int = 50  # chunks read
-    dropout: float = 0.2
     uid: bool = True  # False: TIGER-style
     beam: int = 20  # prefixes `score` keeps
 
@@ -139,16 +134,6 @@ class ARConfig:
     def slots(self) -> int:
         """Tokens of a chunk."""
         return self.n_levels + self.uid
-
-    def backbone(self) -> TransformerConfig:
-        """Sizes of the transformer: the history and the chunk after it."""
-        return TransformerConfig(
-            d_model=self.d_model,
-            n_layers=self.n_layers,
-            n_heads=self.n_heads,
-            max_positions=(self.max_history + 1) * self.slots,
-            dropout=self.dropout,
-        )
 
 
 class AutoRegressive(nn.Module):
@@ -177,7 +162,7 @@ class AutoRegressive(nn.Module):
             config.n_levels * config.codebook_size, config.d_model
         )  # level l, code c at l*K + c
         self.think_bias = nn.Parameter(torch.zeros(config.n_levels * config.codebook_size))
-        self.transformer = Transformer(config.backbone())
+        self.transformer = Transformer(config.backbone(config.slots))
         initialise(self.code)
         if config.uid:
             self.uid = nn.Embedding(config.n_items + 1, config.d_model, padding_idx=0)

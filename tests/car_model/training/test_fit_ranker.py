@@ -14,7 +14,7 @@ from car_model.bundle import Bundle
 from car_model.data.dataset import Dataset
 from car_model.evidence.training import RankerSummary
 from car_model.training.onboard import onboard
-from car_model.training.recipe import RankerRecipe, parse_ranker
+from car_model.training.recipe import RankerRecipe, RecipeError, parse_ranker
 from car_model.training.train_ranker import fit_ranker, least_liked
 from tests.car_model.action_ranker.liking import QUICK, liking, rated
 from tests.car_model.builders import tiny_dataset
@@ -69,7 +69,7 @@ def test_what_lies_above_the_middle_is_liked(values: tuple[float, ...], liked: f
 
 @pytest.mark.parametrize("wanted", [1.0, 0.5, 5.5])
 def test_a_bound_that_parts_nothing_is_refused(wanted: float) -> None:
-    with pytest.raises(ValueError, match=r"'liked' is .*, but actions are 1 to 5"):
+    with pytest.raises(RecipeError, match=r"'liked' is .*, but actions are 1 to 5"):
         least_liked(with_actions(1, 2, 3, 4, 5), wanted)
     assert least_liked(with_actions(1, 2, 3, 4, 5), 3.0) == 3.0
 
@@ -126,13 +126,14 @@ def test_recipes_are_read_strictly() -> None:
     [
         ("on", "neither 'off' nor JSON"),
         ("[]", 'must be a JSON object, such as {"liked": 4}'),
-        ('{"stars": 4}', "the ranker has no setting 'stars'; there are: liked, architecture"),
+        ('{"stars": 4}', "there is no setting 'stars'; there are: d_model, n_layers"),
         ('{"architecture": "mixed"}', "'architecture' is 'mixed'"),
         ('{"dropout": 1}', "'dropout' is 1"),
         ('{"liked": 1e999}', "'liked' is inf"),
+        ('{"n_heads": 3}', "d_model 64 must be a multiple of n_heads 3"),
     ],
 )
 def test_a_wrong_recipe_is_refused_with_a_sentence(text: str, says: str) -> None:
-    with pytest.raises(ValueError, match=r".") as caught:
+    with pytest.raises(RecipeError) as caught:
         parse_ranker(text)
     assert says in str(caught.value)

@@ -46,7 +46,7 @@ def test_two_containers_train_as_the_step_does(
 ) -> None:
     code, said = ended(step(inputs, tmp_path, TWO_NODES, backend="container", **engine_of(client)), tmp_path)
     assert code == 0, said
-    same(tmp_path / "made", alone)
+    same(tmp_path / "result", alone)
     assert "2 x 1 processes" in said
     assert [line for line in said.splitlines() if "6/6" in line]
     assert nodes(client) == []
@@ -70,5 +70,5 @@ def test_a_killed_container_fails_the_step_and_a_rerun_resumes(
 
     code, said = ended(step(inputs, tmp_path, TWO_NODES, LONG, "container", **engine_of(client)), tmp_path)
     assert code == 0, said
-    curves = json.loads((tmp_path / "made" / "curves.json").read_text())
+    curves = json.loads((tmp_path / "result" / "curves.json").read_text())
     assert curves["train_loss"][: left["epoch"]] == left["curves"]["train_loss"]

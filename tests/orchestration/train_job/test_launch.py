@@ -55,7 +55,7 @@ def step(
         "tests.orchestration.train_job.fit_inputs",
         inputs,
         folder / "states",
-        folder / "made",
+        folder / "result",
     ]
     environment = {**os.environ, VARIABLE: json.dumps(spec), **env}
     with (folder / "said").open("a") as said:
@@ -105,18 +105,20 @@ def processes(folder: Path) -> dict[int, psutil.Process]:
     return found
 
 
-def same(made: Path, alone: Path) -> None:
+def same(result: Path, alone: Path) -> None:
     """Equal curves and weights, up to the order of float sums."""
-    curves = [json.loads((one / "curves.json").read_text()) for one in (made, alone)]
+    curves = [json.loads((folder / "curves.json").read_text()) for folder in (result, alone)]
     assert curves[0].keys() == curves[1].keys()
     for name, values in curves[0].items():
         assert values == pytest.approx(curves[1][name], abs=1e-5), name
-    weights, expected = (load_file(one / "bundle" / "model" / "model.safetensors") for one in (made, alone))
+    weights, expected = (
+        load_file(folder / "bundle" / "model" / "model.safetensors") for folder in (result, alone)
+    )
     assert weights.keys() == expected.keys()
     for name, weight in weights.items():
         if not name.endswith("qkv.bias"):  # the keys' bias has no gradient but rounding
             testing.assert_close(weight, expected[name], rtol=0, atol=1e-4)
-    headers = [json.loads((one / "bundle" / "bundle.json").read_text()) for one in (made, alone)]
+    headers = [json.loads((folder / "bundle" / "bundle.json").read_text()) for folder in (result, alone)]
     for part in ("codebook", "catalogue", "data", "popular", "labels"):
         assert headers[0][part] == headers[1][part]
 
@@ -124,7 +126,7 @@ def same(made: Path, alone: Path) -> None:
 def test_two_processes_of_a_job_train_as_the_step_does(inputs: Path, alone: Path, tmp_path: Path) -> None:
     code, said = ended(step(inputs, tmp_path, TWO_PROCESSES), tmp_path)
     assert code == 0, said
-    same(tmp_path / "made", alone)
+    same(tmp_path / "result", alone)
     assert "1 x 2 processes" in said
     assert [line for line in said.splitlines() if "6/6" in line]  # progress, on lines of its own
     assert not list((tmp_path / "states" / "jobs").iterdir())  # only the state stays
@@ -146,7 +148,7 @@ def test_a_killed_process_fails_the_step_and_a_rerun_resumes(inputs: Path, tmp_p
 
     code, said = ended(step(inputs, tmp_path, TWO_PROCESSES, LONG), tmp_path)
     assert code == 0, said
-    curves = json.loads((tmp_path / "made" / "curves.json").read_text())
+    curves = json.loads((tmp_path / "result" / "curves.json").read_text())
     assert curves["train_loss"][: left["epoch"]] == left["curves"]["train_loss"]
     assert len(curves["epoch"]) == LONG["epochs"]
     assert f"| {left['epoch']}/{LONG['epochs']} [00:00<?" in said  # the bar goes on from there
@@ -196,7 +198,7 @@ def test_a_trainjob_on_kubernetes_trains_as_the_step_does(
         step(inputs, tmp_path, spec, backend="kubernetes", KUBECONFIG=str(kubeconfig)), tmp_path
     )
     assert code == 0, said
-    same(tmp_path / "made", alone)
+    same(tmp_path / "result", alone)
     assert "6/6" in said
     assert api.jobs == {}  # removed when it had ended
     (body,) = api.created
