@@ -10,15 +10,11 @@ class RegistryError(UserError):
 
 
 class StoreError(RegistryError):
-    """The store cannot be reached, read or written.
-
-    Attributes:
-        name: the object that the error is about; "" if it is about none.
-    """
+    """The store cannot be reached, read or written."""
 
     def __init__(self, sentence: str, name: str = "") -> None:
         super().__init__(sentence)
-        self.name = name
+        self.name = name  # the object that the error is about; "" if it is about none
 
 
 class ObjectMissing(StoreError):  # noqa: N818 - named for what happened

@@ -36,8 +36,7 @@ def evaluate_action_ranker(
 ) -> ActionRankerEvidence | NoActionRanker:
     """Measure predicted likes on test actions, and rankings by action on test items.
 
-    Args:
-        ranker_summary: what training the ranker reported; says why a release has no ranker.
+    The summary of training the ranker says why a release has none.
     """
     ranker = recommender.bundle.ranker
     if ranker is None:
@@ -98,20 +97,16 @@ def rank_both_ways(recommender: Recommender, ranker: Reranker, data: ActionHisto
     requests = asked_before(recommender, data, positions)
     for request, uid in zip(requests, targets_of(data, positions), strict=True):
         target = np.array([uid])
-        relevance.append(float(ranks_of(request.scores.numpy()[None], target)[0]))
-        action.append(float(ranks_of(ranker.scores(request).numpy()[None], target)[0]))
+        relevance.append(float(ranks_of(request.scores[None], target)[0]))
+        action.append(float(ranks_of(ranker.scores(request)[None], target)[0]))
     return compare_by_liking(np.array(relevance), np.array(action), liked_at(data, positions))
 
 
 def compare_by_liking(relevance: np.ndarray, action: np.ndarray, liked: np.ndarray) -> LikedAndDisliked:
     """Ranking metrics by relevance and by action, of users who liked their test item and of the others.
 
-    Only a liked item is relevant *and* good. Users who did not like theirs have no such item; it should be
-    found *less* often when ranked by action.
-
-    Args:
-        relevance, action: ranks of the same users' test items, [users].
-        liked: whether each user liked the test item, [users].
+    Arrays are [users]: ranks of their test items, and whether they liked these. Only a liked item is relevant
+    *and* good; the others should be found *less* often when ranked by action.
     """
     halves = [
         RankedBothWays(

@@ -27,12 +27,8 @@ def add_answer_profile(bundle: Bundle, data: Histories) -> Bundle:
 def measure_answers(recommender: Recommender, data: Histories, users: int = USERS) -> AnswerProfile | None:
     """Answer the histories that precede the validation items, with every value of thinking.
 
-    Args:
-        data: of the recommender's catalogue.
-        users: at most so many, evenly spread; the same ones for the same data.
-
-    Returns:
-        None if no user has a history before a validation item.
+    At most so many users are asked for, evenly spread, the same ones for the same data. None if no user has a
+    history before a validation item.
     """
     rows = scored(data)
     picks = np.unique(np.linspace(0, len(rows) - 1, min(users, len(rows))).astype(int))
@@ -45,12 +41,17 @@ def measure_answers(recommender: Recommender, data: Histories, users: int = USER
     bins = [np.searchsorted(edge, scores, "right") for edge, scores in zip(edges, best, strict=True)]
     counts = np.array([np.bincount(row, minlength=BINS) for row in bins])
     codes = np.array([codes for _, codes in answers])  # [T, n, C]
+    spread, n = 0.0, len(histories)
+    if n > 1:  # PSI between two halves of the answers, the mean over thinking
+        halves = shares(codes[:, ::2].sum(axis=1)), shares(codes[:, 1::2].sum(axis=1))
+        indices = [psi(even, odd) for even, odd in zip(*halves, strict=True)]
+        spread = float(np.mean(indices)) / (1 / len(range(0, n, 2)) + 1 / len(range(1, n, 2)))
     return AnswerProfile(
         requests=len(histories),
         edges=edges,
         scores=counts,
         codes=codes.sum(axis=1),
-        code_spread=round(_code_spread(codes), 4),
+        code_spread=round(spread, 4),
     )
 
 
@@ -71,13 +72,3 @@ def _answer(
             best.append(float(top.values[0]) if len(items) else 0.0)
             np.add.at(codes[i], first_codes[items], 1)
     return best, codes
-
-
-def _code_spread(codes: np.ndarray) -> float:
-    """`AnswerProfile.code_spread` from two halves of the answers, [T, n, C]; the mean over thinking."""
-    answers = codes.shape[1]
-    if answers < 2:
-        return 0.0
-    halves = shares(codes[:, ::2].sum(axis=1)), shares(codes[:, 1::2].sum(axis=1))
-    indices = [psi(even, odd) for even, odd in zip(*halves, strict=True)]
-    return float(np.mean(indices)) / (1 / len(range(0, answers, 2)) + 1 / len(range(1, answers, 2)))

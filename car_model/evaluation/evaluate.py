@@ -34,7 +34,7 @@ from car_model.evidence.evaluation import (
     Slice,
 )
 from car_model.evidence.training import RankerSummary, TrainingCurves
-from car_model.metrics.ranking import device_ranks, mask_histories, paired, per_user, summary
+from car_model.metrics.ranking import mask_histories, paired, per_user, ranks_of, summary
 from car_model.models.baselines import Popularity, SASRec
 from car_model.recommender.recommender import Recommender
 from common.digests import json_digest
@@ -77,26 +77,18 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Holdout:
-    """Prompts and targets by item id, the same for every model.
-
-    Attributes:
-        users: user ids.
-        prompts: each user's items before the test item, oldest first, at most as many as a request may have.
-        targets: each user's test item.
-        counts: training interactions by item id.
-    """
+    """Prompts and targets by item id, the same for every model."""
 
     users: list[str]
-    prompts: list[list[str]]
-    targets: list[str]
-    counts: dict[str, int]
+    prompts: list[list[str]]  # items before the test item, oldest first, at most as many as in a request
+    targets: list[str]  # test items
+    counts: dict[str, int]  # training interactions by item id
 
     @classmethod
     def of(cls, dataset: Dataset) -> Holdout:
         """The test split of a dataset: users with a test item and something before it.
 
-        Raises:
-            ValueError: there is no such user.
+        Raises ValueError if there is no such user.
         """
         frame = dataset.interactions.sort_values(["user_id", "position"], kind="stable")
         test = frame[frame["split"] == "test"].set_index("user_id")["item_id"]
@@ -143,7 +135,7 @@ def holdout_ranks(
         with torch.inference_mode():
             scores = mask_histories(ranker.scores(histories), histories)
             scores[:, masked] = -torch.inf
-        ranks[batch] = device_ranks(scores, np.array([uids[holdout.targets[row]] for row in batch]))
+        ranks[batch] = ranks_of(scores, np.array([uids[holdout.targets[row]] for row in batch]))
     return ranks
 
 

@@ -16,8 +16,7 @@ def golden_requests(
 ) -> list[dict[str, Any]]:
     """Requests that use every feature: thinking from 0 to all levels, k, exclude, unknown ids, no history.
 
-    Args:
-        liked: the smallest action that counts as liked, if the release can rank by action.
+    `liked` is the smallest action that counts as liked, if the release can rank by action.
     """
     step = max(1, len(holdout.users) // users)
     requests: list[dict[str, Any]] = [

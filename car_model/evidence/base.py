@@ -56,8 +56,7 @@ class EvidenceFile(Evidence):
     def read(cls, path: Path | str) -> Self:
         """Read what `write` wrote.
 
-        Raises:
-            EvidenceError: the file is missing, is not JSON, or does not validate.
+        Raises EvidenceError if the file is missing, is not JSON, or does not validate.
         """
         value = cls.read_object(path)
         try:
@@ -86,8 +85,7 @@ class EvidenceFile(Evidence):
 
         Only for showing evidence to people. The gate judges the file as it is.
 
-        Raises:
-            EvidenceError: nothing is left, since what is damaged can't be left out.
+        Raises EvidenceError if nothing is left, since what is damaged can't be left out.
         """
         value = json.loads(json.dumps(value))
         while True:

@@ -19,8 +19,7 @@ SMALLEST = 1e-7  # probabilities are clipped to this distance from 0 and 1
 def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Log loss of each prediction in nats: labels [n] of 0 and 1, probabilities [n] of 1 -> [n].
 
-    Raises:
-        ValueError: the two differ in length, or a probability is not in 0..1.
+    Raises ValueError if the two differ in length, or a probability is not in 0..1.
     """
     if labels.shape != probabilities.shape:
         raise ValueError(f"{labels.shape} labels can't be compared with {probabilities.shape} probabilities.")
@@ -48,13 +47,8 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int =
 def action_metrics(labels: np.ndarray, probabilities: np.ndarray) -> ActionMetrics:
     """Log loss, normalised entropy (1 is what the mean rate achieves; less is better), AUC and ECE.
 
-    Args:
-        labels: [n] 1 if the action counts as liked, else 0.
-        probabilities: [n] predicted.
-
-    Returns:
-        Metrics are None if they are undefined: all without labels, normalised entropy and AUC if only one
-        class occurs.
+    Labels [n] are 1 if the action counts as liked, else 0. Metrics are None if undefined: all without
+    labels, normalised entropy and AUC if only one class occurs.
     """
     losses = log_losses(labels, probabilities)
     if not len(labels):

@@ -29,19 +29,14 @@ class AnswerProfileError(UserError):
 class AnswerProfile:
     """Counts over the answers to a number of requests, each asked with every value of thinking.
 
-    Attributes:
-        requests: number of histories that were asked about.
-        edges: float64 [T, S - 1], ascending; score s lies in bin `searchsorted(edges, s, "right")`.
-        scores: int64 [T, S] best items in each bin.
-        codes: int64 [T, C] recommended items that carry each first-level code, `TOP` of every answer.
-        code_spread: PSI of the codes between two samples of n and m answers is about spread * (1/n + 1/m) by
-            chance alone; measured between halves, since an answer's items are not independent.
+    By chance alone, PSI of the codes between samples of n and m answers is about code_spread * (1/n + 1/m);
+    it is measured between halves, since an answer's items are not independent.
     """
 
-    requests: int
-    edges: np.ndarray
-    scores: np.ndarray
-    codes: np.ndarray
+    requests: int  # histories that were asked about
+    edges: np.ndarray  # float64 [T, S - 1], ascending; score s lies in bin `searchsorted(edges, s, "right")`
+    scores: np.ndarray  # int64 [T, S], best items in each bin
+    codes: np.ndarray  # int64 [T, C], items that carry each first-level code, `TOP` of every answer
     code_spread: float
 
     def save(self, path: Path) -> None:
@@ -59,8 +54,7 @@ class AnswerProfile:
     def load(cls, path: Path) -> AnswerProfile:
         """Read what `save` wrote.
 
-        Raises:
-            AnswerProfileError: unreadable, of another format, or its tables do not fit each other.
+        Raises AnswerProfileError if it is unreadable, of another format, or its tables do not fit each other.
         """
         try:
             value = json.loads(path.read_text("utf-8"))
@@ -107,41 +101,22 @@ def psi(actual: np.ndarray, expected: np.ndarray) -> float:
 
 
 def beyond_chance(index: float, spread: float, answers: int, reference: int) -> float:
-    """An index less its expectation if nothing moved, but at least 0.
-
-    Args:
-        spread: expected index times 1 / (1/n + 1/m) between samples of n and m answers.
-        answers, reference: n and m.
-    """
+    """An index less its expectation by chance, spread * (1/answers + 1/reference), but at least 0."""
     return max(0.0, index - spread * (1 / answers + 1 / reference))
 
 
 def mixture(expected: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The distribution to expect of traffic that uses the values of thinking in these proportions.
-
-    Args:
-        expected: counts [T, bins] by thinking.
-        weights: how much of the traffic used each value of thinking, [T].
-    """
+    """The distribution to expect from counts [T, bins] if traffic uses values of thinking by weights [T]."""
     return np.asarray(weights / weights.sum() @ shares(expected))
 
 
 def score_drift(profile: AnswerProfile, counts: np.ndarray) -> float:
-    """Drift of the best items' scores.
-
-    Args:
-        counts: best items by thinking and bin, [T, S], at least one.
-    """
+    """Drift of the best items' scores: counts by thinking and bin, [T, S], at least one."""
     index = psi(shares(counts.sum(axis=0)), mixture(profile.scores, counts.sum(axis=1)))
     return beyond_chance(index, counts.shape[1] - 1, int(counts.sum()), profile.requests)
 
 
 def code_drift(profile: AnswerProfile, counts: np.ndarray, answers: int) -> float:
-    """Drift of the first-level codes of recommended items.
-
-    Args:
-        counts: recommended items by thinking and code, [T, C], at least one.
-        answers: how many answers they come from.
-    """
+    """Drift of first-level codes: counts by thinking and code, [T, C], at least one, of so many answers."""
     index = psi(shares(counts.sum(axis=0)), mixture(profile.codes, counts.sum(axis=1)))
     return beyond_chance(index, profile.code_spread, answers, profile.requests)

@@ -29,8 +29,6 @@ def codebook_health(
         sids: int [N, levels].
         residual: squared error after each level, [N, levels].
         spread: squared distance of each vector from the mean, [N].
-        codebook_size: codes per level.
-        cooccurrence, mode, parent, churn, unexplained_new: passed on.
     """
     counts = np.stack([np.bincount(level, minlength=codebook_size) for level in sids.T])  # [levels, codes]
     share = counts / counts.sum(axis=1, keepdims=True)
@@ -75,9 +73,7 @@ def collision_rate(sids: np.ndarray) -> float:
 def cooccurrence(train: Sequence[np.ndarray], sid_table: np.ndarray) -> Cooccurrence:
     """How far SID prefixes agree with behaviour: do items that follow one another share the first codes?
 
-    Args:
-        train: UIDs of each user, oldest first.
-        sid_table: codes by UID, [N + 1, levels].
+    Histories hold UIDs, oldest first; the table holds codes by UID, [N + 1, levels].
     """
     n_levels = sid_table.shape[1]
     steps = [np.stack([history[:-1], history[1:]], axis=1) for history in train if len(history) > 1]

@@ -22,8 +22,9 @@ CONFIDENCE = 0.95
 UNRANKED = np.inf
 
 
-def ranks_of(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Rank from 1 of each row's target among the row's scores.
+@torch.inference_mode()
+def ranks_of(scores: np.ndarray | Tensor, targets: np.ndarray) -> np.ndarray:
+    """Rank from 1 of each row's target among the row's scores; of a tensor, only the ranks leave its device.
 
     Args:
         scores: [B, N]; -inf marks what must not be ranked.
@@ -34,16 +35,7 @@ def ranks_of(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
         infinite if the target must not be ranked, or if the row holds NaN: a model whose scores are not
         numbers must not win.
     """
-    target_scores = scores[np.arange(len(scores)), targets][:, None]
-    above = (scores > target_scores).sum(axis=1)
-    equal = (scores == target_scores).sum(axis=1) - 1
-    unranked = np.isneginf(target_scores[:, 0]) | np.isnan(scores).any(axis=1)
-    return np.where(unranked, UNRANKED, 1 + above + equal / 2)
-
-
-@torch.inference_mode()
-def device_ranks(scores: Tensor, targets: np.ndarray) -> np.ndarray:
-    """`ranks_of` for scores [B, N] on their device; only the ranks [B] leave it."""
+    scores = torch.as_tensor(scores)
     target_scores = scores.gather(1, torch.from_numpy(targets).long().to(scores.device).unsqueeze(1))
     above = (scores > target_scores).sum(dim=1)
     equal = (scores == target_scores).sum(dim=1) - 1

@@ -18,7 +18,7 @@ from car_model.data.catalogue import Catalogue
 from car_model.data.dataset import Dataset
 from car_model.data.histories import Histories, pad
 from car_model.evidence.training import TrainingCurves
-from car_model.metrics.ranking import device_ranks, mask_histories, per_user
+from car_model.metrics.ranking import mask_histories, per_user, ranks_of
 from car_model.models.baselines import SASRec
 from car_model.models.car import CAR
 from car_model.models.losses import Negatives
@@ -147,6 +147,6 @@ def best_scales(
             mask_histories(base, prompts)  # stays so, whatever is added
             near = similarity.to_all(prompts) if similarity else torch.zeros_like(base)
             for think, like in grid:
-                ranks = device_ranks(base + think * more + like * near, data.valid[group])
+                ranks = ranks_of(base + think * more + like * near, data.valid[group])
                 gains[think, like] += float(per_user(ranks)["ndcg@10"].sum())
     return max(grid, key=lambda pair: (round(gains[pair], 9), -pair[0], -pair[1]))

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from car_model.compute import limit_threads
 from car_model.data.histories import Histories, batches, pad
 from car_model.evidence.training import TrainingCurves
-from car_model.metrics.ranking import device_ranks, mask_histories, per_user
+from car_model.metrics.ranking import mask_histories, per_user, ranks_of
 from car_model.training.checkpoint import load_training, save_training
 from car_model.training.distributed import World, device, join
 from common.digests import json_digest
@@ -89,7 +89,7 @@ def valid_ndcg(model: nn.Module, data: Histories, rows: int = SCORE_ROWS) -> flo
         prompts = [data.train[user] for user in group]
         with torch.inference_mode():
             scores = trainable.score(pad(prompts, trainable.config.max_history).to(device)).float()
-        ranks.append(device_ranks(mask_histories(scores, prompts), data.valid[group]))
+        ranks.append(ranks_of(mask_histories(scores, prompts), data.valid[group]))
     return float(per_user(np.concatenate(ranks))["ndcg@10"].mean()) if ranks else 0.0
 
 

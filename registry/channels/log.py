@@ -52,16 +52,12 @@ class Entry(Document):
 
 @dataclass(frozen=True)
 class Log:
-    """A channel's entries as read: all of them, or the last ones (`entries[0].number` > 1).
-
-    Attributes:
-        tip: SHA-256 of the last entry's stored bytes; None for an empty channel.
-    """
+    """A channel's entries as read: all of them, or the last ones (`entries[0].number` > 1)."""
 
     store: ObjectStore
     channel: str
     entries: tuple[Entry, ...]
-    tip: str | None
+    tip: str | None  # SHA-256 of the last entry's stored bytes; None for an empty channel
 
     @property
     def head(self) -> Entry | None:
@@ -115,8 +111,7 @@ class Log:
 def read_log(store: ObjectStore, channel: str, last: int | None = None) -> Log:
     """Read a channel's log, or only its `last` entries.
 
-    Raises:
-        ChannelError: this cannot name a channel, or an entry is missing, unreadable or was changed.
+    Raises ChannelError if this cannot name a channel, or an entry is missing, unreadable or was changed.
     """
     if not CHANNEL_NAME.fullmatch(channel):
         raise ChannelError(f"{channel!r} cannot name a channel: use lower-case letters, digits and '-'.")

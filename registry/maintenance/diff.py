@@ -67,8 +67,7 @@ class Difference(BaseModel):
 def compare(store: ObjectStore, before: str, after: str) -> Difference:
     """Compare two releases (full digests), downloading their catalogues and model configurations.
 
-    Raises:
-        ReleaseError: a release is missing or damaged, or its catalogue or configuration cannot be read.
+    Raises ReleaseError if a release is missing or damaged, or its catalogue or configuration cannot be read.
     """
     from car_model.data.catalogue import Catalogue, CatalogueError
     from car_model.metrics.codebook import churn as catalogue_churn

@@ -36,17 +36,11 @@ GRACE = timedelta(hours=24)
 
 @dataclass(frozen=True)
 class Garbage:
-    """What a garbage collection deletes, or deleted.
-
-    Attributes:
-        manifests: manifests of the releases, as scanned.
-        blobs: blobs that no remaining manifest names, and validations of the deleted releases, as scanned.
-        n_remaining: number of releases that stay.
-    """
+    """What a garbage collection deletes, or deleted, as scanned."""
 
     manifests: tuple[ObjectState, ...]
-    blobs: tuple[ObjectState, ...]
-    n_remaining: int
+    blobs: tuple[ObjectState, ...]  # that no remaining manifest names, and validations of deleted releases
+    n_remaining: int  # releases that stay
 
     @property
     def objects(self) -> tuple[ObjectState, ...]:

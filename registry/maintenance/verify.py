@@ -17,32 +17,19 @@ from registry.store.base import ObjectStore, in_parallel
 
 @dataclass(frozen=True)
 class Damage:
-    """An object that is not what it should be.
+    """An object that is not what it should be."""
 
-    Attributes:
-        object: its name in the store.
-        what: one sentence that names it.
-    """
-
-    object: str
-    what: str
+    object: str  # its name in the store
+    what: str  # one sentence that names it
 
 
 @dataclass
 class Findings:
-    """What was verified, and the damage.
-
-    Attributes:
-        releases: number of releases.
-        blobs: number of files hashed.
-        size: bytes hashed.
-        channels: number of channels.
-        damage: every damaged or missing object.
-    """
+    """What was verified, and every damaged or missing object."""
 
     releases: int = 0
-    blobs: int = 0
-    size: int = 0
+    blobs: int = 0  # number of files hashed
+    size: int = 0  # bytes hashed
     channels: int = 0
     damage: list[Damage] = field(default_factory=list)
 
@@ -51,7 +38,7 @@ def verify_releases(store: ObjectStore, releases: Iterable[str]) -> Findings:
     """Verify some releases (full digests): their manifests and every file they name. Raises StoreError."""
     findings = Findings()
     manifests = [_verify_manifest(store, release, (), findings) for release in releases]
-    _verify_blobs(store, [manifest for manifest in manifests if manifest], findings)
+    _verify_blobs(store, manifests, findings)
     return findings
 
 
@@ -61,8 +48,7 @@ def verify_all(store: ObjectStore) -> Findings:
     A log may name releases that were garbage collected since, and perhaps written anew. The release in use
     must exist, and releases that were not written anew must have the manifests that were promoted.
 
-    Raises:
-        StoreError: the store cannot be reached. Damage is not raised but returned.
+    Raises StoreError if the store cannot be reached. Damage is returned instead of raised.
     """
     findings = Findings()
     entries: list[Entry] = []
@@ -80,7 +66,7 @@ def verify_all(store: ObjectStore) -> Findings:
             problem = f"is missing, but {channel} uses this release"
             findings.damage.append(_damage(store, manifest_name(log.head.release), problem))
     manifests = [_verify_manifest(store, release, entries, findings) for release in release_digests(store)]
-    _verify_blobs(store, [manifest for manifest in manifests if manifest], findings)
+    _verify_blobs(store, manifests, findings)
     return findings
 
 
@@ -108,11 +94,11 @@ def _verify_manifest(
     return manifest
 
 
-def _verify_blobs(store: ObjectStore, manifests: Iterable[Manifest], findings: Findings) -> None:
+def _verify_blobs(store: ObjectStore, manifests: Iterable[Manifest | None], findings: Findings) -> None:
     """Hash each file once, however many releases share it."""
     sizes = {state.name: state.size for state in store.scan(BLOBS)}
     users: dict[FileRecord, list[str]] = {}
-    for manifest in manifests:
+    for manifest in filter(None, manifests):
         for path, record in manifest.all_files():
             users.setdefault(record, []).append(f"{path} of {manifest.release[:12]}")
 

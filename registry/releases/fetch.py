@@ -38,8 +38,7 @@ class FetchedRelease:
 
         The folder appears only when it is complete. One that already holds this very release is kept.
 
-        Raises:
-            ReleaseError: a file is missing or damaged (named), or the folder holds something else.
+        Raises ReleaseError if a file is missing or damaged (named), or the folder holds something else.
         """
         folder = Path(target)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

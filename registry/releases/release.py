@@ -91,13 +91,9 @@ def write_release(
 
 
 def read_manifest(store: ObjectStore, release: str, sha256: str | None = None) -> Manifest:
-    """Read the manifest of a release, given its full digest.
+    """Read the manifest of a release (full digest), and check its SHA-256 in a channel's entry if given.
 
-    Args:
-        sha256: the manifest's digest in a channel's entry; checked if given.
-
-    Raises:
-        ReleaseError: the release is missing, or its manifest is damaged or not the one that was promoted.
+    Raises ReleaseError if the release is missing, or its manifest is damaged or not the one promoted.
     """
     manifest, digest = load_manifest(store, release)
     if sha256 is not None and digest != sha256:
@@ -141,8 +137,7 @@ def list_releases(store: ObjectStore) -> list[Manifest]:
 def find_release(store: ObjectStore, prefix: str) -> str:
     """Return the full digest of the only release whose digest starts with a prefix.
 
-    Raises:
-        ReleaseError: the prefix has fewer than four characters, or fits no complete release or several.
+    Raises ReleaseError if the prefix has fewer than four characters, or fits no complete release or several.
     """
     if len(prefix) < MIN_PREFIX:
         raise ReleaseError(f"{prefix!r} is too short for a release: give at least {MIN_PREFIX} characters.")

@@ -30,29 +30,19 @@ _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\\]")
 
 @dataclass(frozen=True)
 class ObjectState:
-    """An object as a listing returned it.
-
-    Attributes:
-        name: the object's name.
-        size: bytes.
-        last_used: when it was written or last marked as used, in UTC.
-        version: changes when the object is written again or marked; only its store can interpret it.
-    """
+    """An object as a listing returned it."""
 
     name: str
-    size: int
-    last_used: datetime
-    version: tuple[int, int]
+    size: int  # bytes
+    last_used: datetime  # when it was written or last marked as used, in UTC
+    version: tuple[int, int]  # changes when it is written or marked; only its store can interpret it
 
 
 class ObjectStore(ABC):
     """Named, immutable objects. Names are relative POSIX paths (`check_name`).
 
-    Every method raises StoreError if the store cannot be reached, read or written.
-
-    Attributes:
-        url: the store's address, for people and for `open_store`.
-        workers: the number of transfers at a time.
+    Every method raises StoreError if the store cannot be reached, read or written. `url` is the store's
+    address, for people and for `open_store`.
     """
 
     def __init__(self, url: str, workers: int) -> None:

@@ -13,8 +13,7 @@ def open_store(url: str | Path, workers: int = WORKERS) -> ObjectStore:
 
     Nothing is created or contacted yet. For gs:// the variable STORAGE_EMULATOR_HOST is honoured.
 
-    Raises:
-        StoreError: another scheme, or a gs:// URL without a bucket.
+    Raises StoreError for another scheme, or a gs:// URL without a bucket.
     """
     text = str(url)
     if text.startswith("gs://"):

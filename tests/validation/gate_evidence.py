@@ -49,7 +49,7 @@ def scores(ndcg: float) -> dict[str, dict[str, float]]:
 
 
 def difference(value: float, width: float, base: float) -> dict[str, dict[str, float]]:
-    one = {
+    bounds = {
         "difference": value,
         "low": value - width,
         "high": value + width,
@@ -57,7 +57,7 @@ def difference(value: float, width: float, base: float) -> dict[str, dict[str, f
         "relative_low": (value - width) / base,
         "relative_high": (value + width) / base,
     }
-    return {name: dict(one) for name in ("recall@5", "recall@10", "ndcg@5", "ndcg@10")}
+    return {name: dict(bounds) for name in ("recall@5", "recall@10", "ndcg@5", "ndcg@10")}
 
 
 def good_evaluation(champion: str | None = "c" * 64) -> dict[str, Any]:
@@ -149,11 +149,11 @@ def small_drift() -> dict[str, Any]:
 
 def paths(value: Any, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     """Every key path below a tree of dicts, inner nodes too."""
-    found = [prefix] if prefix else []
+    result = [prefix] if prefix else []
     if isinstance(value, dict):
         for key, below in value.items():
-            found += paths(below, (*prefix, key))
-    return found
+            result += paths(below, (*prefix, key))
+    return result
 
 
 def put(evaluation: dict[str, Any], path: tuple[str, ...], value: Any) -> None:

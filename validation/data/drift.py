@@ -34,12 +34,7 @@ REMEDY = (
 def measure_drift(
     now: DataProfile, before: DataProfile, shares: Mapping[str, float], release: str
 ) -> DataDrift:
-    """Measure every figure of drift. Figures that can't be computed are None, which no gate passes.
-
-    Args:
-        shares: each item's share of today's interactions.
-        release: the production release whose profile is `before`.
-    """
+    """Measure every figure of drift. Figures that can't be computed are None, which no gate passes."""
     counts = {
         name: CountChange(
             now=getattr(now, name),
@@ -83,10 +78,6 @@ def _popularity(popular: Mapping[str, float], shares: Mapping[str, float]) -> Po
     The profile does not tell all others apart, which can only make the distance smaller than it is among all
     items, never greater. The same holds for the risen items' former share, which is taken to be as close to
     today's as it can have been.
-
-    Args:
-        popular: production's most popular items and their shares of its interactions.
-        shares: each item's share of today's interactions.
     """
     old, new = list(popular.values()), [shares.get(item, 0.0) for item in popular]
     old_rest, new_rest = max(0.0, 1.0 - sum(old)), max(0.0, 1.0 - sum(new))
@@ -129,15 +120,9 @@ def compare_profiles(
     shares: Mapping[str, float],
     release: str,
 ) -> tuple[list[Finding], DataDrift]:
-    """Compare with production's data profile. If it cannot be read, a finding stops the run.
+    """Compare with production's data_profile.json; return findings and the figures that they rest on.
 
-    Args:
-        previous: the JSON object of production's data_profile.json.
-        shares: each item's share of today's interactions.
-        release: the production release.
-
-    Returns:
-        The findings, and the figures that they rest on.
+    If the profile cannot be read, a finding stops the run.
     """
     try:
         before = DataProfile.model_validate_json(json.dumps(previous))
@@ -216,15 +201,13 @@ def compare_profiles(
             f"production's {popularity.items} most popular items had {popularity.before:.1%} of the "
             f"interactions and have {popularity.now:.1%} (were items lost, or their ids given out anew?)",
         )
-    for spread, change in (("users", drift.activity), ("items", drift.popularity)):
+    for noun, change in (("users", drift.activity), ("items", drift.popularity)):
         if change:
-            distance = change.distance
+            spread, distance = f"spread of interactions over {noun}", change.distance
             check(
-                f"The spread of interactions over {spread} is within a Jensen-Shannon distance of "
-                f"{policy.max_distance:g}.",
+                f"The {spread} is within a Jensen-Shannon distance of {policy.max_distance:g}.",
                 distance <= policy.max_distance,
                 f"{distance:.3f}",
-                f"the spread of interactions over {spread} is {distance:.2g} from production's "
-                "(0: equal, 1: nothing in common)",
+                f"the {spread} is {distance:.2g} from production's (0: equal, 1: nothing in common)",
             )
     return findings, drift

@@ -12,26 +12,16 @@ from common.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One expectation and how the data met it.
+    """One expectation and how the data met it."""
 
-    Attributes:
-        table: "" if it concerns the dataset as a whole.
-        column: "" if it concerns a whole table.
-        expects: what should hold, as a sentence.
-        observed: what was seen.
-        problem: the failure as a full sentence; "" if there is none.
-        severity: what a failure does to the run.
-        check: type of the Great Expectations check, or "drift"; "" if reading the table failed.
-    """
-
-    table: str = ""
-    column: str = ""
-    expects: str
+    table: str = ""  # "" if it concerns the dataset as a whole
+    column: str = ""  # "" if it concerns a whole table
+    expects: str  # what should hold, as a sentence
     ok: bool
     observed: str
-    problem: str = ""
-    severity: Literal["block", "warn"] = "block"
-    check: str = ""
+    problem: str = ""  # the failure as a full sentence
+    severity: Literal["block", "warn"] = "block"  # what a failure does to the run
+    check: str = ""  # type of the Great Expectations check, or "drift"; "" if reading the table failed
 
     @property
     def stops(self) -> bool:
@@ -41,16 +31,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """All findings over one dataset.
-
-    Attributes:
-        profile: None if tables could not be read.
-        drift: how far the data moved from production's.
-    """
+    """All findings over one dataset."""
 
     findings: tuple[Finding, ...]
-    profile: DataProfile | None
-    drift: DataDrift
+    profile: DataProfile | None  # None if tables could not be read
+    drift: DataDrift  # how far the data moved from production's
 
     @property
     def ok(self) -> bool:

@@ -86,9 +86,23 @@ def _source_interactions(frame: pd.DataFrame, policy: DataPolicy) -> Iterator[Ru
             gxe.ExpectTableColumnsToMatchSet(column_set=["timestamp"], exact_match=False),
         )
     if "timestamp" in frame and frame["timestamp"].notna().any():
-        yield from _time_rules(policy)
+        latest = policy.latest or datetime.now(UTC)
+        future = "after" if policy.latest else "in the future, after"
+        remedy = "correct the clock, the time zone or the unit (seconds, milliseconds) of these rows"
+        for low, high, word in ((policy.earliest, None, "before"), (None, latest, future)):
+            limit = f"{low or high:%Y-%m-%d %H:%M} UTC"
+            within = gxe.ExpectColumnValuesToBeBetween(column="timestamp", min_value=low, max_value=high)
+            broken = f"timestamp is {word} {limit}"
+            yield Rule(f"timestamp is never {word} {limit}.", broken, remedy, within, "timestamp")
     if "action" in frame and frame["action"].notna().any():
-        yield _action_rule(policy)
+        smallest = -LARGEST if policy.action_min is None else policy.action_min
+        largest = LARGEST if policy.action_max is None else policy.action_max
+        lower = f"at least {smallest:g}" if smallest > -LARGEST else ""
+        upper = f"at most {largest:g}" if largest < LARGEST else ""
+        allowed = " and ".join(filter(None, (lower, upper))) or "a finite number"
+        within = gxe.ExpectColumnValuesToBeBetween(column="action", min_value=smallest, max_value=largest)
+        remedy = "correct these rows, or the policy's action_min and action_max"
+        yield Rule(f"action is {allowed}.", f"action is not {allowed}", remedy, within, "action")
     if "orphan_item" in frame:
         remedy = "add the items to the catalogue or drop their interactions"
         yield _orphans("the catalogue", remedy, policy.max_orphan_share)
@@ -162,31 +176,3 @@ def _orphans(table: str, remedy: str, share: float) -> Rule:
     expects = f"All but {share:.0%} of interactions' items are" if share else "Every interaction's item is"
     expectation = gxe.ExpectColumnValuesToBeNull(column="orphan_item", mostly=1 - share)
     return Rule(f"{expects} in {table}.", f"the item is not in {table}", remedy, expectation, "item_id")
-
-
-def _time_rules(policy: DataPolicy) -> Iterator[Rule]:
-    latest = policy.latest or datetime.now(UTC)
-    future = "after" if policy.latest else "in the future, after"
-    for low, high, word in ((policy.earliest, None, "before"), (None, latest, future)):
-        limit = f"{low or high:%Y-%m-%d %H:%M} UTC"
-        yield Rule(
-            f"timestamp is never {word} {limit}.",
-            f"timestamp is {word} {limit}",
-            "correct the clock, the time zone or the unit (seconds, milliseconds) of these rows",
-            gxe.ExpectColumnValuesToBeBetween(column="timestamp", min_value=low, max_value=high),
-            "timestamp",
-        )
-
-
-def _action_rule(policy: DataPolicy) -> Rule:
-    low = -LARGEST if policy.action_min is None else policy.action_min
-    high = LARGEST if policy.action_max is None else policy.action_max
-    parts = [f"at least {low:g}" if low > -LARGEST else "", f"at most {high:g}" if high < LARGEST else ""]
-    allowed = " and ".join(part for part in parts if part) or "a finite number"
-    return Rule(
-        f"action is {allowed}.",
-        f"action is not {allowed}",
-        "correct these rows, or the policy's action_min and action_max",
-        gxe.ExpectColumnValuesToBeBetween(column="action", min_value=low, max_value=high),
-        "action",
-    )

@@ -103,17 +103,13 @@ def _examples(details: Mapping[str, Any]) -> str:
     rows = details.get("partial_unexpected_index_list") or []
     first: dict[str, str] = {}
     for value, row in zip(values, rows, strict=False):
-        text = _text(value)
+        if isinstance(value, dict):
+            text = " ".join(str(part) for part in value.values())
+        elif isinstance(value, pd.Timestamp) and not pd.isna(value):
+            text = value.isoformat(sep=" ")
+        else:
+            text = "" if pd.isna(value) else str(value)
+        text = text if len(text) <= EXAMPLE_LENGTH else f"{text[:EXAMPLE_LENGTH]}..."
         first.setdefault(text or str(row), f"{text!r} in row {row}" if text else f"row {row}")
     examples = ", ".join(list(first.values())[:EXAMPLES])
     return f" (such as {examples}; rows count from 0)" if examples else ""
-
-
-def _text(value: Any) -> str:
-    """An example value as short text; nothing for a null."""
-    if isinstance(value, dict):
-        value = " ".join(str(part) for part in value.values())
-    elif pd.isna(value):
-        return ""
-    text = value.isoformat(sep=" ") if isinstance(value, pd.Timestamp) else str(value)
-    return text if len(text) <= EXAMPLE_LENGTH else f"{text[:EXAMPLE_LENGTH]}..."

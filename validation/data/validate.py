@@ -45,8 +45,7 @@ def validate_dataset(
         profile: where to write this dataset's data_profile.json; None writes none.
         release: digest of the production release; "" if there is none.
 
-    Raises:
-        ValidationError: something that must hold does not; carries the report.
+    Raises ValidationError, which carries the report, if something that must hold does not.
     """
     tables = load_tables(Path(dataset))
     findings = check_tables(tables, policy)

@@ -39,8 +39,7 @@ def evaluate_gate(
             says that `champion.release` is null; waives nothing if there is a champion.
         forced: promotions by force in production's history; the verdict reports them, they decide nothing.
 
-    Raises:
-        EvidenceError: the evaluation is not a mapping, or `forced` is not what it should be.
+    Raises EvidenceError if the evaluation is not a mapping, or `forced` is not what it should be.
     """
     if not isinstance(evaluation, Mapping):
         raise EvidenceError(f"The evaluation must be a mapping of metrics, not {type(evaluation).__name__}.")

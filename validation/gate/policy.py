@@ -165,8 +165,7 @@ class _StrictLoader(yaml.SafeLoader):
 def load_policy(path: Path | str | None = None) -> GatePolicy:
     """Read a policy file; None means the default that comes with the project.
 
-    Raises:
-        PolicyError: the file is missing, is not YAML, or breaks a rule of GatePolicy.
+    Raises PolicyError if the file is missing, is not YAML, or breaks a rule of GatePolicy.
     """
     source = DEFAULT_POLICY if path is None else Path(path)
     try:
@@ -180,8 +179,7 @@ def load_policy(path: Path | str | None = None) -> GatePolicy:
 def parse_policy(text: str, name: str = "policy") -> GatePolicy:
     """Read a policy from YAML text; `name` is what errors call it.
 
-    Raises:
-        PolicyError: the text is not YAML or breaks a rule of GatePolicy.
+    Raises PolicyError if the text is not YAML or breaks a rule of GatePolicy.
     """
     try:
         raw = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader, only stricter)

@@ -43,8 +43,7 @@ STYLE: Any = {  # (matplotlib's own type for this is a list of 300 literals)
     "grid.color": "#edf0f4",
     "xtick.color": SOFT,
     "ytick.color": SOFT,
-    "legend.facecolor": "white",  # a line behind it stays behind it
-    "legend.edgecolor": "none",
+    "legend.frameon": False,
     "svg.hashsalt": "report",  # equal inputs give equal bytes
     "text.parse_math": False,  # a dollar in a title is a dollar
 }
@@ -110,7 +109,7 @@ def slices(rows: Mapping[str, Mapping[str, float]], metric: str) -> str:
 def curves(training: Mapping[str, TrainingCurves]) -> str:
     """Training loss (with its think and act parts) and validation NDCG@10 over epochs."""
     with mpl.rc_context(STYLE):
-        figure, (loss, score) = _figure(3.3, 2)
+        figure, (loss, score) = _figure(3.5, 2)
         for i, (model, series) in enumerate(training.items()):
             name, colour = _clean(name_of(model)), colour_of(model, i)
             lines = [(loss, series.train_loss, "-", name)]
@@ -124,11 +123,13 @@ def curves(training: Mapping[str, TrainingCurves]) -> str:
                     panel.plot(
                         series.epoch, values, linewidth=1.8, color=colour, linestyle=style, label=label
                     )
+        legend: dict[str, Any] = {}
         for panel, title in ((loss, "Training loss"), (score, "Validation NDCG@10")):
             panel.set(title=title, xlabel="epoch")
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-            if panel.get_legend_handles_labels()[0]:
-                panel.legend(fontsize=9)
+            legend |= {name: line for line, name in zip(*panel.get_legend_handles_labels(), strict=True)}
+        if legend:
+            figure.legend(legend.values(), legend, loc="outside lower center", ncols=4, fontsize=9)
         return _uri(figure)
 
 

@@ -22,19 +22,13 @@ SAMPLES, HISTORY, ANSWERS = 6, 10, 5  # samples shown, titles of a history, item
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """What the report shows.
-
-    Attributes:
-        dataset: ingest's report.json.
-        bundle: bundle.json.
-        run: further facts by name, such as the git commit.
-    """
+    """What the report shows."""
 
     evaluation: Evaluation
     verdict: Verdict
-    dataset: Mapping[str, Any] = field(default_factory=dict)
-    bundle: Mapping[str, Any] = field(default_factory=dict)
-    run: Mapping[str, str] = field(default_factory=dict)
+    dataset: Mapping[str, Any] = field(default_factory=dict)  # ingest's report.json
+    bundle: Mapping[str, Any] = field(default_factory=dict)  # bundle.json
+    run: Mapping[str, str] = field(default_factory=dict)  # further facts by name, such as the git commit
 
 
 def render_report(inputs: ReportInputs, output: Path) -> None:

@@ -39,9 +39,9 @@ def test_it_is_json_and_says_what_was_measured(evidence: ActionRankerEvidence) -
     assert ActionRankerEvidence.model_validate_json(written) == evidence
     assert evidence.ranker is True
     assert (evidence.liked, evidence.actions, evidence.candidates) == (5.0, 40, 100)
-    found = evidence.normalised_entropy
-    assert found.low < found.mean < found.high < 1  # type: ignore[operator]
-    assert 0 < evidence.normalised_entropy_without_actions.mean != found.mean  # type: ignore[operator]
+    entropy = evidence.normalised_entropy
+    assert entropy.low < entropy.mean < entropy.high < 1  # type: ignore[operator]
+    assert 0 < evidence.normalised_entropy_without_actions.mean != entropy.mean  # type: ignore[operator]
     assert evidence.latency.relevance_p50_ms and evidence.latency.action_p50_ms
 
 
@@ -77,27 +77,27 @@ def test_histories_without_past_actions_know_the_test_actions_alone() -> None:
 
 @pytest.mark.parametrize("labels", [[], [1, 1, 1], [0, 0]])
 def test_where_only_one_class_is_there_is_no_number(labels: list[int]) -> None:
-    found = Predictions(np.array(labels), np.full(len(labels), 0.5), np.arange(len(labels)))
-    assert normalised_entropy(found) == Interval(mean=None, low=None, high=None)
+    predictions = Predictions(np.array(labels), np.full(len(labels), 0.5), np.arange(len(labels)))
+    assert normalised_entropy(predictions) == Interval(mean=None, low=None, high=None)
 
 
 def test_the_base_rate_itself_has_a_normalised_entropy_of_1() -> None:
     labels = np.array([1, 0, 0, 0] * 200)
-    found = normalised_entropy(Predictions(labels, np.full(800, 0.25), np.arange(800)))
-    assert found.mean == pytest.approx(1)
-    assert found.low <= found.high and found.high >= 1  # type: ignore[operator]
+    entropy = normalised_entropy(Predictions(labels, np.full(800, 0.25), np.arange(800)))
+    assert entropy.mean == pytest.approx(1)
+    assert entropy.low <= entropy.high and entropy.high >= 1  # type: ignore[operator]
 
 
 def test_users_who_liked_their_test_item_and_others_are_compared_apart() -> None:
     relevance, action = np.array([1.0, 3.0, 2.0, np.inf]), np.array([1.0, 1.0, 9.0, np.inf])
-    found = compare_by_liking(relevance, action, np.array([True, True, False, False]))
-    assert (found.liked.users, found.disliked.users) == (2, 2)
-    assert found.liked.relevance["ndcg@10"].mean == pytest.approx(0.75)
-    assert found.liked.action["ndcg@10"].mean == 1.0
-    assert found.liked.paired["ndcg@10"].difference == pytest.approx(0.25)
-    assert found.disliked.paired["ndcg@10"].difference < 0  # type: ignore[operator]
+    comparison = compare_by_liking(relevance, action, np.array([True, True, False, False]))
+    assert (comparison.liked.users, comparison.disliked.users) == (2, 2)
+    assert comparison.liked.relevance["ndcg@10"].mean == pytest.approx(0.75)
+    assert comparison.liked.action["ndcg@10"].mean == 1.0
+    assert comparison.liked.paired["ndcg@10"].difference == pytest.approx(0.25)
+    assert comparison.disliked.paired["ndcg@10"].difference < 0  # type: ignore[operator]
 
 
 def test_without_users_who_liked_theirs_there_is_no_number() -> None:
-    found = compare_by_liking(np.array([1.0]), np.array([1.0]), np.array([False])).liked
-    assert (found.users, found.action["ndcg@10"].mean) == (0, None)
+    liked = compare_by_liking(np.array([1.0]), np.array([1.0]), np.array([False])).liked
+    assert (liked.users, liked.action["ndcg@10"].mean) == (0, None)

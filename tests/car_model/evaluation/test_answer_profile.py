@@ -46,11 +46,11 @@ def test_it_counts_what_the_recommender_answers(bundle: Bundle) -> None:
     for thinking in range(4):
         best, codes = [], np.zeros(4, dtype=int)
         for history in data.train:
-            asked = {"history": [ids[uid - 1] for uid in history], "k": TOP, "thinking": thinking}
-            items = recommender.recommend(asked)["items"]
+            request = {"history": [ids[uid - 1] for uid in history], "k": TOP, "thinking": thinking}
+            items = recommender.recommend(request)["items"]
             best.append(items[0]["score"])
             codes += np.bincount(
-                [bundle.catalogue.sids[uids[one["item_id"]] - 1, 0] for one in items], minlength=4
+                [bundle.catalogue.sids[uids[item["item_id"]] - 1, 0] for item in items], minlength=4
             )
         assert np.abs(profile.codes[thinking] - codes).sum() <= 2  # a tie at the tenth place
         edges = np.quantile(best, np.linspace(0.1, 0.9, 9))
@@ -61,13 +61,13 @@ def test_it_counts_what_the_recommender_answers(bundle: Bundle) -> None:
 
 
 def test_what_is_retired_or_known_counts_for_nothing(bundle: Bundle) -> None:
-    gone = frozenset(f"i{at}" for at in range(1, 49) if at % 4)
-    left = replace(bundle, catalogue=replace(bundle.catalogue, retired=gone))
-    found, data = measure_answers(Recommender(left), tiny_histories()), tiny_histories()
-    assert found is not None
+    retired = frozenset(f"i{at}" for at in range(1, 49) if at % 4)
+    smaller = replace(bundle, catalogue=replace(bundle.catalogue, retired=retired))
+    profile, data = measure_answers(Recommender(smaller), tiny_histories()), tiny_histories()
+    assert profile is not None
     offered = set(range(4, 49, 4))
     expected = [min(TOP, len(offered - set(history.tolist()))) for history in data.train]
-    assert found.codes.sum(axis=1).tolist() == [sum(expected)] * 4
+    assert profile.codes.sum(axis=1).tolist() == [sum(expected)] * 4
 
 
 def test_the_same_inputs_give_the_same_bytes(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
@@ -101,10 +101,10 @@ def test_onboarded_items_leave_it_as_it_is(bundle: Bundle) -> None:
 
 
 def test_users_are_spread_evenly_and_no_more_than_asked(bundle: Bundle) -> None:
-    found = measure_answers(Recommender(bundle), tiny_histories(), users=7)
-    assert found is not None
-    assert found.requests == 7
-    assert found.codes.sum() == 7 * TOP * 4
+    profile = measure_answers(Recommender(bundle), tiny_histories(), users=7)
+    assert profile is not None
+    assert profile.requests == 7
+    assert profile.codes.sum() == 7 * TOP * 4
 
 
 def test_without_holdout_histories_there_is_none(bundle: Bundle) -> None:

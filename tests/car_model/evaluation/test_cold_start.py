@@ -41,22 +41,22 @@ DOWN = -np.arange(400.0)  # the lower the number of the item, the better
 
 
 def test_cold_items_are_ranked_among_themselves() -> None:
-    found = cold_recall(ranker(DOWN), holdout(["i100", "i109", "i110", "i149", "i150", "i5"]))
-    assert (found.users, found.items) == (5, 300)
-    assert (found.recall_10, found.recall_50) == (0.4, 0.8)
-    assert (found.random_10, found.random_50) == (round(10 / 300, 6), round(50 / 300, 6))
-    assert found.shortfall == 0
+    cold = cold_recall(ranker(DOWN), holdout(["i100", "i109", "i110", "i149", "i150", "i5"]))
+    assert (cold.users, cold.items) == (5, 300)
+    assert (cold.recall_10, cold.recall_50) == (0.4, 0.8)
+    assert (cold.random_10, cold.random_50) == (round(10 / 300, 6), round(50 / 300, 6))
+    assert cold.shortfall == 0
 
 
 def test_retired_items_do_not_count() -> None:
-    found = cold_recall(ranker(DOWN, frozenset(ITEMS[100:150])), holdout(["i150", "i120"]))
-    assert (found.users, found.items, found.recall_10) == (1, 250, 1.0)
+    cold = cold_recall(ranker(DOWN, frozenset(ITEMS[100:150])), holdout(["i150", "i120"]))
+    assert (cold.users, cold.items, cold.recall_10) == (1, 250, 1.0)
 
 
 def test_surely_worse_than_chance_is_a_shortfall() -> None:
-    found = cold_recall(ranker(DOWN), holdout(["i399"] * 200))
-    assert found.recall_50 == 0
-    assert 0.1 < found.shortfall < found.random_50
+    cold = cold_recall(ranker(DOWN), holdout(["i399"] * 200))
+    assert cold.recall_50 == 0
+    assert 0.1 < cold.shortfall < cold.random_50
 
 
 def test_a_few_misses_prove_nothing() -> None:

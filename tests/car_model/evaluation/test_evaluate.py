@@ -71,8 +71,8 @@ def test_any_other_user_prompt_or_target_is_another_holdout(holdout: Holdout) ->
 def test_users_without_a_test_item_or_a_past_are_left_out() -> None:
     rows = [("a", "i1", 0, "test"), ("b", "i1", 0, "train"), ("c", "i2", 0, "train"), ("c", "i3", 1, "test")]
     table = pd.DataFrame(rows, columns=["user_id", "item_id", "position", "split"])
-    made = Holdout.of(replace(tiny_dataset(), interactions=table))
-    assert (made.users, made.prompts, made.targets) == (["c"], [["i2"]], ["i3"])
+    holdout = Holdout.of(replace(tiny_dataset(), interactions=table))
+    assert (holdout.users, holdout.prompts, holdout.targets) == (["c"], [["i2"]], ["i3"])
     with pytest.raises(ValueError, match="no user has a test item"):
         Holdout.of(replace(tiny_dataset(), interactions=table[:2]))
 
@@ -131,14 +131,16 @@ def test_candidates_bar_everything_else(recommender: Recommender, holdout: Holdo
 
 
 def test_retired_items_are_neither_ranked_nor_found(recommender: Recommender, holdout: Holdout) -> None:
-    gone = frozenset(holdout.targets[:5])
-    catalogue = replace(recommender.catalogue, retired=gone)
+    retired_items = frozenset(holdout.targets[:5])
+    catalogue = replace(recommender.catalogue, retired=retired_items)
     retired = Baseline(catalogue, recommender.model, recommender.model.config.max_history)
     still = Baseline(recommender.catalogue, recommender.model, recommender.model.config.max_history)
-    left = set(recommender.catalogue.item_ids) - gone
-    found = holdout_ranks(retired, holdout)
-    assert np.array_equal(found, holdout_ranks(still, holdout, left))
-    assert all(np.isinf(rank) == (item in gone) for rank, item in zip(found, holdout.targets, strict=True))
+    offered = set(recommender.catalogue.item_ids) - retired_items
+    ranks = holdout_ranks(retired, holdout)
+    assert np.array_equal(ranks, holdout_ranks(still, holdout, offered))
+    assert all(
+        np.isinf(rank) == (item in retired_items) for rank, item in zip(ranks, holdout.targets, strict=True)
+    )
 
 
 def test_the_evidence_has_what_the_gate_reads(evidence: Evaluation, holdout: Holdout) -> None:
@@ -156,29 +158,29 @@ def test_the_evidence_has_what_the_gate_reads(evidence: Evaluation, holdout: Hol
 def test_a_champion_of_another_catalogue_is_compared_over_the_shared_items(
     evidence: Evaluation, dataset: Dataset, recommender: Recommender, sasrec: SASRec, holdout: Holdout
 ) -> None:
-    gone = frozenset(holdout.targets[:5])
-    smaller = replace(recommender.bundle, catalogue=replace(recommender.catalogue, retired=gone))
-    found = evaluate(dataset, recommender, sasrec, Recommender(smaller, "c" * 64))
-    users = sum(target not in gone for target in holdout.targets)
-    assert found.champion == ChampionComparison(
+    retired_items = frozenset(holdout.targets[:5])
+    smaller = replace(recommender.bundle, catalogue=replace(recommender.catalogue, retired=retired_items))
+    evaluation = evaluate(dataset, recommender, sasrec, Recommender(smaller, "c" * 64))
+    users = sum(target not in retired_items for target in holdout.targets)
+    assert evaluation.champion == ChampionComparison(
         release="c" * 64,
-        items=ITEMS - len(gone),
+        items=ITEMS - len(retired_items),
         items_challenger=ITEMS,
-        items_champion=ITEMS - len(gone),
+        items_champion=ITEMS - len(retired_items),
         users=users,
         users_share=round(users / 40, 6),
     )
     # the same weights over the same items for the same users: no difference, whatever the catalogues
-    assert {part.difference for part in found.paired["champion"].values()} == {0.0}
-    assert found.models["challenger"] == evidence.models["challenger"]
+    assert {part.difference for part in evaluation.paired["champion"].values()} == {0.0}
+    assert evaluation.models["challenger"] == evidence.models["challenger"]
 
 
 def test_paired_differences_are_those_of_the_means(evidence: Evaluation) -> None:
     models = evidence.models
     for rival in ("popularity", "sasrec"):
-        for metric, found in evidence.paired[rival].items():
+        for metric, difference in evidence.paired[rival].items():
             gap = models["challenger"][metric].mean - models[rival][metric].mean
-            assert found.difference == pytest.approx(gap, abs=3e-6)
+            assert difference.difference == pytest.approx(gap, abs=3e-6)
 
 
 def test_evaluating_twice_differs_in_time_alone(
@@ -208,21 +210,21 @@ def test_slices_add_up_to_the_whole(evidence: Evaluation, kind: str) -> None:
 def test_slices_split_where_they_say() -> None:
     counts = {"hit": 50, "seen": 3, **{f"other{at}": 1 for at in range(8)}}
     targets = ["hit", "seen", "other1", "never", "hit"]
-    made = Holdout(list("abcde"), [["x"] * n for n in (1, 2, 3, 4, 9)], targets, counts)
+    holdout = Holdout(list("abcde"), [["x"] * n for n in (1, 2, 3, 4, 9)], targets, counts)
     ranks = np.array([1.0, 2.0, 3.0, np.inf, 50.0])
-    found = slices(made, {"challenger": ranks})
-    assert {name.split(" (")[0]: part.users for name, part in found.items()} == {
+    parts = slices(holdout, {"challenger": ranks})
+    assert {name.split(" (")[0]: part.users for name, part in parts.items()} == {
         "head items": 3,  # the top fifth of ten items: hit and seen
         "tail items": 1,
         "cold items": 1,
         "short histories": 3,
         "long histories": 2,
     }
-    head = next(part for name, part in found.items() if name.startswith("head"))
+    head = next(part for name, part in parts.items() if name.startswith("head"))
     gains = per_user(ranks[[0, 1, 4]])["ndcg@10"]
     assert head.models["challenger"]["ndcg@10"] == pytest.approx(gains.mean(), abs=1e-6)
 
 
 def test_slices_without_any_training_interaction_are_all_cold() -> None:
-    made = Holdout(["a"], [["x"]], ["y"], {})
-    assert "cold items (never trained on)" in slices(made, {"challenger": np.array([1.0])})
+    holdout = Holdout(["a"], [["x"]], ["y"], {})
+    assert "cold items (never trained on)" in slices(holdout, {"challenger": np.array([1.0])})

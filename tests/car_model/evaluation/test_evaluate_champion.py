@@ -54,8 +54,8 @@ def test_a_model_against_itself_differs_by_exactly_nothing(
     sizes: dict[str, Any] = {"items_challenger": ITEMS, "items_champion": ITEMS, "users_share": 1.0}
     assert evidence.champion == ChampionComparison(release="r" * 64, items=ITEMS, users=40, **sizes)
     assert evidence.models["champion"] == evidence.models["challenger"]
-    for found in evidence.paired["champion"].values():
-        assert (found.difference, found.low, found.high) == (0.0, 0.0, 0.0)
+    for difference in evidence.paired["champion"].values():
+        assert (difference.difference, difference.low, difference.high) == (0.0, 0.0, 0.0)
 
 
 def test_renumbered_items_are_the_same_items(
@@ -72,8 +72,8 @@ def shared_ranks(recommender: Recommender, holdout: Holdout, shared: set[str]) -
     ranks = []
     for prompt, target in zip(holdout.prompts, holdout.targets, strict=True):
         if target in shared:
-            known = [item for item in prompt if item in recommender.catalogue.uids]
-            scores = {item: s for item, s in scored(recommender, known).items() if item in shared}
+            items = [item for item in prompt if item in recommender.catalogue.uids]
+            scores = {item: s for item, s in scored(recommender, items).items() if item in shared}
             ranks.append(slow_rank(scores, prompt, target))
     return np.array(ranks)
 
@@ -88,7 +88,7 @@ def test_other_catalogues_are_compared_on_shared_items(
     shared = set(small.catalogue.uids) & set(large.catalogue.uids)
     assert len(shared) == len(KEPT)
     evidence = against(dataset, challenger, champion)
-    ours, theirs = (shared_ranks(one, holdout, shared) for one in (challenger, champion))
+    ours, theirs = (shared_ranks(recommender, holdout, shared) for recommender in (challenger, champion))
     assert evidence.models["champion"] == summary(theirs)
     assert evidence.paired["champion"] == paired(ours, theirs)
     assert evidence.champion.items == len(KEPT)

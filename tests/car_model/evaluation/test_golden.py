@@ -26,8 +26,8 @@ def test_requests_use_every_feature(holdout: Holdout) -> None:
 
 @pytest.mark.parametrize("levels", [1, 2, 4, 8])
 def test_every_level_of_thinking_is_asked_for(holdout: Holdout, levels: int) -> None:
-    asked = {request.get("thinking") for request in golden_requests(holdout, levels)}
-    assert asked == {None, *range(levels + 1)}
+    depths = {request.get("thinking") for request in golden_requests(holdout, levels)}
+    assert depths == {None, *range(levels + 1)}
 
 
 @pytest.mark.parametrize("users", [1, 3, 16, 17, 39])

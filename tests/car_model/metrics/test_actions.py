@@ -27,13 +27,13 @@ def test_the_log_loss_is_scikit_learns(drawn: list[tuple[int, float]]) -> None:
 @given(st.lists(st.integers(0, 1), min_size=2, max_size=60))
 def test_the_mean_rate_alone_has_a_normalised_entropy_of_1_and_no_calibration_error(drawn: list[int]) -> None:
     labels = np.array(drawn)
-    found = action_metrics(labels, np.full(len(labels), labels.mean()))
+    metrics = action_metrics(labels, np.full(len(labels), labels.mean()))
     if 0 < labels.mean() < 1:
-        assert found.normalised_entropy == pytest.approx(1)
-        assert found.auc == pytest.approx(0.5)
+        assert metrics.normalised_entropy == pytest.approx(1)
+        assert metrics.auc == pytest.approx(0.5)
     else:
-        assert found.normalised_entropy is None
-        assert found.auc is None
+        assert metrics.normalised_entropy is None
+        assert metrics.auc is None
     assert calibration_error(labels, np.full(len(labels), labels.mean()), bins=1) == pytest.approx(0)
 
 
@@ -55,10 +55,10 @@ def test_calibration_is_the_mean_gap_of_bins_of_equal_mass() -> None:
 @given(pairs)
 def test_calibration_is_between_0_and_1_and_knows_no_order(drawn: list[tuple[int, float]]) -> None:
     labels, chances = columns([(label, chance) for label, chance in set(drawn)])
-    found = calibration_error(labels, chances, bins=3)
-    assert 0 <= found <= 1
+    error = calibration_error(labels, chances, bins=3)
+    assert 0 <= error <= 1
     if len(set(chances)) == len(chances):
-        assert calibration_error(labels[::-1], chances[::-1], bins=3) == pytest.approx(found)
+        assert calibration_error(labels[::-1], chances[::-1], bins=3) == pytest.approx(error)
 
 
 def test_a_sure_prediction_that_is_wrong_costs_much_and_not_infinitely() -> None:

@@ -44,19 +44,21 @@ counts = st.lists(st.integers(0, 10_000), min_size=2, max_size=30).map(np.array)
 
 
 def test_it_is_the_textbook_sum() -> None:
-    found, expected = np.array([0.5, 0.3, 0.2]), np.array([0.4, 0.4, 0.2])
+    actual, expected = np.array([0.5, 0.3, 0.2]), np.array([0.4, 0.4, 0.2])
     by_hand = 0.1 * np.log(0.5 / 0.4) - 0.1 * np.log(0.3 / 0.4) + 0.0
-    assert psi(found, expected) == pytest.approx(by_hand)
-    assert psi(found, expected) == pytest.approx(0.0510826, abs=1e-6)
+    assert psi(actual, expected) == pytest.approx(by_hand)
+    assert psi(actual, expected) == pytest.approx(0.0510826, abs=1e-6)
 
 
 @given(counts, st.data())
-def test_it_is_symmetric_never_negative_and_finite(one: np.ndarray, data: st.DataObject) -> None:
-    other = data.draw(st.lists(st.integers(0, 10_000), min_size=len(one), max_size=len(one)).map(np.array))
-    there, back = psi(shares(one), shares(other)), psi(shares(other), shares(one))
+def test_it_is_symmetric_never_negative_and_finite(first: np.ndarray, data: st.DataObject) -> None:
+    second = data.draw(
+        st.lists(st.integers(0, 10_000), min_size=len(first), max_size=len(first)).map(np.array)
+    )
+    there, back = psi(shares(first), shares(second)), psi(shares(second), shares(first))
     assert there == pytest.approx(back, abs=1e-12)
     assert -1e-12 <= there < 100
-    assert psi(shares(one), shares(one)) == 0
+    assert psi(shares(first), shares(first)) == 0
 
 
 @pytest.mark.parametrize("answers", [200, 500, 2000])
@@ -65,10 +67,10 @@ def test_the_same_traffic_is_no_drift_however_few_answers(answers: int, depth: i
     profile, rng = make_profile(), np.random.default_rng(answers)
     raw, drifts = [], []
     for _ in range(50):
-        found = np.zeros((DEPTHS, CODES), dtype=np.int64)
-        found[depth] = rng.multinomial(10 * answers, zipf(depth))
-        raw.append(psi(shares(found.sum(axis=0)), mixture(profile.codes, found.sum(axis=1))))
-        drifts.append(code_drift(profile, found, answers))
+        counts = np.zeros((DEPTHS, CODES), dtype=np.int64)
+        counts[depth] = rng.multinomial(10 * answers, zipf(depth))
+        raw.append(psi(shares(counts.sum(axis=0)), mixture(profile.codes, counts.sum(axis=1))))
+        drifts.append(code_drift(profile, counts, answers))
     assert np.mean(raw) > 2 * np.mean(drifts)  # most of the index was chance
     assert max(drifts) < SMALL / 2
 
@@ -76,9 +78,9 @@ def test_the_same_traffic_is_no_drift_however_few_answers(answers: int, depth: i
 @pytest.mark.parametrize("answers", [200, 2000])
 def test_a_real_shift_is_large(answers: int) -> None:
     profile, rng = make_profile(), np.random.default_rng(1)
-    found = np.zeros((DEPTHS, CODES), dtype=np.int64)
-    found[0] = rng.multinomial(10 * answers, zipf(8))
-    assert code_drift(profile, found, answers) > LARGE
+    counts = np.zeros((DEPTHS, CODES), dtype=np.int64)
+    counts[0] = rng.multinomial(10 * answers, zipf(8))
+    assert code_drift(profile, counts, answers) > LARGE
 
 
 def test_another_mix_of_thinking_is_no_drift() -> None:
@@ -86,8 +88,8 @@ def test_another_mix_of_thinking_is_no_drift() -> None:
     profile, rng = make_profile(), np.random.default_rng(2)
     assert psi(shares(profile.codes[0]), shares(profile.codes[2])) > LARGE
     for weights in ([1, 0, 0], [0, 0, 1], [0.2, 0.5, 0.3]):
-        found = np.stack([rng.multinomial(int(20_000 * w), zipf(at)) for at, w in enumerate(weights)])
-        assert code_drift(profile, found, 2000) < SMALL / 2
+        counts = np.stack([rng.multinomial(int(20_000 * w), zipf(at)) for at, w in enumerate(weights)])
+        assert code_drift(profile, counts, 2000) < SMALL / 2
 
 
 def test_scores_that_fall_are_drift() -> None:

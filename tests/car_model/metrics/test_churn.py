@@ -30,8 +30,8 @@ def test_levels_and_whole_sids_are_counted_over_common_items() -> None:
 
 def test_what_is_retired_counts_as_gone() -> None:
     new = catalogue({"a": [9, 9], "b": [1, 2], "c": [2, 1], "gone": [0, 0]}, retired={"a", "gone"})
-    found = churn(OLD, new)
-    assert (found.items, found.whole, found.retired) == (2, 0.0, 2)
+    changes = churn(OLD, new)
+    assert (changes.items, changes.whole, changes.retired) == (2, 0.0, 2)
 
 
 def test_another_number_of_levels_changes_every_sid() -> None:
@@ -61,5 +61,5 @@ def test_a_level_never_changes_more_often_than_the_whole(sids: list[list[int]], 
         st.lists(st.lists(st.integers(0, 3), min_size=3, max_size=3), min_size=len(sids), max_size=len(sids))
     )
     ids = [str(at) for at in range(len(sids))]
-    found = churn(Catalogue(ids, ids, np.array(sids)), Catalogue(ids, ids, np.array(other)))
-    assert max(found.by_level) <= found.whole <= min(1.0, sum(found.by_level) + 1e-6)
+    changes = churn(Catalogue(ids, ids, np.array(sids)), Catalogue(ids, ids, np.array(other)))
+    assert max(changes.by_level) <= changes.whole <= min(1.0, sum(changes.by_level) + 1e-6)

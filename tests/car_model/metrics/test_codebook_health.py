@@ -56,22 +56,22 @@ def test_collisions_count_items_that_share_a_whole_sid(health: CodebookHealth) -
 def test_health_of_a_fitted_codebook_is_json_and_residuals_fall() -> None:
     vectors = tiny_vectors()
     book = fit(vectors, SPEC, "", CodebookConfig(n_levels=4, codebook_size=6))
-    sids, left = book.residuals(vectors)
-    found = codebook_health(sids, left, book.spread(vectors), 6, NO_PAIRS)
-    assert CodebookHealth.model_validate_json(json.dumps(found.to_json(), allow_nan=False)) == found
-    assert list(found.residual) == sorted(found.residual, reverse=True)
-    assert 0 < found.residual[-1] < found.residual[0] < 1
+    sids, residual = book.residuals(vectors)
+    health = codebook_health(sids, residual, book.spread(vectors), 6, NO_PAIRS)
+    assert CodebookHealth.model_validate_json(json.dumps(health.to_json(), allow_nan=False)) == health
+    assert list(health.residual) == sorted(health.residual, reverse=True)
+    assert 0 < health.residual[-1] < health.residual[0] < 1
 
 
 def test_cooccurrence_is_the_share_of_neighbours_with_equal_prefixes_over_chance() -> None:
     table = np.array([[0, 0], [1, 1], [1, 2], [2, 1], [2, 1]])  # row 0 pads
     train = [np.array([1, 2, 3, 4]), np.array([2, 2, 1]), np.array([3])]
     # pairs of different items: (1, 2) (2, 3) (3, 4) (2, 1); level 1: three of four agree, level 2: one
-    found = cooccurrence(train, table)
-    assert found.agreement == (0.75, 0.25)
+    agreement = cooccurrence(train, table)
+    assert agreement.agreement == (0.75, 0.25)
     first, second = [1, 1, 2, 1], [1, 2, 2, 1]  # codes of level 1 of the pairs' ends
     chance = sum((first.count(code) / 4) * (second.count(code) / 4) for code in (1, 2))
-    assert found.lift[0] == pytest.approx(0.75 / chance, abs=1e-4)
+    assert agreement.lift[0] == pytest.approx(0.75 / chance, abs=1e-4)
 
 
 def test_without_neighbours_codes_say_nothing() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from car_model.metrics.ranking import CUTOFFS, device_ranks, interval, paired, per_user, ranks_of, summary
+from car_model.metrics.ranking import CUTOFFS, interval, paired, per_user, ranks_of, summary
 
 SCORES = npst.arrays(
     np.float64,
@@ -30,7 +30,7 @@ def naive_rank(row: list[float], target: int) -> float:
         return math.inf
     above = sum(score > row[target] for score in row)
     ties = sum(score == row[target] for score in row)
-    return sum(above + place for place in range(1, ties + 1)) / ties
+    return sum(above + position for position in range(1, ties + 1)) / ties
 
 
 @given(SCORES, st.data())
@@ -39,7 +39,7 @@ def test_ranks_are_the_mean_over_orders_of_ties(scores: np.ndarray, data: st.Dat
     targets = data.draw(npst.arrays(np.int64, rows, elements=st.integers(0, columns - 1)))
     naive = [naive_rank(row, target) for row, target in zip(scores.tolist(), targets, strict=True)]
     assert ranks_of(scores, targets).tolist() == naive
-    assert device_ranks(torch.from_numpy(scores), targets).tolist() == naive
+    assert ranks_of(torch.from_numpy(scores), targets).tolist() == naive
 
 
 def metrics_by_sorting(scores: list[float], history: set[int], target: int) -> dict[str, float]:
@@ -54,13 +54,13 @@ def metrics_by_sorting(scores: list[float], history: set[int], target: int) -> d
         sorted(items, key=lambda item: (-scores[item], (item == target) == against))
         for against in (False, True)
     )
-    place = (kind.index(target) + unkind.index(target)) / 2
-    found = {}
+    position = (kind.index(target) + unkind.index(target)) / 2
+    metrics = {}
     for k in (5, 10):
-        hit = place <= k - 1
-        found[f"recall@{k}"] = float(hit)
-        found[f"ndcg@{k}"] = 1 / math.log2(place + 2) if hit else 0.0  # the ideal list has 1 / log2(2)
-    return found
+        hit = position <= k - 1
+        metrics[f"recall@{k}"] = float(hit)
+        metrics[f"ndcg@{k}"] = 1 / math.log2(position + 2) if hit else 0.0  # the ideal list has 1 / log2(2)
+    return metrics
 
 
 @given(
@@ -74,9 +74,9 @@ def test_metrics_are_those_of_sorted_lists_without_the_history(
     naive = [metrics_by_sorting(*user) for user in zip(scores.tolist(), histories, targets, strict=True)]
     for row, history in zip(scores, histories, strict=True):
         row[[0, *history]] = -np.inf
-    found = per_user(ranks_of(scores, np.array(targets)))
-    assert sorted(found) == sorted(naive[0])
-    for name, values in found.items():
+    metrics = per_user(ranks_of(scores, np.array(targets)))
+    assert sorted(metrics) == sorted(naive[0])
+    for name, values in metrics.items():
         assert values.tolist() == pytest.approx([user[name] for user in naive], abs=1e-12)
 
 
@@ -99,18 +99,18 @@ def test_scores_that_are_not_numbers_rank_last(place: int) -> None:
     scores = np.array([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0]])
     scores[0, place] = np.nan
     assert ranks_of(scores, np.array([0, 0])).tolist() == [np.inf, 1.0]
-    assert device_ranks(torch.from_numpy(scores), np.array([0, 0])).tolist() == [np.inf, 1.0]
+    assert ranks_of(torch.from_numpy(scores), np.array([0, 0])).tolist() == [np.inf, 1.0]
     everything = np.full((2, 3), np.nan)
     assert not per_user(ranks_of(everything, np.array([1, 2])))["recall@10"].any()
 
 
 @given(RANKS)
 def test_recall_and_ndcg_are_the_definition(ranks: np.ndarray) -> None:
-    found = per_user(ranks)
+    metrics = per_user(ranks)
     for k in CUTOFFS:
-        assert found[f"recall@{k}"].tolist() == [1.0 if rank <= k else 0.0 for rank in ranks]
+        assert metrics[f"recall@{k}"].tolist() == [1.0 if rank <= k else 0.0 for rank in ranks]
         gains = [1 / math.log2(1 + rank) if rank <= k else 0.0 for rank in ranks]
-        assert found[f"ndcg@{k}"] == pytest.approx(gains)
+        assert metrics[f"ndcg@{k}"] == pytest.approx(gains)
 
 
 @given(RANKS, st.integers(0, 3))
@@ -141,37 +141,37 @@ def test_more_users_narrow_the_interval() -> None:
 @given(RANKS, st.data())
 def test_paired_is_the_mean_difference_and_turns_its_sign(ours: np.ndarray, data: st.DataObject) -> None:
     theirs = np.array(data.draw(st.permutations(ours.tolist())))
-    one, other = paired(ours, theirs), paired(theirs, ours)
+    forward, backward = paired(ours, theirs), paired(theirs, ours)
     mine, base = per_user(ours), per_user(theirs)
-    for name, found in one.items():
+    for name, values in forward.items():
         difference = (mine[name] - base[name]).mean()
-        assert found.difference == pytest.approx(difference, abs=1e-6)
-        assert other[name].difference == pytest.approx(-found.difference, abs=2e-6)
-        assert found.low <= found.difference <= found.high
+        assert values.difference == pytest.approx(difference, abs=1e-6)
+        assert backward[name].difference == pytest.approx(-values.difference, abs=2e-6)
+        assert values.low <= values.difference <= values.high
         if base[name].mean() > 0:
-            assert found.relative == pytest.approx(difference / base[name].mean(), abs=1e-6)
-            assert found.relative_low == pytest.approx(found.low / base[name].mean(), abs=1e-4)
+            assert values.relative == pytest.approx(difference / base[name].mean(), abs=1e-6)
+            assert values.relative_low == pytest.approx(values.low / base[name].mean(), abs=1e-4)
 
 
 @given(RANKS)
 def test_a_model_differs_from_itself_by_nothing(ranks: np.ndarray) -> None:
-    for found in paired(ranks, ranks.copy()).values():
-        assert (found.difference, found.low, found.high) == (0.0, 0.0, 0.0)
+    for difference in paired(ranks, ranks.copy()).values():
+        assert (difference.difference, difference.low, difference.high) == (0.0, 0.0, 0.0)
 
 
 def test_pairing_is_by_user_not_by_mean() -> None:
     ours, theirs = np.tile([1.0, 50.0], 50), np.tile([50.0, 1.0], 50)
-    found = paired(ours, theirs)["recall@10"]
-    assert found.difference == 0.0
-    assert found.low < 0 < found.high
+    difference = paired(ours, theirs)["recall@10"]
+    assert difference.difference == 0.0
+    assert difference.low < 0 < difference.high
     steady = paired(np.full(100, 1.0), np.full(100, 50.0))["recall@10"]
     assert (steady.low, steady.high) == (1.0, 1.0)
 
 
 def test_a_baseline_of_zero_has_no_relative() -> None:
-    found = paired(np.array([1.0, 2.0]), np.array([np.inf, 50.0]))["ndcg@10"]
-    assert found.difference > 0
-    assert (found.relative, found.relative_low, found.relative_high) == (None, None, None)
+    difference = paired(np.array([1.0, 2.0]), np.array([np.inf, 50.0]))["ndcg@10"]
+    assert difference.difference > 0
+    assert (difference.relative, difference.relative_low, difference.relative_high) == (None, None, None)
 
 
 def test_nobody_has_no_numbers() -> None:

@@ -76,13 +76,13 @@ def test_of_racing_promotions_exactly_one_succeeds(store: ObjectStore, url: str,
 
 def write_and_die(url: str, bundle: Path, evidence: dict[str, Path], point: int) -> None:
     """Write a release, killed just before the given change to a file or within a message to a server."""
-    store, left = open_store(url), point
+    store, remaining = open_store(url), point
 
     def count(event: str, args: tuple[object, ...]) -> None:
-        nonlocal left
+        nonlocal remaining
         if changes_something(event, args, url):
-            left -= 1
-            if left == 0:
+            remaining -= 1
+            if remaining == 0:
                 send_half(event, args)
                 os.kill(os.getpid(), signal.SIGKILL)
 

@@ -58,7 +58,7 @@ def test_promote_list_show_history_rollback(run: Run, releases: list[str]) -> No
     assert [row.split()[0] for row in rows] == ["3", "2", "1"]
     assert "rollback" in rows[0]
     assert ("ci@pipeline" in rows[1], this_user() in rows[2]) == (True, True)
-    shown = run("show", "staging")[1]
+    output = run("show", "staging")[1]
     for fact in (
         releases[0],
         "blessed",
@@ -66,7 +66,7 @@ def test_promote_list_show_history_rollback(run: Run, releases: list[str]) -> No
         "recall@10   0.1310",
         "model/model.safetensors",
     ):
-        assert fact in shown
+        assert fact in output
 
 
 def test_json_output(run: Run, releases: list[str]) -> None:
@@ -76,8 +76,8 @@ def test_json_output(run: Run, releases: list[str]) -> None:
     listed = {release["release"]: release for release in json.loads(run("list", "--json")[1])}
     assert listed.keys() == set(releases)
     assert listed[releases[0]]["channels"] == ["production"]
-    shown = json.loads(run("show", "production", "--json")[1])
-    assert shown == listed[releases[0]] | {"validations": []}
+    document = json.loads(run("show", "production", "--json")[1])
+    assert document == listed[releases[0]] | {"validations": []}
     undone = json.loads(run("rollback", "--to", releases[0][:8], "--why", "x", "--json")[1])
     assert undone == entry
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from car_model.bundle import BundleHeader
 from car_model.data.catalogue import Catalogue
 from car_model.evidence.codebook import Churn
 from registry.channels.channel import promote
@@ -107,6 +107,6 @@ def test_an_unreadable_part_is_named(
     assert f"model/config.json of release {odd.release[:12]} is damaged" in error
 
 
-def read_header(folder: Path) -> tuple[dict[str, Any], None, None]:
-    """The content of bundle.json, with nothing checked."""
-    return json.loads((folder / "bundle.json").read_text()), None, None
+def read_header(folder: Path) -> tuple[BundleHeader, None, None]:
+    """The header in bundle.json; nothing else is checked."""
+    return BundleHeader.read(folder / "bundle.json"), None, None

@@ -88,6 +88,6 @@ def test_show_lists_validations(run: Run, store: ObjectStore, tmp_path: Path) ->
     release = make_release(store, tmp_path).release
     assert json.loads(run("show", release[:8], "--json")[1])["validations"] == []
     add_validation(store, release, {"archive_sha256": "a" * 64}, "ann@shop")
-    (shown,) = json.loads(run("show", release[:8], "--json")[1])["validations"]
-    assert shown["report"] == {"archive_sha256": "a" * 64}
+    (validation,) = json.loads(run("show", release[:8], "--json")[1])["validations"]
+    assert validation["report"] == {"archive_sha256": "a" * 64}
     assert re.search(r"validated +\d{4}-\d\d-\d\d \d\d:\d\d UTC by ann@shop", run("show", release[:8])[1])

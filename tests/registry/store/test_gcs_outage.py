@@ -79,11 +79,11 @@ def test_a_slow_store_is_retried_and_finally_named(gcs_server: str, through: Thr
 
 def dying(after: int) -> Fault:
     """A server that fails after a number of requests."""
-    left = [after]
+    remaining = [after]
 
     def fault(_method: str, _path: str, answer: Answer) -> Answer:
-        left[0] -= 1
-        return answer if left[0] >= 0 else (503, b"")
+        remaining[0] -= 1
+        return answer if remaining[0] >= 0 else (503, b"")
 
     return fault
 

@@ -27,10 +27,10 @@ Rows = list[dict[str, object]]
 
 def write_dataset(folder: Path) -> Path:
     """Users with LENGTH interactions each, over ITEMS items."""
-    kept: Rows = []
+    interactions: Rows = []
     for user in range(USERS):
         for position in range(LENGTH):
-            kept.append({
+            interactions.append({
                 "user_id": f"u{user}",
                 "item_id": f"i{(user + 2 * position) % ITEMS}",
                 "position": position,
@@ -40,8 +40,8 @@ def write_dataset(folder: Path) -> Path:
             })  # fmt: skip
     items: Rows = [{"item_id": f"i{item}", "title": f"Film {item}"} for item in range(ITEMS)]
     folder.mkdir(parents=True, exist_ok=True)
-    save(folder, "interactions", kept, KEPT)
-    save(folder, "source_interactions", [{key: row[key] for key in SOURCE} for row in kept], SOURCE)
+    save(folder, "interactions", interactions, KEPT)
+    save(folder, "source_interactions", [{key: row[key] for key in SOURCE} for row in interactions], SOURCE)
     for name in ("items", "source_items"):
         save(folder, name, items, {"item_id": pa.string(), "title": pa.string()})
     return folder
@@ -63,8 +63,8 @@ def edit(folder: Path, name: str, change: Callable[[Rows], object]) -> None:
 def cast(folder: Path, name: str, column: str, kind: pa.DataType) -> None:
     """Give a column another type."""
     table = pq.read_table(folder / f"{name}.parquet")
-    place = table.schema.get_field_index(column)
-    pq.write_table(table.set_column(place, column, table[column].cast(kind)), folder / f"{name}.parquet")
+    index = table.schema.get_field_index(column)
+    pq.write_table(table.set_column(index, column, table[column].cast(kind)), folder / f"{name}.parquet")
 
 
 def drop(folder: Path, name: str, column: str) -> None:

@@ -32,23 +32,23 @@ def tables(users, items, *, seed=0, prefix="i", exponent=1.0, length=8):
 
 def drift(now, before):
     """Figures between two tables of interactions, each the profile of its own."""
-    profiles = [profile_tables(one, one[["item_id"]].drop_duplicates()) for one in (now, before)]
+    profiles = [profile_tables(table, table[["item_id"]].drop_duplicates()) for table in (now, before)]
     stored = json.dumps(profiles[1].to_json(), allow_nan=False)  # as the release keeps it
     return measure_drift(profiles[0], DataProfile.model_validate_json(stored), item_shares(now), "c" * 64)
 
 
 def test_equal_data_does_not_drift():
-    found = drift(tables(300, 250), tables(300, 250))
+    figures = drift(tables(300, 250), tables(300, 250))
     for name in ("interactions", "users", "items", "median_interactions"):
-        assert getattr(found, name).ratio == 1.0
-    assert (found.activity.distance, found.popularity.distance) == (0.0, 0.0)
-    assert (found.action.shift, found.newest.days_back) == (0.0, 0.0)
+        assert getattr(figures, name).ratio == 1.0
+    assert (figures.activity.distance, figures.popularity.distance) == (0.0, 0.0)
+    assert (figures.action.shift, figures.newest.days_back) == (0.0, 0.0)
 
 
 def test_chance_alone_stays_below_the_warning():
-    found = drift(tables(1000, 500, seed=1), tables(1000, 500, seed=2))
-    assert 0 < found.activity.distance < 0.2
-    assert 0 < found.popularity.distance < 0.2
+    figures = drift(tables(1000, 500, seed=1), tables(1000, 500, seed=2))
+    assert 0 < figures.activity.distance < 0.2
+    assert 0 < figures.popularity.distance < 0.2
 
 
 @pytest.mark.parametrize(
@@ -59,13 +59,15 @@ def test_chance_alone_stays_below_the_warning():
     ],
 )
 def test_what_no_count_shows_is_beyond_the_block(change, moved):
-    found = drift(tables(400, 300, **change), tables(400, 300))
-    assert getattr(found, moved).distance > DriftPolicy().max_distance
+    figures = drift(tables(400, 300, **change), tables(400, 300))
+    assert getattr(figures, moved).distance > DriftPolicy().max_distance
 
 
 def test_ids_given_out_anew_show_however_flat_popularity_is():
-    found = drift(tables(400, 900, exponent=0.1, prefix="new-"), tables(400, 900, exponent=0.1)).popularity
-    assert (found.ratio, found.now) == (0.0, 0.0)
+    popularity = drift(
+        tables(400, 900, exponent=0.1, prefix="new-"), tables(400, 900, exponent=0.1)
+    ).popularity
+    assert (popularity.ratio, popularity.now) == (0.0, 0.0)
     calm = drift(tables(400, 900, exponent=0.5, seed=1), tables(400, 900, exponent=0.5)).popularity
     assert calm.ratio > DriftPolicy().min_popular_ratio
 
@@ -73,24 +75,24 @@ def test_ids_given_out_anew_show_however_flat_popularity_is():
 def test_popularity_is_of_productions_items_and_all_others():
     before = pd.DataFrame({"user_id": list("aabb"), "item_id": ["x", "x", "y", "z"]})
     now = pd.DataFrame({"user_id": list("aabb"), "item_id": ["x", "new", "new", "new"]})
-    found = drift(now, before).popularity
-    assert (found.items, found.before, found.now) == (3, 1.0, 0.25)
-    assert found.risen == RisenItems(items=1, now=0.75, before_at_most=0.0)
+    popularity = drift(now, before).popularity
+    assert (popularity.items, popularity.before, popularity.now) == (3, 1.0, 0.25)
+    assert popularity.risen == RisenItems(items=1, now=0.75, before_at_most=0.0)
     apart = jensenshannon([0.25, 0, 0, 0.75], [0.5, 0.25, 0.25, 0], 2)
-    assert found.distance == pytest.approx(apart, abs=1e-6)
+    assert popularity.distance == pytest.approx(apart, abs=1e-6)
 
 
 def test_a_flood_on_an_item_that_was_not_popular_shows():
     calm = tables(2000, 2000, seed=1)
     flood = pd.DataFrame({"user_id": [f"bot{at}" for at in range(len(calm) // 2)], "item_id": "i1500"})
-    found = drift(pd.concat([tables(2000, 2000, seed=2), flood]), calm).popularity
-    assert found.distance > load_bound("popularity moved little")
-    assert found.risen.now > 0.3
-    assert found.risen.before_at_most < 0.05
+    popularity = drift(pd.concat([tables(2000, 2000, seed=2), flood]), calm).popularity
+    assert popularity.distance > load_bound("popularity moved little")
+    assert popularity.risen.now > 0.3
+    assert popularity.risen.before_at_most < 0.05
 
 
 def load_bound(name):
-    return next(one.at_most for one in load_policy().conditions if one.name == name)
+    return next(condition.at_most for condition in load_policy().conditions if condition.name == name)
 
 
 @settings(deadline=None)
@@ -103,8 +105,8 @@ def test_the_distance_told_is_at_most_the_one_among_all_items(counts, seed):
     parts = [{f"i{at}": n / side.sum() for at, n in enumerate(side)} for side in (old, new)]
     popular = dict(sorted(parts[0].items(), key=lambda item: (-item[1], item[0]))[:POPULAR])
     before = profile_tables(tables(5, 5), tables(5, 5)).model_copy(update={"popular": popular})
-    found = measure_drift(before, before, parts[1], "c" * 64).popularity.distance
-    assert found <= js_distance(list(parts[0].values()), list(parts[1].values())) + 1e-5
+    distance = measure_drift(before, before, parts[1], "c" * 64).popularity.distance
+    assert distance <= js_distance(list(parts[0].values()), list(parts[1].values())) + 1e-5
 
 
 def test_a_profile_stays_small_and_is_the_same_in_any_order():
@@ -124,21 +126,21 @@ def test_activity_counts_users_by_powers_of_two():
 
 @settings(deadline=None)
 @given(SHARES, SHARES)
-def test_the_distance_is_the_one_of_the_textbook(one, other):
-    size = max(len(one), len(other))
-    padded = [np.pad(part, (0, size - len(part))) for part in (one, other)]
-    found = js_distance(one, other)
-    assert 0 <= found <= 1
-    assert found == js_distance(other, one)
+def test_the_distance_is_the_one_of_the_textbook(first, second):
+    size = max(len(first), len(second))
+    padded = [np.pad(part, (0, size - len(part))) for part in (first, second)]
+    distance = js_distance(first, second)
+    assert 0 <= distance <= 1
+    assert distance == js_distance(second, first)
     expected = jensenshannon(*padded, 2)
-    assert found == pytest.approx(0 if math.isnan(expected) else expected, abs=1e-5)
+    assert distance == pytest.approx(0 if math.isnan(expected) else expected, abs=1e-5)
 
 
 @settings(deadline=None)
 @given(SHARES, SHARES)
-def test_places_that_are_merged_never_make_the_distance_greater(one, other):
-    size = max(len(one), len(other))
-    parts = [np.pad(part, (0, size - len(part))) for part in (one, other)]
+def test_places_that_are_merged_never_make_the_distance_greater(first, second):
+    size = max(len(first), len(second))
+    parts = [np.pad(part, (0, size - len(part))) for part in (first, second)]
     merged = [[*part[:1], part[1:].sum()] for part in parts]
     assert js_distance(*merged) <= js_distance(*parts) + 1e-5
 
@@ -164,16 +166,19 @@ def test_days_back_and_shift_have_their_sign_and_unit():
         action=[1.0, 3.0] * (len(table) // 2) + [2.0] * (len(table) % 2),
     )
     late = early.assign(timestamp=pd.Timestamp("2020-02-02T12:00", tz="UTC"), action=early["action"] - 2)
-    found = drift(early, late)
-    assert found.newest.days_back == 2.5
+    figures = drift(early, late)
+    assert figures.newest.days_back == 2.5
     assert drift(late, early).newest.days_back == -2.5
-    assert found.action.shift == pytest.approx(2 / early["action"].std(ddof=0), abs=1e-5)
+    assert figures.action.shift == pytest.approx(2 / early["action"].std(ddof=0), abs=1e-5)
 
 
 def test_the_gates_blocking_bounds_are_those_that_validate_holds_to_before_training():
     policy = DriftPolicy()
-    bounds = {one.metric[1:]: one for one in load_policy().conditions if one.metric[0] == "drift"
-              and one.severity == "block"}  # fmt: skip
+    bounds = {
+        item.metric[1:]: item
+        for item in load_policy().conditions
+        if item.metric[0] == "drift" and item.severity == "block"
+    }
     for name in ("interactions", "users", "items"):
         assert bounds.pop((name, "ratio")).between == (policy.min_ratio, policy.max_ratio)
     low, high = bounds.pop(("median_interactions", "ratio")).between

@@ -24,12 +24,14 @@ def compared(now, before=BASE, shares=POPULAR, **policy):
     """Findings that failed."""
     now = DataProfile.model_validate_json(json.dumps(BASE | now))
     return [
-        one for one in compare_profiles(now, before, DriftPolicy(**policy), shares, "c" * 64)[0] if not one.ok
+        finding
+        for finding in compare_profiles(now, before, DriftPolicy(**policy), shares, "c" * 64)[0]
+        if not finding.ok
     ]
 
 
-def failed(*given, **policy):
-    return [one.problem for one in compared(*given, **policy)]
+def failed(*changes, **policy):
+    return [finding.problem for finding in compared(*changes, **policy)]
 
 
 def test_the_same_data_has_not_drifted():
@@ -72,7 +74,7 @@ def test_thresholds_are_inclusive(now):
 
 
 def test_drift_can_be_a_warning():
-    assert [one.stops for one in compared({"users": 1}, severity="warn")] == [False]
+    assert [finding.stops for finding in compared({"users": 1}, severity="warn")] == [False]
 
 
 def test_item_ids_given_out_anew_are_told():

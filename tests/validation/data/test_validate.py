@@ -43,10 +43,10 @@ def problems(dataset, policy=POLICY):
 def test_sound_data_passes_and_every_table_is_checked(sound):
     _, report, _, _ = sound
     assert report.ok and not report.warnings
-    assert {one.table for one in report.findings} == {
+    assert {finding.table for finding in report.findings} == {
         "source_interactions", "source_items", "interactions", "items",
     }  # fmt: skip
-    assert all(one.check.startswith("expect_") for one in report.findings)
+    assert all(finding.check.startswith("expect_") for finding in report.findings)
 
 
 def test_the_profile_counts_what_is_kept(sound):
@@ -143,11 +143,11 @@ FAST = (
     "case", [case if case in FAST else pytest.param(case, marks=pytest.mark.integration) for case in BROKEN]
 )
 def test_a_broken_row_stops_the_run_and_is_named(dataset, case):
-    table, change, told = BROKEN[case]
+    table, change, expected = BROKEN[case]
     edit(dataset, table, change)
-    found = problems(dataset)
-    assert any(all(part in sentence for part in told) for sentence in found), found
-    assert all(sentence.endswith(".") for sentence in found)
+    sentences = problems(dataset)
+    assert any(all(part in sentence for part in expected) for sentence in sentences), sentences
+    assert all(sentence.endswith(".") for sentence in sentences)
 
 
 def test_all_problems_are_told_at_once(dataset):
@@ -186,7 +186,8 @@ def test_an_unreadable_file_is_named(dataset, content):
 def test_a_missing_column_is_named(dataset, table, column):
     drop(dataset, table, column)
     assert any(
-        f"Table {table}: columns are missing (found missing: {column})" in one for one in problems(dataset)
+        f"Table {table}: columns are missing (found missing: {column})" in sentence
+        for sentence in problems(dataset)
     )
 
 
@@ -200,8 +201,12 @@ def test_a_missing_column_is_named(dataset, table, column):
 )
 def test_a_column_of_the_wrong_type_is_named_once(dataset, table, column, kind):
     cast(dataset, table, column, kind)
-    told = [one for one in problems(dataset) if f"Table {table}, column {column}: the type is {kind}" in one]
-    assert len(told) == 1
+    sentences = [
+        sentence
+        for sentence in problems(dataset)
+        if f"Table {table}, column {column}: the type is {kind}" in sentence
+    ]
+    assert len(sentences) == 1
 
 
 def test_a_source_without_any_order_is_refused(dataset):
@@ -248,7 +253,7 @@ def test_drift_against_production_stops_the_run(sound, tmp_path):
     same = validate_dataset(
         dataset, POLICY, tmp_path / "same.html", report.profile.to_json(), release="c" * 64
     )
-    assert same.ok and any(one.check == "drift" for one in same.findings)
+    assert same.ok and any(finding.check == "drift" for finding in same.findings)
 
     previous = report.profile.to_json() | {"interactions": 1_000}
     with pytest.raises(ValidationError, match=r"Drift against production: 30 interactions are 0\.03 times"):

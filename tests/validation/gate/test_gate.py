@@ -13,13 +13,13 @@ POLICY = load_policy()
 
 
 def result(verdict, name):
-    return next(one for one in verdict.conditions if one.name == name)
+    return next(item for item in verdict.conditions if item.name == name)
 
 
 def test_a_good_challenger_passes_every_condition():
     verdict = evaluate_gate(good_evaluation(), POLICY)
     assert verdict.blessed
-    assert {one.verdict for one in verdict.conditions} == {"pass"}
+    assert {item.verdict for item in verdict.conditions} == {"pass"}
     assert len(verdict.conditions) == len(POLICY.conditions) + 1
     assert verdict.champion == "c" * 64
     assert verdict.policy == POLICY.digest
@@ -91,7 +91,7 @@ def test_the_default_policy_warns_without_blocking(name, path, value):
     put(evaluation, path, value)
     verdict = evaluate_gate(evaluation, POLICY)
     assert verdict.blessed
-    assert [one.name for one in verdict.warnings] == [name]
+    assert [item.name for item in verdict.warnings] == [name]
     assert name in verdict.summary()
 
 
@@ -100,9 +100,9 @@ def test_a_release_without_a_ranker_passes_what_judges_rankers():
     evaluation["action"] = {"ranker": False, "why": "the interactions have no actions."}
     verdict = evaluate_gate(evaluation, POLICY)
     assert verdict.blessed
-    found = result(verdict, "likes are predicted")
-    assert (found.verdict, found.value) == ("pass", None)
-    assert found.detail == "The release has no action ranker."
+    condition = result(verdict, "likes are predicted")
+    assert (condition.verdict, condition.value) == ("pass", None)
+    assert condition.detail == "The release has no action ranker."
 
 
 @pytest.mark.parametrize("action", [None, {}, {"ranker": True}, {"ranker": None}, {"ranker": 0}])
@@ -110,7 +110,7 @@ def test_evidence_that_does_not_speak_of_a_ranker_does_not_pass(action):
     evaluation = good_evaluation()
     evaluation["action"] = action
     verdict = evaluate_gate(evaluation, POLICY)
-    assert [one.name for one in verdict.blockers] == ["likes are predicted"]
+    assert [item.name for item in verdict.blockers] == ["likes are predicted"]
     remove(evaluation, ("action",))
     assert not evaluate_gate(evaluation, POLICY).blessed
 
@@ -134,7 +134,7 @@ def test_a_production_without_distributions_does_not_pass_unseen():
     put(evaluation, ("drift", "popularity", "ratio"), None)
     verdict = evaluate_gate(evaluation, POLICY)
     missing = {"users are as active as before", "popular items stay popular", "no flood on a few items"}
-    assert {one.name for one in verdict.blockers} == missing
+    assert {item.name for item in verdict.blockers} == missing
 
 
 FORCED = {"number": 3, "release": "c" * 64, "who": "ann", "when": "2020-02-02T03:31:00+00:00",
@@ -149,8 +149,8 @@ def test_a_promotion_by_force_is_told_and_decides_nothing(tmp_path):
     assert verdict.summary() == f"{plain.summary()} The champion is in use by force (ann, entry 3)."
     verdict.write(tmp_path / "verdict.json")
     assert Verdict.read(tmp_path / "verdict.json") == verdict
-    told = json.loads((tmp_path / "verdict.json").read_text())["forced"]
-    assert [(one["who"], one["why"], one["number"]) for one in told] == [
+    promotions = json.loads((tmp_path / "verdict.json").read_text())["forced"]
+    assert [(item["who"], item["why"], item["number"]) for item in promotions] == [
         ("ann", "urgent", 3),
         ("ann", "urgent", 2),
     ]
@@ -200,8 +200,8 @@ def test_a_first_release_is_blocked_until_bootstrap_is_asked_for():
 
     blessed = evaluate_gate(evaluation, POLICY, bootstrap=True)
     assert blessed.blessed and blessed.champion is None
-    waived = {one.name for one in blessed.conditions if one.verdict == "waived"}
-    assert waived == {CHAMPION} | {one.name for one in POLICY.conditions if one.when == "champion"}
+    waived = {item.name for item in blessed.conditions if item.verdict == "waived"}
+    assert waived == {CHAMPION} | {item.name for item in POLICY.conditions if item.when == "champion"}
 
 
 def test_bootstrap_waives_nothing_that_does_not_concern_the_champion():
@@ -215,7 +215,7 @@ def test_bootstrap_waives_nothing_where_a_champion_exists():
     put(evaluation, ("paired", "champion", "ndcg@10", "high"), -0.01)
     verdict = evaluate_gate(evaluation, POLICY, bootstrap=True)
     assert not verdict.blessed
-    assert "waived" not in {one.verdict for one in verdict.conditions}
+    assert "waived" not in {item.verdict for item in verdict.conditions}
 
 
 @pytest.mark.parametrize("champion", ["", "  ", 0, False, [], {}])

@@ -27,7 +27,7 @@ def evaluations(draw):
 
 def verdicts(evaluation, bootstrap):
     verdict = evaluate_gate(evaluation, POLICY, bootstrap)
-    return verdict.blessed, {one.name: one.verdict for one in verdict.conditions}
+    return verdict.blessed, {item.name: item.verdict for item in verdict.conditions}
 
 
 def assert_no_gain(before, after):

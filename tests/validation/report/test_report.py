@@ -121,17 +121,26 @@ def test_the_report_is_one_file_that_fetches_nothing(page):
     tags = Tags(page).tags
     assert not {"script", "link", "iframe", "object", "base", "form"} & {tag for tag, _ in tags}
     assert not [
-        value for tag, one in tags for key, value in one.items() if key in ("href", "srcset", "action")
+        value
+        for tag, attributes in tags
+        for key, value in attributes.items()
+        if key in ("href", "srcset", "action")
     ]
     assert not re.search(r"@import|url\(", page)
-    policy = next(one["content"] for tag, one in tags if one.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        attributes["content"]
+        for tag, attributes in tags
+        if attributes.get("http-equiv") == "Content-Security-Policy"
+    )
     assert policy.startswith("default-src 'none'")
 
 
 def test_pictures_are_well_formed_and_without_references(page):
     for picture in pictures(page):
         root = ElementTree.fromstring(picture)  # noqa: S314 (our own output)
-        assert not [one for one in root.iter() if one.tag.endswith(("script", "foreignObject", "image"))]
+        assert not [
+            element for element in root.iter() if element.tag.endswith(("script", "foreignObject", "image"))
+        ]
 
 
 def test_equal_inputs_give_equal_bytes(page, tmp_path):
@@ -167,13 +176,13 @@ def test_the_items_that_the_comparison_is_over_are_stated(page, tmp_path):
     evaluation = full_evaluation()
     same = {"items": 1349, "items_champion": 1349, "users": 943, "users_share": 1.0}
     parts = {key: evaluation[key] for key in ("models", "holdout")}
-    told = words(rendered(inputs_of(parts | {"champion": evaluation["champion"] | same}), tmp_path))
-    assert "Champion and challenger offer the same 1,349 items: all 943 users are compared." in told
-    assert "different catalogues" not in told
+    text = words(rendered(inputs_of(parts | {"champion": evaluation["champion"] | same}), tmp_path))
+    assert "Champion and challenger offer the same 1,349 items: all 943 users are compared." in text
+    assert "different catalogues" not in text
 
 
 def test_the_report_shows_how_far_the_data_moved(page, tmp_path):
-    told = words(page)
+    text = words(page)
     for row in (
         "Interactions 99,000 101,000 1.02 times",
         "Users 943 943 1.00 times",
@@ -182,7 +191,7 @@ def test_the_report_shows_how_far_the_data_moved(page, tmp_path):
         "Newest interaction 2020-02-01 2020-02-08 7.0 days newer",
         "Share of production's 3 most popular items 1.6 % 1.6 % 1.00 times, distance 0.0",
     ):
-        assert row in told, row
+        assert row in text, row
     assert "Drift of the data" not in words(rendered(inputs_of({"drift": {"release": None}}), tmp_path))
 
 
@@ -214,14 +223,14 @@ def test_items_that_became_popular_are_told(tmp_path):
             "distance": 0.25,
         },
     }
-    told = words(rendered(inputs_of({"drift": drift}), tmp_path))
-    assert "most popular items 40.0 % 35.0 % 0.88 times, distance 0.250" in told
-    assert "Share of 3 items that have become as popular as these at most 0.4 % 7.9 %" in told
+    text = words(rendered(inputs_of({"drift": drift}), tmp_path))
+    assert "most popular items 40.0 % 35.0 % 0.88 times, distance 0.250" in text
+    assert "Share of 3 items that have become as popular as these at most 0.4 % 7.9 %" in text
 
 
 def test_a_champion_in_use_by_force_stands_out(page, tmp_path):
-    told = words(rendered(with_forced(FORCED), tmp_path))
-    top = told[: told.index("What the policy requires")]
+    text = words(rendered(with_forced(FORCED), tmp_path))
+    top = text[: text.index("What the policy requires")]
     assert (
         "Forced champion: The champion, cccccccccccc, was put in use by force (entry 3) by ann@shop on "
         "2020-02-02 03:31 UTC, because: withdrawn items must go now. "
@@ -233,8 +242,8 @@ def test_a_champion_in_use_by_force_stands_out(page, tmp_path):
 def test_an_earlier_promotion_by_force_is_told_after_the_one_in_use(tmp_path):
     earlier = FORCED | {"number": 2, "release": "a" * 64, "in_use": False, "failing": [], "who": HOSTILE}
     page = rendered(with_forced(earlier, FORCED), tmp_path)
-    told = words(page)
-    assert told.index("Forced champion") < told.index("Forced before: An earlier release, aaaaaaaaaaaa")
+    text = words(page)
+    assert text.index("Forced champion") < text.index("Forced before: An earlier release, aaaaaaaaaaaa")
     assert "script" not in {tag for tag, _ in Tags(page).tags}
 
 
@@ -288,13 +297,13 @@ def test_ranking_by_action_is_told_with_and_without_it(tmp_path):
     inputs = full_inputs()
     text = " ".join(Tags(rendered(inputs, tmp_path)).text.split())
     assert "Ranking by action" in text
-    for shown in (
+    for phrase in (
         "normalised entropy",
         "users who liked their test item",
         "By relevance",
         "users who did not like it",
     ):
-        assert shown in text
+        assert phrase in text
 
 
 def test_without_a_ranker_the_report_says_why(tmp_path):
