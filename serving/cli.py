@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -123,7 +124,7 @@ def status(serving: Serving = DEFAULT_STATE) -> None:
     table.columns[1].overflow = "fold"
     table.add_row("release", deployed.release if deployed else "none")
     table.add_row("processes", ", ".join(str(process.pid) for process in find_processes(server.state)))
-    for name, port in server.ports.as_dict().items():
+    for name, port in asdict(server.ports).items():
         table.add_row(f"{name} port", str(port))
     default = server.client.default_version()
     for version, workers in server.client.versions().items():

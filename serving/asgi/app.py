@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Histogram, ProcessCollector, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -51,10 +51,8 @@ class AsgiMetrics(Metrics):
             buckets=BUCKETS,
             registry=self.registry,
         )
-        self.in_progress = Gauge(
-            "car_requests_in_progress",
-            "Bodies that wait in the queue or are being answered.",
-            registry=self.registry,
+        self.in_progress = self._gauge(
+            "requests_in_progress", "Bodies that wait in the queue or are being answered."
         )
         ProcessCollector(registry=self.registry)
 

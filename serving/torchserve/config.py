@@ -58,16 +58,12 @@ class Ports:
 
     def require_free(self) -> None:
         """Raise a ServingError naming the first port that another process listens on."""
-        for name, port in self.as_dict().items():
+        for name, port in asdict(self).items():
             with ExitStack() as sockets:
                 if _bind(sockets, port) is None:
                     raise ServingError(
                         f"Port {port} on {LOOPBACK} ({name}) is taken by another process; choose another."
                     )
-
-    def as_dict(self) -> dict[str, int]:
-        """Port by listener, for JSON."""
-        return asdict(self)
 
 
 def _bind(sockets: ExitStack, port: int) -> int | None:

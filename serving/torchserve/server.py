@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ class TorchServe:
             ports.require_free()
         else:
             try:  # clients of the last start find the same ports
-                ports = Ports.choose(ServerRecord.load(state).ports.as_dict())
+                ports = Ports.choose(asdict(ServerRecord.load(state).ports))
             except ServingError:
                 ports = Ports.choose()
         write_private(state.config, render(config, ports, state, load))

@@ -1,4 +1,5 @@
 import socket
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -34,16 +35,16 @@ def test_what_security_rests_on(rendered: dict[str, str]) -> None:
 
 
 def test_free_ports_are_all_different() -> None:
-    assert len(set(Ports.choose().as_dict().values())) == 5
+    assert len(set(asdict(Ports.choose()).values())) == 5
 
 
 def test_a_preferred_port_is_kept_while_it_is_free() -> None:
     first = Ports.choose()
-    assert Ports.choose(first.as_dict()) == first
+    assert Ports.choose(asdict(first)) == first
     with socket.socket() as listener:
         listener.bind((LOOPBACK, first.inference))
         listener.listen()
-        second = Ports.choose(first.as_dict())
+        second = Ports.choose(asdict(first))
     assert second.inference != first.inference
     assert second.management == first.management
 

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def test_every_socket_that_listens_is_on_loopback(deployed: TorchServe) -> None:
         for socket in item.net_connections(kind="inet"):
             if socket.status == psutil.CONN_LISTEN or socket.type != 1:
                 addresses.add((socket.laddr.ip.removeprefix("::ffff:"), socket.laddr.port))
-    assert addresses == {(LOOPBACK, port) for port in deployed.ports.as_dict().values()}
+    assert addresses == {(LOOPBACK, port) for port in asdict(deployed.ports).values()}
 
 
 def test_the_live_server_says_that_it_is_closed(deployed: TorchServe) -> None:
