@@ -50,14 +50,10 @@ class NullSlot(nn.Module):
 
 @dataclass(frozen=True)
 class PastAttention:
-    """Attention of each item of packed histories to the strict past.
-
-    Attributes:
-        nulls: the null slot of each layer.
-    """
+    """Attention of each item of packed histories to the strict past."""
 
     packing: Packing
-    nulls: list[NullSlot]
+    nulls: list[NullSlot]  # of each layer
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """[N, H, E] each -> [N, H, E]."""
@@ -69,13 +65,9 @@ class PastAttention:
 
 @dataclass(frozen=True)
 class CandidateAttention:
-    """Attention of candidates to all of one history; candidates don't see each other.
+    """Attention of candidates to all of one history; candidates don't see each other."""
 
-    Attributes:
-        past: keys and values of each layer behind the null slot, [P + 1, H, E] each.
-    """
-
-    past: list[tuple[Tensor, Tensor]]
+    past: list[tuple[Tensor, Tensor]]  # of each layer: keys, values behind the null slot [P + 1, H, E]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Queries [C, H, E] -> [C, H, E]; the candidates' own keys and values are not read."""

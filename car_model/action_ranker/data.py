@@ -22,20 +22,13 @@ PARTS: tuple[Part, ...] = ("train", "valid", "test")
 
 
 class Batch(NamedTuple):
-    """Windows of histories, right-padded.
+    """Windows of histories, right-padded."""
 
-    Attributes:
-        uids: [B, T] int64, 0 is padding.
-        actions: [B, T] classes, 0 if unknown.
-        target_mask: [B, T] True if the action is to be learned or predicted.
-        row: [B] index of the history a window is of; start: [B] index in it at which the window begins.
-    """
-
-    uids: Tensor
-    actions: Tensor
-    target_mask: Tensor
-    row: np.ndarray
-    start: np.ndarray
+    uids: Tensor  # [B, T] int64, 0 is padding
+    actions: Tensor  # [B, T] classes, 0 if unknown
+    target_mask: Tensor  # [B, T] True if the action is to be learned or predicted
+    row: np.ndarray  # [B] index of the history a window is of
+    start: np.ndarray  # [B] index in it at which the window begins
 
 
 class Window(NamedTuple):
@@ -49,19 +42,12 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class ActionHistories:
-    """One chronological sequence of items and actions per user.
+    """One chronological sequence of items and actions per user."""
 
-    Attributes:
-        users: user ids, in the order of everything else.
-        uids: [n] of each user.
-        actions: [n] classes (`UNKNOWN`, `DISLIKED`, `LIKED`).
-        parts: [n] which part an interaction is in, an index into PARTS; they ascend along a history.
-    """
-
-    users: list[str]
-    uids: list[np.ndarray]
-    actions: list[np.ndarray]
-    parts: list[np.ndarray]
+    users: list[str]  # in the order of everything else
+    uids: list[np.ndarray]  # [n] of each user
+    actions: list[np.ndarray]  # [n] classes (`UNKNOWN`, `DISLIKED`, `LIKED`)
+    parts: list[np.ndarray]  # [n] index into PARTS of each interaction; they ascend along a history
 
     def targets(self, part: Part) -> list[np.ndarray]:
         """Which interactions of each user are in a part and have a known action: [n] bool each."""
@@ -73,8 +59,8 @@ class ActionHistories:
 
     def classes(self, part: Part) -> np.ndarray:
         """Known classes of a part, user by user, oldest first."""
-        known = [actions[mask] for actions, mask in zip(self.actions, self.targets(part), strict=True)]
-        return np.concatenate(known) if known else np.zeros(0, dtype=np.int64)
+        classes = [actions[mask] for actions, mask in zip(self.actions, self.targets(part), strict=True)]
+        return np.concatenate(classes) if classes else np.zeros(0, dtype=np.int64)
 
     def by_share(self, valid: float = 0.1, test: float = 0.2) -> ActionHistories:
         """The same histories, with the latest shares of every user held out, at least one interaction each.

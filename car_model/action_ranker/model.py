@@ -76,8 +76,8 @@ class ActionRanker(nn.Module):
         self.action = nn.Embedding(3, config.d_model, padding_idx=UNKNOWN)
         slots = 2 if config.architecture == "interleaved" else 1  # positions that an item takes
         mixed, late = config.architecture == "mvp", config.architecture == "lfa"
-        self.mixed = MixedTransformer(config.backbone()) if mixed else None
-        self.transformer = None if mixed else Transformer(config.backbone(slots))
+        self.mixed = MixedTransformer(config.backbone(config.max_history)) if mixed else None
+        self.transformer = None if mixed else Transformer(config.backbone(slots * config.max_history))
         self.late = PastActions(config.d_model, config.n_heads) if late else None
         self.head = nn.Sequential(
             nn.Linear(2 * config.d_model if late else config.d_model, config.d_model),

@@ -68,30 +68,20 @@ WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 class ScoredHistory(NamedTuple):
-    """One history and how relevant every item is after it.
+    """One history and how relevant every item is after it."""
 
-    Attributes:
-        scores: [N + 1]; -inf marks what must not be recommended.
-        uids: [P] the history, oldest first; actions: [P] classes, 0 if unknown.
-    """
-
-    scores: Tensor
-    uids: np.ndarray
-    actions: np.ndarray
+    scores: Tensor  # [N + 1]; -inf marks what must not be recommended
+    uids: np.ndarray  # [P] the history, oldest first
+    actions: np.ndarray  # [P] classes, 0 if unknown
 
 
 @dataclass(frozen=True)
 class Reranker:
-    """An action ranker together with how much it counts.
+    """An action ranker together with how much it counts."""
 
-    Attributes:
-        model: in evaluation mode, over the same catalogue as CAR.
-        weight: of log P(liked); candidates: how many items it is computed for.
-    """
-
-    model: ActionRanker
-    weight: float
-    candidates: int = CANDIDATES
+    model: ActionRanker  # in evaluation mode, over the same catalogue as CAR
+    weight: float  # of log P(liked)
+    candidates: int = CANDIDATES  # how many items it is computed for
 
     def scores(self, history: ScoredHistory) -> Tensor:
         """The scores [N + 1] that rank by both; -inf stays -inf."""

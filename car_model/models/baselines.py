@@ -33,7 +33,7 @@ class SASRec(nn.Module):
         super().__init__()
         self.config = config
         self.uid = nn.Embedding(config.n_items + 1, config.d_model, padding_idx=0)
-        self.transformer = Transformer(config.backbone(1, config.position_encoding))
+        self.transformer = Transformer(config.backbone(config.max_history, config.position_encoding))
         self.act_bias = nn.Parameter(torch.zeros(config.n_items + 1))
         initialise(self.uid)
         with torch.no_grad():

@@ -98,7 +98,8 @@ class CAR(nn.Module):
         self.uid = nn.Embedding(config.n_items + 1, config.d_model, padding_idx=0)
         self.code = nn.Embedding(n_codes, config.d_model)
         self.code_sums = CodeSums()
-        self.transformer = Transformer(config.backbone(config.slots, config.position_encoding))
+        max_positions = config.max_history * config.slots
+        self.transformer = Transformer(config.backbone(max_positions, config.position_encoding))
         self.act_bias = nn.Parameter(torch.zeros(config.n_items + 1))
         self.think_bias = nn.Parameter(torch.zeros(n_codes))
         embeddings: list[nn.Module] = [self.uid, self.code]
@@ -215,7 +216,7 @@ class CAR(nn.Module):
         uids = torch.cat([targets, negatives.draw().to(device)])  # [N + S]
         rows = self.embed(uids)[:, -1] if self.config.tied else self.act_head.weight[uids]  # [N + S, D]
         target_logits = (states * rows[:count]).sum(dim=1) + self.act_bias[targets]  # [N]
-        chosen = negatives.choose(count).to(device)  # [C] indices into uids
-        negative_logits = states @ rows[chosen].T + self.act_bias[uids[chosen]]  # [N, C]
+        indices = negatives.choose(count).to(device)  # [C] indices into uids
+        negative_logits = states @ rows[indices].T + self.act_bias[uids[indices]]  # [N, C]
         log_q = negatives.log_q(count).to(device)
-        return sampled_cross_entropy(target_logits, negative_logits, targets, uids[chosen], log_q)
+        return sampled_cross_entropy(target_logits, negative_logits, targets, uids[indices], log_q)

@@ -74,11 +74,11 @@ class TextReader(nn.Module):
 
     def __init__(self, text: Tensor | None, items: int, axes: int, width: int) -> None:
         super().__init__()
-        found = (0, 0) if text is None else tuple(text.shape)
-        if text is None or found[0] != items + 1 or found[1] < axes:
+        shape = (0, 0) if text is None else tuple(text.shape)
+        if text is None or shape[0] != items + 1 or shape[1] < axes:
             raise ValueError(
                 f"the model reads {axes} coordinates of the texts of {items} items, the catalogue holds "
-                f"{found[1]} of {max(found[0] - 1, 0)}: tokenize with a codebook that keeps as many axes, "
+                f"{shape[1]} of {max(shape[0] - 1, 0)}: tokenize with a codebook that keeps as many axes, "
                 "or set text_dim to 0."
             )
         text = text[:, :axes].float()

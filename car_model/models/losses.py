@@ -56,15 +56,15 @@ def _loss_and_gradients(
     d_states, d_weight, d_bias = (torch.zeros_like(x, dtype=wide) for x in (states, weight, bias))
     own = weight[targets]  # [N, D] the one-hot part needs no blocks
     total = -(torch.linalg.vecdot(states.to(wide), own.to(wide)) + bias[targets].to(wide)).sum()
-    for at in range(0, rows, size):
-        block = states[at : at + size]
+    for begin in range(0, rows, size):
+        block = states[begin : begin + size]
         shift, log_mass, shares = _softmax(block, weight, bias, tile)
         total += log_mass.sum()
         scale = (shift.to(wide) - log_mass).exp() / rows  # [b, 1] applied to rows of D entries, not of C
         scaled, row = (block * scale).to(block.dtype), scale.T.to(block.dtype)
         for start, share in shares:
             stop = start + share.shape[1]
-            d_states[at : at + size] += (share @ weight[start:stop]).to(wide) * scale
+            d_states[begin : begin + size] += (share @ weight[start:stop]).to(wide) * scale
             d_weight[start:stop] += share.T @ scaled
             d_bias[start:stop] += (row @ share)[0]
     d_states -= own.to(wide) / rows
@@ -104,7 +104,7 @@ def _softmax(
     if len(starts) == 1:
         return top, log_mass, iter([(0, share)])
     shift = log_mass.to(block.dtype)
-    return shift, log_mass, ((at, _logits(block, weight, bias, at, tile).sub_(shift).exp_()) for at in starts)
+    return shift, log_mass, ((i, _logits(block, weight, bias, i, tile).sub_(shift).exp_()) for i in starts)
 
 
 def _logits(block: Tensor, weight: Tensor, bias: Tensor, start: int, tile: int) -> Tensor:
@@ -173,9 +173,9 @@ class Negatives:
         )
 
     def choose(self, targets: int) -> Tensor:
-        """Of a step's targets and draws [N + S], the places of its negatives [C]."""
-        lent = torch.arange(targets) if targets <= self.size else torch.randperm(targets)[: self.size]
-        return torch.cat([lent, torch.arange(targets, targets + self.size)])
+        """Of a step's targets and draws [N + S], the indices of its negatives [C]."""
+        target_rows = torch.arange(targets) if targets <= self.size else torch.randperm(targets)[: self.size]
+        return torch.cat([target_rows, torch.arange(targets, targets + self.size)])
 
     def log_q(self, targets: int) -> Tensor:
         """log of how often an item is expected among the negatives of a step with so many targets [I + 1]."""

@@ -19,21 +19,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the real tokens of a right-padded batch lie once they are packed.
+    """Where the real tokens of a right-padded batch lie once they are packed."""
 
-    Attributes:
-        shape: (B, T) of the batch.
-        indices: [N] index of each packed token in the flattened batch.
-        positions: [N] its position in its own history.
-        runs: (histories, length) of every run of equally long histories, in order; they cover all N.
-        padded: whether attention reads the padded batch instead of the runs.
-    """
-
-    shape: tuple[int, int]
-    indices: Tensor
-    positions: Tensor
-    runs: list[tuple[int, int]]
-    padded: bool = False
+    shape: tuple[int, int]  # (B, T) of the batch
+    indices: Tensor  # [N] index of each packed token in the flattened batch
+    positions: Tensor  # [N] its position in its own history
+    runs: list[tuple[int, int]]  # (histories, length) of each run of equal lengths; they cover all N
+    padded: bool = False  # whether attention reads the padded batch instead of the runs
 
     @classmethod
     def from_mask(cls, mask: Tensor) -> Packing:

@@ -56,13 +56,15 @@ class ModelConfig:
     max_history: int = 50  # items read
     dropout: float = 0.2
 
-    def backbone(self, slots: int = 1, position_encoding: PositionEncoding = "learned") -> TransformerConfig:
-        """Sizes of a transformer in which an item takes `slots` positions."""
+    def backbone(
+        self, max_positions: int, position_encoding: PositionEncoding = "learned"
+    ) -> TransformerConfig:
+        """Sizes of a transformer that reads up to `max_positions`."""
         return TransformerConfig(
             d_model=self.d_model,
             n_layers=self.n_layers,
             n_heads=self.n_heads,
-            max_positions=self.max_history * slots,
+            max_positions=max_positions,
             dropout=self.dropout,
             position_encoding=position_encoding,
         )

@@ -19,19 +19,18 @@ def save_training(
     folder: Path, model: nn.Module, best: dict[str, Tensor], optimizer: Optimizer, state: dict
 ) -> None:
     """Write a whole training state into `folder`, replacing the one before it only when complete."""
-    partial, previous = folder.with_name(f"{folder.name}.partial"), _previous(folder)
+    partial, previous = (folder.with_name(f"{folder.name}.{suffix}") for suffix in ("partial", "before"))
     for leftover in (partial, previous):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, partial / WEIGHTS)
     save_file({name: tensor.contiguous() for name, tensor in best.items()}, partial / "best.safetensors")
-    moments = optimizer.state_dict()["state"]
-    flat = {
+    moments = {
         f"{index}.{name}": torch.as_tensor(value)
-        for index, values in moments.items()
+        for index, values in optimizer.state_dict()["state"].items()
         for name, value in values.items()
     }
-    save_file(flat, partial / "optimizer.safetensors")
+    save_file(moments, partial / "optimizer.safetensors")
     (partial / STATE).write_text(json.dumps(state))
     if folder.exists():  # a folder can't be replaced in one go: it is moved away whole, then the new one in
         folder.rename(previous)
@@ -47,7 +46,7 @@ def load_training(
     A state whose `identity` is another (other data, sizes or optimiser) is left alone, and so is a damaged
     one: training again costs time, a run that can never resume costs more.
     """
-    previous = _previous(folder)
+    previous = folder.with_name(f"{folder.name}.before")
     if previous.is_dir() and not folder.exists():  # killed between the two moves
         previous.rename(folder)
     try:
@@ -66,8 +65,3 @@ def load_training(
         state_by_parameter.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state_by_parameter})
     return best, state
-
-
-def _previous(folder: Path) -> Path:
-    """Where the previous state waits while the new one takes its place."""
-    return folder.with_name(f"{folder.name}.before")

@@ -50,12 +50,12 @@ class World:
         """Whether this process writes the state and shows the progress."""
         return self.rank == 0
 
-    def threads(self, asked: int) -> int:
-        """Threads of this process; where 0 is asked, the machine's processes divide half of the cores."""
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        if asked or self.size == 1 or local == 1:
-            return asked
-        return max(1, len(os.sched_getaffinity(0)) // 2 // local)
+    def threads(self, configured: int) -> int:
+        """Threads of this process; if 0 is configured, the machine's processes divide half of the cores."""
+        n_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if configured or self.size == 1 or n_local == 1:
+            return configured
+        return max(1, len(os.sched_getaffinity(0)) // 2 // n_local)
 
     def losses(self, model: nn.Module, loss: Callable[..., Losses]) -> Callable[..., Losses]:
         """The model's `loss`, whose backward pass leaves the mean of all processes' gradients.
@@ -81,8 +81,8 @@ class World:
 
     def users(self, data: Histories) -> Histories:
         """The users this process measures validation on."""
-        mine = slice(self.rank, None, self.size)
-        return Histories(data.users[mine], data.train[mine], data.valid[mine], data.test[mine])
+        rows = slice(self.rank, None, self.size)
+        return Histories(data.users[rows], data.train[rows], data.valid[rows], data.test[rows])
 
     def mean(self, values: list[float], weight: float) -> list[float]:
         """Means over processes, each process's values counting `weight`; the same numbers everywhere."""
@@ -106,7 +106,7 @@ class World:
 
     @contextmanager
     def folder(self, folder: Path | None) -> Iterator[Path | None]:
-        """The first process's folder of files, in the others a temporary copy; None where it has none."""
+        """The first process's folder of files, in the others a temporary copy; None if it has none."""
         if self.size == 1:
             yield folder
             return
@@ -126,9 +126,8 @@ class World:
             return content
         length = torch.tensor([len(content)], device=device())
         dist.broadcast(length, src=0)
-        sent = _bytes(content).to(device()) if self.first else None
-        if sent is None:
-            sent = torch.empty(int(length), dtype=torch.uint8, device=device())
+        empty = torch.empty(int(length), dtype=torch.uint8, device=device())
+        sent = _bytes(content).to(device()) if self.first else empty
         if len(sent):
             dist.broadcast(sent, src=0)
         return sent.cpu().numpy().tobytes()
@@ -156,25 +155,19 @@ def join() -> World:
     if not dist.is_initialized():
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return World()
-        _choose_gpu(int(os.environ.get("LOCAL_RANK", "0")))
+        local_rank, n_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if torch.cuda.is_available():
+            if local_rank >= n_gpus:
+                raise ValueError(f"process {local_rank + 1} of this machine has no GPU: there are {n_gpus}.")
+            torch.cuda.set_device(local_rank)
         dist.init_process_group(timeout=TIMEOUT)
         atexit.register(dist.destroy_process_group)
     return World(dist.get_rank(), dist.get_world_size())
 
 
 def device() -> torch.device:
-    """A GPU where there is one; this process's own among several."""
+    """A GPU if there is one; this process's own among several."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _choose_gpu(local: int) -> None:
-    if not torch.cuda.is_available():
-        return
-    if local >= torch.cuda.device_count():
-        raise ValueError(
-            f"process {local + 1} of this machine has no GPU: there are {torch.cuda.device_count()}."
-        )
-    torch.cuda.set_device(local)
 
 
 def _bytes(content: bytes) -> Tensor:

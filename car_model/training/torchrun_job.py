@@ -46,8 +46,7 @@ BROKEN = re.compile(r"connection|gloo|nccl|socket|broken pipe|timed? ?out", re.I
 
 @dataclass(frozen=True)
 class Inputs:
-    """Where the parts of a training lie: folders of a dataset and a codebook, a catalogue's file, and the
-    folder of the bundle to start from, if any."""
+    """A dataset's and a codebook's folders, a catalogue's file, and the parent bundle's folder, if any."""
 
     dataset: Path
     codebook: Path
@@ -58,14 +57,6 @@ class Inputs:
         """SHA-256 (hex) of their content and of the recipe."""
         folders = [self.dataset, self.codebook, *([self.parent] if self.parent else [])]
         return json_digest([*map(tree_digest, folders), file_digest(self.catalogue), dict(recipe)])
-
-    def copy(self, folder: Path) -> None:
-        """Copy all of them to where `FitJob` looks for them."""
-        shutil.copytree(self.dataset, folder / "dataset")
-        shutil.copytree(self.codebook, folder / "codebook")
-        shutil.copyfile(self.catalogue, folder / "catalogue.parquet")
-        if self.parent:
-            shutil.copytree(self.parent, folder / "parent")
 
 
 @dataclass(frozen=True)
@@ -86,7 +77,10 @@ class FitJob:
         """Create the folder anew. `state` stays where it is, relative to the folder, on every machine."""
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.folder / "failed").mkdir(parents=True)
-        inputs.copy(self.folder / "inputs")
+        for name in ("dataset", "codebook", "parent"):
+            if source := getattr(inputs, name):
+                shutil.copytree(source, self.folder / "inputs" / name)
+        shutil.copyfile(inputs.catalogue, self.folder / "inputs" / "catalogue.parquet")
         relative = os.path.relpath(state, self.folder) if state else None
         (self.folder / "job.json").write_text(json.dumps({"recipe": dict(recipe), "state": relative}))
 

@@ -74,9 +74,8 @@ def fit_car(
         start += f" negatives {recipe.negatives}"
     curves = train(model, data, recipe.train_config(), checkpoint, "CAR", start=start)
     popular, share = popularity_priors(counts, catalogue, codebook.codebook_size)
-    think, similarity = choose_scales(
-        model, data, TextSimilarity.of_catalogue(catalogue, model.config.max_history)
-    )
+    texts = TextSimilarity.of_catalogue(catalogue, model.config.max_history)
+    think, similarity = choose_scales(model, data, texts)
     bundle = Bundle(
         codebook=codebook,
         labels=labels,
@@ -98,9 +97,8 @@ def fit_sasrec(
     """Train the baseline on the same histories and write its weights to `output`."""
     torch.manual_seed(recipe.seed)
     model = SASRec(recipe.sasrec(catalogue.size))
-    curves = train(
-        model, dataset.histories(catalogue.uids), recipe.train_config(baseline=True), checkpoint, "SASRec"
-    )
+    data = dataset.histories(catalogue.uids)
+    curves = train(model, data, recipe.train_config(baseline=True), checkpoint, "SASRec")
     save_model(model, output)
     return curves
 
@@ -111,11 +109,11 @@ def choose_scales(model: CAR, data: Histories, similarity: TextSimilarity | None
     Test items are never looked at. Heads that were not trained get no weight.
     """
     thinks = THINK_SCALES if model.config.think_weight else (0.0,)
-    scorer, where = Scorer(model, 1.0), next(model.parameters()).device
+    scorer, device = Scorer(model, 1.0), next(model.parameters()).device
 
     def score(prompts: list[np.ndarray]) -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
-            states = model.last_state(pad(prompts, model.config.max_history).to(where))
+            states = model.last_state(pad(prompts, model.config.max_history).to(device))
             act, full = (scorer.score_all(states, thinking) for thinking in (0, model.config.n_levels))
         return act, full - act  # padding: -inf minus -inf
 
@@ -135,18 +133,18 @@ def best_scales(
             caller's to write to.
         thinks: weights of thinking to choose from.
     """
-    chosen = scored(data)[:SCALE_USERS]
+    users = scored(data)[:SCALE_USERS]
     grid = list(product(thinks, SIMILARITY_SCALES if similarity else (0.0,)))
     gains = dict.fromkeys(grid, 0.0)
-    for start in range(0, len(chosen), ROWS):
-        group = chosen[start : start + ROWS]
-        prompts = [data.train[at] for at in group]
+    for start in range(0, len(users), ROWS):
+        group = users[start : start + ROWS]
+        prompts = [data.train[user] for user in group]
         with torch.inference_mode():
-            base, more = score(prompts)
-            base[:, 0], more[:, 0] = -torch.inf, 0.0  # padding
+            base, think_part = score(prompts)
+            base[:, 0], think_part[:, 0] = -torch.inf, 0.0  # padding
             mask_histories(base, prompts)  # stays so, whatever is added
-            near = similarity.to_all(prompts) if similarity else torch.zeros_like(base)
+            text_part = similarity.to_all(prompts) if similarity else torch.zeros_like(base)
             for think, like in grid:
-                ranks = ranks_of(base + think * more + like * near, data.valid[group])
+                ranks = ranks_of(base + think * think_part + like * text_part, data.valid[group])
                 gains[think, like] += float(per_user(ranks)["ndcg@10"].sum())
     return max(grid, key=lambda pair: (round(gains[pair], 9), -pair[0], -pair[1]))

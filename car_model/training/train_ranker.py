@@ -46,17 +46,11 @@ class RankerCurves:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of every known action of a part.
+    """Predicted likes for every known action of a part."""
 
-    Attributes:
-        labels: [n] 1 where the action counts as liked, else 0.
-        probabilities: [n] predicted.
-        rows: [n] whose history an action is of; they ascend, and within a history time does.
-    """
-
-    labels: np.ndarray
-    probabilities: np.ndarray
-    rows: np.ndarray
+    labels: np.ndarray  # [n] 1 if the action counts as liked, else 0
+    probabilities: np.ndarray  # [n] predicted
+    rows: np.ndarray  # [n] whose history an action is of; they ascend, and within a history time does
 
 
 def predict(model: ActionRanker, data: ActionHistories, part: Part) -> Predictions:
@@ -75,8 +69,8 @@ def predict(model: ActionRanker, data: ActionHistories, part: Part) -> Predictio
         )
     if not columns:
         return Predictions(np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0, dtype=np.int64))
-    rows, places, labels, chances = (np.concatenate(column) for column in zip(*columns, strict=True))
-    order = np.lexsort((places, rows))
+    rows, indices, labels, chances = (np.concatenate(column) for column in zip(*columns, strict=True))
+    order = np.lexsort((indices, rows))
     return Predictions(labels[order].astype(np.int64), chances[order].astype(np.float64), rows[order])
 
 
@@ -168,7 +162,12 @@ def fit_ranker(
         value = "is undefined" if reached is None else f"is {reached:.3f}"
         why = f"its normalised entropy on validation {value}: it beats no base rate, so it is left out."
     else:
-        weight = _weight(replace(bundle, ranker=None), model, data)
+        recommender, interactions = Recommender(replace(bundle, ranker=None)), held_out(data, "valid")
+        liked_mask = liked_at(data, interactions)
+        liked_items = [item for item, is_liked in zip(interactions, liked_mask, strict=True) if is_liked]
+        liked_items = liked_items[:WEIGHT_USERS]
+        histories, targets = asked_before(recommender, data, liked_items), targets_of(data, liked_items)
+        weight = choose_weight(model, histories, targets)
     summary = RankerSummary(
         trained=weight is not None,
         why=why,
@@ -181,14 +180,6 @@ def fit_ranker(
         weight=weight,
     )
     return replace(bundle, ranker=Reranker(model, weight) if weight is not None else None), summary
-
-
-def _weight(bundle: Bundle, model: ActionRanker, data: ActionHistories) -> float:
-    """The weight of log P(liked) that finds liked validation items best."""
-    places = held_out(data, "valid")
-    liked = liked_at(data, places)
-    chosen = [place for place, good in zip(places, liked, strict=True) if good][:WEIGHT_USERS]
-    return choose_weight(model, asked_before(Recommender(bundle), data, chosen), targets_of(data, chosen))
 
 
 def least_liked(dataset: Dataset, liked: float | None) -> float | str:

@@ -61,9 +61,7 @@ class TrainConfig:
     patience: int = 10  # epochs without a better validation NDCG@10 before stopping
     seed: int = 0
     threads: int = 0  # 0: half the cores
-    precision: Precision = (
-        "auto"  # of products; weights stay float32. auto: bfloat16 on a GPU, float32 elsewhere
-    )
+    precision: Precision = "auto"  # of products: bfloat16 on a GPU, float32 elsewhere; weights stay float32
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
@@ -95,18 +93,11 @@ def valid_ndcg(model: nn.Module, data: Histories, rows: int = SCORE_ROWS) -> flo
 
 @dataclass(frozen=True)
 class Share:
-    """One process's share of a batch.
+    """One process's share of a batch."""
 
-    Attributes:
-        tensors: arguments of the model's `loss`.
-        targets: how many targets they hold.
-        weight: factor of their mean loss, such that every target of an epoch counts the same, however many
-            its batch holds (with windows of like length, that varies much).
-    """
-
-    tensors: tuple[Tensor, ...]
-    targets: int
-    weight: float
+    tensors: tuple[Tensor, ...]  # arguments of the model's `loss`
+    targets: int  # how many targets they hold
+    weight: float  # of their mean loss, such that every target of an epoch counts the same in any batch
 
 
 class Objective(Protocol):
@@ -313,19 +304,18 @@ class TrainingRun:
 
     def _resume(self) -> None:
         """Continue the first process's state, if there is one of the same identity."""
-        loaded = self._load(self.checkpoint) if self.world.first else None
+
+        def load(folder: Path | None) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+            return load_training(folder, self.model, self.optimizer, self.identity) if folder else None
+
+        loaded = load(self.checkpoint) if self.world.first else None
         with self.world.folder(self.checkpoint if loaded else None) as folder:
-            loaded = loaded if self.world.first else self._load(folder)
+            loaded = loaded if self.world.first else load(folder)
         if loaded is None:
             return
         self.best, state = loaded
         self.epoch, self.step, self.waited = state["epoch"], state["step"], state["waited"]
         self.top, self.curves = state["top"], state["curves"]
-
-    def _load(self, folder: Path | None) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        if folder is None:
-            return None
-        return load_training(folder, self.model, self.optimizer, self.identity)
 
 
 def schedule(step: int, total: int, warmup: float) -> float:

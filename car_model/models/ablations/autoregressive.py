@@ -54,10 +54,8 @@ def beam_search(
         )
     x = model.embed(uids).flatten(1, 2)  # [B, T * slots, D]
     ends = (uids != 0).sum(dim=1) * model.config.slots - 1  # [B] the histories' last tokens, read first
-    cache, x = (
-        KVCache(model.transformer, x, ends),
-        x[torch.arange(len(x), device=x.device), ends].unsqueeze(1),
-    )
+    cache = KVCache(model.transformer, x, ends)
+    x = x[torch.arange(len(x), device=x.device), ends].unsqueeze(1)  # [B, 1, D]
     nodes = torch.zeros(len(uids), 1, dtype=torch.long, device=uids.device)
     scores = torch.zeros(len(uids), 1, device=uids.device)
     for depth in range(model.config.slots):
@@ -158,11 +156,11 @@ class AutoRegressive(nn.Module):
         self.config = config
         self.register_buffer("sids", sids.long(), persistent=False)
         self.trie = Trie(sids.long())
-        self.code = nn.Embedding(
-            config.n_levels * config.codebook_size, config.d_model
-        )  # level l, code c at l*K + c
-        self.think_bias = nn.Parameter(torch.zeros(config.n_levels * config.codebook_size))
-        self.transformer = Transformer(config.backbone(config.slots))
+        n_codes = config.n_levels * config.codebook_size  # level l, code c is row l * K + c
+        self.code = nn.Embedding(n_codes, config.d_model)
+        self.think_bias = nn.Parameter(torch.zeros(n_codes))
+        max_positions = (config.max_history + 1) * config.slots  # the history and the chunk after it
+        self.transformer = Transformer(config.backbone(max_positions))
         initialise(self.code)
         if config.uid:
             self.uid = nn.Embedding(config.n_items + 1, config.d_model, padding_idx=0)
@@ -179,10 +177,9 @@ class AutoRegressive(nn.Module):
 
     def embed_token(self, slot: int, tokens: Tensor) -> Tensor:
         """Embeddings of the tokens of one slot: codes of a level, or UIDs at slot L: [...] -> [..., D]."""
-        table, offset = (
-            (self.code, slot * self.config.codebook_size) if slot < self.config.n_levels else (self.uid, 0)
-        )
-        return F.embedding(tokens + offset, table.weight)
+        if slot == self.config.n_levels:
+            return self.uid(tokens)
+        return self.code(tokens + slot * self.config.codebook_size)
 
     def head(self, slot: int) -> tuple[Tensor, Tensor]:
         """Rows [C, D] and bias [C] that predict a slot's token: K codes of a level, or I + 1 UIDs."""
@@ -222,9 +219,8 @@ class AutoRegressive(nn.Module):
         states, predicted = self.states(torch.cat([inputs[:, :1], targets], dim=1))  # [N, slots, D], [N]
         levels, codes = self.config.n_levels, self.config.codebook_size
         rows = self.code.weight.view(levels, codes, -1).transpose(1, 2)  # [L, D, K]
-        logits = states[:, :levels].transpose(0, 1) @ rows + self.think_bias.view(
-            levels, 1, codes
-        )  # [L, N, K]
+        bias = self.think_bias.view(levels, 1, codes)
+        logits = states[:, :levels].transpose(0, 1) @ rows + bias  # [L, N, K]
         think = F.cross_entropy(logits.flatten(0, 1), self.sids[predicted].T.flatten())
         if not self.config.uid:
             return {"loss": think, "act": think.detach()}

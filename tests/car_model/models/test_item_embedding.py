@@ -148,7 +148,7 @@ def test_items_with_and_without_texts_do_not_mix(text: np.ndarray | None, says: 
 
 
 def test_a_table_of_other_length_and_nan_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CatalogueError, match="no table"):
+    with pytest.raises(CatalogueError, match=r"are not a table \[items, axes\]"):
         told(["a", "b"], rows(3))
     told(["a", "b"], rows(2)).save(tmp_path / "c.parquet")
     table = pq.read_table(tmp_path / "c.parquet")
