@@ -1,8 +1,9 @@
 """What travels between steps: one KFP artifact class per kind, so that a wrong wiring does not compile.
 
 KFP refuses an artifact whose `schema_title` differs from the one that a step asks for. Titles other than
-`system.` and `google.` are refused altogether. HTML pages and metrics keep KFP's own classes, which its user
-interface renders. Vertex AI knows KFP's own titles only: see `standard_titles`.
+`system.` and `google.` are refused altogether; a class that sets none here gets its own name. HTML pages and
+metrics keep KFP's own classes, which its user interface renders. Vertex AI knows KFP's own titles only: see
+`standard_titles`.
 """
 
 from __future__ import annotations
@@ -21,13 +22,9 @@ class Dataset(dsl.Dataset):
 class DataProfile(dsl.Artifact):
     """JSON file: what the data looked like, to compare later data with (`validation.data.profile`)."""
 
-    schema_title = "system.DataProfile"
-
 
 class DataDrift(dsl.Artifact):
     """JSON file: how far the data moved from production's profile (`validation.data.drift`)."""
-
-    schema_title = "system.DataDrift"
 
 
 class Encoder(dsl.Artifact):
@@ -39,61 +36,41 @@ class Encoder(dsl.Artifact):
 class VectorShard(dsl.Artifact):
     """Folder: text vectors of one part of the catalogue (`car_model.encoding.shards`)."""
 
-    schema_title = "system.VectorShard"
-
 
 class TextVectors(dsl.Artifact):
     """Folder: text vectors of the whole catalogue, as a vector cache."""
-
-    schema_title = "system.TextVectors"
 
 
 class Codebook(dsl.Artifact):
     """Folder: the centroids that turn text vectors into semantic IDs (`car_model.codebook.codebook`)."""
 
-    schema_title = "system.Codebook"
-
 
 class Catalogue(dsl.Dataset):
     """Parquet file: items with their unique and semantic IDs (`car_model.data.catalogue`)."""
-
-    schema_title = "system.Catalogue"
 
 
 class CodebookHealth(dsl.Artifact):
     """JSON file: use of the codes, collisions and churn (`car_model.metrics.codebook`)."""
 
-    schema_title = "system.CodebookHealth"
-
 
 class Bundle(dsl.Model):
     """Folder: everything that a recommender needs (`car_model.bundle`)."""
-
-    schema_title = "system.Bundle"
 
 
 class Baseline(dsl.Model):
     """Folder: the weights of SASRec, which CAR is compared with (`car_model.weights`)."""
 
-    schema_title = "system.Baseline"
-
 
 class TrainingCurves(dsl.Artifact):
     """JSON file: losses and metrics per epoch."""
-
-    schema_title = "system.TrainingCurves"
 
 
 class RankerSummary(dsl.Artifact):
     """JSON file: how the ranker by action was trained, or why none was."""
 
-    schema_title = "system.RankerSummary"
-
 
 class Evaluation(dsl.Artifact):
     """JSON file: metrics of challenger, champion and baselines on one holdout."""
-
-    schema_title = "system.Evaluation"
 
 
 class Golden(dsl.Artifact):
@@ -117,28 +94,23 @@ class Archive(dsl.Artifact):
 class InfraReport(dsl.Artifact):
     """JSON file: proof that the archive serves the golden answers, and its latency (`serving.torchserve`)."""
 
-    schema_title = "system.InfraReport"
-
 
 class Promotion(dsl.Artifact):
     """JSON file: the channel's entry after the release (`registry.channels`)."""
-
-    schema_title = "system.Promotion"
 
 
 class Deployment(dsl.Artifact):
     """JSON file: what the server serves now."""
 
-    schema_title = "system.Deployment"
-
 
 class RunSummary(dsl.Artifact):
     """JSON file: how a run ended (`orchestration.kubeflow.webhook`)."""
 
-    schema_title = "system.RunSummary"
-
 
 ALL = tuple(value for value in dict(globals()).values() if isinstance(value, type))
+for artifact_type in ALL:
+    if "schema_title" not in vars(artifact_type):
+        artifact_type.schema_title = f"system.{artifact_type.__name__}"  # type: ignore[attr-defined]
 
 
 def standard_titles(ir: str) -> str:

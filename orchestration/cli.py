@@ -16,10 +16,10 @@ from common.cli import command_group
 from common.code_digest import code_digest
 from orchestration import cli_options as options
 from orchestration.artifact_types import standard_titles
+from orchestration.cli_options import RunOptions, with_run_options
 from orchestration.kubeflow.auth import Credentials
 from orchestration.kubeflow.client import Kubeflow
 from orchestration.kubeflow.cluster import load_cluster
-from orchestration.kubeflow.schedule import Schedule
 from orchestration.local.docker import run_in_containers
 from orchestration.local.runner import LocalRun
 from orchestration.local.summary import Summary
@@ -57,27 +57,20 @@ def command_line(
         pass
 
     @app.command()
+    @with_run_options
     def run(
         *,
-        data: options.Data = "movielens",
-        data_dir: options.DataDir = "",
+        data: Annotated[
+            str, typer.Option(help="movielens (fetched), amazon2014, or custom (your own).")
+        ] = "movielens",
+        data_dir: Annotated[
+            str, typer.Option(help="Folder of the dataset; for custom, with a dataset.json.")
+        ] = "",
         registry: Annotated[
             str, typer.Option(help="A folder or gs://bucket/prefix; default: one per dataset.")
         ] = "",
-        channel: options.Channel = "production",
         serving: Annotated[str, typer.Option(help="The server's folder; default: one per dataset.")] = "",
-        bootstrap: options.Bootstrap = False,
-        epochs: options.Epochs = None,
-        levels: options.Levels = None,
-        codebook_size: options.CodebookSize = None,
-        encoder: options.Encoder = EMBEDDED_ENCODER,
-        recipe: options.Recipe = "{}",
-        ranker: options.Ranker = "{}",
-        seed: options.Seed = 0,
-        codebook: options.CodebookMode = "reuse",
-        train: options.Training = True,
-        warm_start: options.WarmStart = False,
-        gate_policy: options.GatePolicy = "",
+        run_options: RunOptions,
         containers: Annotated[
             bool, typer.Option("--containers", help="Run every step in a container.")
         ] = False,
@@ -86,31 +79,18 @@ def command_line(
     ) -> None:
         """Run the pipeline on this machine.
 
-        Exit codes: 0 the release was promoted and is served, 1 the run failed, 2 wrong usage, 3 the gate did
-        not promote the release.
+        Exit codes: 0 promoted and served, 1 failed, 2 wrong usage, 3 not promoted.
         """
         home = WORK if data == "movielens" else WORK / Path(data_dir or data).resolve().name
         request = RunRequest(
+            **(vars(run_options) | {"encoder": run_options.encoder or EMBEDDED_ENCODER}),
             data=data,
             data_dir=data_dir,
             downloads=DOWNLOADS,
             registry=registry or str(home / "registry"),
-            channel=channel,
-            encoder=encoder,
-            n_levels=levels,
-            codebook_size=codebook_size,
-            epochs=epochs,
-            recipe=recipe,
-            seed=seed,
-            gate_policy=gate_policy,
-            bootstrap=bootstrap,
             serving=serving or str(home / "serving"),
             cache=str(DOWNLOADS),
             checkpoints=str(WORK / "checkpoints" / code_digest()),
-            codebook_mode=codebook,
-            training=train,
-            warm_start=warm_start,
-            ranker=ranker,
         )
         arguments = request.arguments()
         if containers:
@@ -119,7 +99,7 @@ def command_line(
             pipeline = build(CompileOptions(always_cache=True, shards=shards))
             outputs = LocalRun.prepare(WORK, pipeline).run(arguments)
         console = Console(highlight=False, width=None if Console().is_terminal else 120)
-        summary = Summary(outputs, arguments["registry"], channel, arguments["serving"], console)
+        summary = Summary(outputs, arguments["registry"], request.channel, arguments["serving"], console)
         raise typer.Exit(summary.print())
 
     @app.command("compile")
@@ -136,13 +116,9 @@ def command_line(
         shards: options.Shards = 1,
     ) -> None:
         """Compile the pipeline to IR YAML."""
+        settings = load_cluster(cluster)
         compile_options = CompileOptions(
-            image=image,
-            gpus=gpu,
-            gpu_type=gpu_type,
-            cluster=load_cluster(cluster),
-            platform=platform,
-            shards=shards,
+            image=image, gpus=gpu, gpu_type=gpu_type, cluster=settings, platform=platform, shards=shards
         )
         if output.suffix != ".yaml":
             raise typer.BadParameter(f"{output} must end with .yaml.", param_hint="--output")
@@ -153,6 +129,7 @@ def command_line(
         typer.echo(f"Wrote {output}.")
 
     @app.command()
+    @with_run_options
     def submit(
         *,
         registry: options.RemoteRegistry,
@@ -167,19 +144,7 @@ def command_line(
         ca: options.Certificates = "",
         service_account: options.ServiceAccount = "",
         schedule: options.Cron = "",
-        channel: options.Channel = "production",
-        bootstrap: options.Bootstrap = False,
-        epochs: options.Epochs = None,
-        levels: options.Levels = None,
-        codebook_size: options.CodebookSize = None,
-        encoder: options.Encoder = "",
-        recipe: options.Recipe = "{}",
-        ranker: options.Ranker = "{}",
-        seed: options.Seed = 0,
-        codebook: options.CodebookMode = "reuse",
-        train: options.Training = True,
-        warm_start: options.WarmStart = False,
-        gate_policy: options.GatePolicy = "",
+        run_options: RunOptions,
         image: options.Image = IMAGE,
         gpu: options.Gpu = 0,
         gpu_type: options.GpuType = CompileOptions.gpu_type,
@@ -189,25 +154,13 @@ def command_line(
         """Submit the pipeline to Kubeflow Pipelines, for one run or as a recurring run."""
         settings = load_cluster(cluster)
         request = RunRequest(
+            **vars(run_options),
             data="custom",
             data_dir=data_dir,
             downloads=DOWNLOADS,
             registry=registry,
-            channel=channel,
-            encoder=encoder,
-            n_levels=levels,
-            codebook_size=codebook_size,
-            epochs=epochs,
-            recipe=recipe,
-            seed=seed,
-            gate_policy=gate_policy,
-            bootstrap=bootstrap,
             cache=settings.cache_path(),
             checkpoints=settings.cache_path("checkpoints", code_digest()),
-            codebook_mode=codebook,
-            training=train,
-            warm_start=warm_start,
-            ranker=ranker,
         )
         pipeline = build_for_cluster(
             CompileOptions(image=image, gpus=gpu, gpu_type=gpu_type, cluster=settings, shards=shards)
@@ -216,8 +169,10 @@ def command_line(
         kubeflow = Kubeflow(host, namespace, credentials, service_account)
         arguments = request.arguments(remote=True)
         if schedule:  # the source's content at those times is not known now
-            recurring = Schedule(f"{experiment} {channel}", schedule)
-            run_id = kubeflow.schedule(pipeline, arguments | {"source_digest": ""}, experiment, recurring)
+            arguments["source_digest"] = ""
+            run_id = kubeflow.schedule(
+                pipeline, arguments, experiment, f"{experiment} {request.channel}", schedule
+            )
             typer.echo(f"Scheduled recurring run {run_id} at {schedule}.")
         else:
             typer.echo(f"Submitted run {kubeflow.submit(pipeline, arguments, experiment)}.")

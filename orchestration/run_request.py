@@ -10,50 +10,34 @@ from typing import Any
 
 from car_model.codebook.mode import ModeError, check_mode
 from common.errors import UserError
-from ingestion.config import IngestError
 from ingestion.sources import resolve, source_digest
 from ingestion.sources.gcs import is_gcs
+from orchestration.cli_options import RunOptions
 from validation.data.policy import DataPolicy
-from validation.gate.policy import PolicyError, load_policy
+from validation.gate.policy import load_policy
 
 
-class ArgumentError(UserError, ValueError):
+class ArgumentError(UserError):
     """An option of a run is wrong; the message is one sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunRequest:
-    """One run as requested on the command line; "" and None mean the default.
+class RunRequest(RunOptions):
+    """One run as requested on the command line; "" means the default.
 
     Attributes:
         data, data_dir: the dataset, see `ingestion.sources.resolve`.
         downloads: where fetched and converted sources are kept.
-        recipe: training settings as JSON.
-        gate_policy: path of a gate policy.
-        n_levels, codebook_size, codebook_mode, training, warm_start, ranker: see the pipeline's parameters.
-        serving, cache, checkpoints: folders, see the pipeline's parameters.
+        registry, serving, cache, checkpoints: see the pipeline's parameters.
     """
 
     data: str
     data_dir: str
     downloads: Path
     registry: str
-    channel: str
-    encoder: str = ""
-    n_levels: int | None = None
-    codebook_size: int | None = None
-    epochs: int | None = None
-    recipe: str = "{}"
-    seed: int = 0
-    gate_policy: str = ""
-    bootstrap: bool = False
     serving: str = ""
     cache: str = ""
     checkpoints: str = ""
-    codebook_mode: str = "reuse"
-    training: bool = True
-    warm_start: bool = False
-    ranker: str = "{}"
 
     def arguments(self, *, remote: bool = False) -> dict[str, Any]:
         """The pipeline's parameters; those without an option keep the pipeline's default.
@@ -62,19 +46,15 @@ class RunRequest:
             remote: the run happens on other machines, which cannot read this one's files.
 
         Raises:
-            ArgumentError: dataset, recipe or policy are wrong or out of reach.
+            UserError: dataset, recipe or policy are wrong or out of reach.
         """
-        try:
-            config = resolve(self.data, self.data_dir or None, self.downloads)
-            for source in (config.interactions, config.items):
-                if remote and not is_gcs(source.location):
-                    raise IngestError(
-                        f"A cluster cannot read {source.location}; put the files on gs:// and name them so "
-                        "in the dataset.json of --data custom."
-                    )
-            content = source_digest(config)
-        except IngestError as error:
-            raise ArgumentError(str(error)) from error
+        config = resolve(self.data, self.data_dir or None, self.downloads)
+        for source in (config.interactions, config.items):
+            if remote and not is_gcs(source.location):
+                raise ArgumentError(
+                    f"A cluster cannot read {source.location}; put the files on gs:// and name them so "
+                    "in the dataset.json of --data custom."
+                )
         try:
             mode = check_mode(self.codebook_mode)
         except ModeError as error:
@@ -83,13 +63,11 @@ class RunRequest:
             raise ArgumentError(
                 f"--no-train needs --codebook reuse, not {mode}: weights belong to their codes."
             )
+        policy = DataPolicy(action_min=config.action_min, action_max=config.action_max)
         arguments = {
             "source": config.model_dump_json(),
-            "source_digest": content,
-            "data_policy": DataPolicy(
-                action_min=config.action_min, action_max=config.action_max
-            ).model_dump_json(),
-            "registry": _absolute(self.registry),
+            "source_digest": source_digest(config),
+            "data_policy": policy.model_dump_json(),
             "channel": self.channel,
             "recipe": self._recipe(),
             "ranker": self._ranker(),
@@ -98,22 +76,19 @@ class RunRequest:
             "training": self.training,
             "warm_start": self.warm_start,
             "bootstrap": self.bootstrap,
-            "serving": _absolute(self.serving),
-            "cache": _absolute(self.cache),
-            "checkpoints": _absolute(self.checkpoints),
             "git_commit": git_commit(),
         }
-        if self.n_levels is not None:
-            arguments["n_levels"] = self.n_levels
-        if self.codebook_size is not None:
-            arguments["codebook_size"] = self.codebook_size
+        for name in ("registry", "serving", "cache", "checkpoints"):  # steps run in other folders
+            path = getattr(self, name)
+            local = path and "://" not in path
+            arguments[name] = str(Path(path).expanduser().resolve()) if local else path
+        for name in ("n_levels", "codebook_size"):
+            if getattr(self, name) is not None:
+                arguments[name] = getattr(self, name)
         if self.encoder:
             arguments["encoder"] = json.dumps({"name": self.encoder})
         if self.gate_policy:
-            try:
-                load_policy(self.gate_policy)
-            except PolicyError as error:
-                raise ArgumentError(str(error)) from error
+            load_policy(self.gate_policy)
             arguments["gate_policy"] = Path(self.gate_policy).read_text(encoding="utf-8")
         return arguments
 
@@ -146,19 +121,13 @@ class RunRequest:
             recipe = parse_ranker(self.ranker)
             if recipe is None:
                 return self.ranker
-            settings = json.loads(self.ranker)
-            settings = ({"seed": self.seed} if self.seed else {}) | settings
+            settings = ({"seed": self.seed} if self.seed else {}) | json.loads(self.ranker)
             if self.epochs is not None and "epochs" not in settings:
                 settings["epochs"] = min(self.epochs, recipe.epochs)
             parse_ranker(json.dumps(settings))
         except RecipeError as error:
             raise ArgumentError(f"--ranker: {error}") from error
         return json.dumps(settings, sort_keys=True)
-
-
-def _absolute(path: str) -> str:
-    """Steps run in other folders than the command; "" stays "" and URLs stay URLs."""
-    return path if not path or "://" in path else str(Path(path).expanduser().resolve())
 
 
 def git_commit(folder: Path = Path(__file__).parent) -> str:

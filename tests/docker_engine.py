@@ -12,8 +12,7 @@ from typing import NoReturn
 import pytest
 from docker import DockerClient
 
-from orchestration.local.docker import engine
-from orchestration.local.image import ContainerError, find_image
+from orchestration.local.docker import ContainerError, engine, find_image
 from orchestration.step import IMAGE
 
 docker = pytest.mark.docker

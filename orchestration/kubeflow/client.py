@@ -19,7 +19,6 @@ from kfp.dsl.graph_component import GraphComponent
 
 from common.errors import UserError
 from orchestration.kubeflow.auth import Credentials
-from orchestration.kubeflow.schedule import Schedule
 
 
 class SubmitError(UserError, RuntimeError):
@@ -60,9 +59,15 @@ class Kubeflow:
         return str(run.run_id)
 
     def schedule(
-        self, pipeline: GraphComponent, arguments: Mapping[str, Any], experiment: str, schedule: Schedule
+        self, pipeline: GraphComponent, arguments: Mapping[str, Any], experiment: str, name: str, cron: str
     ) -> str:
-        """Create a recurring run, which replaces those of its name, and return its id.
+        """Create a recurring run and return its id: one run at a time, missed times are not made up for.
+
+        It replaces the experiment's recurring runs of the same name. The new one is created before they are
+        deleted: a command killed in between leaves two, and running it again one.
+
+        Args:
+            cron: six fields, seconds first, such as "0 0 3 * * *": every night at three (UTC).
 
         Raises:
             SubmitError: there is no cluster, it does not answer, or it refuses.
@@ -72,7 +77,29 @@ class Kubeflow:
             package = Path(folder) / "pipeline.yaml"
             compiler.Compiler().compile(pipeline, str(package))
             experiment_id = client.create_experiment(experiment, namespace=self.namespace).experiment_id
-            return schedule.replace(client, experiment_id, package, arguments, self.service_account)
+            previous, page = [], ""
+            while True:
+                answer = client.list_recurring_runs(
+                    page_token=page, page_size=100, experiment_id=experiment_id
+                )
+                runs = answer.recurring_runs or []
+                previous += [run.recurring_run_id for run in runs if run.display_name == name]
+                page = answer.next_page_token or ""
+                if not page:
+                    break
+            recurring_run = client.create_recurring_run(
+                experiment_id,
+                name,
+                cron_expression=cron,
+                max_concurrency=1,
+                no_catchup=True,
+                params=dict(arguments),
+                pipeline_package_path=str(package),
+                service_account=self.service_account or None,
+            )
+            for run_id in previous:
+                client.delete_recurring_run(run_id)
+        return str(recurring_run.recurring_run_id)
 
     @contextlib.contextmanager
     def _client(self) -> Iterator[Client]:

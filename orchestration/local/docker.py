@@ -23,7 +23,8 @@ from kfp.dsl.graph_component import GraphComponent
 
 from car_model.encoding.encoder import EMBEDDED
 from car_model.evidence.verdict import Verdict
-from orchestration.local.image import ContainerError, find_image
+from common.code_digest import image_digest
+from common.errors import UserError
 from orchestration.local.runner import ENDED_WITHOUT, LocalRun
 from orchestration.resources import CompileOptions
 from registry.cli.options import this_user
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
 
-
+CODE_LABEL = "car-on-kubeflow.code"  # label of the image: digest of the code in it
 DRIVER = "car-on-kubeflow.driver"  # label: id of the process that waits for the container
 SETTINGS: dict[str, Any] = {
     "cap_drop": ["ALL"],
@@ -44,6 +45,10 @@ SETTINGS: dict[str, Any] = {
     "init": True,  # forwards signals and reaps leftover processes
 }
 ENVIRONMENT = {"HOME": "/tmp", "USER": "car", "TQDM_MININTERVAL": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # noqa: S108
+
+
+class ContainerError(UserError, RuntimeError):
+    """Steps cannot run in containers here; the message is one sentence that says what to do."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,29 @@ def engine() -> Iterator[DockerClient]:
         ) from error
     with contextlib.closing(client):
         yield client
+
+
+def find_image(client: DockerClient, name: str) -> str:
+    """The id (sha256:...) of an image, which a run and its cache keep to.
+
+    Raises:
+        ContainerError: there is none, or it was built from other code than this checkout's.
+    """
+    import docker
+
+    try:
+        image = client.images.get(name)
+    except docker.errors.ImageNotFound as error:
+        raise ContainerError(
+            f"There is no image {name} here: build it with 'make image IMAGE={name}'."
+        ) from error
+    built_from, current = (image.labels or {}).get(CODE_LABEL, "unknown"), image_digest()
+    if built_from != current:
+        raise ContainerError(
+            f"The image {name} was built from other code ({built_from}) than this checkout's ({current}): "
+            "build it again with 'make image'."
+        )
+    return str(image.id)
 
 
 def run_container(

@@ -36,12 +36,12 @@ class Progress:
         self._spinner = Spinner("dots")
         self._live: Live | None = None
         self._step = ""
-        self._began = self._spoke = 0.0
+        self._start = self._last_print = 0.0
 
     def started(self, step: str) -> None:
         """A step starts."""
-        self._step, self._began = step, self._clock()
-        self._spoke = self._began
+        self._step, self._start = step, self._clock()
+        self._last_print = self._start
         if self.console.is_terminal and not self.console.is_dumb_terminal:
             self._spinner.update(text=step)
             # Rich would put back its own standard output: what the step writes belongs to the log.
@@ -60,14 +60,13 @@ class Progress:
             return
         if self._live:
             self._spinner.update(text=Text(f"{self._step}  {text}", no_wrap=True, overflow="crop"))
-        elif self._clock() - self._spoke >= self._quiet:
-            self._spoke = self._clock()
+        elif self._clock() - self._last_print >= self._quiet:
+            self._last_print = self._clock()
             self.console.print(f"        {text}", markup=False)
 
     def finished(self, step: str) -> None:
         """The running step succeeded."""
-        self._clear()
-        self._end(step, f"{self._clock() - self._began:6.1f} s")
+        self._end(step, f"{self._clock() - self._start:6.1f} s")
 
     def cached(self, step: str) -> None:
         """A step was skipped because an earlier run had the same inputs."""
@@ -75,19 +74,16 @@ class Progress:
 
     def failed(self, step: str) -> None:
         """The running step failed."""
-        self._clear()
         self._end(step, "  failed", style="red")
 
     def close(self) -> None:
         """Stop the animation."""
-        self._clear()
-
-    def _end(self, step: str, outcome: str, style: str = "") -> None:
-        self.done += 1
-        dots = "." * max(2, 26 - len(step))
-        self.console.print(f"\\[{self.done:2}/{self.total}] {step} {dots} {outcome}", style=style or None)
-
-    def _clear(self) -> None:
         if self._live:
             self._live.stop()
             self._live = None
+
+    def _end(self, step: str, outcome: str, style: str | None = None) -> None:
+        self.close()
+        self.done += 1
+        dots = "." * max(2, 26 - len(step))
+        self.console.print(f"\\[{self.done:2}/{self.total}] {step} {dots} {outcome}", style=style)

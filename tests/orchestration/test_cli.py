@@ -1,6 +1,7 @@
 """The command line `car`: its commands, exit codes, and the doors to it."""
 
 import importlib
+import inspect
 import os
 import subprocess
 import sys
@@ -50,10 +51,7 @@ def test_version_and_completion() -> None:
 
 def test_run_documents_its_exit_codes() -> None:
     text = " ".join(invoke("run", "--help").output.split())
-    assert (
-        "0 the release was promoted and is served, 1 the run failed, 2 wrong usage, 3 the gate did not"
-        in text
-    )
+    assert "Exit codes: 0 promoted and served, 1 failed, 2 wrong usage, 3 not promoted." in text
 
 
 def test_wrong_usage_is_2_and_a_failure_is_1_with_one_sentence(tmp_path: Path) -> None:
@@ -140,6 +138,5 @@ def test_make_names_the_exit_code_of_a_run_that_was_not_promoted() -> None:
 def test_both_pipelines_take_the_same_parameters() -> None:
     local = build().pipeline_func
     cluster = build_for_cluster(CompileOptions()).pipeline_func
-    assert local.__annotations__ | {"return": None} == cluster.__annotations__
-    assert local.__defaults__ == cluster.__defaults__
+    assert inspect.signature(local).parameters == inspect.signature(cluster).parameters
     assert local.__doc__ == cluster.__doc__

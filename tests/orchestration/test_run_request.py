@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from car_model.training.recipe import RankerRecipe
+from common.errors import UserError
 from ingestion.config import parse_config
 from orchestration.run_request import ArgumentError, RunRequest, git_commit
 from tests.pipeline.tiny_shop import write_shop
@@ -21,8 +22,8 @@ def shop(tmp_path: Path) -> Path:
 
 
 def request_for(shop: Path, **changes: Any) -> RunRequest:
-    given = {"data": "custom", "data_dir": str(shop), "downloads": shop / "cache", "registry": "releases"}
-    return RunRequest(**{**given, "channel": "production", **changes})
+    options = {"data": "custom", "data_dir": str(shop), "downloads": shop / "cache", "registry": "releases"}
+    return RunRequest(**{**options, **changes})
 
 
 def test_what_is_not_asked_for_keeps_the_pipelines_default(shop: Path) -> None:
@@ -89,7 +90,7 @@ def test_the_range_of_actions_becomes_the_data_policys(shop: Path) -> None:
 def test_a_wrong_setting_is_told_before_anything_runs(
     shop: Path, changes: dict[str, str], sentence: str
 ) -> None:
-    with pytest.raises(ArgumentError, match=sentence.replace("{", r"\{")):
+    with pytest.raises(UserError, match=sentence.replace("{", r"\{")):
         request_for(shop, **changes).arguments()
 
 

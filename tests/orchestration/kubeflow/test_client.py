@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 
 from orchestration.kubeflow.auth import AuthError, AuthMethod, Credentials
 from orchestration.kubeflow.client import Kubeflow, SubmitError
-from orchestration.kubeflow.schedule import Schedule
 from pipeline import app
 from tests.orchestration.local.tiny_pipelines import tiny
 from tests.pipeline.tiny_shop import write_shop
@@ -190,11 +189,8 @@ def test_a_recurring_run_takes_the_place_of_its_older_self(serve: Serve) -> None
     known = [{"recurring_run_id": "old", "display_name": "nightly"}]
     known += [{"recurring_run_id": "other", "display_name": "weekly"}]
     host, seen = serve(200, {"experiment_id": "e1", "recurring_run_id": "new", "recurringRuns": known})
-    when = Schedule("nightly", "0 0 3 * * *")
-    assert (
-        Kubeflow(host, "team-a", service_account="runner").schedule(tiny, {"loops": 9}, "trial", when)
-        == "new"
-    )
+    kubeflow = Kubeflow(host, "team-a", service_account="runner")
+    assert kubeflow.schedule(tiny, {"loops": 9}, "trial", "nightly", "0 0 3 * * *") == "new"
     methods = [(one.method, one.path.partition("?")[0].rpartition("/")[2]) for one in seen]
     assert methods[-2:] == [("POST", "recurringruns"), ("DELETE", "old")]  # in this order: never none
     made = seen[-2].body
@@ -209,7 +205,7 @@ def test_a_recurring_run_takes_the_place_of_its_older_self(serve: Serve) -> None
 def test_a_schedule_that_is_refused_removes_nothing(serve: Serve) -> None:
     host, seen = serve(400, {"message": "Invalid cron expression"})
     with pytest.raises(SubmitError, match=r"refused: 400 Invalid cron expression\."):
-        Kubeflow(host, "team-a").schedule(tiny, {}, "trial", Schedule("nightly", "often"))
+        Kubeflow(host, "team-a").schedule(tiny, {}, "trial", "nightly", "often")
     assert not [one for one in seen if one.method == "DELETE"]
 
 

@@ -11,7 +11,6 @@ import pytest
 from orchestration.kubeflow.auth import AuthMethod, Credentials
 from orchestration.kubeflow.client import Kubeflow, SubmitError
 from orchestration.kubeflow.cluster import load_cluster
-from orchestration.kubeflow.schedule import Schedule
 from orchestration.resources import CompileOptions
 from pipeline import build_for_cluster
 from tests.orchestration.kubeflow.kfp_server import Pipelines, serving_pipelines
@@ -80,10 +79,10 @@ def test_the_whole_pipeline_is_taken_with_what_the_cluster_asks(host: str, pipel
 
 def test_one_recurring_run_of_a_name_is_left_however_many_there_are(host: str, pipelines: Pipelines) -> None:
     kubeflow = Kubeflow(host, "team-a", Credentials(AuthMethod.TOKEN, "t"))
-    others = [kubeflow.schedule(tiny, {}, "trial", Schedule(f"other {at}", "0 0 4 * * *")) for at in range(5)]
-    old = kubeflow.schedule(tiny, {}, "trial", Schedule("nightly", "0 0 3 * * *"))  # on the third page
-    elsewhere = kubeflow.schedule(tiny, {}, "another experiment", Schedule("nightly", "0 0 3 * * *"))
-    new = kubeflow.schedule(tiny, {"loops": 9}, "trial", Schedule("nightly", "0 30 3 * * *"))
+    others = [kubeflow.schedule(tiny, {}, "trial", f"other {at}", "0 0 4 * * *") for at in range(5)]
+    old = kubeflow.schedule(tiny, {}, "trial", "nightly", "0 0 3 * * *")  # on the third page
+    elsewhere = kubeflow.schedule(tiny, {}, "another experiment", "nightly", "0 0 3 * * *")
+    new = kubeflow.schedule(tiny, {"loops": 9}, "trial", "nightly", "0 30 3 * * *")
     assert pipelines.held["recurringruns"].keys() == {*others, elsewhere, new}
     assert old != new
     held = pipelines.held["recurringruns"][new]
@@ -93,7 +92,7 @@ def test_one_recurring_run_of_a_name_is_left_however_many_there_are(host: str, p
 
 def test_times_that_kubeflow_does_not_understand_replace_nothing(host: str, pipelines: Pipelines) -> None:
     kubeflow = Kubeflow(host, "team-a", Credentials(AuthMethod.TOKEN, "t"))
-    old = kubeflow.schedule(tiny, {}, "trial", Schedule("nightly", "0 0 3 * * *"))
+    old = kubeflow.schedule(tiny, {}, "trial", "nightly", "0 0 3 * * *")
     with pytest.raises(SubmitError, match=r"refused: 400 Invalid cron expression\."):
-        kubeflow.schedule(tiny, {}, "trial", Schedule("nightly", "0 3 * * *"))
+        kubeflow.schedule(tiny, {}, "trial", "nightly", "0 3 * * *")
     assert pipelines.held["recurringruns"].keys() == {old}

@@ -15,16 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestration.local.docker import (
+    CODE_LABEL,
     DRIVER,
     ENVIRONMENT,
     SETTINGS,
+    ContainerError,
     Containers,
     engine,
+    find_image,
     lines,
     remove_orphans,
     run_container,
 )
-from orchestration.local.image import CODE_LABEL, ContainerError, find_image
 from orchestration.local.runner import ENDED_WITHOUT, LocalRun, StepError, last_error
 from tests.docker_engine import client, docker, image
 from tests.orchestration.local.tiny_pipelines import tiny
