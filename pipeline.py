@@ -233,14 +233,9 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
             )
 
         return PipelineOutputs(
-            dataset=dataset,
-            data_docs=validate_task.outputs["data_docs"],
-            bundle=bundle,
-            evaluation=evaluation,
-            golden=golden,
-            verdict=verdict,
-            report=report_task.output,
-        )
+            dataset=dataset, data_docs=validate_task.outputs["data_docs"], bundle=bundle,
+            evaluation=evaluation, golden=golden, verdict=verdict, report=report_task.output,
+        )  # fmt: skip
 
     return car_on_kubeflow
 

@@ -65,12 +65,7 @@ def command_group(help_text: str) -> typer.Typer:
 def plain_table(*columns: str) -> Table:
     """An empty table in the style of all of them."""
     return Table(
-        *columns,
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1),
-        header_style="bold",
+        *columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), header_style="bold"
     )
 
 

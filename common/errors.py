@@ -28,10 +28,7 @@ def first_problem(error: pydantic.ValidationError, known: Iterable[str] = ()) ->
 
     Examples: `'retries.count' is -1: input should be greater than or equal to 0.`, `'name' is missing.`,
     `there is no setting 'epoch'; there are: epochs, seed.` A rule about all settings is its message alone.
-
-    Args:
-        error: what pydantic raised.
-        known: the settings to list after an unknown one.
+    `known` are the settings to list after an unknown one.
     """
     return problems(error, known)[0]
 

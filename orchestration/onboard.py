@@ -45,27 +45,20 @@ Requests = Sequence[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Onboarded:
-    """A new release.
-
-    Attributes:
-        manifest: of the new release.
-        n_new: number of items added.
-        n_known: number of items in the file that the catalogue had already.
-    """
+    """A new release."""
 
     manifest: Manifest
-    n_new: int
-    n_known: int
+    n_new: int  # items added
+    n_known: int  # items of the file that the catalogue had already
 
 
 def onboard_items(store: ObjectStore, release: str, items: Path, cache: Path | None = None) -> Onboarded:
     """Write a release that also offers the items of a file; no channel moves.
 
     Args:
-        store: the registry.
         release: full digest of the parent.
         items: a file of items (see `read_items`) with the columns that the codebook's texts are made of.
-        cache: folder of text vectors kept between runs.
+        cache: folder of text vectors that survives runs.
 
     Raises:
         ReleaseError: the file lacks a column, an id or a title, or holds no new item, or a condition fails.
@@ -111,9 +104,7 @@ def onboard_items(store: ObjectStore, release: str, items: Path, cache: Path | N
 def read_items(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Read a .csv, .tsv, .jsonl or .parquet file with one item per row; all columns become text.
 
-    Args:
-        path: the file; it needs the columns `item_id` and `title`.
-        columns: further columns that it needs.
+    It needs the columns `item_id` and `title`, and those in `columns`.
 
     Raises:
         ReleaseError: the file is unreadable, or a column, an id or a title is missing or an id is repeated.
@@ -149,51 +140,38 @@ def check_onboarding(
     """Check the conditions of an onboarding, in the gate's terms.
 
     Args:
-        parent: manifest of the parent.
         before, after: the bundle without and with the new items.
         requests: golden requests, for their histories.
         unexplained: share of the new items' variance that their SIDs leave unexplained.
     """
     new_share = 1 - before.catalogue.size / after.catalogue.size
+    logit_change = _largest_logit_change(before, after, requests)
+    collisions = collision_rate(after.catalogue.sids)
     max_collisions = max(MAX_COLLISIONS, collision_rate(before.catalogue.sids))
-    not_blessed = 0.0 if parent.gate.blessed else 1.0
     rows = (
-        ("parent is blessed", not_blessed, 0, "Onboarding must not release what the gate refused."),
-        (
-            "known items score as before",
-            _largest_logit_change(before, after, requests),
-            MAX_LOGIT_CHANGE,
-            "New items must not change the scores of the others.",
-        ),
+        ("parent is blessed", float(not parent.gate.blessed), 0,
+         "Onboarding must not release what the gate refused."),
+        ("known items score as before", logit_change, MAX_LOGIT_CHANGE,
+         "New items must not change the scores of the others."),
         ("most items are known", new_share, MAX_NEW_SHARE, "If most items are new, train a new model."),
-        (
-            "semantic IDs tell items apart",
-            collision_rate(after.catalogue.sids),
-            max_collisions,
-            "New items that share a whole semantic ID with others are indistinguishable from them.",
-        ),
-        (
-            "the codebook fits the new items",
-            unexplained,
-            MAX_UNEXPLAINED,
-            "If the codes do not explain the vectors, the items are of another kind: refresh the codebook.",
-        ),
-    )
-    results = []
-    for name, value, bound, why in rows:
-        passed = value <= bound
-        result = ConditionResult(
+        ("semantic IDs tell items apart", collisions, max_collisions,
+         "New items that share a whole semantic ID with others are indistinguishable from them."),
+        ("the codebook fits the new items", unexplained, MAX_UNEXPLAINED,
+         "If the codes do not explain the vectors, the items are of another kind: refresh the codebook."),
+    )  # fmt: skip
+    return tuple(
+        ConditionResult(
             name=name,
             metric=f"onboarding.{name.replace(' ', '_')}",
             value=round(value, 6) if math.isfinite(value) else None,
             bound=f"<= {bound:g}",
             severity="block",
-            verdict="pass" if passed else "fail",
+            verdict="pass" if value <= bound else "fail",
             why=why,
-            detail=f"it is {value:.4g}, {'as required' if passed else 'but must be'} (<= {bound:g}).",
+            detail=f"it is {value:.4g}, {'as required' if value <= bound else 'but must be'} (<= {bound:g}).",
         )
-        results.append(result)
-    return tuple(results)
+        for name, value, bound, why in rows
+    )
 
 
 def _largest_logit_change(before: Bundle, after: Bundle, requests: Requests) -> float:

@@ -14,36 +14,22 @@ from orchestration.train_job.spec import VARIABLE
 Platform = Literal["kubeflow", "vertex"]
 
 
-@dataclass(frozen=True)
-class Size:
-    """Requests and limits of a step, in Kubernetes' units."""
-
-    cpu: tuple[str, str]
-    memory: tuple[str, str]
-
-
-SMALL = Size(cpu=("250m", "1"), memory=("512Mi", "2Gi"))
-MEDIUM = Size(cpu=("1", "4"), memory=("2Gi", "8Gi"))
-LARGE = Size(cpu=("2", "8"), memory=("4Gi", "16Gi"))
+# Of a step, in Kubernetes' units: CPU request and limit, memory request and limit.
+SMALL = ("250m", "1", "512Mi", "2Gi")
+MEDIUM = ("1", "4", "2Gi", "8Gi")
+LARGE = ("2", "8", "4Gi", "16Gi")
 HALF_HOUR, SIX_HOURS, DAY = 1800, 6 * 3600, 24 * 3600  # seconds
 
 
 @dataclass(frozen=True)
 class StepResources:
-    """How a step runs.
+    """How a step runs."""
 
-    Attributes:
-        timeout: seconds that one try may take; the cluster file may override it.
-        cached: whether an earlier equal run's outputs may be used.
-        accelerated: whether it uses a GPU.
-        uses_cache: whether it reads and writes the cache that survives runs.
-    """
-
-    size: Size
-    timeout: int = HALF_HOUR
-    cached: bool = True
-    accelerated: bool = False
-    uses_cache: bool = False
+    size: tuple[str, str, str, str]
+    timeout: int = HALF_HOUR  # seconds that one try may take; the cluster file may override it
+    cached: bool = True  # an earlier equal run's outputs may be used
+    accelerated: bool = False  # it uses a GPU
+    uses_cache: bool = False  # it reads and writes the cache that survives runs
 
 
 EXIT_STEP = "conclude"  # runs whatever happened before
@@ -76,31 +62,20 @@ RESOURCES = {
 class CompileOptions:
     """Options of `compile` and `submit`.
 
-    Attributes:
-        image: container image of every step. Steps are cached only if it is named by digest: KFP's cache
-            key holds the image's name, and a tag says nothing about the code behind it.
-        gpus: accelerators for the steps that train, 0 for none.
-        gpu_type: resource name of the accelerator; on Vertex AI its type, such as NVIDIA_L4.
-        cluster: what the cluster requires of the steps.
-        platform: vertex leaves out what only Kubernetes understands.
-        shards: number of parts of the catalogue whose texts are embedded side by side.
-        always_cache: the cache is already kept apart by code, as a local run's is.
+    Steps are cached only if the image is named by digest: KFP's cache key holds the image's name, and a tag
+    says nothing about the code behind it.
     """
 
-    image: str = IMAGE
-    gpus: int = 0
-    gpu_type: str = "nvidia.com/gpu"
-    cluster: Cluster = field(default_factory=Cluster)
-    platform: Platform = "kubeflow"
-    shards: int = 1
-    always_cache: bool = False
+    image: str = IMAGE  # of every step
+    gpus: int = 0  # accelerators for the steps that train
+    gpu_type: str = "nvidia.com/gpu"  # resource name; on Vertex AI the accelerator's type, such as NVIDIA_L4
+    cluster: Cluster = field(default_factory=Cluster)  # what the cluster requires of the steps
+    platform: Platform = "kubeflow"  # vertex leaves out what only Kubernetes understands
+    shards: int = 1  # parts of the catalogue whose texts are embedded side by side
+    always_cache: bool = False  # the cache is already kept apart by code, as a local run's is
 
     def __post_init__(self) -> None:
-        """Refuse timeouts of steps that do not exist.
-
-        Raises:
-            ClusterError: the cluster file names an unknown step.
-        """
+        """Refuse timeouts of steps that do not exist, with a ClusterError."""
         if unknown := sorted(self.cluster.timeouts.keys() - RESOURCES.keys()):
             raise ClusterError(f"timeouts: there is no step {unknown[0]}; steps are {', '.join(RESOURCES)}.")
 
@@ -110,25 +85,23 @@ class CompileOptions:
         resources = RESOURCES[name]
         caching = (self.always_cache or "sha256:" in self.image) and resources.cached
         task.set_container_image(self.image).set_caching_options(caching)
-        request, limit = resources.size.cpu
-        task.set_cpu_request(request).set_cpu_limit(limit)
-        request, limit = resources.size.memory
-        task.set_memory_request(request).set_memory_limit(limit)
-        timeout = self.cluster.timeouts.get(name, resources.timeout)
-        in_train_job = name == TRAIN_STEP and self.platform == "kubeflow" and bool(self.cluster.train_job)
-        accelerated = resources.accelerated and not in_train_job  # the job's nodes are, the step waits
+        cpu, cpu_limit, memory, memory_limit = resources.size
+        task.set_cpu_request(cpu).set_cpu_limit(cpu_limit)
+        task.set_memory_request(memory).set_memory_limit(memory_limit)
+        timeout, spec = self.cluster.timeouts.get(name, resources.timeout), None
+        if name == TRAIN_STEP and self.platform == "kubeflow":
+            spec = self.cluster.train_job_spec(self.image, self.gpus, self.gpu_type, timeout)
+        accelerated = resources.accelerated and not spec  # the job's nodes are, the step waits
         if accelerated and self.gpus:
             task.set_accelerator_type(self.gpu_type).set_accelerator_limit(self.gpus)
-        if in_train_job:
-            spec = self.cluster.train_job_spec(self.image, self.gpus, self.gpu_type, timeout)
+        if spec:
             task.set_env_variable(VARIABLE, spec.model_dump_json())
         retries = self.cluster.retries
         if retries.count:  # KFP retries after any failure; steps are idempotent, so that costs only time
             task.set_retry(retries.count, retries.backoff, retries.factor, retries.longest)
         if self.platform == "kubeflow":
             self.cluster.apply_to_task(
-                task, accelerated=accelerated, uses_cache=resources.uses_cache, seconds=timeout
-            )
-            if name == EXIT_STEP:
-                self.cluster.add_webhook(task)
+                task, accelerated=accelerated, uses_cache=resources.uses_cache,
+                uses_webhook=name == EXIT_STEP, seconds=timeout,
+            )  # fmt: skip
         return task

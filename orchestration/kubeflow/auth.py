@@ -33,19 +33,12 @@ class AuthMethod(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Credentials:
-    """Secrets come from the environment or from a file, never from a command line.
-
-    Attributes:
-        method: how to authenticate.
-        secret: the token or the cookie ("authservice_session=..." or "oauth2_proxy_kubeflow=...").
-        file: a file that holds it instead; for in-cluster, a projected token that is not at its usual path.
-        ca: certificates that the server's must be signed by; "" for the system's.
-    """
+    """Secrets come from the environment or from a file, never from a command line."""
 
     method: AuthMethod = AuthMethod.NONE
-    secret: str = ""
-    file: Path | None = None
-    ca: str = ""
+    secret: str = ""  # the token or the cookie ("authservice_session=..." or "oauth2_proxy_kubeflow=...")
+    file: Path | None = None  # holds it instead; for in-cluster, a projected token at an unusual path
+    ca: str = ""  # certificates that the server's must be signed by; "" for the system's
 
     @classmethod
     def from_options(
@@ -56,33 +49,24 @@ class Credentials:
         return cls(method, cookie if method is AuthMethod.SESSION else token, file, ca)
 
     def client_options(self) -> dict[str, Any]:
-        """Arguments of kfp.Client.
-
-        Raises:
-            AuthError: there is no token or cookie, or its file can't be read or is empty.
-        """
+        """Arguments of kfp.Client; an AuthError if there is no token or cookie, or its file can't be read."""
         options: dict[str, Any] = {"ssl_ca_cert": self.ca} if self.ca else {}
-        match self.method:
-            case AuthMethod.TOKEN:
-                options["existing_token"] = self._secret("KF_PIPELINES_TOKEN")
-            case AuthMethod.SESSION:
-                options["cookies"] = self._secret("KF_PIPELINES_COOKIE")
-            case AuthMethod.IN_CLUSTER:
-                from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
+        if self.method is AuthMethod.IN_CLUSTER:
+            from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
 
-                path = self.file or PROJECTED_TOKEN
-                _read_secret(path)  # an error now is clearer than one at the first request
-                options["credentials"] = ServiceAccountTokenVolumeCredentials(str(path))
+            path = self.file or PROJECTED_TOKEN
+            _read_secret(path)  # an error now is clearer than one at the first request
+            options["credentials"] = ServiceAccountTokenVolumeCredentials(str(path))
+        elif self.method is not AuthMethod.NONE:
+            secret = _read_secret(self.file) if self.file else self.secret
+            name = "TOKEN" if self.method is AuthMethod.TOKEN else "COOKIE"
+            if not secret:
+                raise AuthError(
+                    f"--auth {self.method} needs KF_PIPELINES_{name} in the environment, or --secret-file "
+                    "with a file that holds it."
+                )
+            options["existing_token" if name == "TOKEN" else "cookies"] = secret
         return options
-
-    def _secret(self, variable: str) -> str:
-        secret = _read_secret(self.file) if self.file else self.secret
-        if not secret:
-            raise AuthError(
-                f"--auth {self.method} needs {variable} in the environment, or --secret-file with a file "
-                "that holds it."
-            )
-        return secret
 
 
 def _read_secret(path: Path) -> str:

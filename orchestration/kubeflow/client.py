@@ -29,25 +29,17 @@ class SubmitError(UserError, RuntimeError):
 class Kubeflow:
     """One Kubeflow Pipelines, and who asks.
 
-    Attributes:
-        host: URL of the API; "" looks in the cluster or in the kubeconfig.
-        namespace: the profile's namespace in a multi-user Kubeflow.
-        credentials: how to authenticate.
-        service_account: what the steps run as; "" for Kubeflow's default.
+    Its methods raise SubmitError if there is no cluster, it does not answer, or it refuses, and AuthError if
+    the token or cookie can't be read.
     """
 
-    host: str
-    namespace: str
+    host: str  # URL of the API; "" looks in the cluster or in the kubeconfig
+    namespace: str  # the profile's namespace in a multi-user Kubeflow
     credentials: Credentials = field(default_factory=Credentials)
-    service_account: str = ""
+    service_account: str = ""  # what the steps run as; "" for Kubeflow's default
 
     def submit(self, pipeline: GraphComponent, arguments: Mapping[str, Any], experiment: str) -> str:
-        """Start a run of a pipeline and return its id.
-
-        Raises:
-            SubmitError: there is no cluster, it does not answer, or it refuses.
-            AuthError: the token or cookie can't be read.
-        """
+        """Start a run of a pipeline and return its id."""
         with self._client() as client:
             run = client.create_run_from_pipeline_func(
                 pipeline,
@@ -68,10 +60,6 @@ class Kubeflow:
 
         Args:
             cron: six fields, seconds first, such as "0 0 3 * * *": every night at three (UTC).
-
-        Raises:
-            SubmitError: there is no cluster, it does not answer, or it refuses.
-            AuthError: the token or cookie can't be read.
         """
         with self._client() as client, tempfile.TemporaryDirectory() as folder:
             package = Path(folder) / "pipeline.yaml"

@@ -164,14 +164,10 @@ class Cluster(Section):
         """A folder of the cache as steps see it; "" without a cache."""
         return str(Path(self.cache.path, *parts)) if self.cache else ""
 
-    def apply_to_task(self, task: PipelineTask, *, accelerated: bool, uses_cache: bool, seconds: int) -> None:
-        """Give one task what this cluster requires of it.
-
-        Args:
-            accelerated: it runs on the nodes with accelerators.
-            uses_cache: it reads and writes the cache.
-            seconds: the time that one try may take.
-        """
+    def apply_to_task(
+        self, task: PipelineTask, *, accelerated: bool, uses_cache: bool, uses_webhook: bool, seconds: int
+    ) -> None:
+        """Give one task what this cluster requires of it; `seconds` is the time that one try may take."""
         kubernetes.set_timeout(task, seconds)
         kubernetes.set_security_context(task, run_as_user=USER, run_as_non_root=True)
         for nodes in (self.nodes, self.accelerated) if accelerated else (self.nodes,):
@@ -190,15 +186,13 @@ class Cluster(Section):
             kubernetes.add_pod_annotation(task, name, value)
         if self.cache and uses_cache:
             kubernetes.mount_pvc(task, self.cache.claim, self.cache.path)
+        if self.notify and uses_webhook:
+            kubernetes.use_secret_as_env(task, self.notify.secret, {self.notify.key: "CAR_NOTIFY_URL"})
 
-    def train_job_spec(self, image: str, gpus: int, gpu_type: str, seconds: int) -> TrainJobSpec:
-        """The training job that the train step starts.
-
-        Raises:
-            ClusterError: the cluster has no train_job.
-        """
+    def train_job_spec(self, image: str, gpus: int, gpu_type: str, seconds: int) -> TrainJobSpec | None:
+        """The training job that the train step starts; None if it trains itself."""
         if not (job := self.train_job) or not self.cache:
-            raise ClusterError("The cluster file has no train_job.")
+            return None
         tolerations = (*self.nodes.tolerations, *self.accelerated.tolerations)
         return TrainJobSpec(
             nodes=job.nodes,
@@ -215,11 +209,6 @@ class Cluster(Section):
             seconds=seconds,
         )
 
-    def add_webhook(self, task: PipelineTask) -> None:
-        """Give the exit task the URL of the webhook, if there is one."""
-        if self.notify:
-            kubernetes.use_secret_as_env(task, self.notify.secret, {self.notify.key: "CAR_NOTIFY_URL"})
-
 
 def load_cluster(path: Path | str | None) -> Cluster:
     """The settings in a cluster file; the defaults without one.
@@ -231,13 +220,11 @@ def load_cluster(path: Path | str | None) -> Cluster:
         return Cluster()
     try:
         settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return Cluster.model_validate({} if settings is None else settings)
     except (OSError, UnicodeDecodeError) as error:
         raise ClusterError(f"The cluster file {path} can't be read: {error}.") from error
     except yaml.YAMLError as error:
-        raise ClusterError(
-            f"The cluster file {path} is not valid YAML: {' '.join(str(error).split())}."
-        ) from error
-    try:
-        return Cluster.model_validate({} if settings is None else settings)
+        problem = " ".join(str(error).split())
+        raise ClusterError(f"The cluster file {path} is not valid YAML: {problem}.") from error
     except ValidationError as error:
         raise ClusterError(f"{path}: {first_problem(error)}") from error

@@ -48,10 +48,6 @@ def run_summary(
 ) -> RunSummary:
     """Say how a run ended and what its channel uses now.
 
-    Args:
-        state: of the run's steps: SUCCEEDED, FAILED or CANCELLED.
-        error: what the platform says about a failure; None or "" for nothing.
-
     A registry that can't be read becomes a sentence of the summary, not an error.
     """
     entry = None

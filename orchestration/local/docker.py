@@ -53,26 +53,16 @@ class ContainerError(UserError, RuntimeError):
 
 @dataclass(frozen=True)
 class Containers:
-    """What the containers of one run get.
+    """What the containers of one run get."""
 
-    Attributes:
-        image: id of the image of all steps.
-        writable, readable: folders to mount at the paths that they have here.
-        network: whether steps may use the network.
-    """
-
-    image: str
-    writable: tuple[Path, ...]
+    image: str  # id of the image of all steps
+    writable: tuple[Path, ...]  # folders to mount at the paths that they have here, as those that are
     readable: tuple[Path, ...] = ()
-    network: bool = False
+    network: bool = False  # steps may use the network
 
     @classmethod
     def prepare(cls, image: str, work: Path, arguments: Mapping[str, Any]) -> Containers:
         """Find out which folders a run with these pipeline parameters needs, and whether it needs a network.
-
-        Args:
-            image: name of the image.
-            work: the folder of runs and caches.
 
         Raises:
             ContainerError: no engine answers, or the image is missing or holds other code.
@@ -125,11 +115,7 @@ class Containers:
 
 @contextlib.contextmanager
 def engine() -> Iterator[DockerClient]:
-    """A client of this machine's Docker engine.
-
-    Raises:
-        ContainerError: none answers.
-    """
+    """A client of this machine's Docker engine; a ContainerError if none answers."""
     import docker
 
     try:
@@ -206,11 +192,10 @@ def remove_orphans(client: DockerClient) -> list[str]:
     removed = []
     for container in client.containers.list(all=True, filters={"label": DRIVER}):
         driver = int(container.labels[DRIVER])
-        if driver != os.getpid() and psutil.pid_exists(driver):
-            continue
-        with contextlib.suppress(docker.errors.NotFound):
-            container.remove(force=True, v=True)
-            removed.append(str(container.name))
+        if driver == os.getpid() or not psutil.pid_exists(driver):
+            with contextlib.suppress(docker.errors.NotFound):
+                container.remove(force=True, v=True)
+                removed.append(str(container.name))
     return removed
 
 

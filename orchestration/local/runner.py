@@ -35,12 +35,9 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 RUNNING = re.compile(r"Executing task '(.+)'$")
 CACHED = re.compile(r"Task (\S+) cache hit")
 ENDED = re.compile(r"Task '(.+)' finished with status (SUCCESS|FAILURE)")
-INDENT = " " * 4  # kfp.local's indentation of a child's lines
 PLAIN = ("ValueError", "RuntimeError", "SystemExit", "OSError")  # errors whose message stands alone
-QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}  # idle threads of a step must not spin on a shared machine
 SILENT = "it ended without a message; the system may have killed it (out of memory?)."
 NO_ROOM = "No space left on device"  # as every library writes it that a step uses
-MAKE_ROOM = "Make room and run again: finished steps are kept."
 ENDED_WITHOUT = "Ended without a message: "  # a runner's own line about a step that could not say why
 
 
@@ -56,17 +53,11 @@ class StepError(UserError):
 
 @dataclass(frozen=True)
 class LocalRun:
-    """The files of a local run.
+    """The files of a local run."""
 
-    Attributes:
-        ir: the compiled pipeline (IR YAML) to run.
-        folder: the run's artifacts and `run.log`.
-        cache: outputs of earlier steps by their inputs.
-    """
-
-    ir: Path
-    folder: Path
-    cache: Path
+    ir: Path  # the compiled pipeline (IR YAML) to run
+    folder: Path  # the run's artifacts and `run.log`
+    cache: Path  # outputs of earlier steps by their inputs
 
     @classmethod
     def prepare(cls, work: Path, pipeline: GraphComponent) -> LocalRun:
@@ -123,19 +114,17 @@ class _Screen(io.TextIOBase):
     def write(self, text: str) -> int:
         with self._lock:
             *lines, self._rest = (self._rest + text).split("\n")
-            for line in lines:
-                self._take(line.removeprefix(INDENT))
+            for indented in lines:
+                line = indented.removeprefix(" " * 4)  # kfp.local's indentation of a child's lines
+                self.record(line)
+                self.recent.append(line)
+                self.progress.line(line)
         return len(text)
 
     def record(self, line: str) -> None:
         """Write a line to the log (not with print: kfp.local replaces it while a step runs)."""
         self.log.write(line + "\n")
         self.log.flush()
-
-    def _take(self, line: str) -> None:
-        self.record(line)
-        self.recent.append(line)
-        self.progress.line(line)
 
 
 class _Events(logging.Filter):
@@ -153,19 +142,15 @@ class _Events(logging.Filter):
             self.progress.started(match[1])
         elif match := CACHED.search(text):
             self.progress.cached(match[1])
-        elif match := ENDED.search(text):
-            self._finish(match[1], match[2] == "SUCCESS")
+        elif (match := ENDED.search(text)) and match[2] == "SUCCESS":
+            self.progress.finished(match[1])
+        elif match:
+            self.progress.failed(match[1])
+            sentence = last_error(self.screen.recent)
+            if NO_ROOM in sentence:
+                sentence = f"{sentence.rstrip('.')}. Make room and run again: finished steps are kept."
+            raise StepError(match[1], sentence, Path(self.screen.log.name))
         return False
-
-    def _finish(self, step: str, succeeded: bool) -> None:
-        if succeeded:
-            self.progress.finished(step)
-            return
-        self.progress.failed(step)
-        sentence = last_error(self.screen.recent)
-        if NO_ROOM in sentence:
-            sentence = f"{sentence.rstrip('.')}. {MAKE_ROOM}"
-        raise StepError(step, sentence, Path(self.screen.log.name))
 
 
 @contextlib.contextmanager
@@ -190,18 +175,17 @@ def _capture_output(log: TextIO, progress: Progress) -> Iterator[None]:
 def _step_environment(folder: Path) -> Iterator[None]:
     """Set the environment of steps: unbuffered output, slow progress bars, this checkout's code, the run."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    variables = {"PYTHONUNBUFFERED": "1", "TQDM_MININTERVAL": "1", "PYTHONPATH": path, **QUIET_THREADS}
-    variables[RUN] = str(folder)
-    previous = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+    previous = dict(os.environ)
+    os.environ.update(
+        {"PYTHONUNBUFFERED": "1", "TQDM_MININTERVAL": "1", "PYTHONPATH": path, RUN: str(folder)}
+    )
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # idle threads of a step must not spin on a shared machine
     try:
         yield
     finally:
-        for name, value in previous.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in os.environ.keys() - previous.keys():
+            del os.environ[name]
+        os.environ.update(previous)
 
 
 def count_steps(ir: Path) -> int:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.markup import escape
 
-from car_model.evidence.evaluation import Difference, Evaluation, GoldenRequests, Metric
+from car_model.evidence.evaluation import Evaluation, GoldenRequests, Metric
 from car_model.evidence.verdict import Verdict
 from common.cli import DONE, NOT_PROMOTED, plain_table
 from registry.channels.channel import head
@@ -21,36 +21,20 @@ from serving.errors import ServingError
 from serving.torchserve.rollover import curl_line
 from serving.torchserve.server import TorchServe
 
-METRICS: dict[Metric, str] = {
-    "recall@5": "Recall@5",
-    "recall@10": "Recall@10",
-    "ndcg@5": "NDCG@5",
-    "ndcg@10": "NDCG@10",
-}
-MODELS = {
-    "challenger": "CAR",
-    "champion": "Production",
-    "sasrec": "SASRec",
-    "popularity": "Popularity",
-}
+METRICS: tuple[Metric, ...] = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
+MODELS = {"challenger": "CAR", "champion": "Production", "sasrec": "SASRec", "popularity": "Popularity"}
 COLOURS = {"pass": "green", "fail": "red", "waived": "yellow"}
 RECENT = 5  # titles of the history shown
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Prints how a finished run ended.
+    """Prints how a finished run ended."""
 
-    Attributes:
-        outputs: the pipeline's outputs: artifacts with a `path`.
-        registry, channel: where the release was promoted.
-        serving: folder of the TorchServe that serves it; "" if none does.
-    """
-
-    outputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]  # of the pipeline: artifacts with a `path`
     registry: str
     channel: str
-    serving: str
+    serving: str  # folder of the TorchServe that serves the release; "" if none does
     console: Console
 
     def print(self) -> int:
@@ -61,9 +45,14 @@ class Summary:
         """
         verdict = Verdict.read(self._path("verdict"))
         evaluation = Evaluation.read(self._path("evaluation"))
+        requests = GoldenRequests.read(self._path("golden")).requests
+        history = next(list(request["history"]) for request in requests if request["history"])
+        entry = head(open_store(self.registry), self.channel) if verdict.blessed else None
+        if self.serving and entry:
+            self._print_answer(entry, history)
+        self._print_quality(evaluation)
+        self._print_gate(verdict)
         if not verdict.blessed:
-            self._print_quality(evaluation)
-            self._print_gate(verdict)
             self.console.print(
                 "Not promoted. What production serves is unchanged. Failing:", style="bold red"
             )
@@ -71,13 +60,6 @@ class Summary:
                 self.console.print(f"  {condition.name}: {condition.detail}", markup=False)
             self._print_line("Report", self._path("report"))
             return NOT_PROMOTED
-        entry = head(open_store(self.registry), self.channel)
-        requests = GoldenRequests.read(self._path("golden")).requests
-        history = next(list(request["history"]) for request in requests if request["history"])
-        if self.serving and entry:
-            self._print_answer(entry, history)
-        self._print_quality(evaluation)
-        self._print_gate(verdict)
         if entry:
             self._print_line("Release", f"{entry.release} ({self.channel} no. {entry.number})")
         self._print_line("Codebook", self.outputs["bundle"].metadata["codebook"])
@@ -109,14 +91,12 @@ class Summary:
 
     def _print_quality(self, evaluation: Evaluation) -> None:
         """Print every model's metrics with their intervals, and the differences to CAR."""
-        table = plain_table("Model", *METRICS.values())
+        table = plain_table("Model", "Recall@5", "Recall@10", "NDCG@5", "NDCG@10")
         for name, label in MODELS.items():
             if metrics := evaluation.models.get(name):
                 intervals = [metrics[metric] for metric in METRICS]
-                table.add_row(
-                    label,
-                    *(escape(f"{item.mean:.4f} [{item.low:.3f}, {item.high:.3f}]") for item in intervals),
-                )
+                texts = [f"{item.mean:.4f} [{item.low:.3f}, {item.high:.3f}]" for item in intervals]
+                table.add_row(label, *map(escape, texts))
         if holdout := evaluation.holdout:
             self.console.print(
                 f"\nThe last item of {holdout.users} users, ranked among all {holdout.items} items, "
@@ -125,8 +105,13 @@ class Summary:
         self.console.print(table)
         for name in ("popularity", "sasrec", "champion"):
             if differences := evaluation.paired.get(name):
-                difference = difference_text(differences["ndcg@10"])
-                self.console.print(f"  CAR against {MODELS[name]}, NDCG@10: {difference}")
+                item = differences["ndcg@10"]
+                if item.relative is None:  # the other model's metric is 0
+                    text = f"{item.difference:+.4f} ({item.low:+.4f} to {item.high:+.4f})"
+                else:
+                    interval = f"{item.relative_low:+.1%} to {item.relative_high:+.1%}"
+                    text = f"{item.relative:+.1%} (95 % interval {interval})"
+                self.console.print(f"  CAR against {MODELS[name]}, NDCG@10: {text}")
 
     def _print_gate(self, verdict: Verdict) -> None:
         table = plain_table("Gate", "Value", "Must be", "Fails", "Verdict")
@@ -144,10 +129,3 @@ class Summary:
 
     def _print_line(self, name: str, text: str | Path) -> None:
         self.console.print(f"{name:10} {text}", soft_wrap=True, markup=False)
-
-
-def difference_text(item: Difference) -> str:
-    """A difference relative to the other model, or absolute if that model's metric is 0."""
-    if item.relative is None:
-        return f"{item.difference:+.4f} ({item.low:+.4f} to {item.high:+.4f})"
-    return f"{item.relative:+.1%} (95 % interval {item.relative_low:+.1%} to {item.relative_high:+.1%})"

@@ -28,22 +28,10 @@ def watchdog(folder: Path) -> Iterator[None]:
         yield  # leaving closes its input, and waits for it
 
 
-def end_steps(folder: str, session: int) -> int:
-    """Kill the processes of a run in a session; returns their number."""
-    count = 0
+if __name__ == "__main__":
+    folder, session = sys.argv[1:]
+    sys.stdin.read()  # until the run's process has ended
     for process in psutil.process_iter():
         with suppress(psutil.Error, ProcessLookupError):
-            if process.environ().get(RUN) == folder and os.getsid(process.pid) == session:
+            if process.environ().get(RUN) == folder and os.getsid(process.pid) == int(session):
                 process.kill()
-                count += 1
-    return count
-
-
-def main() -> None:
-    """Wait for the run's process to end, then end its steps."""
-    sys.stdin.read()
-    end_steps(sys.argv[1], int(sys.argv[2]))
-
-
-if __name__ == "__main__":
-    main()

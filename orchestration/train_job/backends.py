@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from car_model.training.torchrun_job import FOLDER
 from orchestration.train_job.spec import TrainJobSpec
@@ -16,31 +16,10 @@ ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 VOLUME = "car-shared"
 
 
-class Backend(Protocol):
-    """Where a job's processes run. The tests have backends for processes and containers of one machine."""
-
-    poll_seconds: float
-    """Seconds between looks at a running job."""
-
-    def connect(self) -> TrainerClient:
-        """A client of Kubeflow Trainer."""
-
-    def start(self, client: TrainerClient, spec: TrainJobSpec, name: str, shared: Path, folder: Path) -> None:
-        """Start a job.
-
-        Args:
-            shared: the folder that all nodes see.
-            folder: of the training, below `shared`.
-        """
-
-    def remove(self, client: TrainerClient, name: str) -> None:
-        """Remove a job and end what is left of its processes."""
-
-
 class KubernetesBackend:
-    """A TrainJob on the cluster that this step runs in."""
+    """A TrainJob on the cluster that this step runs in; the tests have others, for one machine."""
 
-    poll_seconds = 10.0
+    poll_seconds = 10.0  # between looks at a running job
 
     def connect(self) -> TrainerClient:
         """A client of the cluster's Kubeflow Trainer."""
@@ -50,7 +29,12 @@ class KubernetesBackend:
         return TrainerClient(KubernetesBackendConfig())
 
     def start(self, client: TrainerClient, spec: TrainJobSpec, name: str, shared: Path, folder: Path) -> None:
-        """Create a TrainJob; the runtime is patched with the volume, the node placement and the user."""
+        """Create a TrainJob; the runtime is patched with the volume, the node placement and the user.
+
+        Args:
+            shared: the folder that all nodes see.
+            folder: of the training, below `shared`.
+        """
         from kubeflow.trainer import CustomTrainerContainer, options
 
         pod = options.PodSpecPatch(
@@ -68,18 +52,13 @@ class KubernetesBackend:
             "node", options.JobTemplatePatch(spec=options.JobSpecPatch(pod_template))
         )
         job_set = options.JobSetTemplatePatch(spec=options.JobSetSpecPatch([job]))
+        arguments = ["torch.distributed.run", f"--nproc-per-node={spec.processes}"]
+        arguments += ["--module", "car_model.training.torchrun_job"]
         settings = [
             options.Name(name),
             options.Labels({"app.kubernetes.io/part-of": "car-on-kubeflow"}),
             options.TrainerCommand(["python", "-m"]),
-            options.TrainerArgs(
-                [
-                    "torch.distributed.run",
-                    f"--nproc-per-node={spec.processes}",
-                    "--module",
-                    "car_model.training.torchrun_job",
-                ]
-            ),
+            options.TrainerArgs(arguments),
             options.RuntimePatch(training_runtime_spec=options.TrainingRuntimeSpecPatch(template=job_set)),
         ]
         if spec.seconds:

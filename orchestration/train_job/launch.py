@@ -8,6 +8,7 @@ which resumes from the last one's state. A step that is cancelled ends its job.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import secrets
 import shutil
@@ -24,7 +25,7 @@ from car_model.bundle import Bundle
 from car_model.evidence.training import TrainingCurves
 from car_model.training.torchrun_job import FitJob, Inputs
 from common.errors import UserError
-from orchestration.train_job.backends import Backend, KubernetesBackend
+from orchestration.train_job.backends import KubernetesBackend
 from orchestration.train_job.spec import TrainJobSpec
 
 if TYPE_CHECKING:
@@ -42,17 +43,12 @@ class TrainJobError(UserError, RuntimeError):
 
 
 def run_train_job(
-    spec: TrainJobSpec,
-    inputs: Inputs,
-    recipe: Mapping[str, Any],
-    checkpoints: Path | None,
-    backend: Backend | None = None,
+    spec: TrainJobSpec, inputs: Inputs, recipe: Mapping[str, Any], checkpoints: Path | None
 ) -> tuple[Bundle, TrainingCurves]:
     """Train in a job; returns what `fit_car` returns.
 
     Args:
         checkpoints: the folder that nodes and step share; the state to resume from lies in it.
-        backend: where the job runs; by default on Kubernetes.
 
     Raises:
         TrainJobError: there is no such folder, no job can be started, or it failed.
@@ -62,7 +58,7 @@ def run_train_job(
             "A training job needs a folder that its nodes and this step share: give the cluster file a "
             "cache, or the run checkpoints."
         )
-    backend = backend or KubernetesBackend()
+    backend = KubernetesBackend()
     digest = inputs.digest(recipe)[:16]
     job, prefix = FitJob(checkpoints / "jobs" / digest), f"car-{digest}-"
     client = _request(backend.connect, "reached")
@@ -77,9 +73,8 @@ def run_train_job(
     else:
         job.write(inputs, recipe, checkpoints / "car")
         name = f"{prefix}{secrets.token_hex(2)}"
-        _request(
-            lambda: backend.start(client, spec, name, checkpoints, job.folder), "given a job", max_outage=0
-        )
+        start = functools.partial(backend.start, client, spec, name, checkpoints, job.folder)
+        _request(start, "given a job", max_outage=0)
         print(f"Started training job {name}: {spec.nodes} x {spec.processes} processes.", flush=True)
     with _sigterm_unwinds():
         try:
@@ -100,11 +95,9 @@ def run_train_job(
 
 
 def failure_reason(job: FitJob, world: int, output: str) -> str:
-    """Why a job failed, in a sentence: the process that failed by itself before those that lost it.
+    """Why a job of `world` processes failed, in a sentence; `output` is what its nodes and torchrun wrote.
 
-    Args:
-        world: processes of the job.
-        output: what its nodes wrote, with torchrun's report.
+    The process that failed by itself comes before those that lost it.
     """
     failures = job.failures()
     for rank, failure in failures.items():

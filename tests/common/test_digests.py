@@ -37,8 +37,8 @@ def test_the_order_of_keys_does_not_matter(value: Any) -> None:
 
 
 @given(VALUES, VALUES)
-def test_different_values_have_different_digests(one: Any, other: Any) -> None:
-    assert (json_digest(one) == json_digest(other)) == (one == other)
+def test_different_values_have_different_digests(first: Any, other: Any) -> None:
+    assert (json_digest(first) == json_digest(other)) == (first == other)
 
 
 @pytest.mark.parametrize("pair", [([1, 2], [2, 1]), ({"a": 1}, {"a": "1"}), ([], {}), (None, ""), ([[]], [])])
@@ -87,18 +87,18 @@ def test_any_changed_byte_or_name_changes_the_folder(
 def test_order_times_and_modes_do_not_matter(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]
 ) -> None:
-    one = write(tmp_path_factory.mktemp("a"), files)
+    first = write(tmp_path_factory.mktemp("a"), files)
     other = write(tmp_path_factory.mktemp("b"), dict(reversed(files.items())))
     for path in other.rglob("data"):
         path.chmod(0o600)
         os.utime(path, (1, 1))
-    assert tree_digest(one) == tree_digest(other)
+    assert tree_digest(first) == tree_digest(other)
 
 
 def test_swapping_two_files_contents_changes_the_folder(tmp_path: Path) -> None:
-    one = write(tmp_path / "one", {"a": b"1", "b": b"2"})
+    first = write(tmp_path / "one", {"a": b"1", "b": b"2"})
     other = write(tmp_path / "other", {"a": b"2", "b": b"1"})
-    assert tree_digest(one) != tree_digest(other)
+    assert tree_digest(first) != tree_digest(other)
 
 
 def test_tree_files_are_relative_posix_paths(tmp_path: Path) -> None:

@@ -136,8 +136,8 @@ def test_the_step_stores_prints_and_posts_the_same(
     status = dsl.PipelineTaskFinalStatus("FAILED", "job", "exit-handler-1", 1, "deploy failed")
     about = {"run_id": "r1", "registry": str(tmp_path / "registry"), "channel": "production"}
     conclude.python_func(status=status, git_commit="abc", summary=artifact, **about)
-    kept = json.loads(Path(artifact.path).read_text())
-    assert kept == taken[0]
-    assert kept["text"] == capsys.readouterr().out.strip()
+    stored = json.loads(Path(artifact.path).read_text())
+    assert stored == taken[0]
+    assert stored["text"] == capsys.readouterr().out.strip()
     assert artifact.metadata == {"state": "FAILED", "promoted": True, "release": release}
     assert head(open_store(str(tmp_path / "registry")), "production")

@@ -36,25 +36,25 @@ def artifact(path: Path, **metadata: Any) -> dsl.Artifact:
 
 
 def ingested(folder: Path, data: Path) -> dsl.Artifact:
-    given = RunRequest(
+    arguments = RunRequest(
         data="custom", data_dir=str(data), downloads=folder, registry="", channel="production"
     ).arguments()
     dataset = artifact(folder / "dataset")
     ingest.python_func(
-        source=given["source"], source_digest=given["source_digest"], cache="", dataset=dataset
+        source=arguments["source"], source_digest=arguments["source_digest"], cache="", dataset=dataset
     )
     return dataset
 
 
 def evidence_artifacts(folder: Path, **options: Any) -> dict[str, dsl.Artifact]:
-    found = make_evidence(folder, **options)
+    evidence = make_evidence(folder, **options)
     names = {"evaluation": "evaluation.json", "verdict": "verdict.json", "report": "report.html"}
-    made = {name: artifact(found[file], summary="Promoted.") for name, file in names.items()}
+    artifacts = {name: artifact(evidence[file], summary="Promoted.") for name, file in names.items()}
     for name in ("golden", "infra", "data_docs", "profile"):
         path = folder / name
         path.write_text(name)
-        made[name] = artifact(path)
-    return made
+        artifacts[name] = artifact(path)
+    return artifacts
 
 
 def released(folder: Path, registry: Path, seed: int = 0, entry: int = 0, **options: Any) -> str:
@@ -83,13 +83,13 @@ def test_ingest_names_its_source_and_result(tmp_path: Path) -> None:
 
 def test_ingest_refuses_a_source_that_changed_since_the_run_was_asked_for(tmp_path: Path) -> None:
     shop = write_shop(tmp_path / "shop")
-    given = RunRequest(
+    arguments = RunRequest(
         data="custom", data_dir=str(shop), downloads=tmp_path, registry="", channel="production"
     ).arguments()
     write_shop(shop, extra=[("c1", "t2", 1_700_000_000, 3)])
     with pytest.raises(IngestError, match="tiny-shop changed since this run was asked for; run it again"):
         ingest.python_func(
-            source=given["source"], source_digest=given["source_digest"], cache="",
+            source=arguments["source"], source_digest=arguments["source_digest"], cache="",
             dataset=artifact(tmp_path / "dataset"),
         )  # fmt: skip
 
@@ -99,8 +99,8 @@ def test_validate_compares_with_the_champions_profile(tmp_path: Path) -> None:
     dataset = ingested(tmp_path, write_shop(tmp_path / "shop"))
     champion = released(tmp_path, tmp_path / "registry")
     outputs = {name: artifact(tmp_path / name) for name in ("data_docs", "profile", "drift")}
-    given = {"dataset": dataset, "registry": str(tmp_path / "registry"), "policy": "{}", **outputs}
-    validate.python_func(champion="", **given)
+    arguments = {"dataset": dataset, "registry": str(tmp_path / "registry"), "policy": "{}", **outputs}
+    validate.python_func(champion="", **arguments)
     assert Path(outputs["profile"].path).suffix == ".json"
     assert Path(outputs["data_docs"].path).read_text().startswith("<!")
     assert json.loads(Path(outputs["drift"].path).read_text()) == {"release": None}
@@ -116,21 +116,21 @@ def test_validate_compares_with_the_champions_profile(tmp_path: Path) -> None:
         Path(evidence["profile"].path).write_text(json.dumps(profile))
         champion = release.python_func(
             bundle=artifact(make_bundle(tmp_path / f"bundle-{seed}", seed)), **evidence,
-            registry=given["registry"], channel="production", champion=champion, entry=seed,
+            registry=arguments["registry"], channel="production", champion=champion, entry=seed,
             run_id="run-2", git_commit="", promotion=artifact(tmp_path / f"promotion-{seed}"),
         )  # fmt: skip
         if profile is same:
-            validate.python_func(champion=champion, **given)
+            validate.python_func(champion=champion, **arguments)
             drift = json.loads(Path(outputs["drift"].path).read_text())
             assert (drift["release"], drift["users"]["ratio"]) == (champion, 1.0)
             assert (drift["activity"]["distance"], drift["popularity"]["distance"]) == (0.0, 0.0)
     with pytest.raises(ValidationError):
-        validate.python_func(champion=champion, **given)
+        validate.python_func(champion=champion, **arguments)
 
 
 def test_the_gate_does_not_bless_what_it_cannot_read(tmp_path: Path) -> None:
     evaluation = artifact(tmp_path / "evaluation.json", digest="e")
-    given = {
+    arguments = {
         "evaluation": evaluation,
         "policy": "",
         "bootstrap": True,
@@ -138,24 +138,24 @@ def test_the_gate_does_not_bless_what_it_cannot_read(tmp_path: Path) -> None:
         "verdict": artifact(tmp_path / "v"),
     }
     with pytest.raises(EvidenceError):
-        gate.python_func(**given)
+        gate.python_func(**arguments)
     (tmp_path / "evaluation.json").write_text("{}")
-    assert gate.python_func(**given) is False
-    verdict = given["verdict"]
+    assert gate.python_func(**arguments) is False
+    verdict = arguments["verdict"]
     assert json.loads(Path(verdict.path).read_text())["blessed"] is False
     assert verdict.metadata["summary"].startswith("Not promoted")
 
 
 def test_an_empty_registry_has_no_champion_and_a_damaged_one_is_an_error(tmp_path: Path) -> None:
-    given = {"registry": str(tmp_path / "registry"), "channel": "production"}
-    assert tuple(resolve_champion.python_func(**given)) == ("", 0, [])
+    arguments = {"registry": str(tmp_path / "registry"), "channel": "production"}
+    assert tuple(resolve_champion.python_func(**arguments)) == ("", 0, [])
     release_digest = released(tmp_path, tmp_path / "registry")
-    assert tuple(resolve_champion.python_func(**given)) == (release_digest, 1, [])
+    assert tuple(resolve_champion.python_func(**arguments)) == (release_digest, 1, [])
     for entry in (tmp_path / "registry" / "channels" / "production").iterdir():
         entry.chmod(0o644)
         entry.write_text("{")
     with pytest.raises(RegistryError):
-        resolve_champion.python_func(**given)
+        resolve_champion.python_func(**arguments)
 
 
 @pytest.mark.integration
@@ -184,9 +184,9 @@ def test_a_champion_promoted_by_force_stands_out_in_verdict_and_report(tmp_path:
 
     move(f"promote {refused[:12]} --force --why 'withdrawn items must go now' --who ann@shop")
     verdict, page = judged()
-    (told,) = verdict["forced"]
-    assert (told["release"], told["who"], told["in_use"]) == (refused, "ann@shop", True)
-    assert told["failing"] == ["beats popularity"]
+    (forced,) = verdict["forced"]
+    assert (forced["release"], forced["who"], forced["in_use"]) == (refused, "ann@shop", True)
+    assert forced["failing"] == ["beats popularity"]
     for part in (
         "Forced champion",
         "ann@shop",
@@ -197,7 +197,7 @@ def test_a_champion_promoted_by_force_stands_out_in_verdict_and_report(tmp_path:
 
     move("rollback --why 'answers got worse' --who bob@oncall")
     verdict, page = judged()
-    assert (verdict["champion"], [one["in_use"] for one in verdict["forced"]]) == (first, [False])
+    assert (verdict["champion"], [item["in_use"] for item in verdict["forced"]]) == (first, [False])
     assert "Forced champion" not in page
     assert "Forced before" in page
 
@@ -210,7 +210,7 @@ def test_releasing_twice_changes_nothing(tmp_path: Path) -> None:
     entry = head(store, "production")
     assert entry
     assert (entry.number, entry.release, entry.who) == (1, first, "pipeline run run-1")
-    assert [(one.number, one.release) for one in history(store, "staging")] == [(1, first)]
+    assert [(item.number, item.release) for item in history(store, "staging")] == [(1, first)]
     assert len(list_releases(store)) == 1
     assert "data_profile.json" in list_releases(store)[0].evidence
 

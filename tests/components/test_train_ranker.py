@@ -35,13 +35,15 @@ def trained(
     folder.mkdir()
     write(dataset, folder / "dataset")
     bundle.save(folder / "bundle")
-    made = {
+    artifacts = {
         name: dsl.Artifact(uri=str(folder / name))
         for name in ("dataset", "bundle", "ranked_bundle", "ranker_summary")
     }
-    made["bundle"].metadata["model"] = "m"
-    train_ranker.python_func(**made, ranker=ranker, training=training, checkpoints=str(folder / "states"))
-    return made, RankerSummary.read(made["ranker_summary"].path)
+    artifacts["bundle"].metadata["model"] = "m"
+    train_ranker.python_func(
+        **artifacts, ranker=ranker, training=training, checkpoints=str(folder / "states")
+    )
+    return artifacts, RankerSummary.read(artifacts["ranker_summary"].path)
 
 
 def plain() -> Bundle:
@@ -50,12 +52,12 @@ def plain() -> Bundle:
 
 def test_with_actions_the_bundle_gets_a_ranker_and_the_same_digest_every_time(tmp_path: Path) -> None:
     runs = [trained(tmp_path / name, rated(), plain(), SETTINGS) for name in ("one", "two")]
-    for made, summary in runs:
+    for artifacts, summary in runs:
         assert summary.trained is True
-        assert made["ranked_bundle"].metadata == {"model": "m", "ranker": True}
-        assert Bundle.load(Path(made["ranked_bundle"].path)).ranker is not None
-    one, two = (release_digest(made["ranked_bundle"].path) for made, _ in runs)
-    assert one == two != release_digest(runs[0][0]["bundle"].path)
+        assert artifacts["ranked_bundle"].metadata == {"model": "m", "ranker": True}
+        assert Bundle.load(Path(artifacts["ranked_bundle"].path)).ranker is not None
+    first, second = (release_digest(artifacts["ranked_bundle"].path) for artifacts, _ in runs)
+    assert first == second != release_digest(runs[0][0]["bundle"].path)
 
 
 @pytest.mark.parametrize(
@@ -69,16 +71,16 @@ def test_with_actions_the_bundle_gets_a_ranker_and_the_same_digest_every_time(tm
 def test_otherwise_it_passes_through(
     tmp_path: Path, dataset: Dataset, ranker: str, training: bool, why: str
 ) -> None:
-    made, summary = trained(tmp_path / "run", dataset, plain(), ranker, training)
+    artifacts, summary = trained(tmp_path / "run", dataset, plain(), ranker, training)
     assert summary == RankerSummary(trained=False, why=why)
-    assert tree_digest(made["ranked_bundle"].path) == tree_digest(made["bundle"].path)
-    assert made["ranked_bundle"].metadata == {"model": "m", "ranker": False}
+    assert tree_digest(artifacts["ranked_bundle"].path) == tree_digest(artifacts["bundle"].path)
+    assert artifacts["ranked_bundle"].metadata == {"model": "m", "ranker": False}
 
 
 def test_without_training_the_champions_ranker_is_carried_on_unless_none_is_wanted(tmp_path: Path) -> None:
-    made, _ = trained(tmp_path / "kept", rated(), liking()[0], SETTINGS, training=False)
-    assert tree_digest(made["ranked_bundle"].path) == tree_digest(made["bundle"].path)
-    assert made["ranked_bundle"].metadata["ranker"] is True
-    made, summary = trained(tmp_path / "off", rated(), liking()[0], ranker="off", training=False)
-    assert Bundle.load(Path(made["ranked_bundle"].path)).ranker is None
+    artifacts, _ = trained(tmp_path / "kept", rated(), liking()[0], SETTINGS, training=False)
+    assert tree_digest(artifacts["ranked_bundle"].path) == tree_digest(artifacts["bundle"].path)
+    assert artifacts["ranked_bundle"].metadata["ranker"] is True
+    artifacts, summary = trained(tmp_path / "off", rated(), liking()[0], ranker="off", training=False)
+    assert Bundle.load(Path(artifacts["ranked_bundle"].path)).ranker is None
     assert summary.why == "none was asked for."

@@ -59,7 +59,7 @@ def report_swaps_page_and_evaluation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wiring", "given", "expected"),
+    ("wiring", "actual", "expected"),
     [
         (gate_reads_drift, "DataDrift", "Evaluation"),
         (train_swaps_catalogue_and_dataset, "Catalogue", "CanonicalDataset"),
@@ -67,9 +67,9 @@ def report_swaps_page_and_evaluation() -> None:
         (report_swaps_page_and_evaluation, "CanonicalDataset", "Bundle"),
     ],
 )
-def test_a_wrong_wiring_does_not_compile(wiring, given: str, expected: str) -> None:
+def test_a_wrong_wiring_does_not_compile(wiring, actual: str, expected: str) -> None:
     with pytest.raises(
-        InconsistentTypeException, match=rf"'system\.{given}@0\.0\.1' is .* 'system\.{expected}@0\.0\.1'"
+        InconsistentTypeException, match=rf"'system\.{actual}@0\.0\.1' is .* 'system\.{expected}@0\.0\.1'"
     ):
         dsl.pipeline(name="wrong")(wiring)
 

@@ -53,7 +53,7 @@ class Pipelines:
     multi_user: bool = True
     held: dict[str, dict[str, Tree]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
     log: list[str] = field(default_factory=list)
-    made: int = 0
+    count: int = 0
 
     def answer(self, method: str, path: str, headers: Any, body: Tree | None) -> Tree:
         """Answer one request.
@@ -71,20 +71,20 @@ class Pipelines:
             return {"multi_user": self.multi_user}
         if kind not in KINDS:
             raise RefusedError(404, f"{path} not found")
-        query = {key: found[0] for key, found in parse_qs(parts.query).items()}
+        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
         if method == "POST":
             return self._create(kind, body or {}, allowed)
         if method == "DELETE":
-            self._permit(self._found(kind, name), allowed)
+            self._permit(self._get(kind, name), allowed)
             return self.held[kind].pop(name)
-        return self._found(kind, name) if name else self._list(kind, query, allowed)
+        return self._get(kind, name) if name else self._list(kind, query, allowed)
 
     def _create(self, kind: str, body: Tree, allowed: set[str]) -> Tree:
         strangers = body.keys() - set(KINDS[kind].attribute_map.values())
         if strangers:
             raise RefusedError(400, f"unknown field {sorted(strangers)[0]}")
         if kind != "experiments":
-            experiment = self._found("experiments", body.get("experiment_id", ""))
+            experiment = self._get("experiments", body.get("experiment_id", ""))
             body = {**body, "namespace": experiment.get("namespace", "")}
             if not (body.get("pipeline_spec") or {}).get(
                 "root", (body.get("pipeline_spec") or {}).get("pipeline_spec")
@@ -93,28 +93,28 @@ class Pipelines:
         self._permit(body, allowed)
         if kind == "recurringruns":
             fields = body["trigger"]["cron_schedule"]["cron"].split()
-            if len(fields) != 6 or not all(re.fullmatch(r"[\d*/,?A-Z-]+", one) for one in fields):
+            if len(fields) != 6 or not all(re.fullmatch(r"[\d*/,?A-Z-]+", part) for part in fields):
                 raise RefusedError(400, "Invalid cron expression")
-        self.made += 1
-        made = {**body, IDS[kind]: f"{kind}-{self.made}"}
-        self.held[kind][made[IDS[kind]]] = made
-        return made
+        self.count += 1
+        item = {**body, IDS[kind]: f"{kind}-{self.count}"}
+        self.held[kind][item[IDS[kind]]] = item
+        return item
 
     def _list(self, kind: str, query: dict[str, str], allowed: set[str]) -> Tree:
         if self.multi_user and kind == "experiments" and not query.get("namespace"):
             raise RefusedError(400, "a multi-user server needs a namespace")
         if self.multi_user and query.get("namespace"):
             self._permit(query, allowed)
-        found = list(self.held[kind].values())
+        items = list(self.held[kind].values())
         for name in ("namespace", "experiment_id"):
-            found = [one for one in found if name not in query or one.get(name) == query[name]]
+            items = [item for item in items if name not in query or item.get(name) == query[name]]
         for predicate in json.loads(query.get("filter") or "{}").get("predicates", []):
-            found = [one for one in found if one.get(predicate["key"]) == predicate["stringValue"]]
+            items = [item for item in items if item.get(predicate["key"]) == predicate["stringValue"]]
         start = int(query.get("page_token") or 0)
-        page = {LISTS[kind]: found[start : start + PAGE], "total_size": len(found)}
-        return {**page, "next_page_token": str(start + PAGE)} if start + PAGE < len(found) else page
+        page = {LISTS[kind]: items[start : start + PAGE], "total_size": len(items)}
+        return {**page, "next_page_token": str(start + PAGE)} if start + PAGE < len(items) else page
 
-    def _found(self, kind: str, name: str) -> Tree:
+    def _get(self, kind: str, name: str) -> Tree:
         if name not in self.held[kind]:
             raise RefusedError(404, f"{kind} {name} not found")
         return self.held[kind][name]

@@ -125,7 +125,7 @@ def test_a_secret_comes_from_a_file_or_from_the_environment(serve: Serve, tmp_pa
         (Credentials(AuthMethod.IN_CLUSTER, file=file), "Bearer from-the-file"),
         (Credentials(), ""),
     ):
-        assert {one.authorization for one in submit_with(serve, credentials)} == {expected}
+        assert {request.authorization for request in submit_with(serve, credentials)} == {expected}
 
 
 def test_a_projected_token_is_read_anew(serve: Serve, tmp_path: Path) -> None:
@@ -147,8 +147,8 @@ def test_a_projected_token_is_read_anew(serve: Serve, tmp_path: Path) -> None:
 
 def test_a_session_of_a_multi_user_kubeflow_is_a_cookie(serve: Serve) -> None:
     seen = submit_with(serve, Credentials(AuthMethod.SESSION, "authservice_session=abc"))
-    assert {(one.cookie, one.authorization) for one in seen} == {("authservice_session=abc", "")}
-    assert any("namespace=team-a" in one.path for one in seen)
+    assert {(request.cookie, request.authorization) for request in seen} == {("authservice_session=abc", "")}
+    assert any("namespace=team-a" in request.path for request in seen)
 
 
 @pytest.mark.parametrize(
@@ -191,22 +191,24 @@ def test_a_recurring_run_takes_the_place_of_its_older_self(serve: Serve) -> None
     host, seen = serve(200, {"experiment_id": "e1", "recurring_run_id": "new", "recurringRuns": known})
     kubeflow = Kubeflow(host, "team-a", service_account="runner")
     assert kubeflow.schedule(tiny, {"loops": 9}, "trial", "nightly", "0 0 3 * * *") == "new"
-    methods = [(one.method, one.path.partition("?")[0].rpartition("/")[2]) for one in seen]
+    methods = [(request.method, request.path.partition("?")[0].rpartition("/")[2]) for request in seen]
     assert methods[-2:] == [("POST", "recurringruns"), ("DELETE", "old")]  # in this order: never none
-    made = seen[-2].body
-    assert made["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
-    assert made["runtime_config"]["parameters"] == {"loops": 9}
-    assert made["pipeline_spec"]["pipelineInfo"]["name"] == "tiny"
-    wanted = {"display_name": "nightly", "no_catchup": True, "max_concurrency": "1", "mode": "ENABLE"}
-    assert {name: str(made[name]) for name in wanted} == {name: str(one) for name, one in wanted.items()}
-    assert (made["experiment_id"], made["service_account"]) == ("e1", "runner")
+    body = seen[-2].body
+    assert body["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
+    assert body["runtime_config"]["parameters"] == {"loops": 9}
+    assert body["pipeline_spec"]["pipelineInfo"]["name"] == "tiny"
+    expected = {"display_name": "nightly", "no_catchup": True, "max_concurrency": "1", "mode": "ENABLE"}
+    assert {name: str(body[name]) for name in expected} == {
+        name: str(value) for name, value in expected.items()
+    }
+    assert (body["experiment_id"], body["service_account"]) == ("e1", "runner")
 
 
 def test_a_schedule_that_is_refused_removes_nothing(serve: Serve) -> None:
     host, seen = serve(400, {"message": "Invalid cron expression"})
     with pytest.raises(SubmitError, match=r"refused: 400 Invalid cron expression\."):
         Kubeflow(host, "team-a").schedule(tiny, {}, "trial", "nightly", "often")
-    assert not [one for one in seen if one.method == "DELETE"]
+    assert not [request for request in seen if request.method == "DELETE"]
 
 
 @pytest.fixture
@@ -217,11 +219,11 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with FakeGCSServer() as server:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
         client = storage.Client(project="test", credentials=AnonymousCredentials())
-        made = client.create_bucket("shop")
+        gcs_bucket = client.create_bucket("shop")
         config = json.loads((shop / "dataset.json").read_text())
         for part in ("interactions", "items"):
             name = config[part]["location"]
-            made.blob(name).upload_from_filename(str(shop / name))
+            gcs_bucket.blob(name).upload_from_filename(str(shop / name))
             config[part]["location"] = f"gs://shop/{name}"
         (shop / "dataset.json").write_text(json.dumps(config))
         yield shop
@@ -247,9 +249,9 @@ def test_the_command_schedules_a_run_on_whatever_is_there_then(bucket: Path, ser
     options += ["--schedule", "0 0 3 * * *", "--cluster", str(bucket / "cluster.yaml")]
     ended = CliRunner().invoke(app, ["submit", *options])
     assert (ended.exit_code, ended.output) == (0, "Scheduled recurring run rr1 at 0 0 3 * * *.\n")
-    given = seen[-1].body["runtime_config"]["parameters"]
-    assert (given["source_digest"], given["cache"]) == ("", "/cache")
-    assert given["checkpoints"].startswith("/cache/checkpoints/")
+    parameters = seen[-1].body["runtime_config"]["parameters"]
+    assert (parameters["source_digest"], parameters["cache"]) == ("", "/cache")
+    assert parameters["checkpoints"].startswith("/cache/checkpoints/")
     assert "car-cache" in json.dumps(seen[-1].body["pipeline_spec"])
 
 
@@ -266,7 +268,7 @@ def test_the_command_tells_what_is_wrong_with_the_dataset(tmp_path: Path) -> Non
     options = ["--registry", "gs://bucket/x", "--data-dir", str(tmp_path), "--host", CLOSED]
     ended = CliRunner().invoke(app, ["submit", *options])
     assert ended.exit_code == 1
-    assert ended.output == f"{tmp_path}/dataset.json does not exist; docs/data.md says what goes into it.\n"
+    assert ended.output == f"{tmp_path}/dataset.json does not exist; docs/data.md describes it.\n"
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def settings(ir: list[Tree]) -> dict[str, Settings]:
 
 
 def steps_where(settings: dict[str, Settings], field: str) -> set[str]:
-    return {step for step, one in settings.items() if getattr(one, field)}
+    return {step for step, config in settings.items() if getattr(config, field)}
 
 
 def test_it_is_a_sound_pipeline_with_settings_for_every_step(
@@ -60,10 +60,10 @@ def test_the_steps_of_a_shard_have_settings_too(tmp_path: Path) -> None:
         image="registry.example/car@sha256:1", gpus=1, cluster=load_cluster(EXAMPLE), shards=2
     )
     _, platform = compiled(tmp_path, options)
-    found = settings_of(parse_platform(platform))
-    assert found.keys() == RESOURCES.keys()
-    assert steps_where(found, "pvc_mount") == USES_CACHE | {"embed"}
-    assert all(one.active_deadline_seconds > 0 for one in found.values())
+    settings = settings_of(parse_platform(platform))
+    assert settings.keys() == RESOURCES.keys()
+    assert steps_where(settings, "pvc_mount") == USES_CACHE | {"embed"}
+    assert all(config.active_deadline_seconds > 0 for config in settings.values())
 
 
 def test_settings_that_kfp_does_not_know_are_refused(ir: list[Tree]) -> None:
@@ -80,12 +80,12 @@ def test_steps_that_train_go_where_the_accelerators_are(
 ) -> None:
     assert dict(settings["gate"].node_selector.labels) == {"kubernetes.io/arch": "amd64"}
     accelerated = {"kubernetes.io/arch": "amd64", "cloud.google.com/gke-accelerator": "nvidia-l4"}
-    for step, one in settings.items():
+    for step, config in settings.items():
         expected = [("dedicated", "Equal", "pipelines", "NoSchedule")]
         expected += [("nvidia.com/gpu", "Exists", "", "NoSchedule")] if step in TRAINS else []
-        found = [(taint.key, taint.operator, taint.value, taint.effect) for taint in one.tolerations]
-        assert found == expected, step
-        assert (dict(one.node_selector.labels) == accelerated) == (step in TRAINS)
+        tolerations = [(taint.key, taint.operator, taint.value, taint.effect) for taint in config.tolerations]
+        assert tolerations == expected, step
+        assert (dict(config.node_selector.labels) == accelerated) == (step in TRAINS)
         container = ir[0]["deploymentSpec"]["executors"][f"exec-{step}"]["container"]
         assert ("accelerator" in container["resources"]) == (step in TRAINS)
 
@@ -97,22 +97,22 @@ def test_the_cache_is_mounted_where_it_is_used(settings: dict[str, Settings]) ->
 
 
 def test_secrets_are_named_and_never_written(ir: list[Tree], settings: dict[str, Settings]) -> None:
-    for step, one in settings.items():
-        assert [(secret.secret_name, secret.mount_path) for secret in one.secret_as_volume] == [
+    for step, config in settings.items():
+        assert [(secret.secret_name, secret.mount_path) for secret in config.secret_as_volume] == [
             ("car-storage", "/var/run/secrets/car-storage")
         ]
-        variables = {pair.env_var for secret in one.secret_as_env for pair in secret.key_to_env}
+        variables = {pair.env_var for secret in config.secret_as_env for pair in secret.key_to_env}
         assert variables == {"HF_TOKEN"} | ({"CAR_NOTIFY_URL"} if step == "conclude" else set())
-        assert [secret.secret_name for secret in one.image_pull_secret] == ["car-registry"]
-        assert dict(one.pod_metadata.annotations) == {"sidecar.istio.io/inject": "false"}
+        assert [secret.secret_name for secret in config.image_pull_secret] == ["car-registry"]
+        assert dict(config.pod_metadata.annotations) == {"sidecar.istio.io/inject": "false"}
     assert "env" not in ir[0]["deploymentSpec"]["executors"]["exec-train"]["container"]
 
 
 def test_every_step_has_an_end_and_no_rights(settings: dict[str, Settings]) -> None:
-    for step, one in settings.items():
-        assert one.active_deadline_seconds > 0, step
-        assert one.security_context.run_as_non_root
-        assert one.security_context.run_as_user == 10001
+    for step, config in settings.items():
+        assert config.active_deadline_seconds > 0, step
+        assert config.security_context.run_as_non_root
+        assert config.security_context.run_as_user == 10001
     assert settings["train"].active_deadline_seconds == 43200
     assert settings["ingest"].active_deadline_seconds == 7200
     assert settings["gate"].active_deadline_seconds == RESOURCES["gate"].timeout
@@ -149,8 +149,8 @@ def test_vertex_gets_the_same_graph_without_what_only_kubernetes_understands(
 
 
 def variables(tree: Tree, step: str) -> dict[str, str]:
-    found = tree["deploymentSpec"]["executors"][f"exec-{step}"]["container"].get("env", [])
-    return {one["name"]: one["value"] for one in found}
+    pairs = tree["deploymentSpec"]["executors"][f"exec-{step}"]["container"].get("env", [])
+    return {pair["name"]: pair["value"] for pair in pairs}
 
 
 def test_the_train_step_gets_the_jobs_spec_and_needs_no_accelerator(tmp_path: Path) -> None:
@@ -166,10 +166,10 @@ def test_the_train_step_gets_the_jobs_spec_and_needs_no_accelerator(tmp_path: Pa
     assert (spec.claim, spec.path, spec.user) == ("car-cache", "/cache", 10001)
     assert spec.selector == {"cloud.google.com/gke-accelerator": "nvidia-l4"}
     assert spec.tolerations == ({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},)
-    found = settings_of(parse_platform(platform))
-    for step, held in (("train", False), ("train-baseline", True)):
+    settings = settings_of(parse_platform(platform))
+    for step, has_accelerator in (("train", False), ("train-baseline", True)):
         resources = tree["deploymentSpec"]["executors"][f"exec-{step}"]["container"]["resources"]
-        assert ("accelerator" in resources) == bool(found[step].node_selector.labels) == held
+        assert ("accelerator" in resources) == bool(settings[step].node_selector.labels) == has_accelerator
 
 
 def test_without_a_train_job_no_step_gets_a_spec(ir: list[Tree], tmp_path: Path) -> None:
@@ -238,8 +238,8 @@ def test_an_empty_file_and_none_are_the_defaults(tmp_path: Path) -> None:
 
 def manifests() -> list[tuple[str, Tree]]:
     files = sorted(FOLDER.glob("*.yaml"))
-    kept = [file for file in files if file not in (EXAMPLE, WITH_JOB)]
-    return [(file.name, one) for file in kept for one in yaml.safe_load_all(file.read_text())]
+    applied = [file for file in files if file not in (EXAMPLE, WITH_JOB)]
+    return [(file.name, manifest) for file in applied for manifest in yaml.safe_load_all(file.read_text())]
 
 
 RIGHTS = {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
@@ -247,13 +247,15 @@ KNOWN = RIGHTS | {"PersistentVolume", "PersistentVolumeClaim", "ServiceAccount"}
 
 
 def test_every_manifest_is_what_kubernetes_takes() -> None:
-    assert {one["kind"] for _, one in manifests()} == KNOWN  # an unknown kind would only be warned of
-    for _, one in manifests():
-        kubernetes_validate.validate(one, "1.37", strict=True)
+    assert {
+        manifest["kind"] for _, manifest in manifests()
+    } == KNOWN  # an unknown kind would only be warned of
+    for _, manifest in manifests():
+        kubernetes_validate.validate(manifest, "1.37", strict=True)
 
 
 def test_the_check_of_manifests_sees_a_typing_error() -> None:
-    claim = next(one for _, one in manifests() if one["kind"] == "PersistentVolumeClaim")
+    claim = next(manifest for _, manifest in manifests() if manifest["kind"] == "PersistentVolumeClaim")
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(
             {**claim, "spec": {**claim["spec"], "accessMode": []}}, "1.37", strict=True
@@ -261,20 +263,30 @@ def test_the_check_of_manifests_sees_a_typing_error() -> None:
 
 
 def test_names_in_the_example_are_those_of_the_manifests() -> None:
-    claims = {one["metadata"]["name"] for _, one in manifests() if one["kind"] == "PersistentVolumeClaim"}
+    claims = {
+        manifest["metadata"]["name"]
+        for _, manifest in manifests()
+        if manifest["kind"] == "PersistentVolumeClaim"
+    }
     for file in (EXAMPLE, WITH_JOB):
-        asked = load_cluster(file)
-        assert asked.cache
-        assert claims == {asked.cache.claim}
+        cluster = load_cluster(file)
+        assert cluster.cache
+        assert claims == {cluster.cache.claim}
 
 
 def test_rights_are_given_to_the_service_account_of_the_steps() -> None:
-    bound = [one for _, one in manifests() if one["kind"].endswith("Binding")]
-    (account,) = [one for _, one in manifests() if one["kind"] == "ServiceAccount"]
-    assert {subject["name"] for one in bound for subject in one["subjects"]} == {account["metadata"]["name"]}
-    roles = {(one["kind"], one["metadata"]["name"]) for _, one in manifests() if one["kind"] in RIGHTS}
-    for one in bound:
-        reference = one["roleRef"]["kind"], one["roleRef"]["name"]
+    bindings = [manifest for _, manifest in manifests() if manifest["kind"].endswith("Binding")]
+    (account,) = [manifest for _, manifest in manifests() if manifest["kind"] == "ServiceAccount"]
+    assert {subject["name"] for manifest in bindings for subject in manifest["subjects"]} == {
+        account["metadata"]["name"]
+    }
+    roles = {
+        (manifest["kind"], manifest["metadata"]["name"])
+        for _, manifest in manifests()
+        if manifest["kind"] in RIGHTS
+    }
+    for manifest in bindings:
+        reference = manifest["roleRef"]["kind"], manifest["roleRef"]["name"]
         assert reference in roles or reference == ("ClusterRole", "kubeflow-edit")  # Kubeflow's own
-    rules = [rule for _, one in manifests() for rule in one.get("rules", [])]
+    rules = [rule for _, manifest in manifests() for rule in manifest.get("rules", [])]
     assert not any("*" in rule[part] for rule in rules for part in ("apiGroups", "resources", "verbs"))

@@ -43,9 +43,9 @@ def all_credentials(folder: Path) -> list[Credentials]:
 def test_every_method_of_authentication_starts_a_run(host: str, pipelines: Pipelines, tmp_path: Path) -> None:
     for credentials in all_credentials(tmp_path):
         run = Kubeflow(host, "team-a", credentials, "runner").submit(tiny, {"loops": 2}, "trial")
-        held = pipelines.held["runs"][run]
-        assert (held["namespace"], held["service_account"]) == ("team-a", "runner")
-        assert held["runtime_config"]["parameters"] == {"loops": 2}
+        body = pipelines.held["runs"][run]
+        assert (body["namespace"], body["service_account"]) == ("team-a", "runner")
+        assert body["runtime_config"]["parameters"] == {"loops": 2}
     assert len(pipelines.held["experiments"]) == 1  # found again by its name
 
 
@@ -66,7 +66,7 @@ def test_the_whole_pipeline_is_taken_with_what_the_cluster_asks(host: str, pipel
     run = Kubeflow(host, "team-a", Credentials(AuthMethod.TOKEN, "t")).submit(
         build_for_cluster(options), arguments, "trial"
     )
-    held = json.dumps(pipelines.held["runs"][run]["pipeline_spec"])
+    spec = json.dumps(pipelines.held["runs"][run]["pipeline_spec"])
     for part in (
         "car-cache",
         "nvidia-l4",
@@ -74,20 +74,20 @@ def test_the_whole_pipeline_is_taken_with_what_the_cluster_asks(host: str, pipel
         "activeDeadlineSeconds",
         "registry.example/car@sha256:1",
     ):
-        assert part in held
+        assert part in spec
 
 
 def test_one_recurring_run_of_a_name_is_left_however_many_there_are(host: str, pipelines: Pipelines) -> None:
     kubeflow = Kubeflow(host, "team-a", Credentials(AuthMethod.TOKEN, "t"))
-    others = [kubeflow.schedule(tiny, {}, "trial", f"other {at}", "0 0 4 * * *") for at in range(5)]
+    others = [kubeflow.schedule(tiny, {}, "trial", f"other {i}", "0 0 4 * * *") for i in range(5)]
     old = kubeflow.schedule(tiny, {}, "trial", "nightly", "0 0 3 * * *")  # on the third page
     elsewhere = kubeflow.schedule(tiny, {}, "another experiment", "nightly", "0 0 3 * * *")
     new = kubeflow.schedule(tiny, {"loops": 9}, "trial", "nightly", "0 30 3 * * *")
     assert pipelines.held["recurringruns"].keys() == {*others, elsewhere, new}
     assert old != new
-    held = pipelines.held["recurringruns"][new]
-    assert held["trigger"]["cron_schedule"]["cron"] == "0 30 3 * * *"
-    assert held["runtime_config"]["parameters"] == {"loops": 9}
+    body = pipelines.held["recurringruns"][new]
+    assert body["trigger"]["cron_schedule"]["cron"] == "0 30 3 * * *"
+    assert body["runtime_config"]["parameters"] == {"loops": 9}
 
 
 def test_times_that_kubeflow_does_not_understand_replace_nothing(host: str, pipelines: Pipelines) -> None:

@@ -78,7 +78,7 @@ def test_the_command_ends_with_that_sentence(tmp_path: Path) -> None:
 
 def mounted(writable: Sequence[Path], readable: Sequence[Path]) -> dict[str, bool]:
     runner = Containers("image", tuple(writable), tuple(readable)).runner()
-    return {one["Target"]: one["ReadOnly"] for one in runner.container_run_args["mounts"]}
+    return {mount["Target"]: mount["ReadOnly"] for mount in runner.container_run_args["mounts"]}
 
 
 def test_folders_keep_their_paths_and_only_some_can_be_written(tmp_path: Path) -> None:
@@ -105,8 +105,8 @@ def test_there_is_a_network_only_where_something_lies_beyond_it(
     tmp_path: Path, image: str, changed: dict[str, str], network: str
 ) -> None:
     arguments = {"source": SOURCE, "encoder": ENCODER, "registry": str(tmp_path / "r"), "cache": ""}
-    found = Containers.prepare(image, tmp_path, arguments | changed)
-    assert found.runner().container_run_args["network_mode"] == network
+    containers = Containers.prepare(image, tmp_path, arguments | changed)
+    assert containers.runner().container_run_args["network_mode"] == network
 
 
 def ran(client: DockerClient, image: str, *command: str, **settings: object) -> int:
@@ -137,11 +137,11 @@ def test_an_instant_failure_is_never_taken_for_a_success(client: DockerClient, i
 def test_what_it_writes_is_printed_and_nothing_is_left(
     client: DockerClient, image: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = {one.id for one in client.containers.list(all=True)}
+    before = {container.id for container in client.containers.list(all=True)}
     for _ in range(15):  # an engine that is followed may end its log before the unfinished line
         assert ran(client, image, "sh", "-c", "echo größer; echo err >&2; printf ende") == 0
         assert sorted(capsys.readouterr().out.splitlines()) == ["ende", "err", "größer"]
-    assert {one.id for one in client.containers.list(all=True)} <= before
+    assert {container.id for container in client.containers.list(all=True)} <= before
 
 
 @docker
@@ -191,25 +191,25 @@ def test_what_a_killed_run_left_is_ended_and_other_runs_are_left_alone(
     dead = subprocess.Popen(["true"])
     dead.wait()
     alive = subprocess.Popen(["sleep", "600"])
-    made = [
+    started = [
         client.containers.run(image, ["sleep", "600"], detach=True, labels={DRIVER: str(pid)})
         for pid in (dead.pid, alive.pid)
     ]
     try:
-        assert remove_orphans(client) == [made[0].name]
-        made[1].reload()
-        assert made[1].status == "running"
+        assert remove_orphans(client) == [started[0].name]
+        started[1].reload()
+        assert started[1].status == "running"
     finally:
         alive.kill()
         alive.wait()
-    assert remove_orphans(client) == [made[1].name]
+    assert remove_orphans(client) == [started[1].name]
 
 
 @docker
 def test_the_image_says_what_it_was_built_from(client: DockerClient, image: str) -> None:
-    found = client.images.get(image)
-    assert found.labels["org.opencontainers.image.revision"] not in ("", "unknown")
-    assert found.attrs["Config"]["User"] == "10001"
+    built = client.images.get(image)
+    assert built.labels["org.opencontainers.image.revision"] not in ("", "unknown")
+    assert built.attrs["Config"]["User"] == "10001"
 
 
 @docker

@@ -74,8 +74,8 @@ def test_the_image_counts_the_components_too(tmp_path: Path) -> None:
 
 def test_the_digest_that_labels_an_image_needs_nothing_installed() -> None:
     bare = [sys.executable, "-S", "-E", "-m", "common.code_digest"]
-    told = subprocess.run(bare, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == image_digest()
+    result = subprocess.run(bare, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == image_digest()
 
 
 def test_what_the_runner_says_counts_where_the_step_said_nothing() -> None:
@@ -117,9 +117,9 @@ def test_an_equal_step_is_not_run_again_and_another_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for loops, expected in ((2, " s"), (2, "cached"), (3, " s")):
-        made = LocalRun.prepare(tmp_path, tiny).run({"loops": loops})["Output"]
+        artifact = LocalRun.prepare(tmp_path, tiny).run({"loops": loops})["Output"]
         assert capsys.readouterr().out.splitlines()[0].endswith(expected)
-        assert Path(made.path).read_text() == str(loops)
+        assert Path(artifact.path).read_text() == str(loops)
 
 
 @pipeline_run

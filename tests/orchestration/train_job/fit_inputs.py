@@ -43,12 +43,12 @@ def write_inputs(folder: Path) -> Path:
     codebook.save(folder / "codebook")
     label_codes(texts, sids, 4).save(folder / "codebook")
     names = [text.split(";")[0] for text in texts]
-    Catalogue([f"i{at + 1}" for at in range(ITEMS)], names, sids).save(folder / "catalogue.parquet")
-    held = tiny_dataset()
+    Catalogue([f"i{i + 1}" for i in range(ITEMS)], names, sids).save(folder / "catalogue.parquet")
+    dataset = tiny_dataset()
     (folder / "dataset").mkdir()
-    held.interactions.to_parquet(folder / "dataset" / "interactions.parquet")
-    held.items.to_parquet(folder / "dataset" / "items.parquet")
-    (folder / "dataset" / "report.json").write_text(held.report.model_dump_json())
+    dataset.interactions.to_parquet(folder / "dataset" / "interactions.parquet")
+    dataset.items.to_parquet(folder / "dataset" / "items.parquet")
+    (folder / "dataset" / "report.json").write_text(dataset.report.model_dump_json())
     return folder
 
 

@@ -17,9 +17,9 @@ from tests.orchestration.train_job.test_launch import (
     LONG,
     PATIENCE,
     alone,
+    assert_same,
     ended,
     inputs,
-    same,
     state,
     step,
     wait_for,
@@ -37,18 +37,18 @@ def engine_of(client: DockerClient) -> dict[str, str]:
 
 def nodes(client: DockerClient) -> list[Container]:
     """The containers of training jobs, ended ones too."""
-    return [one for one in client.containers.list(all=True) if one.name.startswith("car-")]
+    return [container for container in client.containers.list(all=True) if container.name.startswith("car-")]
 
 
 @pytest.mark.usefixtures("image")
 def test_two_containers_train_as_the_step_does(
     inputs: Path, alone: Path, tmp_path: Path, client: DockerClient
 ) -> None:
-    code, said = ended(step(inputs, tmp_path, TWO_NODES, backend="container", **engine_of(client)), tmp_path)
-    assert code == 0, said
-    same(tmp_path / "result", alone)
-    assert "2 x 1 processes" in said
-    assert [line for line in said.splitlines() if "6/6" in line]
+    code, log = ended(step(inputs, tmp_path, TWO_NODES, backend="container", **engine_of(client)), tmp_path)
+    assert code == 0, log
+    assert_same(tmp_path / "result", alone)
+    assert "2 x 1 processes" in log
+    assert [line for line in log.splitlines() if "6/6" in line]
     assert nodes(client) == []
 
 
@@ -58,17 +58,17 @@ def test_a_killed_container_fails_the_step_and_a_rerun_resumes(
 ) -> None:
     running = step(inputs, tmp_path, TWO_NODES, LONG, "container", **engine_of(client))
     wait_for(lambda: state(tmp_path)["epoch"] >= 3, running)
-    found = sorted(nodes(client), key=lambda one: str(one.name))
-    assert len(found) == 2
-    found[1].kill()
-    code, said = ended(running, tmp_path)
+    containers = sorted(nodes(client), key=lambda container: str(container.name))
+    assert len(containers) == 2
+    containers[1].kill()
+    code, log = ended(running, tmp_path)
     assert code == 1
-    assert "orchestration.train_job.launch.TrainJobError: The training job car-" in said
+    assert "orchestration.train_job.launch.TrainJobError: The training job car-" in log
     left: dict[str, Any] = state(tmp_path)
     assert 3 <= left["epoch"] < LONG["epochs"]
     assert nodes(client) == []
 
-    code, said = ended(step(inputs, tmp_path, TWO_NODES, LONG, "container", **engine_of(client)), tmp_path)
-    assert code == 0, said
+    code, log = ended(step(inputs, tmp_path, TWO_NODES, LONG, "container", **engine_of(client)), tmp_path)
+    assert code == 0, log
     curves = json.loads((tmp_path / "result" / "curves.json").read_text())
     assert curves["train_loss"][: left["epoch"]] == left["curves"]["train_loss"]

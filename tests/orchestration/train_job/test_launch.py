@@ -48,7 +48,7 @@ def step(
     backend: str = "process",
     **env: str,
 ) -> Any:
-    """The step as a process of its own, which writes to `folder`/said."""
+    """The step as a process of its own, which writes its result to `folder`/log."""
     command = [
         sys.executable,
         "-m",
@@ -58,22 +58,22 @@ def step(
         folder / "result",
     ]
     environment = {**os.environ, VARIABLE: json.dumps(spec), **env}
-    with (folder / "said").open("a") as said:
+    with (folder / "log").open("a") as log:
         return subprocess.Popen(
             [*map(str, command), json.dumps(recipe or RECIPE), backend],
             env=environment,
-            stdout=said,
-            stderr=said,
+            stdout=log,
+            stderr=log,
         )
 
 
 def ended(process: subprocess.Popen, folder: Path) -> tuple[int, str]:
-    """Its exit code, and all that it said."""
+    """Its exit code and its log."""
     try:
         code = process.wait(PATIENCE)
     finally:
         process.kill()
-    return code, (folder / "said").read_text()
+    return code, (folder / "log").read_text()
 
 
 def wait_for(what: Callable[[], bool], process: subprocess.Popen) -> None:
@@ -94,18 +94,18 @@ def state(folder: Path) -> dict[str, Any]:
 
 def processes(folder: Path) -> dict[int, psutil.Process]:
     """The processes that train in a folder, by rank."""
-    found = {}
-    for one in psutil.process_iter():
+    by_rank = {}
+    for process in psutil.process_iter():
         try:
-            environment = one.environ()
+            environment = process.environ()
         except psutil.Error:
             continue
         if environment.get("CAR_FIT_JOB", "").startswith(str(folder)) and "RANK" in environment:
-            found[int(environment["RANK"])] = one
-    return found
+            by_rank[int(environment["RANK"])] = process
+    return by_rank
 
 
-def same(result: Path, alone: Path) -> None:
+def assert_same(result: Path, alone: Path) -> None:
     """Equal curves and weights, up to the order of float sums."""
     curves = [json.loads((folder / "curves.json").read_text()) for folder in (result, alone)]
     assert curves[0].keys() == curves[1].keys()
@@ -124,11 +124,11 @@ def same(result: Path, alone: Path) -> None:
 
 
 def test_two_processes_of_a_job_train_as_the_step_does(inputs: Path, alone: Path, tmp_path: Path) -> None:
-    code, said = ended(step(inputs, tmp_path, TWO_PROCESSES), tmp_path)
-    assert code == 0, said
-    same(tmp_path / "result", alone)
-    assert "1 x 2 processes" in said
-    assert [line for line in said.splitlines() if "6/6" in line]  # progress, on lines of its own
+    code, log = ended(step(inputs, tmp_path, TWO_PROCESSES), tmp_path)
+    assert code == 0, log
+    assert_same(tmp_path / "result", alone)
+    assert "1 x 2 processes" in log
+    assert [line for line in log.splitlines() if "6/6" in line]  # progress, on lines of its own
     assert not list((tmp_path / "states" / "jobs").iterdir())  # only the state stays
 
 
@@ -136,22 +136,22 @@ def test_a_killed_process_fails_the_step_and_a_rerun_resumes(inputs: Path, tmp_p
     running = step(inputs, tmp_path, TWO_PROCESSES, LONG)
     wait_for(lambda: state(tmp_path)["epoch"] >= 3, running)
     processes(tmp_path)[1].kill()
-    code, said = ended(running, tmp_path)
+    code, log = ended(running, tmp_path)
     assert code == 1
     (sentence,) = [
-        line for line in said.splitlines() if line.startswith("orchestration.train_job.launch.TrainJobError")
+        line for line in log.splitlines() if line.startswith("orchestration.train_job.launch.TrainJobError")
     ]
     assert "failed: process 2 of 2 was killed (SIGKILL; out of memory?)." in sentence
     left = state(tmp_path)
     assert 3 <= left["epoch"] < LONG["epochs"]
     assert not processes(tmp_path)
 
-    code, said = ended(step(inputs, tmp_path, TWO_PROCESSES, LONG), tmp_path)
-    assert code == 0, said
+    code, log = ended(step(inputs, tmp_path, TWO_PROCESSES, LONG), tmp_path)
+    assert code == 0, log
     curves = json.loads((tmp_path / "result" / "curves.json").read_text())
     assert curves["train_loss"][: left["epoch"]] == left["curves"]["train_loss"]
     assert len(curves["epoch"]) == LONG["epochs"]
-    assert f"| {left['epoch']}/{LONG['epochs']} [00:00<?" in said  # the bar goes on from there
+    assert f"| {left['epoch']}/{LONG['epochs']} [00:00<?" in log  # the bar goes on from there
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
@@ -168,15 +168,15 @@ def test_a_step_that_is_ended_ends_its_job(inputs: Path, tmp_path: Path, how: si
 
 
 def test_what_the_training_says_is_what_the_step_says(inputs: Path, tmp_path: Path) -> None:
-    code, said = ended(step(inputs, tmp_path, TWO_PROCESSES, {**RECIPE, "learning_rate": 1e30}), tmp_path)
+    code, log = ended(step(inputs, tmp_path, TWO_PROCESSES, {**RECIPE, "learning_rate": 1e30}), tmp_path)
     assert code == 1
-    assert "of 2: the loss is nan in epoch 1; lower the learning rate." in said.splitlines()[-1]
+    assert "of 2: the loss is nan in epoch 1; lower the learning rate." in log.splitlines()[-1]
 
 
 @pytest.fixture
 def trainer(tmp_path: Path) -> Iterator[tuple[Trainer, Path]]:
-    with serving_trainer(tmp_path / "cluster") as found:
-        yield found
+    with serving_trainer(tmp_path / "cluster") as server:
+        yield server
 
 
 def on_kubernetes(folder: Path, **changed: Any) -> dict[str, Any]:
@@ -194,12 +194,12 @@ def test_a_trainjob_on_kubernetes_trains_as_the_step_does(
 ) -> None:
     api, kubeconfig = trainer
     spec = on_kubernetes(tmp_path)
-    code, said = ended(
+    code, log = ended(
         step(inputs, tmp_path, spec, backend="kubernetes", KUBECONFIG=str(kubeconfig)), tmp_path
     )
-    assert code == 0, said
-    same(tmp_path / "result", alone)
-    assert "6/6" in said
+    assert code == 0, log
+    assert_same(tmp_path / "result", alone)
+    assert "6/6" in log
     assert api.jobs == {}  # removed when it had ended
     (body,) = api.created
     job_spec = body["spec"]
@@ -229,11 +229,11 @@ def test_a_step_that_is_tried_again_takes_up_its_job(
     wait_for(lambda: state(tmp_path)["epoch"] >= 1, first)
     first.kill()  # as a lost node does: its job goes on
     first.wait()
-    code, said = ended(
+    code, log = ended(
         step(inputs, tmp_path, spec, LONG, backend="kubernetes", KUBECONFIG=str(kubeconfig)), tmp_path
     )
-    assert code == 0, said
-    assert "still runs; waiting for it" in said
+    assert code == 0, log
+    assert "still runs; waiting for it" in log
     assert len(api.created) == 1
 
 
@@ -242,13 +242,13 @@ def test_a_job_that_may_not_be_created_is_told(
 ) -> None:
     api, kubeconfig = trainer
     api.refuse = "team may not create trainjobs"
-    code, said = ended(
+    code, log = ended(
         step(inputs, tmp_path, on_kubernetes(tmp_path), backend="kubernetes", KUBECONFIG=str(kubeconfig)),
         tmp_path,
     )
     assert code == 1
-    assert f"could not be given a job: Failed to create TrainJob: {SPACE}/car-" in said.splitlines()[-1]
-    assert "Forbidden" in said.splitlines()[-1]
+    assert f"could not be given a job: Failed to create TrainJob: {SPACE}/car-" in log.splitlines()[-1]
+    assert "Forbidden" in log.splitlines()[-1]
 
 
 def inputs_in(folder: Path) -> Inputs:

@@ -97,7 +97,7 @@ class Trainer:
         python, *words = [*trainer["command"], *trainer["args"]]
         assert python == "python"
         for rank in range(trainer["numNodes"]):
-            env = {one["name"]: one["value"] for one in trainer["env"]}
+            env = {variable["name"]: variable["value"] for variable in trainer["env"]}
             env |= {"PET_NNODES": str(trainer["numNodes"]), "PET_NODE_RANK": str(rank)}
             env |= {
                 "PET_MASTER_ADDR": "127.0.0.1",
@@ -115,10 +115,10 @@ class Trainer:
     def read(self, name: str) -> Tree:
         job = self.jobs[name]
         status = job.status()
-        told: list[Tree] = []
+        conditions: list[Tree] = []
         if status != "Running":
             when = job.body["metadata"]["creationTimestamp"]
-            told = [
+            conditions = [
                 {
                     "type": status,
                     "status": "True",
@@ -127,11 +127,11 @@ class Trainer:
                     "lastTransitionTime": when,
                 }
             ]
-        return {**job.body, "status": {"conditions": told}}
+        return {**job.body, "status": {"conditions": conditions}}
 
     def pods(self, name: str) -> list[Tree]:
         phases = {None: "Running", 0: "Succeeded"}
-        found = []
+        pods = []
         for rank, node in enumerate(self.jobs[name].nodes):
             labels = {
                 "jobset.sigs.k8s.io/jobset-name": name,
@@ -141,17 +141,17 @@ class Trainer:
             when = self.jobs[name].body["metadata"]["creationTimestamp"]
             about = {"name": f"{name}-node-{rank}", "labels": labels, "creationTimestamp": when}
             status = {"phase": phases.get(node.poll(), "Failed")}
-            found.append({"metadata": about, "spec": {"containers": [NODE]}, "status": status})
-        return found
+            pods.append({"metadata": about, "spec": {"containers": [NODE]}, "status": status})
+        return pods
 
     def log(self, name: str, rank: int) -> Path:
         return self.logs / f"{name}-node-{rank}"
 
 
 def free_port() -> int:
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        return chosen.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def _handler(trainer: Trainer) -> type[BaseHTTPRequestHandler]:
@@ -166,13 +166,13 @@ def _handler(trainer: Trainer) -> type[BaseHTTPRequestHandler]:
                 self.answer(200, RUNTIME)
             elif path == f"{spaced}/trainjobs":
                 self.answer(200, {"metadata": {}, "items": [trainer.read(name) for name in trainer.jobs]})
-            elif (found := re.fullmatch(f"{spaced}/trainjobs/(.+)", path)) and found[1] in trainer.jobs:
-                self.answer(200, trainer.read(found[1]))
+            elif (match := re.fullmatch(f"{spaced}/trainjobs/(.+)", path)) and match[1] in trainer.jobs:
+                self.answer(200, trainer.read(match[1]))
             elif path == f"/api/v1/namespaces/{SPACE}/pods":
                 name = re.search(r"jobset-name(?:=|%3D)([a-z0-9-]+)", query)[1]  # type: ignore[index]
                 self.answer(200, {"kind": "PodList", "items": trainer.pods(name)})
-            elif found := re.fullmatch(f"/api/v1/namespaces/{SPACE}/pods/(.+)/log", path):
-                self.answer(200, (trainer.logs / found[1]).read_text())
+            elif match := re.fullmatch(f"/api/v1/namespaces/{SPACE}/pods/(.+)/log", path):
+                self.answer(200, (trainer.logs / match[1]).read_text())
             else:
                 self.answer(404, {"message": f"{path} not found"})
 
