@@ -20,7 +20,7 @@ class Dataset(dsl.Dataset):
 
 
 class DataProfile(dsl.Artifact):
-    """JSON file: what the data looked like, to compare later data with (`validation.data.profile`)."""
+    """JSON file: what the data looked like, to compare later data with (`validation.data.drift`)."""
 
 
 class DataDrift(dsl.Artifact):

@@ -118,11 +118,7 @@ class Holdout:
 def holdout_ranks(
     ranker: Ranker, holdout: Holdout, candidates: set[str] | None = None, name: str = ""
 ) -> np.ndarray:
-    """Rank of each user's test item, [users]; infinite if the model can't rank it.
-
-    Args:
-        candidates: the only items that are ranked, of those that the catalogue offers; None: all of these.
-    """
+    """Rank of each user's test item among candidates (None: all on offer), [users]; inf if it can't be ranked."""
     uids = ranker.catalogue.uids
     ranked = ranker.catalogue.offered if candidates is None else ranker.catalogue.offered & candidates
     masked = [0, *(uid for item, uid in uids.items() if item not in ranked)]
@@ -205,11 +201,7 @@ def evaluate(
 
 
 def slices(holdout: Holdout, ranks: Mapping[str, np.ndarray]) -> dict[str, Slice]:
-    """Metrics on parts of the holdout: head, tail and cold items, short and long histories.
-
-    Args:
-        ranks: of each model's test items, [users].
-    """
+    """Metrics on parts of the holdout: head, tail and cold items, short and long histories."""
     popularity = np.array([holdout.counts.get(item, 0) for item in holdout.targets])
     counts = np.sort(np.array(list(holdout.counts.values())))[::-1]
     head = max(counts[: max(1, round(HEAD_SHARE * len(counts)))][-1], 1) if len(counts) else 1

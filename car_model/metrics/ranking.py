@@ -90,14 +90,9 @@ def summary(ranks: np.ndarray) -> MetricIntervals:
 
 
 def paired(ours: np.ndarray, theirs: np.ndarray) -> MetricDifferences:
-    """Our metrics minus theirs, user by user, with intervals, absolute and relative to their mean.
+    """Metrics of our ranks minus those of theirs, user by user, with intervals, absolute and relative.
 
-    Args:
-        ours, theirs: ranks of the same users, [users].
-
-    Returns:
-        Relative numbers are None if their mean is zero; all are None without users (a gate's condition on a
-        missing number fails).
+    Relative numbers are None if their mean is zero; all are None without users, which fails the gate.
     """
     if ours.shape != theirs.shape:
         raise ValueError(f"paired comparison needs the same users: {ours.shape} against {theirs.shape}.")

@@ -56,10 +56,7 @@ class FetchedRelease:
         return folder
 
     def fetch_files(self, targets: Mapping[str, Path]) -> None:
-        """Download some of the bundle's files (path in the bundle -> local path) and check them.
-
-        Raises ReleaseError: the release has no such file, or it is missing or damaged.
-        """
+        """Download some of the bundle's files (path in the bundle -> local path) and check them."""
         for path in targets:
             if path not in self.manifest.files:
                 raise ReleaseError(f"Release {self.digest[:12]} has no file {path}.")

@@ -51,9 +51,7 @@ def load_tables(dataset: Path) -> dict[str, Table]:
         if "item_id" in rows and "item_id" in known_items:
             orphan = rows["item_id"].notna() & ~rows["item_id"].isin(known_items["item_id"])
             _add(rows, "orphan_item", "item_id", orphan)
-    if {"user_id", "position", "split"} <= set(
-        kept
-    ):  # positions must be 0..n-1, the last rows valid and test
+    if {"user_id", "position", "split"} <= set(kept):  # positions are 0..n-1, the last rows valid and test
         count = kept.groupby("user_id", sort=False, dropna=False)["user_id"].cumcount()
         _add(kept, "user_with_position_gap", "user_id", kept["position"] != count)
         size = kept["user_id"].map(kept["user_id"].value_counts()).fillna(0)
@@ -72,9 +70,8 @@ def _load(dataset: Path, name: str) -> Table:
         columns = [field for field in COLUMNS[name] if field in schema.names and field not in wrong]
         frame = pq.read_table(path, columns=columns).to_pandas()
     except (OSError, pa.ArrowException, ValueError) as error:
-        reason = (
-            "is missing" if not path.exists() else f"cannot be read ({' '.join(str(error).split())[:200]})"
-        )
+        details = " ".join(str(error).split())[:200]
+        reason = f"cannot be read ({details})" if path.exists() else "is missing"
         unreadable = Finding(
             table=name,
             expects="The table is a readable Parquet file.",

@@ -10,10 +10,9 @@ from typing import Any
 from car_model.evidence.data_profile import QUANTILES
 from car_model.evidence.drift import DataDrift
 from common.files import write_atomic
-from validation.data.drift import compare_profiles
+from validation.data.drift import compare_profiles, item_shares, profile_tables
 from validation.data.findings import ValidationError, ValidationReport
 from validation.data.policy import DataPolicy
-from validation.data.profile import item_shares, profile_tables
 from validation.data.run_checks import check_tables
 from validation.data.tables import load_tables
 from validation.report.html import render_page

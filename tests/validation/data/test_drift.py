@@ -10,9 +10,8 @@ from scipy.spatial.distance import jensenshannon
 
 from car_model.evidence.data_profile import DataProfile
 from car_model.evidence.drift import RisenItems
-from validation.data.drift import js_distance, measure_drift
+from validation.data.drift import POPULAR, item_shares, js_distance, measure_drift, profile_tables
 from validation.data.policy import DriftPolicy
-from validation.data.profile import POPULAR, item_shares, profile_tables
 from validation.gate.policy import load_policy
 
 SHARES = st.lists(st.sampled_from([0.0]) | st.floats(1e-6, 1), min_size=2, max_size=12).filter(
