@@ -118,7 +118,7 @@ class Holdout:
 def holdout_ranks(
     ranker: Ranker, holdout: Holdout, candidates: set[str] | None = None, name: str = ""
 ) -> np.ndarray:
-    """Rank of each user's test item among candidates (None: all on offer), [users]; inf if it can't be ranked."""
+    """Rank of each user's test item among candidates (None: all on offer), [users]; inf if it has none."""
     uids = ranker.catalogue.uids
     ranked = ranker.catalogue.offered if candidates is None else ranker.catalogue.offered & candidates
     masked = [0, *(uid for item, uid in uids.items() if item not in ranked)]
