@@ -20,8 +20,8 @@ def car(request: pytest.FixtureRequest) -> CAR:
 
 
 def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    made = torch.Generator().manual_seed(seed)
-    rows = torch.randint(1, ITEMS + 1, (4, 9), generator=made)
+    random_generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(1, ITEMS + 1, (4, 9), generator=random_generator)
     rows[1, 5:] = 0
     rows[3, 2:] = 0
     return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
@@ -30,12 +30,12 @@ def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 def test_no_state_depends_on_what_comes_later(car: CAR) -> None:
     car.eval()
     states = car.hidden(HISTORY)
-    for at in range(1, HISTORY.shape[1]):
+    for i in range(1, HISTORY.shape[1]):
         other = HISTORY.clone()
-        other[:, at:] = torch.roll(HISTORY, 3, dims=1)[:, at:]
+        other[:, i:] = torch.roll(HISTORY, 3, dims=1)[:, i:]
         changed = car.hidden(other)
-        torch.testing.assert_close(changed[:, :at], states[:, :at], rtol=0, atol=1e-6)
-        assert not torch.allclose(changed[:, at], states[:, at], atol=1e-4)
+        torch.testing.assert_close(changed[:, :i], states[:, :i], rtol=0, atol=1e-6)
+        assert not torch.allclose(changed[:, i], states[:, i], atol=1e-4)
 
 
 def test_padding_and_batch_mates_change_nothing(car: CAR) -> None:
@@ -50,9 +50,9 @@ def test_padding_and_batch_mates_change_nothing(car: CAR) -> None:
 def test_every_item_of_the_history_counts(car: CAR) -> None:
     car.eval()
     scores = car.score(HISTORY)
-    for at in range(HISTORY.shape[1]):
+    for i in range(HISTORY.shape[1]):
         other = HISTORY.clone()
-        other[0, at] = 40
+        other[0, i] = 40
         assert not torch.equal(car.score(other), scores)
 
 
@@ -68,10 +68,10 @@ def test_the_loss_is_act_plus_weighted_think(car: CAR) -> None:
     inputs, targets = batch()
     losses = car.loss(inputs, targets)
     states = car.hidden(inputs)[targets != 0]
-    wanted = targets[targets != 0]
+    target_uids = targets[targets != 0]
     think = car.think_logits(states)
-    levels = [F.cross_entropy(think[:, level], car.sids[wanted, level]) for level in range(3)]
-    act = F.cross_entropy(car.act_logits(states), wanted)
+    levels = [F.cross_entropy(think[:, level], car.sids[target_uids, level]) for level in range(3)]
+    act = F.cross_entropy(car.act_logits(states), target_uids)
     assert losses["act"].item() == pytest.approx(act.item(), abs=1e-5)
     assert losses["think"].item() == pytest.approx(torch.stack(levels).mean().item(), abs=1e-5)
     whole = losses["act"] + car.config.think_weight * losses["think"]

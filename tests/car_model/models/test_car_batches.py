@@ -26,8 +26,8 @@ def model(request: pytest.FixtureRequest) -> Model:
 
 def rows() -> torch.Tensor:
     """Six users' last items, right-padded: [6, 10]."""
-    made = torch.Generator().manual_seed(0)
-    return pad([torch.randint(1, ITEMS + 1, (n,), generator=made).numpy() for n in LENGTHS], 10)
+    random_generator = torch.Generator().manual_seed(0)
+    return pad([torch.randint(1, ITEMS + 1, (n,), generator=random_generator).numpy() for n in LENGTHS], 10)
 
 
 def taught(model: Model, table: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -17,10 +17,12 @@ from tests.car_model.builders import tiny_car, tiny_sasrec
 
 
 def problem(rows: int, classes: int, width: int, barred: bool, scale: float) -> list[torch.Tensor]:
-    made = torch.Generator().manual_seed(rows * 31 + classes)
+    random_generator = torch.Generator().manual_seed(rows * 31 + classes)
     sizes = ((rows, width), (classes, width), (classes,))
-    states, weight, bias = (torch.randn(size, generator=made, dtype=torch.float64) * scale for size in sizes)
-    targets = torch.randint(1 if barred else 0, classes, (rows,), generator=made)
+    states, weight, bias = (
+        torch.randn(size, generator=random_generator, dtype=torch.float64) * scale for size in sizes
+    )
+    targets = torch.randint(1 if barred else 0, classes, (rows,), generator=random_generator)
     if barred:
         bias[0] = -torch.inf
     return [states, weight, bias, targets]
@@ -136,10 +138,10 @@ def test_smoothed_targets_give_the_loss_that_torch_gives(build: Callable[..., An
     uids = torch.randint(1, 49, (4, 7))
     found = model.loss(uids[:, :-1], uids[:, 1:])
     states = [model.score(uids[:, : end + 1])[:, 1:] for end in range(6)]  # log-probabilities of real items
-    logits, wanted = torch.stack(states, dim=1).flatten(0, 1), uids[:, 1:].flatten() - 1
-    expected = F.cross_entropy(logits, wanted, label_smoothing=share)
+    logits, target_classes = torch.stack(states, dim=1).flatten(0, 1), uids[:, 1:].flatten() - 1
+    expected = F.cross_entropy(logits, target_classes, label_smoothing=share)
     torch.testing.assert_close(found["loss"], expected, atol=1e-4, rtol=0)
-    torch.testing.assert_close(found["act"], F.cross_entropy(logits, wanted), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found["act"], F.cross_entropy(logits, target_classes), atol=1e-4, rtol=0)
     (slope,) = torch.autograd.grad(found["loss"], model.act_bias)
     (other,) = torch.autograd.grad(expected, model.act_bias)
     torch.testing.assert_close(slope, other, atol=1e-5, rtol=0)

@@ -26,8 +26,8 @@ LENGTHS = [4, 1, 10, 4, 7, 1, 10]
 
 def batch(lengths: list[int] = LENGTHS) -> torch.Tensor:
     """Right-padded histories [B, T] of these lengths."""
-    made = torch.Generator().manual_seed(3)
-    rows = torch.randint(1, ITEMS + 1, (len(lengths), max(lengths)), generator=made)
+    random_generator = torch.Generator().manual_seed(3)
+    rows = torch.randint(1, ITEMS + 1, (len(lengths), max(lengths)), generator=random_generator)
     return rows * (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])
 
 
@@ -41,11 +41,11 @@ def padded_states(model: CAR | SASRec, uids: torch.Tensor) -> torch.Tensor:
 
 def padded_loss(model: CAR | SASRec, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     keep = targets != 0
-    states, wanted = padded_states(model, inputs)[keep], targets[keep]
-    act = F.cross_entropy(model.act_logits(states), wanted)
+    states, target_uids = padded_states(model, inputs)[keep], targets[keep]
+    act = F.cross_entropy(model.act_logits(states), target_uids)
     if isinstance(model, SASRec):
         return act
-    think = F.cross_entropy(model.think_logits(states).flatten(0, 1), model.sids[wanted].flatten())
+    think = F.cross_entropy(model.think_logits(states).flatten(0, 1), model.sids[target_uids].flatten())
     return act + model.config.think_weight * think
 
 

@@ -28,14 +28,14 @@ def parts() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def sampled(parts: tuple[Tensor, Tensor, Tensor, Tensor], drawn: Tensor, log_q: Tensor) -> Tensor:
-    states, wanted, rows, bias = parts
-    own = (states * rows[wanted]).sum(dim=1) + bias[wanted]
-    return sampled_cross_entropy(own, states @ rows[drawn].T + bias[drawn], wanted, drawn, log_q)
+    states, target_uids, rows, bias = parts
+    own = (states * rows[target_uids]).sum(dim=1) + bias[target_uids]
+    return sampled_cross_entropy(own, states @ rows[drawn].T + bias[drawn], target_uids, drawn, log_q)
 
 
 def full(parts: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
-    states, wanted, rows, bias = parts
-    return F.cross_entropy((states @ rows.T + bias)[:, 1:], wanted - 1)
+    states, target_uids, rows, bias = parts
+    return F.cross_entropy((states @ rows.T + bias)[:, 1:], target_uids - 1)
 
 
 def test_every_item_drawn_once_is_the_full_loss(parts: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
@@ -43,19 +43,19 @@ def test_every_item_drawn_once_is_the_full_loss(parts: tuple[Tensor, Tensor, Ten
     assert sampled(parts, drawn, torch.zeros(ITEMS + 1)) == pytest.approx(float(full(parts)), abs=1e-5)
 
 
-def seen_in(made: Negatives, counts: Tensor, targets: int) -> Tensor:
+def seen_in(sampler: Negatives, counts: Tensor, targets: int) -> Tensor:
     """UIDs of the negatives of a step whose targets are as the data are."""
-    wanted = torch.multinomial(counts.double(), targets, replacement=True)
-    return torch.cat([wanted, made.draw()])[made.choose(targets)]
+    target_uids = torch.multinomial(counts.double(), targets, replacement=True)
+    return torch.cat([target_uids, sampler.draw()])[sampler.choose(targets)]
 
 
 @pytest.mark.parametrize("targets", [500, 3_000])  # fewer and more than are drawn
 def test_negatives_are_seen_as_often_as_the_correction_says(targets: int) -> None:
     counts = torch.arange(ITEMS + 1) ** 2
     counts[5] = 0
-    made = Negatives(counts, 1_000)
-    seen = torch.stack([seen_in(made, counts, targets).bincount(minlength=ITEMS + 1) for _ in range(300)])
-    expected = made.log_q(targets).exp()
+    sampler = Negatives(counts, 1_000)
+    seen = torch.stack([seen_in(sampler, counts, targets).bincount(minlength=ITEMS + 1) for _ in range(300)])
+    expected = sampler.log_q(targets).exp()
     assert expected[0] == 0
     assert seen[:, 0].sum() == 0
     assert torch.allclose(seen.double().mean(dim=0)[1:], expected[1:], rtol=0.25)
@@ -68,9 +68,9 @@ def test_the_sample_estimates_the_full_loss_with_the_correction_alone(
     parts: tuple[Tensor, Tensor, Tensor, Tensor],
 ) -> None:
     counts = torch.arange(ITEMS + 1) ** 2
-    made = Negatives(counts, 200_000)
-    negatives = seen_in(made, counts, 200_000)
-    log_q = made.log_q(200_000)
+    sampler = Negatives(counts, 200_000)
+    negatives = seen_in(sampler, counts, 200_000)
+    log_q = sampler.log_q(200_000)
     assert sampled(parts, negatives, log_q) == pytest.approx(float(full(parts)), rel=0.01)
     assert sampled(parts, negatives, torch.full_like(log_q, float(log_q[1:].mean()))) != pytest.approx(
         float(full(parts)), rel=0.02
@@ -94,9 +94,9 @@ def test_a_model_trains_on_a_sample_and_is_judged_on_all(changes: dict) -> None:
 
 
 def test_equal_seeds_draw_equally() -> None:
-    made = Negatives(torch.ones(ITEMS + 1), 50)
+    sampler = Negatives(torch.ones(ITEMS + 1), 50)
     drawn = []
     for _ in range(2):
         torch.manual_seed(7)
-        drawn.append(made.draw())
+        drawn.append(sampler.draw())
     assert torch.equal(*drawn)

@@ -28,12 +28,12 @@ def with_actions(*values: float) -> Dataset:
 
 
 def test_a_ranker_that_learned_something_joins() -> None:
-    bundle, told = liking()
-    assert told.trained is True
-    assert bundle.ranker is not None and bundle.ranker.weight == told.weight in WEIGHTS
-    assert (told.liked, told.architecture) == (5.0, "lfa")
-    assert told.valid.normalised_entropy < 0.9
-    assert len(told.train_loss) == len(told.valid_log_loss) == QUICK.epochs
+    bundle, summary = liking()
+    assert summary.trained is True
+    assert bundle.ranker is not None and bundle.ranker.weight == summary.weight in WEIGHTS
+    assert (summary.liked, summary.architecture) == (5.0, "lfa")
+    assert summary.valid.normalised_entropy < 0.9
+    assert len(summary.train_loss) == len(summary.valid_log_loss) == QUICK.epochs
 
 
 @pytest.mark.parametrize(
@@ -46,17 +46,17 @@ def test_a_ranker_that_learned_something_joins() -> None:
 )
 def test_without_actions_the_bundle_stays(dataset: Dataset, why: str) -> None:
     bundle = tiny_parts()
-    found, told = fit_ranker(dataset, bundle, QUICK)
+    found, summary = fit_ranker(dataset, bundle, QUICK)
     assert found is bundle
-    assert told == RankerSummary(trained=False, why=why)
+    assert summary == RankerSummary(trained=False, why=why)
 
 
 def test_a_ranker_that_beats_no_base_rate_is_left_out() -> None:
     quick = QUICK.model_copy(update={"epochs": 2, "learning_rate": 0.5, "warmup": 0.0})
-    found, told = fit_ranker(rated(noise=True), tiny_parts(), quick)
+    found, summary = fit_ranker(rated(noise=True), tiny_parts(), quick)
     assert found.ranker is None
-    assert told.trained is False
-    assert "beats no base rate, so it is left out" in told.why
+    assert summary.trained is False
+    assert "beats no base rate, so it is left out" in summary.why
 
 
 @pytest.mark.parametrize(
@@ -76,10 +76,10 @@ def test_a_bound_that_parts_nothing_is_refused(wanted: float) -> None:
 
 def test_training_again_gives_the_same_ranker_and_a_finished_one_is_not_trained_again(tmp_path: Path) -> None:
     quick = QUICK.model_copy(update={"epochs": 3})
-    first, told = fit_ranker(rated(), tiny_parts(), quick, tmp_path / "state")
+    first, summary = fit_ranker(rated(), tiny_parts(), quick, tmp_path / "state")
     states = [fit_ranker(rated(), tiny_parts(), quick, where) for where in (None, tmp_path / "state")]
     for found, other in states:
-        assert other == told
+        assert other == summary
         for name, weight in found.ranker.model.state_dict().items():  # type: ignore[union-attr]
             assert torch.equal(weight, first.ranker.model.state_dict()[name])  # type: ignore[union-attr]
 
@@ -88,15 +88,15 @@ def test_items_that_are_onboarded_are_ranked_through_their_codes() -> None:
     bundle = liking()[0]
     vectors = np.random.default_rng(1).normal(size=(2, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    grown = onboard(bundle, ["new1", "new2"], ["New 1", "New 2"], vectors)
+    extended = onboard(bundle, ["new1", "new2"], ["New 1", "New 2"], vectors)
     history, actions = torch.tensor([3, 7, 4]), torch.tensor([2, 1, 2])
-    before, after = (one.ranker.model for one in (bundle, grown))  # type: ignore[union-attr]
-    asked = torch.arange(1, 49)
+    before, after = (one.ranker.model for one in (bundle, extended))  # type: ignore[union-attr]
+    candidates = torch.arange(1, 49)
     torch.testing.assert_close(
-        predict_like(after, history, actions, asked), predict_like(before, history, actions, asked)
+        predict_like(after, history, actions, candidates), predict_like(before, history, actions, candidates)
     )
     offsets = torch.arange(3) * 4
-    new = after.code(torch.from_numpy(grown.catalogue.sids[-2:]).long() + offsets).sum(dim=1)
+    new = after.code(torch.from_numpy(extended.catalogue.sids[-2:]).long() + offsets).sum(dim=1)
     torch.testing.assert_close(after.embed_items(torch.tensor([49, 50])), new)
     assert predict_like(after, history, actions, torch.tensor([49, 50])).isfinite().all()
 
@@ -108,10 +108,10 @@ def test_a_saved_bundle_keeps_its_ranker(tmp_path: Path) -> None:
     assert loaded.ranker is not None and bundle.ranker is not None
     assert loaded.ranker.weight == bundle.ranker.weight == header.action_weight
     history, actions = torch.tensor([3, 7]), torch.tensor([2, 0])
-    asked = torch.arange(1, 49)
+    candidates = torch.arange(1, 49)
     assert torch.equal(
-        predict_like(loaded.ranker.model, history, actions, asked),
-        predict_like(bundle.ranker.model, history, actions, asked),
+        predict_like(loaded.ranker.model, history, actions, candidates),
+        predict_like(bundle.ranker.model, history, actions, candidates),
     )
 
 
