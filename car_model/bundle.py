@@ -44,10 +44,7 @@ FILES = (  # of every bundle; a ranker and an answer profile are optional
     POPULAR,
 )
 POPULAR_ITEMS = 200
-MAX_SCALE = 100.0  # of a weight in the score: beyond any use, far from overflow
-
-
-Scale = Annotated[float, Field(ge=0, le=MAX_SCALE, allow_inf_nan=False)]
+Scale = Annotated[float, Field(ge=0, le=100.0, allow_inf_nan=False)]  # beyond any use, far from overflow
 
 
 class BundleError(UserError):
@@ -206,25 +203,19 @@ def popularity_priors(
 ) -> tuple[list[int], np.ndarray]:
     """Most popular UIDs, and each code's share of the training interactions [levels, codebook_size].
 
-    Args:
-        counts: training interactions by UID, [N + 1].
+    `counts` are the training interactions by UID, [N + 1].
     """
-    order = np.lexsort((np.arange(len(counts)), -counts))
+    order = np.argsort(-counts, kind="stable")
     popular = [int(uid) for uid in order if uid > 0 and counts[uid] > 0][:POPULAR_ITEMS]
     weights = counts[1:]
-    share = np.stack(
-        [np.bincount(codes, weights=weights, minlength=codebook_size) for codes in catalogue.sids.T]
-    )
-    return popular, share / max(float(weights.sum()), 1.0)
+    sums = [np.bincount(codes, weights=weights, minlength=codebook_size) for codes in catalogue.sids.T]
+    return popular, np.stack(sums) / max(float(weights.sum()), 1.0)
 
 
 def check_bundle(folder: Path) -> tuple[BundleHeader, Codebook, Catalogue]:
     """Check that a bundle is complete and that its parts are those that bundle.json names.
 
-    The weights of the models are only hashed, not loaded.
-
-    Returns:
-        The header, and the two parts that had to be loaded.
+    The weights of the models are only hashed, not loaded. Returns the header, and the parts that were loaded.
 
     Raises:
         BundleError, CodebookError, CatalogueError: naming the part.

@@ -2,11 +2,9 @@
 
 Vectors are centred and projected on their main axes (PCA). Level 1 is fit on the projections, every further
 level on the residuals of the levels before it (residual k-means, arXiv 2506.23643 section 3; residual
-quantisation as in arXiv 2305.05065). Without the projection the deeper levels are useless: in all 384
-dimensions of a sentence encoder the residuals of a few thousand items are mostly noise, and k-means answers
-with one huge cluster and many singletons (docs/decisions.md). SIDs are not unique by design: the UID tells
-items apart, so nothing is ever renumbered. The version is the digest of everything that encoding depends on:
-axes, centroids, encoder identity, text template and normalisation.
+quantisation as in arXiv 2305.05065). Without the projection the residuals of a few thousand items are mostly
+noise, and k-means returns one huge cluster and many singletons (docs/decisions.md). SIDs need not be unique:
+the UID identifies an item. The version is the digest of everything that encoding depends on.
 
 Shape letters: N items, L levels, K codebook size, C axes that codes are made on, A all axes.
 """
@@ -15,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -70,20 +68,18 @@ class Codebook:
     @property
     def version(self) -> str:
         """Digest of centroids, axes, encoder identity (with its normalisation) and text template."""
-        return json_digest(
-            {
-                "arrays": {name: _array_digest(getattr(self, name)) for name in ARRAYS},
-                "encoder": asdict(self.encoder),
-                "template": self.template,
-            }
-        )
+        digests = {}
+        for name in ARRAYS:
+            exact = np.ascontiguousarray(getattr(self, name), dtype="<f4")
+            digests[name] = hashlib.sha256(str(exact.shape).encode() + exact.tobytes()).hexdigest()
+        return json_digest({"arrays": digests, "encoder": asdict(self.encoder), "template": self.template})
 
     def encode(self, vectors: np.ndarray) -> np.ndarray:
         """SIDs int32 [N, L] of vectors [N, dim]: the nearest centroid of each level's residual.
 
-        Deterministic and independent of the order and number of rows: float32 decides if its rounding can't
-        matter, otherwise float64, in which distances equal to ten decimals go to the lower code. Besides the
-        SIDs only one block of rows is in memory; `vectors` may be a memory map.
+        Independent of the order and number of rows: float32 decides if its rounding can't matter, otherwise
+        float64, in which distances equal to ten decimals go to the lower code. Only one block of rows is in
+        memory, so `vectors` may be a memory map.
         """
         blocks = [np.zeros((0, self.n_levels), dtype=np.int32)]
         for block in self._blocks(vectors):
@@ -119,15 +115,8 @@ class Codebook:
         """The axes [C, dim] that codes are made on."""
         return self.axes[: self.centroids.shape[2]]
 
-    def encode_all(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """SIDs int32 [n, L] of every batch [n, dim]: millions of rows, one batch in memory."""
-        return map(self.encode, batches)
-
     def residuals(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """SIDs int32 [N, L], and the squared error after each level, float64 [N, L].
-
-        The error is that of the whole vector: what the projection drops counts.
-        """
+        """SIDs int32 [N, L], and the squared error of the whole vectors after each level, float64 [N, L]."""
         blocks = [self._encode_exactly(block) for block in self._blocks(vectors)]
         sids, errors = zip(*blocks, strict=True) if blocks else ((np.zeros((0, self.n_levels)),),) * 2
         return np.concatenate(sids).astype(np.int32), np.concatenate(errors)
@@ -196,11 +185,7 @@ class Codebook:
 
     @classmethod
     def load(cls, folder: Path) -> Codebook:
-        """Read a codebook and check it against its own header.
-
-        Raises:
-            CodebookError: a file is missing, damaged or does not match the header.
-        """
+        """Read a codebook. Raises CodebookError if a file is missing, damaged or not that of the header."""
         try:
             header = json.loads((folder / HEADER).read_text())
             arrays = {
@@ -226,8 +211,3 @@ def check_finite(vectors: np.ndarray) -> None:
 def _project(vectors: np.ndarray, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
     """Coordinates float64 [N, n] of vectors [N, dim] on axes [n, dim]."""
     return (vectors.astype(np.float64) - mean) @ axes.astype(np.float64).T
-
-
-def _array_digest(array: np.ndarray) -> str:
-    exact = np.ascontiguousarray(array, dtype="<f4")
-    return hashlib.sha256(str(exact.shape).encode() + exact.tobytes()).hexdigest()

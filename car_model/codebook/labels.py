@@ -3,8 +3,8 @@
 Class-based TF-IDF (Grootendorst 2022, arXiv 2203.05794): the items of a code are one document, and a word
 counts by its share of that document times log(1 + mean document length / the word's total count).
 
-A label belongs to its group: a single item may carry none of its words. So each item also gets words of its
-own, chosen among those that it carries and that its group carries more often than the catalogue does.
+A label belongs to its group; a single item may carry none of its words. So each item also gets words of its
+own, among those that it carries and that its group carries more often than the catalogue.
 
 Serving reads labels but never makes them, so scikit-learn is imported only by the functions that do.
 """
@@ -31,12 +31,8 @@ TOKEN = re.compile(r"\b[^\W_][\w'&+-]*[^\W_]\b")  # words and numbers, hyphens k
 PHRASE = re.compile(r"[^;,|>/()\[\]:]+")  # an entry of a list, such as a category
 PHRASE_WORDS = 3  # entries of two or three words are terms of their own
 MIN_SHARE = 0.2  # a word labels a code if at least this share of its items carry it,
-MIN_CARRIERS = (
-    4  # at least so many of them, and more often than over all; if no word does, the most frequent do
-)
-OWN_LIFT = (
-    1.5  # a label's word is shown with an item if its group carries it so much more often than all items
-)
+MIN_CARRIERS = 4  # and at least so many of them, more often than over all; if none does, the most frequent do
+OWN_LIFT = 1.5  # a label's word is an item's own if its group carries it so much more often than all items
 
 Term = tuple[str, str]  # a term in lower case, and its most frequent spelling
 
@@ -53,10 +49,6 @@ class CodeLabels:
 
     words: list[list[str]]
     items: dict[str, list[str]] = field(default_factory=dict)
-
-    def path(self, sids: Sequence[int]) -> list[str]:
-        """Labels of one SID, level by level."""
-        return [level[code] or f"code {code}" for level, code in zip(self.words, sids, strict=True)]
 
     def item_words(self, item_id: str, title: str, sids: Sequence[int]) -> list[str]:
         """Per level the words of the code that this item carries, "" for none.
@@ -177,9 +169,8 @@ def _item_words(
             fitting = carried[weight[code, carried] > 0]
             fresh = [i for i in fitting if not any(_contains(label, terms[i][0]) for label in labels)]
             heaviest = _heaviest(terms, fresh, weight[code])
-            labels.append(
-                _join(sorted(heaviest, key=lambda term: text.lower().find(term[0])))
-            )  # in text order
+            in_text_order = sorted(heaviest, key=lambda term: text.lower().find(term[0]))
+            labels.append(_join(in_text_order))
         items.append(labels)
     return items
 
@@ -189,9 +180,9 @@ def _heaviest(terms: list[Term], indices: Iterable[int], weight: np.ndarray) -> 
     heaviest: list[Term] = []
     for i in sorted(indices, key=lambda i: (-round(float(weight[i]), 6), -terms[i][0].count(" "), terms[i])):
         key = terms[i][0]
-        if len(heaviest) < MAX_WORDS and not any(
-            _contains(other, key) or _contains(key, other) for other, _ in heaviest
-        ):
+        if len(heaviest) == MAX_WORDS:
+            break
+        if not any(_contains(other, key) or _contains(key, other) for other, _ in heaviest):
             heaviest.append(terms[i])
     return heaviest
 

@@ -1,8 +1,7 @@
 """Find the nearest centroid: the exact answer, and a fast screen that knows when it may be wrong.
 
 The screen computes in float32 and bounds its own rounding. If a row's best code leads by more than the bound,
-float64 would choose the same code; only the other rows are computed exactly. So encoding has the speed of
-float32 and the answers of float64, whatever the batch.
+float64 would choose the same code; only the other rows are computed exactly, in float64.
 
 Shape letters: N rows, L levels, K codebook size.
 """

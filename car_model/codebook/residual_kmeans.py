@@ -1,11 +1,9 @@
 """Fit a codebook by residual k-means, level by level, on vectors projected on their main axes.
 
-Small catalogues are fit thoroughly, which takes seconds: scikit-learn's KMeans (greedy k-means++, Lloyd's
-algorithm to convergence), the best of several starts. On hundreds of axes that would take minutes, and the
-deeper levels gain nothing. So wide or many vectors are fit by growing: k-means on the two main axes of the
-residual first, then on twice as many, each from the previous clusters, as in faiss's ResidualQuantizer
-(progressive dimensions); most rounds then run where they are cheap. `python -m benchmarks.codebook_speed`
-compares error and time with faiss's.
+Small catalogues are fit thoroughly, in seconds: scikit-learn's KMeans (greedy k-means++, Lloyd's algorithm to
+convergence), the best of several starts. Wide or many vectors, which would take minutes, are fit by growing:
+k-means on the two main axes of the residual first, then on twice as many, each from the previous clusters, as
+in faiss's ResidualQuantizer (progressive dimensions). `python -m benchmarks.codebook_speed` compares the two.
 
 Shape letters: N rows, L levels, K codebook size, C axes that codes are made on, A all axes.
 """
@@ -38,11 +36,10 @@ INERTIA = 1.0  # of centroids that are refreshed
 def default_codebook_size(items: int) -> int:
     """Codes per level for a catalogue: the power of two nearest to 2 * sqrt(items), from 8 to 1024.
 
-    That is 256 for the papers' 12,000 items. Small catalogues get fewer, since neither the think loss nor a
-    label learns anything from a code of only a handful of items.
+    That is 256 for the papers' 12,000 items. Small catalogues get fewer: nothing is learned from codes of a
+    handful of items.
     """
-    exponent = float(np.log2(2 * np.sqrt(max(items, 1))))
-    return int(2 ** np.clip(round(exponent), 3, 10))
+    return int(2 ** np.clip(round(float(np.log2(2 * np.sqrt(max(items, 1))))), 3, 10))
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,8 @@ class Parent:
     @classmethod
     def load(cls, bundle: Path) -> Parent:
         """Read the parts from a bundle folder. Raises CodebookError and CatalogueError."""
-        folder = bundle / "codebook"
-        return cls(
-            Codebook.load(folder), CodeLabels.load(folder), Catalogue.load(bundle / "catalogue.parquet")
-        )
+        folder, catalogue = bundle / "codebook", Catalogue.load(bundle / "catalogue.parquet")
+        return cls(Codebook.load(folder), CodeLabels.load(folder), catalogue)
 
 
 @dataclass(frozen=True)
@@ -94,15 +92,15 @@ def encoder_for(dataset: Dataset, encoder: EncoderSpec, parent: Parent | None) -
     if parent is None:
         return choose_precision(loaded, dataset.texts())
     expected, actual = parent.codebook.encoder, loaded.spec
-    for what, mine, theirs in (
+    for part, value, parent_value in (
         ("the encoder weights", actual.weights[:12], expected.weights[:12]),
         ("max_tokens", actual.max_tokens, expected.max_tokens),
         ("the normalisation", actual.normalisation, expected.normalisation),
         ("the text template", text_template(dataset.text_columns), parent.codebook.template),
     ):
-        if mine != theirs:
+        if value != parent_value:
             raise CodebookError(
-                f"the parent's codebook was made with {what} {theirs!r}, this run has {mine!r}: "
+                f"the parent's codebook was made with {part} {parent_value!r}, this run has {value!r}: "
                 "its codes would mean nothing. Use the parent's, or fit a new codebook (mode fit)."
             )
     return replace(loaded, spec=expected)

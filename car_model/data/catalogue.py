@@ -52,12 +52,9 @@ class Catalogue:
         if self.text is not None and (self.text.ndim != 2 or len(self.text) != len(self.sids)):
             raise CatalogueError("the coordinates of the texts are not a table [items, axes].")
         if self.sids.ndim != 2:
-            raise CatalogueError(
-                "the SIDs are not a table [items, levels]; the catalogue is empty or damaged."
-            )
+            raise CatalogueError("the SIDs are no table [items, levels]; the catalogue is empty or damaged.")
         if len(self.uids) != len(self.item_ids):
-            seen: set[str] = set()
-            double = next(item for item in self.item_ids if item in seen or seen.add(item))  # type: ignore[func-returns-value]
+            double = next(item for uid, item in enumerate(self.item_ids, 1) if self.uids[item] != uid)
             raise CatalogueError(f"item {double!r} is in the catalogue twice.")
         if unknown := self.retired - set(self.uids):
             raise CatalogueError(f"item {min(unknown)!r} is retired but not in the catalogue.")
@@ -85,14 +82,12 @@ class Catalogue:
     @cached_property
     def sid_table(self) -> np.ndarray:
         """Codes by UID, int64 [N + 1, L]; row 0 is padding."""
-        return np.concatenate([np.zeros((1, self.sids.shape[1]), dtype=np.int64), self.sids.astype(np.int64)])
+        return np.pad(self.sids.astype(np.int64), ((1, 0), (0, 0)))
 
     @cached_property
     def text_table(self) -> np.ndarray | None:
         """Coordinates of texts by UID, float32 [N + 1, A]; row 0 is padding."""
-        if self.text is None:
-            return None
-        return np.concatenate([np.zeros((1, self.text.shape[1]), dtype=np.float32), self.text])
+        return None if self.text is None else np.pad(self.text, ((1, 0), (0, 0)))
 
     @cached_property
     def digest(self) -> str:
@@ -105,11 +100,7 @@ class Catalogue:
         return json_digest(parts)
 
     def append(
-        self,
-        item_ids: Sequence[str],
-        titles: Sequence[str],
-        sids: np.ndarray,
-        text: np.ndarray | None = None,
+        self, item_ids: Sequence[str], titles: Sequence[str], sids: np.ndarray, text: np.ndarray | None = None
     ) -> Catalogue:
         """This catalogue with new items after the old ones, whose UIDs, SIDs and texts stay."""
         _check_texts(self.text, text)
@@ -128,8 +119,8 @@ class Catalogue:
 
         Args:
             offered: the items offered now with their titles, SIDs and texts, in any order.
-            recoded: SIDs [N, L] and texts [N, A] for this catalogue's items; only those that are no longer
-                offered need them. By default the ones they have.
+            recoded: new SIDs [N, L] and texts [N, A] of this catalogue's items; used for those that are no
+                longer offered.
         """
         sids, text = (self.sids, self.text) if recoded is None else recoded
         _check_texts(text, offered.text)
@@ -168,11 +159,7 @@ class Catalogue:
 
     @classmethod
     def load(cls, path: Path) -> Catalogue:
-        """Read what `save` wrote.
-
-        Raises:
-            CatalogueError: missing, damaged, or UIDs that are not 1..N.
-        """
+        """Read what `save` wrote. Raises CatalogueError if it is missing or damaged."""
         try:
             table = pq.read_table(path).sort_by("uid")
             columns = {name: table[name].to_pylist() for name in ("item_id", "uid", "sids", "title")}

@@ -42,11 +42,7 @@ class Dataset:
 
     @classmethod
     def load(cls, folder: Path) -> Dataset:
-        """Read interactions.parquet, items.parquet and report.json.
-
-        Raises:
-            DatasetError: a file is missing or unreadable.
-        """
+        """Read interactions.parquet, items.parquet and report.json. Raises DatasetError."""
         try:
             return cls(
                 interactions=pd.read_parquet(folder / "interactions.parquet"),
@@ -93,9 +89,8 @@ def compose_texts(items: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     """
     missing = [column for column in columns if column not in items.columns]
     if missing:
-        raise DatasetError(
-            f"the items have no text column {missing[0]!r}; there are: {', '.join(items.columns)}."
-        )
+        names = ", ".join(items.columns)
+        raise DatasetError(f"the items have no text column {missing[0]!r}; there are: {names}.")
     parts = [items[column].fillna("").astype(str).str.strip() for column in columns]
     texts = [SEPARATOR.join(part for part in row if part) for row in zip(*parts, strict=True)]
     return [text or str(item) for text, item in zip(texts, items["item_id"], strict=True)]

@@ -43,11 +43,7 @@ class UserRows:
 
 
 def group_by_user(interactions: pd.DataFrame, uids: dict[str, int]) -> UserRows:
-    """Group an ingested table by user, in order of position.
-
-    Raises:
-        HistoryError: an interaction's item is not in the catalogue.
-    """
+    """Group an ingested table by user, in order of position. Raises HistoryError on an unknown item."""
     rows = interactions.sort_values(["user_id", "position"], kind="stable")
     uid = rows["item_id"].map(uids)
     if uid.isna().any():
@@ -90,9 +86,8 @@ class Histories:
         """All that precedes the holdout `split`; for `test` that includes the validation item."""
         if split == "valid":
             return self.train
-        return [
-            np.append(uids, item) if item else uids for uids, item in zip(self.train, self.valid, strict=True)
-        ]
+        pairs = zip(self.train, self.valid, strict=True)
+        return [np.append(uids, item) if item else uids for uids, item in pairs]
 
     def holdout(self, split: str) -> np.ndarray:
         """The held-out UIDs of `split`, int64 [users]."""
@@ -160,11 +155,9 @@ def batches(
     rng: np.random.Generator,
     by_length: bool = True,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch of (inputs, targets), both int64 [B, T], right-padded.
+    """One epoch of (inputs, targets), both int64 [B, T], right-padded; `by_length` as in `shuffled_batches`.
 
-    Args:
-        by_length: windows of similar length share a batch, which saves padding. Batches of short windows hold
-            few targets, so a loss that is a mean over a batch must be weighted by their number.
+    Batches of short windows hold few targets: weight a loss that is a mean over a batch by their number.
     """
     cut = windows(train, max_history, rng)
     for batch in shuffled_batches([len(window) for window in cut], batch_size, rng, by_length):

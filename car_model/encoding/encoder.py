@@ -109,10 +109,11 @@ def load_encoder(spec: EncoderSpec, device: str = "cpu") -> Encoder:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - five seconds to import
 
+    files = tree_files(folder).items()  # without readmes and the hub client's notes on its downloads
     weights = files_digest(
-        {  # without readmes and the hub client's notes on its downloads
+        {
             name: digest
-            for name, digest in tree_files(folder).items()
+            for name, digest in files
             if not name.endswith(".md") and not name.startswith(".cache/")
         }
     )
@@ -133,20 +134,16 @@ def choose_precision(encoder: Encoder, texts: Sequence[str]) -> Encoder:
     """Replace `auto`: bf16 if the device has it and probe texts keep a cosine above 0.999, else fp32."""
     if encoder.spec.precision != "auto" or not texts:
         return encoder
-    if not native_bf16(str(encoder.model.device)):
-        return replace(encoder, spec=replace(encoder.spec, precision="fp32"))
-    probes = sorted(set(texts), key=lambda text: hashlib.sha256(text.encode()).digest())[:PROBES]
-    exact, rough = (_normalise(_encode(encoder.model, probes, precision)) for precision in ("fp32", "bf16"))
-    cosine = float((exact * rough).sum(axis=1).min())
-    return replace(encoder, spec=replace(encoder.spec, precision="bf16" if cosine > BF16_COSINE else "fp32"))
+    precision: Precision = "fp32"
+    if native_bf16(str(encoder.model.device)):
+        probes = sorted(set(texts), key=lambda text: hashlib.sha256(text.encode()).digest())[:PROBES]
+        exact, rounded = (_normalise(_encode(encoder.model, probes, name)) for name in ("fp32", "bf16"))
+        precision = "bf16" if float((exact * rounded).sum(axis=1).min()) > BF16_COSINE else "fp32"
+    return replace(encoder, spec=replace(encoder.spec, precision=precision))
 
 
 def embed(encoder: Encoder, texts: Sequence[str], cache: Path | None = None) -> np.ndarray:
-    """Vectors of texts [N, dim], each distinct text encoded once and cached by (encoder, text) digest.
-
-    Args:
-        cache: folder of vectors kept between runs.
-    """
+    """Vectors of texts [N, dim], each distinct text encoded once and kept in the folder `cache`, if any."""
     if not texts:
         raise EncoderError("there are no texts to embed; the catalogue is empty.")
     distinct = list(dict.fromkeys(texts))

@@ -50,11 +50,7 @@ def shard_texts(texts: Sequence[str], number: int, of: int) -> list[str]:
 def write_shard(
     folder: Path, encoder: Encoder, texts: Sequence[str], shard: Shard, cache: Path | None = None
 ) -> int:
-    """Embed a shard's part of a catalogue's texts into a folder; returns how many texts that are.
-
-    Args:
-        cache: folder of vectors kept between runs.
-    """
+    """Embed a shard's part of a catalogue's texts into a folder; returns how many texts that are."""
     folder.mkdir(parents=True)
     own = shard_texts(texts, shard.number, shard.of)
     if own:
@@ -78,14 +74,14 @@ def merge_shards(folders: Sequence[Path], target: Path) -> list[Shard]:
             raise ShardError(f"{folder} is not a shard of vectors ({error}); embed again.") from error
     if len({(shard.of, shard.dataset, shard.encoder) for shard in shards}) != 1:
         raise ShardError(
-            "the shards come from several runs: their number, dataset or encoder differ; embed again."
+            "the shards come from several runs (number, dataset or encoder differ); embed again."
         )
     counts, of = Counter(shard.number for shard in shards), shards[0].of
     missing = [str(number) for number in range(of) if number not in counts]
     double = [str(number) for number, count in sorted(counts.items()) if count > 1]
     if missing or double:
-        what = f"{', '.join(missing)} missing" if missing else f"{', '.join(double)} there twice"
-        raise ShardError(f"of the {of} shards {what}; embed again.")
+        problem = f"{', '.join(missing)} missing" if missing else f"{', '.join(double)} there twice"
+        raise ShardError(f"of the {of} shards {problem}; embed again.")
     for folder in folders:
         shutil.copytree(folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(HEADER))
     return shards

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common.digests import json_digest
+from common.files import atomic_path
 
 
 def text_key(text: str) -> str:
@@ -50,11 +50,8 @@ class VectorCache:
         """Keep the vectors of texts; atomic, and a no-op without a folder."""
         if self.folder is None or not vectors:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         keys = [text_key(text) for text in vectors]
         matrix = np.stack(list(vectors.values())).astype(np.float32)
         column = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
-        target = self.folder / f"{json_digest(keys)[:32]}.parquet"
-        partial = target.with_suffix(f".{os.getpid()}.partial")
-        pq.write_table(pa.table({"key": keys, "vector": column}), partial, write_page_checksum=True)
-        partial.replace(target)
+        with atomic_path(self.folder / f"{json_digest(keys)[:32]}.parquet") as path:
+            pq.write_table(pa.table({"key": keys, "vector": column}), path, write_page_checksum=True)

@@ -21,7 +21,7 @@ from car_model.evidence.evaluation import (
 from car_model.evidence.training import RankerSummary
 from car_model.metrics.actions import action_metrics, entropy, log_losses
 from car_model.metrics.ranking import paired, ranks_of, summary
-from car_model.recommender.held_out_requests import asked_before, held_out, liked_at, targets_of
+from car_model.recommender.held_out import held_out, score_before
 from car_model.recommender.recommender import Recommender
 from car_model.training.train_ranker import Predictions, predict
 
@@ -91,15 +91,14 @@ def hide_past_actions(data: ActionHistories) -> ActionHistories:
 
 def rank_both_ways(recommender: Recommender, ranker: Reranker, data: ActionHistories) -> LikedAndDisliked:
     """Rank test items by relevance and by action, for about `USERS` users, evenly spread."""
-    positions = held_out(data, "test")
-    positions = positions[:: max(1, len(positions) // USERS)]
+    targets = held_out(data, "test")
+    targets = targets.select(slice(None, None, max(1, len(targets.rows) // USERS)))
     relevance, action = [], []
-    requests = asked_before(recommender, data, positions)
-    for request, uid in zip(requests, targets_of(data, positions), strict=True):
+    for history, uid in zip(score_before(recommender, data, targets), targets.uids, strict=True):
         target = np.array([uid])
-        relevance.append(float(ranks_of(request.scores[None], target)[0]))
-        action.append(float(ranks_of(ranker.scores(request)[None], target)[0]))
-    return compare_by_liking(np.array(relevance), np.array(action), liked_at(data, positions))
+        relevance.append(float(ranks_of(history.scores[None], target)[0]))
+        action.append(float(ranks_of(ranker.scores(history)[None], target)[0]))
+    return compare_by_liking(np.array(relevance), np.array(action), targets.liked)
 
 
 def compare_by_liking(relevance: np.ndarray, action: np.ndarray, liked: np.ndarray) -> LikedAndDisliked:
@@ -122,13 +121,13 @@ def compare_by_liking(relevance: np.ndarray, action: np.ndarray, liked: np.ndarr
 
 def latency(recommender: Recommender, data: ActionHistories) -> ActionLatency:
     """Median time of an answer without reasons, by relevance and by action, measured in turn."""
-    items, positions = recommender.catalogue.item_ids, held_out(data, "test")
-    if not positions:
+    items, targets = recommender.catalogue.item_ids, held_out(data, "test")
+    if not len(targets.rows):
         return ActionLatency()
     times: dict[str, list[float]] = {"relevance": [], "action": []}  # milliseconds
     for number in range(LATENCY_REQUESTS):
-        row, position = positions[number % len(positions)]
-        history = [items[uid - 1] for uid in data.uids[row][:position][-MAX_HISTORY:]]
+        row, index = (column[number % len(targets.rows)] for column in (targets.rows, targets.indices))
+        history = [items[uid - 1] for uid in data.uids[row][:index][-MAX_HISTORY:]]
         for rank_by, spent in times.items():
             start = time.perf_counter()
             recommender.recommend({"history": history, "k": 10, "explain": False, "rank_by": rank_by})

@@ -1,11 +1,10 @@
 """Approximate nearest neighbour (ANN) index: candidates for the best items without scoring all of them.
 
-For catalogues of hundreds of thousands of items. Two inverted files (faiss, inner product): one over the rows
-of the act head, queried with the state after the history, and, if text similarity counts, one over the texts,
-queried with the texts of the latest items. Their candidates are scored exactly, so only an item that neither
-index returns is missed; `recall_at` measures how many are. faiss is optional (the extra `ann`) and imported
-only if a release asks for an index. The index is built when a release is loaded, on one thread from fixed
-seeds, in seconds.
+For catalogues of hundreds of thousands of items. One inverted file (faiss, inner product) holds the rows of
+the act head and is queried with the state after the history; if text similarity counts, a second holds the
+texts and is queried with those of the latest items. Candidates are scored exactly, so only items that neither
+returns are missed (`recall_at`). The index is built when a release is loaded, on one thread from fixed seeds.
+faiss is optional (the extra `ann`) and imported only if a release asks for an index.
 
 Shape letters: B histories, N items, D width, A axes of texts.
 """
@@ -81,28 +80,21 @@ class CandidateIndex:
         uids = np.arange(1, len(rows))
         act = torch.cat([rows[1:], bias[1:, None]], dim=1).float().numpy()
         self.act_index = InvertedFile.build(np.ascontiguousarray(act), uids)
-        self.text_index = (
-            None if texts is None else InvertedFile.build(np.ascontiguousarray(texts[1:].float()), uids)
-        )
-
-    @property
-    def indices(self) -> list[InvertedFile]:
-        """The index of the act head's rows, and that of the texts if there is one."""
-        return [index for index in (self.act_index, self.text_index) if index is not None]
+        self.indices = [self.act_index]
+        if texts is not None:
+            self.indices.append(InvertedFile.build(np.ascontiguousarray(texts[1:].float()), uids))
 
     def candidates(self, states: Tensor, histories: Sequence[np.ndarray], latest: int) -> list[Tensor]:
         """UIDs that may be among the best after each of B histories: [C] each, ascending, without duplicates.
 
-        Args:
-            states: [B, D] after the histories.
-            latest: how many of a history's latest items count for text similarity.
+        `states` are [B, D]; `latest` is how many of a history's latest items count for text similarity.
         """
         queries = torch.cat([states, torch.ones(len(states), 1, dtype=states.dtype)], dim=1)
         proposals = [list(row) for row in self.act_index.search(queries.numpy(), self.size)]
-        if self.text_index is not None and self.texts is not None:
+        if self.texts is not None:
             for row, history in zip(proposals, histories, strict=True):
                 texts = self.texts[torch.tensor(history[-latest:])]
-                row.extend(self.text_index.search(texts.numpy(), NEIGHBOURS).ravel())
+                row.extend(self.indices[1].search(texts.numpy(), NEIGHBOURS).ravel())
         return [torch.from_numpy(np.setdiff1d(np.array(row), [0])) for row in proposals]
 
 
@@ -116,11 +108,7 @@ def recall_at(k: int, exact: Sequence[Sequence[int]], approximate: Sequence[Sequ
 
 
 def require_faiss() -> Any:
-    """The faiss module.
-
-    Raises:
-        CandidateIndexError: it is not installed.
-    """
+    """The faiss module. Raises CandidateIndexError if it is not installed."""
     try:
         import faiss  # noqa: PLC0415 - optional
     except ImportError as error:

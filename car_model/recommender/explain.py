@@ -21,8 +21,8 @@ EQUAL_DECIMALS = 6  # probabilities that are equal to so many decimals share a r
 MIN_LIFT = 1.5  # a code is a reason if it is at least this much likelier than over all interactions
 POPULAR = 50  # ranks of popularity that are worth a word
 MAX_CODES = 2  # codes named in the reasons
-MAX_CAUSES = 2  # items of the history named as causes,
-MIN_DROP = 0.02  # if the score, in nats, drops at least so much without them
+MAX_CAUSES = 2  # items of the history named as causes
+MIN_DROP = 0.02  # of the score without a cause, in nats
 ARROW = " > "
 
 # States [B, D] after B histories, the histories, and C UIDs -> scores [B, C]
@@ -67,7 +67,7 @@ def expectations(think: np.ndarray, share: np.ndarray, sids: np.ndarray) -> list
 def leave_one_out_drop(scores: Tensor, count: int) -> np.ndarray:
     """How much leaving an item out of a history lowers scores, beyond its effect on other items: [k, R].
 
-    Without the comparison every item would rest on the latest one, which says what the user is doing at all.
+    Without the comparison the latest item would weigh most for every item: it sets what the user is doing.
 
     Args:
         scores: [1 + R, k + others] after the whole history, and after it without each item.
@@ -140,9 +140,12 @@ class Explainer:
             reasons = code_reasons(path)
             if not reasons and uid in self.popularity:
                 reasons = [f"Popular: number {self.popularity[uid]} of {self.catalogue.size}."]
+            similar = f"Of the history, “{alike['title']}” is most like it"
+            causes = " and ".join(f"“{cause['title']}”" for cause in because)
+            weigh = "weigh" if len(because) > 1 else "weighs"
             explanations.append(
                 {
-                    "reasons": [*reasons, history_reason(because, alike)],
+                    "reasons": [*reasons, f"{similar}; {causes} {weigh} most." if because else f"{similar}."],
                     "words": ARROW.join(filter(None, words)),
                     "path": path,
                     "because": because,
@@ -152,18 +155,11 @@ class Explainer:
         return explanations
 
     def explain_popular(self, uid: int) -> dict[str, Any]:
-        """The same for an item that is recommended because nothing is known of the history."""
-        rank = self.popularity.get(uid)
-        popularity = (
-            f"Popular: number {rank} of {self.catalogue.size}" if rank else "Not among the most popular"
-        )
-        return {
-            "reasons": [f"{popularity}; nothing is known of this history."],
-            "words": ARROW.join(filter(None, self._item_words(uid))),
-            "path": [],
-            "because": [],
-            "alike": None,
-        }
+        """The same for a popular item, if nothing is known of the history."""
+        rank, words = self.popularity.get(uid), ARROW.join(filter(None, self._item_words(uid)))
+        popular = f"Popular: number {rank} of {self.catalogue.size}" if rank else "Not among the most popular"
+        reason = f"{popular}; nothing is known of this history."
+        return {"reasons": [reason], "words": words, "path": [], "because": [], "alike": None}
 
     def _item_words(self, uid: int) -> list[str]:
         catalogue, row = self.catalogue, uid - 1
@@ -185,35 +181,25 @@ class Explainer:
 def code_reasons(path: Sequence[dict[str, Any]]) -> list[str]:
     """Sentences on the codes that the history makes likelier, and on those that the model expected.
 
-    Codes are named by the item's own words, or by their group's label if no lifted code has own words.
+    Codes are named by the item's own words, or by their group's label if no likelier code has own words.
     """
     reasons = []
-    lifted = [
-        level for level in path if (level["lift"] or 0) >= MIN_LIFT and (level["words"] or level["group"])
+    lifted = [level for level in path if (level["lift"] or 0) >= MIN_LIFT]
+    candidates = [level for level in lifted if level["words"]] or [
+        level for level in lifted if level["group"]
     ]
-    if lifted:
-        candidates = [level for level in lifted if level["words"]] or lifted
-        named = [
+    if candidates:
+        (label, lift), *others = [
             (
                 f"“{level['words']}”" if level["words"] else f"Its group (often “{level['group']}”)",
                 level["lift"],
             )
             for level in sorted(candidates, key=lambda level: -level["probability"])[:MAX_CODES]
         ]
-        (label, lift), *others = named
         rest = "".join(f", {other} {times:.1f} times" for other, times in others)
         reasons.append(f"{label} is {lift:.1f} times as likely after this history as on average{rest}.")
     agreed = [str(level["level"]) for level in path if level["agrees"]]
     if agreed:
-        plural = "s" if len(agreed) > 1 else ""
-        reasons.append(
-            f"Just what the model expected on level{plural} {' and '.join(agreed)} of {len(path)}."
-        )
+        levels = "levels" if len(agreed) > 1 else "level"
+        reasons.append(f"Just what the model expected on {levels} {' and '.join(agreed)} of {len(path)}.")
     return reasons
-
-
-def history_reason(because: Sequence[dict[str, Any]], alike: dict[str, Any]) -> str:
-    """The sentence on what the item owes to the history."""
-    similar = f"Of the history, “{alike['title']}” is most like it"
-    causes = " and ".join(f"“{cause['title']}”" for cause in because)
-    return f"{similar}; {causes} weigh{'' if len(because) > 1 else 's'} most." if because else f"{similar}."

@@ -1,9 +1,8 @@
 """Encode many histories at once, in float64, so that no state depends on the other histories of its batch.
 
-In float32 the last digits of a sum depend on how many rows are computed together: about one answer in some
-tens would differ in a printed digit depending on which other requests came at the same moment. In float64 the
-difference is a million times smaller than what is printed. So a server may encode concurrent requests
-together, in a fraction of the time, and each answer still equals the one computed alone.
+In float32 the last digits of a sum depend on how many rows are computed together: an answer in some tens
+would differ in a printed digit, depending on concurrent requests. In float64 the difference is a million
+times smaller than what is printed, so concurrent requests may be encoded together.
 
 Shape letters: B histories, R items left out in turn, S latest items that stay, P items before them, N tokens,
 D width.

@@ -105,17 +105,14 @@ class Recommender:
         self.codebook_version = bundle.codebook.version  # hashes every array: once, not per answer
         self.encoder = HistoryEncoder(self.model)
         self.scorer = Scorer(self.model, bundle.think_scale, torch.float64)
-        self.similarity = (
-            TextSimilarity.of_catalogue(bundle.catalogue, self.max_history)
-            if bundle.similarity_scale
-            else None
-        )
-        texts = self.similarity.texts if self.similarity else None
-        self.ann_index = (
-            CandidateIndex(self.scorer.rows, self.scorer.bias, texts, bundle.ann_candidates)
-            if bundle.ann_candidates
-            else None
-        )
+        self.similarity: TextSimilarity | None = None
+        self.ann_index: CandidateIndex | None = None
+        if bundle.similarity_scale:
+            self.similarity = TextSimilarity.of_catalogue(bundle.catalogue, self.max_history)
+        if bundle.ann_candidates:
+            texts = self.similarity.texts if self.similarity else None
+            rows, bias = self.scorer.rows, self.scorer.bias
+            self.ann_index = CandidateIndex(rows, bias, texts, bundle.ann_candidates)
         self.explainer = Explainer(bundle, self.encoder.chunks[:, -1])
 
     @classmethod
@@ -124,11 +121,7 @@ class Recommender:
         return cls(Bundle.load(Path(folder)), release)
 
     def recommend(self, body: Any) -> dict[str, Any]:
-        """Answer one request.
-
-        Raises:
-            RequestError: the body is wrong; the message says how.
-        """
+        """Answer one request. Raises RequestError, which says what is wrong with the body."""
         [answer] = self.recommend_batch([body])
         if isinstance(answer, RequestError):
             raise answer
@@ -212,9 +205,8 @@ class Recommender:
         states = torch.cat([cast(Tensor, requests[i].state) for i in known])  # [B, D]
         if self.ann_index:
             histories = [requests[i].history for i in known]
-            for i, uids in zip(
-                known, self.ann_index.candidates(states, histories, self.max_history), strict=True
-            ):
+            candidates = self.ann_index.candidates(states, histories, self.max_history)
+            for i, uids in zip(known, candidates, strict=True):
                 relevances[i] = Relevance(candidates=uids)
         else:
             scores = self.scorer.score_all(states, [requests[i].thinking for i in known])
@@ -238,8 +230,7 @@ class Recommender:
         """
         k = request.request.k
         if request.state is None:
-            popular, named = self.bundle.popular, request.request.candidates
-            order = popular if named is None else [*popular, *sorted(self._uids(named))]
+            order = [*self.bundle.popular, *sorted(self._uids(request.request.candidates or []))]
             return [RankedItem(uid) for uid in dict.fromkeys(order) if not mask[uid]][:k]
         liked: dict[int, float] = {}
         if request.actions is None:
@@ -327,10 +318,9 @@ class Recommender:
             "skipped": [item for item in request.request.history if item not in catalogue.uids],
             "fallback": "popular" if request.state is None else None,
         }
-        if request.request.candidates is not None:
-            answer["skipped_candidates"] = [
-                item for item in request.request.candidates if item not in offered
-            ]
+        candidates = request.request.candidates
+        if candidates is not None:
+            answer["skipped_candidates"] = [item for item in candidates if item not in offered]
         return answer
 
     def _uids(self, items: Sequence[str]) -> list[int]:

@@ -15,12 +15,10 @@ MAX_BATCH = 16  # requests of one body: what the slowest of them take together s
 SHOWN = 40  # characters of a client's own text that a message repeats
 
 
-def _whole(value: Any) -> Any:
-    """A float that is whole as an integer: JSON has one type of number."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-WHOLE = BeforeValidator(_whole)  # outermost: a bound around it would be missing from the JSON schema
+# JSON has one type of number: 3.0 is 3. Outermost, since a bound around it would be missing from the schema.
+WHOLE = BeforeValidator(
+    lambda value: int(value) if isinstance(value, float) and value.is_integer() else value
+)
 ItemId = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
 Items = Annotated[list[ItemId], Field(max_length=MAX_HISTORY, fail_fast=True)]
 Action = Annotated[float, Field(allow_inf_nan=False)] | None

@@ -54,10 +54,9 @@ class Scorer:
         return scores
 
     def score_some(self, states: Tensor, thinking: int, uids: Tensor) -> Tensor:
-        """Scores of UIDs [C] after states [B, D], up to a constant per state: [B, C].
+        """Scores of UIDs [C] after states [B, D]: [B, C], equal to `score_all` up to a constant per state.
 
-        Differences between items equal those of `score_all`. The constant, which all items of a state share,
-        is left out because it needs the logits of all items.
+        The constant needs the logits of all items, so it is left out.
         """
         scores = torch.addmm(self.bias[uids], states, self.rows[uids].T)
         if not (thinking and self.think_scale):

@@ -1,8 +1,8 @@
 """Text similarity: the cosine between an item's text and the nearest text in a history.
 
-SIDs say which cluster a text is in, and the model says what is bought after what. Neither says "this is the
-refill of what was bought last month". The nearest text does, even for an item that nobody has bought yet. It
-joins the ranking with one weight, which is chosen on validation (`train_car.choose_scales`).
+SIDs only give a text's cluster, and the model what follows what. The nearest text also finds the refill of
+what was bought last month, even if nobody has bought it yet. It joins the ranking with one weight, which is
+chosen on validation (`train_car.choose_scales`).
 
 Shape letters: B histories, N items, C candidates, A axes of the texts.
 """

@@ -26,7 +26,7 @@ from car_model.bundle import Bundle, tables
 from car_model.data.dataset import Dataset
 from car_model.evidence.training import RankerSummary
 from car_model.metrics.actions import action_metrics, log_losses
-from car_model.recommender.held_out_requests import asked_before, held_out, liked_at, targets_of
+from car_model.recommender.held_out import held_out, score_before
 from car_model.recommender.recommender import Recommender
 from car_model.training.distributed import World
 from car_model.training.recipe import RankerRecipe, RecipeError
@@ -162,12 +162,10 @@ def fit_ranker(
         value = "is undefined" if reached is None else f"is {reached:.3f}"
         why = f"its normalised entropy on validation {value}: it beats no base rate, so it is left out."
     else:
-        recommender, interactions = Recommender(replace(bundle, ranker=None)), held_out(data, "valid")
-        liked_mask = liked_at(data, interactions)
-        liked_items = [item for item, is_liked in zip(interactions, liked_mask, strict=True) if is_liked]
-        liked_items = liked_items[:WEIGHT_USERS]
-        histories, targets = asked_before(recommender, data, liked_items), targets_of(data, liked_items)
-        weight = choose_weight(model, histories, targets)
+        targets = held_out(data, "valid")
+        liked_targets = targets.select(np.flatnonzero(targets.liked)[:WEIGHT_USERS])
+        histories = score_before(Recommender(replace(bundle, ranker=None)), data, liked_targets)
+        weight = choose_weight(model, histories, liked_targets.uids)
     summary = RankerSummary(
         trained=weight is not None,
         why=why,

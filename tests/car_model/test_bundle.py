@@ -39,7 +39,7 @@ def folder(bundle: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def second_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_bundle(tmp_path_factory.mktemp("other") / "bundle", seed=3, epochs=1)
 
 
@@ -50,8 +50,8 @@ def refuse(folder: Path) -> None:
 
 
 def test_the_files_are_those_the_contract_names(bundle: Path) -> None:
-    found = [path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()]
-    assert sorted(found) == sorted(FILES)
+    files = [path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()]
+    assert sorted(files) == sorted(FILES)
 
 
 def test_loading_and_saving_gives_the_same_bytes(bundle: Path, tmp_path: Path) -> None:
@@ -83,9 +83,9 @@ def test_an_empty_or_cut_file_is_refused(folder: Path, name: str) -> None:
 )
 def test_any_flipped_bit_is_refused(folder: Path, name: str) -> None:
     content = (folder / name).read_bytes()
-    for at in np.linspace(0, len(content) - 1, 12).astype(int):
+    for offset in np.linspace(0, len(content) - 1, 12).astype(int):
         damaged = bytearray(content)
-        damaged[at] ^= 1
+        damaged[offset] ^= 1
         (folder / name).write_bytes(damaged)
         refuse(folder)
 
@@ -94,9 +94,9 @@ def test_a_flipped_byte_of_the_catalogue_is_refused_or_changes_nothing(folder: P
     """Parquet holds bytes that mean nothing; those that do are covered by the catalogue's digest."""
     path, digest = folder / "catalogue.parquet", Bundle.load(folder).catalogue.digest
     content, refused = path.read_bytes(), 0
-    for at in range(0, len(content), 31):
+    for offset in range(0, len(content), 31):
         damaged = bytearray(content)
-        damaged[at] ^= 0xFF
+        damaged[offset] ^= 0xFF
         path.write_bytes(damaged)
         try:
             assert Bundle.load(folder).catalogue.digest == digest
@@ -108,13 +108,13 @@ def test_a_flipped_byte_of_the_catalogue_is_refused_or_changes_nothing(folder: P
 @pytest.mark.parametrize(
     "name", ["catalogue.parquet", "codebook", "model", "popular.json", "codebook/labels.json", HEADER]
 )
-def test_parts_of_two_bundles_do_not_mix(folder: Path, other: Path, name: str) -> None:
+def test_parts_of_two_bundles_do_not_mix(folder: Path, second_folder: Path, name: str) -> None:
     if (folder / name).is_dir():
         shutil.rmtree(folder / name)
-        shutil.copytree(other / name, folder / name)
+        shutil.copytree(second_folder / name, folder / name)
     else:
-        assert (folder / name).read_bytes() != (other / name).read_bytes()
-        shutil.copyfile(other / name, folder / name)
+        assert (folder / name).read_bytes() != (second_folder / name).read_bytes()
+        shutil.copyfile(second_folder / name, folder / name)
     refuse(folder)
 
 

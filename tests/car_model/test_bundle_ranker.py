@@ -45,9 +45,9 @@ def test_without_a_ranker_the_bundle_says_nothing_of_one(folder: Path, tmp_path:
 @pytest.mark.parametrize("name", NAMES)
 def test_any_flipped_bit_and_a_missing_file_are_refused(folder: Path, name: str) -> None:
     content = (folder / name).read_bytes()
-    for at in np.linspace(0, len(content) - 1, 12).astype(int):
+    for offset in np.linspace(0, len(content) - 1, 12).astype(int):
         damaged = bytearray(content)
-        damaged[at] ^= 1
+        damaged[offset] ^= 1
         (folder / name).write_bytes(damaged)
         refuse(folder)
     (folder / name).unlink()

@@ -59,15 +59,15 @@ def histories(folder: Path) -> dict[str, list[str]]:
 
 def naive_k_core(pairs: list[tuple[str, str]], user_core: int, item_core: int) -> list[tuple[str, str]]:
     """Remove one offending user or item at a time, until there is none."""
-    kept = list(pairs)
+    remaining = list(pairs)
     while True:
-        users, items = Counter(user for user, _ in kept), Counter(item for _, item in kept)
+        users, items = Counter(user for user, _ in remaining), Counter(item for _, item in remaining)
         few = [(0, user) for user in users if users[user] < user_core]
         few += [(1, item) for item in items if items[item] < item_core]
         if not few:
-            return kept
+            return remaining
         side, name = few[0]
-        kept = [pair for pair in kept if pair[side] != name]
+        remaining = [pair for pair in remaining if pair[side] != name]
 
 
 def write_jsonl(path: Path, records: Sequence[dict[str, Any]]) -> Path:

@@ -29,10 +29,10 @@ def complaint(config: DatasetConfig, output: Path) -> str:
     """Ingest, which must fail, and give the sentence."""
     with pytest.raises(IngestError) as caught:
         ingest(config, output)
-    said = str(caught.value)
-    assert "\n" not in said and said.endswith(".")
+    sentence = str(caught.value)
+    assert "\n" not in sentence and sentence.endswith(".")
     assert not (output / "report.json").exists()
-    return said
+    return sentence
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def complaint(config: DatasetConfig, output: Path) -> str:
 )
 def test_csv(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "bad.csv").write_text(text)
-    said = complaint(with_file(tmp_path, "bad.csv"), tmp_path / "out")
-    assert message in said
-    assert "bad.csv" in said
+    sentence = complaint(with_file(tmp_path, "bad.csv"), tmp_path / "out")
+    assert message in sentence
+    assert "bad.csv" in sentence
 
 
 def test_csv_in_another_encoding(tmp_path: Path) -> None:
@@ -76,9 +76,9 @@ def test_csv_in_another_encoding(tmp_path: Path) -> None:
 )
 def test_times_in_the_wrong_unit(tmp_path: Path, unit: str, value: str, message: str) -> None:
     (tmp_path / "bad.csv").write_text(f"user_id,item_id,timestamp\nu0,i0,{value}\n")
-    said = complaint(with_file(tmp_path, "bad.csv", timestamp_unit=unit), tmp_path / "out")
-    assert f"(first: '{value}' in row 1)" in said
-    assert message in said
+    sentence = complaint(with_file(tmp_path, "bad.csv", timestamp_unit=unit), tmp_path / "out")
+    assert f"(first: '{value}' in row 1)" in sentence
+    assert message in sentence
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ def test_times_in_the_wrong_unit(tmp_path: Path, unit: str, value: str, message:
 def test_numbers_that_are_none(tmp_path: Path, column: str, value: str, message: str) -> None:
     columns = ("user_id", "item_id", "timestamp", column)
     rows = [(*row, 1) for row in INTERACTIONS] + [("u0", "i0", "2024-01-01", value)]
-    said = complaint(dataset(tmp_path, rows, columns=columns), tmp_path / "out")
-    assert f"column '{column}': 1 value (first: '{value}' in row 21) cannot be read as {message}" in said
+    sentence = complaint(dataset(tmp_path, rows, columns=columns), tmp_path / "out")
+    assert f"column '{column}': 1 value (first: '{value}' in row 21) cannot be read as {message}" in sentence
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
@@ -127,9 +127,9 @@ def _broken_line(path: Path) -> None:
 )
 def test_jsonl(tmp_path: Path, write: Callable[[Path], object], message: str) -> None:
     write(tmp_path / "bad.jsonl")
-    said = complaint(with_file(tmp_path, "bad.jsonl"), tmp_path / "out")
-    assert message in said
-    assert "bad.jsonl" in said
+    sentence = complaint(with_file(tmp_path, "bad.jsonl"), tmp_path / "out")
+    assert message in sentence
+    assert "bad.jsonl" in sentence
 
 
 def test_damaged_gzip(tmp_path: Path) -> None:
@@ -146,9 +146,9 @@ def test_parquet(tmp_path: Path) -> None:
         {"user_id": [1.0, None], "item_id": ["i0", "i1"], "timestamp": ["2024-01-01", "2024-01-02"]}
     )
     pq.write_table(table, tmp_path / "floats.parquet")
-    said = complaint(with_file(tmp_path, "floats.parquet"), tmp_path / "out")
-    assert "column 'user_id', holds ids as floating-point numbers" in said
-    assert '{"user_id": "int64"}' in said
+    sentence = complaint(with_file(tmp_path, "floats.parquet"), tmp_path / "out")
+    assert "column 'user_id', holds ids as floating-point numbers" in sentence
+    assert '{"user_id": "int64"}' in sentence
 
 
 def test_a_cast_that_would_change_values(tmp_path: Path) -> None:
@@ -157,14 +157,14 @@ def test_a_cast_that_would_change_values(tmp_path: Path) -> None:
     )
     pq.write_table(table, tmp_path / "floats.parquet")
     config = with_file(tmp_path, "floats.parquet", casts={"user_id": "int64"})
-    said = complaint(config, tmp_path / "out")
-    assert "column 'user_id': 1 value (first: '2.5' in row 2) cannot be read as int64" in said
+    sentence = complaint(config, tmp_path / "out")
+    assert "column 'user_id': 1 value (first: '2.5' in row 2) cannot be read as int64" in sentence
 
 
 def test_nothing_left_says_which_rule_took_it(tmp_path: Path) -> None:
-    said = complaint(dataset(tmp_path, items=[("other", "Other")]), tmp_path / "out")
-    assert "item not in the catalogue: 20" in said
-    assert "same item ids" in said
+    sentence = complaint(dataset(tmp_path, items=[("other", "Other")]), tmp_path / "out")
+    assert "item not in the catalogue: 20" in sentence
+    assert "same item ids" in sentence
 
 
 def test_output_that_is_a_file(tmp_path: Path) -> None:

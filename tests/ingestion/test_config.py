@@ -32,8 +32,8 @@ def test_text_order_puts_title_first() -> None:
     columns = {"item_id": "id", "brand": "b", "title": "t", "year": "y"}
     config = parse_config(changed("items.columns", columns))
     assert config.ordered_text() == ("title", "brand", "year")
-    chosen = config.model_copy(update={"text_columns": ("year", "title")})
-    assert chosen.ordered_text() == ("title", "year")
+    reordered = config.model_copy(update={"text_columns": ("year", "title")})
+    assert reordered.ordered_text() == ("title", "year")
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,9 @@ def test_format_is_told_by_the_suffix(location: str, expected: str) -> None:
 def test_wrong_settings_are_named_in_one_sentence(path: str, value: object, message: str) -> None:
     with pytest.raises(IngestError) as caught:
         parse_config(changed(path, value), "dataset.json")
-    said = str(caught.value)
-    assert message in said
-    assert said.startswith("dataset.json") and said.endswith(".") and "\n" not in said
+    sentence = str(caught.value)
+    assert message in sentence
+    assert sentence.startswith("dataset.json") and sentence.endswith(".") and "\n" not in sentence
 
 
 def test_action_range_must_not_be_empty() -> None:

@@ -173,13 +173,13 @@ def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
 def test_the_dataset_digest_names_the_result_not_the_way_to_it(tmp_path: Path) -> None:
     here = ingest(dataset(tmp_path / "here"), tmp_path / "one")
     moved = ingest(dataset(tmp_path / "moved", list(reversed(INTERACTIONS))), tmp_path / "two")
-    other = ingest(dataset(tmp_path / "other", INTERACTIONS[1:]), tmp_path / "three")
+    shortened = ingest(dataset(tmp_path / "other", INTERACTIONS[1:]), tmp_path / "three")
     retitled = ingest(dataset(tmp_path / "retitled", items=[*ITEMS[:4], ("i4", "New")]), tmp_path / "four")
     later = [(user, item, time.replace("T03", "T04")) for user, item, time in INTERACTIONS]
     shifted = ingest(dataset(tmp_path / "later", later), tmp_path / "five")
     assert here.dataset_digest == moved.dataset_digest
     assert here.source_digest != moved.source_digest
-    assert len({report.dataset_digest for report in (here, other, retitled, shifted)}) == 4
+    assert len({report.dataset_digest for report in (here, shortened, retitled, shifted)}) == 4
 
 
 def test_a_failed_run_leaves_no_report(tmp_path: Path) -> None:
@@ -203,8 +203,8 @@ def test_report_carries_what_later_steps_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("option", ["--output", "--cache-dir"])
 def test_the_command_names_a_place_that_cannot_be_used(tmp_path: Path, option: str) -> None:
     (tmp_path / "file").touch()
-    given = {"--output": "out", "--cache-dir": "cache"} | {option: "file/x"}
-    places = [part for name, place in given.items() for part in (name, str(tmp_path / place))]
+    options = {"--output": "out", "--cache-dir": "cache"} | {option: "file/x"}
+    places = [part for name, place in options.items() for part in (name, str(tmp_path / place))]
     ended = CliRunner().invoke(app, ["movielens", *places])
     assert ended.exit_code == 1
     assert f"{tmp_path}/file/x" in ended.output and "cannot be used: Not a directory." in ended.output

@@ -47,8 +47,8 @@ def test_k_core_is_the_fixpoint(
 ) -> None:
     table = stored(engine, [(user, item, 0) for user, item in pairs])
     core, _ = transform.k_core(table, user_core, item_core, engine.store)
-    found = [(row["user_id"], row["item_id"]) for row in core.to_pyarrow().to_pylist()]
-    assert Counter(found) == Counter(naive_k_core(pairs, user_core, item_core))
+    core_pairs = [(row["user_id"], row["item_id"]) for row in core.to_pyarrow().to_pylist()]
+    assert Counter(core_pairs) == Counter(naive_k_core(pairs, user_core, item_core))
 
 
 def test_k_core_needs_several_rounds_on_a_chain(engine: DuckEngine) -> None:
@@ -67,8 +67,10 @@ def test_leave_one_out(engine: DuckEngine, rows: list[tuple[str, str, int]]) -> 
     assert len(split) == len(rows)
     for user in {row[0] for row in rows}:
         mine = sorted((row for row in split if row["user_id"] == user), key=lambda row: row["position"])
-        expected = sorted((position, place) for place, (who, _, position) in enumerate(rows) if who == user)
-        assert [row["source_row"] for row in mine] == [place for _, place in expected]
+        expected = sorted(
+            (position, row_number) for row_number, (who, _, position) in enumerate(rows) if who == user
+        )
+        assert [row["source_row"] for row in mine] == [row_number for _, row_number in expected]
         assert [row["position"] for row in mine] == list(range(len(mine)))
         tail = ["valid", "test"] if len(mine) >= 3 else []
         assert [row["split"] for row in mine] == ["train"] * (len(mine) - len(tail)) + tail
@@ -102,9 +104,9 @@ def test_dropped_and_kept_add_up(rows: list[tuple[str | None, ...]], rule: str, 
         assert report.read.interactions == len(rows)
         assert report.kept.interactions + sum(report.dropped.interactions.values()) == len(rows)
         assert report.kept.items + sum(report.dropped.items.values()) == len(items)
-        kept = rows_of(folder / "out" / "interactions.parquet")
-        assert len(kept) == report.kept.interactions == sum(report.splits.values())
-        assert {row["item_id"] for row in kept} == {
+        result = rows_of(folder / "out" / "interactions.parquet")
+        assert len(result) == report.kept.interactions == sum(report.splits.values())
+        assert {row["item_id"] for row in result} == {
             row["item_id"] for row in rows_of(folder / "out" / "items.parquet")
         }
 
@@ -120,6 +122,6 @@ def test_row_order_does_not_matter_where_times_differ(data: st.DataObject) -> No
         folder = Path(name)
         for order, part in ((rows, "one"), (shuffled, "two")):
             ingest(dataset(folder / part, order, items, user_core=0, item_core=0), folder / f"out-{part}")
-        one, two = (tree_files(folder / f"out-{part}") for part in ("one", "two"))
+        first, second = (tree_files(folder / f"out-{part}") for part in ("one", "two"))
     for file in ("interactions.parquet", "items.parquet", "source_items.parquet"):
-        assert one[file] == two[file]
+        assert first[file] == second[file]

@@ -44,9 +44,9 @@ def test_save_and_load_give_the_same_version_and_sids(
 def test_sids_do_not_depend_on_order_or_batches(
     book: Codebook, vectors: np.ndarray, order: list[int], cuts: list[int]
 ) -> None:
-    whole = book.encode(vectors)
+    sids_together = book.encode(vectors)
     parts = np.split(vectors[order], sorted(cuts))
-    assert np.array_equal(np.concatenate([book.encode(part) for part in parts]), whole[order])
+    assert np.array_equal(np.concatenate([book.encode(part) for part in parts]), sids_together[order])
 
 
 @given(st.permutations(range(25)), st.lists(st.integers(0, 25), max_size=5))
@@ -77,23 +77,23 @@ def test_encoding_is_the_definition(book: Codebook, vectors: np.ndarray) -> None
 def test_the_error_is_that_of_the_whole_vector(dim: int) -> None:
     vectors = tiny_vectors(dim=dim)
     book = fit(vectors, SPEC, "", CONFIG)
-    sids, left = book.residuals(vectors)
+    sids, errors = book.residuals(vectors)
     picked = np.stack([book.centroids[level][sids[:, level]] for level in range(3)], axis=1).cumsum(axis=1)
     coded = book.axes[: book.centroids.shape[2]]
     rebuilt = picked.astype(np.float64) @ coded + book.mean
-    assert left == pytest.approx(((vectors[:, None] - rebuilt) ** 2).sum(axis=2), abs=1e-5)
+    assert errors == pytest.approx(((vectors[:, None] - rebuilt) ** 2).sum(axis=2), abs=1e-5)
 
 
 def test_rows_beyond_one_block_are_encoded_like_the_first(book: Codebook) -> None:
     many = tiny_vectors(items=2 * BLOCK_ROWS + 5, seed=3)
-    whole = book.encode(many)
-    assert whole.shape == (len(many), 3)
-    assert np.array_equal(book.encode(many[BLOCK_ROWS - 2 :]), whole[BLOCK_ROWS - 2 :])
+    sids_together = book.encode(many)
+    assert sids_together.shape == (len(many), 3)
+    assert np.array_equal(book.encode(many[BLOCK_ROWS - 2 :]), sids_together[BLOCK_ROWS - 2 :])
 
 
 def test_nothing_to_encode_is_an_empty_table(book: Codebook) -> None:
-    sids, left = book.residuals(np.zeros((0, 16), dtype=np.float32))
-    assert (sids.shape, sids.dtype, left.shape) == ((0, 3), np.int32, (0, 3))
+    sids, errors = book.residuals(np.zeros((0, 16), dtype=np.float32))
+    assert (sids.shape, sids.dtype, errors.shape) == ((0, 3), np.int32, (0, 3))
 
 
 def test_fitting_twice_gives_one_version(book: Codebook, vectors: np.ndarray) -> None:
@@ -114,7 +114,7 @@ def test_whatever_encoding_depends_on_changes_the_version(book: Codebook, vector
         replace(book, mean=book.mean + np.float32(1e-6)),
         replace(book, axes=book.axes[::-1].copy()),
     ]
-    versions = {book.version, *(other.version for other in others)}
+    versions = {book.version, *(n_more.version for n_more in others)}
     assert len(versions) == 1 + len(others)
 
 
@@ -122,9 +122,9 @@ def test_whatever_encoding_depends_on_changes_the_version(book: Codebook, vector
 def test_more_levels_never_leave_more(seed: int, codes: int) -> None:
     vectors = tiny_vectors(items=30, seed=seed)
     book = fit(vectors, SPEC, "", CodebookConfig(n_levels=4, codebook_size=codes, seed=seed))
-    left = book.residuals(vectors)[1].mean(axis=0)
-    assert (np.diff(left) <= 1e-9).all()
-    assert left[0] < book.spread(vectors).mean()
+    errors = book.residuals(vectors)[1].mean(axis=0)
+    assert (np.diff(errors) <= 1e-9).all()
+    assert errors[0] < book.spread(vectors).mean()
 
 
 def test_spare_codes_stay_unused_where_residuals_run_out() -> None:
@@ -133,7 +133,7 @@ def test_spare_codes_stay_unused_where_residuals_run_out() -> None:
     sids = book.encode(vectors)
     assert sorted(set(sids[:, 0].tolist())) == [0, 1, 2, 3, 4]
     assert not sids[:, 1:].any()  # level 1 explains all: the spare codes equal code 0, and ties go to it
-    assert all(len(np.unique(sids[at : at + 4], axis=0)) == 1 for at in range(0, 20, 4))
+    assert all(len(np.unique(sids[start : start + 4], axis=0)) == 1 for start in range(0, 20, 4))
 
 
 def test_axes_are_orthonormal_and_at_most_the_data_has(book: Codebook) -> None:
@@ -145,10 +145,10 @@ def test_axes_are_orthonormal_and_at_most_the_data_has(book: Codebook) -> None:
 
 
 @given(st.integers(0, 10**9), st.integers(0, 10**9))
-def test_default_codes_are_a_bounded_power_of_two_and_grow(one: int, other: int) -> None:
-    codes = default_codebook_size(one)
+def test_default_codes_are_a_bounded_power_of_two_and_grow(n_items: int, n_more: int) -> None:
+    codes = default_codebook_size(n_items)
     assert codes in {8, 16, 32, 64, 128, 256, 512, 1024}
-    assert one > other or codes <= default_codebook_size(other)
+    assert n_items > n_more or codes <= default_codebook_size(n_more)
 
 
 @pytest.mark.parametrize(("items", "codes"), [(0, 8), (1, 8), (1349, 64), (12_000, 256), (10**9, 1024)])

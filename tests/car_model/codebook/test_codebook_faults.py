@@ -32,9 +32,9 @@ def refuse(folder: Path) -> None:
 def test_any_flipped_bit_of_the_numbers_is_found(folder: Path, name: str) -> None:
     path = folder / f"{name}.npy"
     content = bytearray(path.read_bytes())
-    for at in range(128, len(content), 37):  # 128 bytes of npy header
+    for offset in range(128, len(content), 37):  # 128 bytes of npy header
         damaged = content.copy()
-        damaged[at] ^= 1
+        damaged[offset] ^= 1
         path.write_bytes(damaged)
         refuse(folder)
 

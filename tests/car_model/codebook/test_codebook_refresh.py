@@ -30,8 +30,8 @@ def parent() -> Codebook:
     return fit(OLD, SPEC, "{title}", CodebookConfig(n_levels=3, codebook_size=CODES))
 
 
-def changed(one: Codebook, other: Codebook) -> float:
-    return float((one.encode(OLD) != other.encode(OLD)).any(axis=1).mean())
+def changed(first: Codebook, second: Codebook) -> float:
+    return float((first.encode(OLD) != second.encode(OLD)).any(axis=1).mean())
 
 
 def error(book: Codebook) -> float:
@@ -44,13 +44,13 @@ def aligned(parent: Codebook, fresh: Codebook) -> Codebook:
 
 
 def test_it_moves_fewer_sids_than_a_fresh_fit_at_an_error_as_low(parent: Codebook) -> None:
-    fresh, kept = (
+    fresh, refreshed = (
         fit(TODAY, SPEC, "{title}", CodebookConfig(n_levels=3, codebook_size=CODES)),
         refresh(parent, TODAY),
     )
-    assert error(kept) < error(parent)
-    assert error(kept) < 1.05 * error(fresh)
-    assert changed(parent, kept) < changed(parent, aligned(parent, fresh)) / 3
+    assert error(refreshed) < error(parent)
+    assert error(refreshed) < 1.05 * error(fresh)
+    assert changed(parent, refreshed) < changed(parent, aligned(parent, fresh)) / 3
 
 
 def test_inertia_trades_error_for_meanings_that_stay(parent: Codebook) -> None:
@@ -64,9 +64,9 @@ def test_a_code_that_lost_its_items_is_given_to_those_far_from_their_own(parent:
     away[0, 3] = 1e3
     lost = Codebook(away, parent.axes, parent.mean, parent.encoder, parent.template)
     assert (lost.encode(TODAY)[:, 0] == 3).sum() == 0
-    found = refresh(lost, TODAY)
-    assert (found.encode(TODAY)[:, 0] == 3).sum() > 0
-    assert error(found) < error(lost)
+    refreshed_book = refresh(lost, TODAY)
+    assert (refreshed_book.encode(TODAY)[:, 0] == 3).sum() > 0
+    assert error(refreshed_book) < error(lost)
 
 
 def test_on_the_items_it_was_fit_on_next_to_nothing_moves(parent: Codebook) -> None:
@@ -78,16 +78,16 @@ def test_equal_inputs_give_equal_codebooks(parent: Codebook) -> None:
 
 
 def test_axes_encoder_and_template_stay(parent: Codebook) -> None:
-    kept = refresh(parent, TODAY)
-    assert np.array_equal(kept.axes, parent.axes)
-    assert np.array_equal(kept.mean, parent.mean)
-    assert (kept.encoder, kept.template) == (parent.encoder, parent.template)
+    refreshed = refresh(parent, TODAY)
+    assert np.array_equal(refreshed.axes, parent.axes)
+    assert np.array_equal(refreshed.mean, parent.mean)
+    assert (refreshed.encoder, refreshed.template) == (parent.encoder, parent.template)
 
 
 @pytest.mark.parametrize("inertia", [0.0, 1.0])
 def test_no_other_numbers_would_keep_more_codes(parent: Codebook, inertia: float) -> None:
-    kept = refresh(parent, TODAY, inertia=inertia)
-    assert renumbered(kept, parent.encode(OLD), kept.encode(OLD)).version == kept.version
+    refreshed = refresh(parent, TODAY, inertia=inertia)
+    assert renumbered(refreshed, parent.encode(OLD), refreshed.encode(OLD)).version == refreshed.version
 
 
 def test_vectors_of_another_encoder_are_refused(parent: Codebook) -> None:

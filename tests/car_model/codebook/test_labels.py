@@ -55,17 +55,13 @@ def test_a_rare_word_labels_a_code_only_where_enough_items_carry_it(
     assert ("zebra" in label_codes(inside + outside, sids, 2).words[0][0]) == labels
 
 
-def test_a_path_falls_back_to_the_codes_number(labels: CodeLabels) -> None:
-    assert labels.path([2, 4]) == [labels.words[0][2], "code 4"]
-
-
 FILMS = [
     *("High Noon; Western; 1952", "Rio Bravo; Western; 1959", "Silverado; Western, Comedy; 1985"),
     *("Shane; western; 1953", "Ghost Town; Comedy; 2008"),
     *("Alien; Sci-Fi; 1979", "Brazil; Sci-Fi; 1984", "Tron; Sci-Fi; 1982", "Contact; Sci-Fi; 1997"),
 ]
 FILM_SIDS = np.array([[0], [0], [0], [0], [0], [1], [1], [1], [1]])
-FILM_IDS = [f"f{at}" for at in range(9)]
+FILM_IDS = [f"f{i}" for i in range(9)]
 
 
 def test_a_label_is_spelled_as_most_items_spell_it() -> None:
@@ -75,19 +71,19 @@ def test_a_label_is_spelled_as_most_items_spell_it() -> None:
 def test_an_item_is_shown_only_with_words_it_carries() -> None:
     labels = label_codes(FILMS, FILM_SIDS, 2, FILM_IDS)
     assert [labels.items[item][0] for item in FILM_IDS[:5]] == ["Western"] * 4 + [""]  # Ghost Town is none
-    assert labels.path(FILM_SIDS[4])[0] == "Western"  # though its group is
+    assert labels.words[0][FILM_SIDS[4, 0]] == "Western"  # though its group is
 
 
 def test_a_word_is_said_on_one_level_only() -> None:
-    both = np.repeat(FILM_SIDS, 2, axis=1)
-    assert label_codes(FILMS, both, 2, FILM_IDS).items["f0"] == ["Western", ""]
+    doubled = np.repeat(FILM_SIDS, 2, axis=1)
+    assert label_codes(FILMS, doubled, 2, FILM_IDS).items["f0"] == ["Western", ""]
 
 
 def test_entries_of_a_list_are_terms_of_their_own() -> None:
     polish = [f"{name}; Beauty, Nail Polish" for name in ("Ruby", "Coral", "Plum", "Navy")]
-    other = [f"{name}; Beauty, Hand Cream" for name in ("Rose", "Honey", "Olive", "Almond")]
+    creams = [f"{name}; Beauty, Hand Cream" for name in ("Rose", "Honey", "Olive", "Almond")]
     ids = list("abcdefgh")
-    labels = label_codes(polish + other, np.array([[0]] * 4 + [[1]] * 4), 2, ids)
+    labels = label_codes(polish + creams, np.array([[0]] * 4 + [[1]] * 4), 2, ids)
     assert labels.words == [["Nail Polish", "Hand Cream"]]  # not also its words
     assert (labels.items["a"], labels.items["h"]) == (["Nail Polish"], ["Hand Cream"])
 
@@ -95,7 +91,7 @@ def test_entries_of_a_list_are_terms_of_their_own() -> None:
 def test_words_stand_in_the_items_own_order() -> None:
     texts = [f"{name}; Star Trek, Space" for name in "abcd"] + ["Trek Star"] * 4 + ["x", "y", "z"] * 4
     sids = np.array([[0]] * 8 + [[1]] * 12)
-    labels = label_codes(texts, sids, 2, [str(at) for at in range(20)])
+    labels = label_codes(texts, sids, 2, [str(i) for i in range(20)])
     assert labels.items["4"] == ["Trek, Star"]
 
 
@@ -103,8 +99,8 @@ def test_an_item_without_a_text_is_shown_with_what_its_title_says(labels: CodeLa
     assert labels.items == {}
     assert labels.item_words("new", "The WESTERN Man", SIDS[0])[0] == "western"
     assert labels.item_words("new", "Westerners", SIDS[0]) == ["", ""]
-    known = CodeLabels(labels.words, {"new": ["a", "b"]})
-    assert known.item_words("new", "The Western Man", SIDS[0]) == ["a", "b"]
+    newer = CodeLabels(labels.words, {"new": ["a", "b"]})
+    assert newer.item_words("new", "The Western Man", SIDS[0]) == ["a", "b"]
 
 
 def test_newer_labels_of_the_same_codes_add_items_and_rename_no_code(labels: CodeLabels) -> None:
@@ -128,11 +124,11 @@ def test_newer_labels_of_the_same_codes_add_items_and_rename_no_code(labels: Cod
 def test_whatever_the_texts_an_items_words_are_its_own(items: list[tuple[list[str], int]]) -> None:
     texts = [", ".join(words) for words, _ in items]
     sids = np.array([[code, (code + len(words)) % 3] for words, code in items])
-    labels = label_codes(texts, sids, 3, [str(at) for at in range(len(items))])
-    for at, text in enumerate(texts):
-        said = [word for level in labels.items.get(str(at), []) for word in level.split(", ") if word]
-        assert len(set(said)) == len(said)
-        assert all(word.lower() in text.lower() for word in said)
+    labels = label_codes(texts, sids, 3, [str(i) for i in range(len(items))])
+    for i, text in enumerate(texts):
+        own_words = [word for level in labels.items.get(str(i), []) for word in level.split(", ") if word]
+        assert len(set(own_words)) == len(own_words)
+        assert all(word.lower() in text.lower() for word in own_words)
 
 
 def test_save_and_load(labels: CodeLabels, tmp_path: Path) -> None:
@@ -180,8 +176,8 @@ def test_any_titles_give_one_clean_label_a_code(items: list[tuple[str, int]], da
     texts, codes = [text for text, _ in items], [code for _, code in items]
     words = label_codes(texts, np.array(codes)[:, None], 4).words[0]
     order = data.draw(st.permutations(range(len(items))))
-    turned = label_codes([texts[at] for at in order], np.array(codes)[list(order)][:, None], 4).words[0]
+    reordered = label_codes([texts[i] for i in order], np.array(codes)[list(order)][:, None], 4).words[0]
     assert len(words) == 4
     assert all(words[code] == "" for code in range(4) if code not in codes)
     assert not any("\n" in word or word != word.strip() for word in words)
-    assert turned == words  # the order of items sets no label
+    assert reordered == words  # the order of items sets no label

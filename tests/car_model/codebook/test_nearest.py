@@ -12,10 +12,10 @@ from car_model.codebook.nearest import Screen
 from tests.car_model.builders import SPEC, lattice_codebook
 
 
-def random_codebook(seed: int, dim: int, kept: int, scale: float = 1.0) -> Codebook:
+def random_codebook(seed: int, dim: int, n_axes: int, scale: float = 1.0) -> Codebook:
     rng = np.random.default_rng(seed)
-    axes = np.linalg.qr(rng.normal(size=(dim, dim)))[0][:kept]
-    centroids = scale * rng.normal(size=(3, 8, kept)) / np.array([1, 3, 9])[:, None, None]
+    axes = np.linalg.qr(rng.normal(size=(dim, dim)))[0][:n_axes]
+    centroids = scale * rng.normal(size=(3, 8, n_axes)) / np.array([1, 3, 9])[:, None, None]
     mean = scale * rng.normal(size=dim)
     return Codebook(*(part.astype(np.float32) for part in (centroids, axes, mean)), SPEC, "")
 
@@ -48,16 +48,16 @@ def test_codes_are_exact_however_close_the_rivals(
 def test_hardly_any_row_is_in_doubt(size: tuple[int, int]) -> None:
     book = random_codebook(0, *size)
     vectors = np.random.default_rng(1).normal(size=(2000, size[0])).astype(np.float32)
-    sids, sure = Screen(book.centroids, book.axes, book.mean).encode(vectors)
-    assert sure.mean() > 0.95
-    assert np.array_equal(sids[sure], book.residuals(vectors)[0][sure])
+    sids, certain = Screen(book.centroids, book.axes, book.mean).encode(vectors)
+    assert certain.mean() > 0.95
+    assert np.array_equal(sids[certain], book.residuals(vectors)[0][certain])
 
 
 def test_ties_are_in_doubt() -> None:
     book = lattice_codebook()
     vectors = np.array([[0, 0], [1, 0], [0.4, 0.1]], dtype=np.float32)
-    _, sure = Screen(book.centroids, book.axes, book.mean).encode(vectors)
-    assert not sure.any()  # codes 0 and 3 of level 2 are the same point
+    _, certain = Screen(book.centroids, book.axes, book.mean).encode(vectors)
+    assert not certain.any()  # codes 0 and 3 of level 2 are the same point
 
 
 @pytest.mark.parametrize("size", [1e25, 1e39])

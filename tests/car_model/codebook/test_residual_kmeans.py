@@ -72,7 +72,7 @@ def test_spare_codes_stay_unused_where_grown_residuals_run_out() -> None:
     sids = book.encode(vectors)
     assert len(np.unique(sids[:, 0])) == 20
     assert unexplained(book, vectors) < 1e-7  # float32
-    assert all(len(np.unique(sids[at : at + 5], axis=0)) == 1 for at in range(0, 100, 5))
+    assert all(len(np.unique(sids[first_row : first_row + 5], axis=0)) == 1 for first_row in range(0, 100, 5))
 
 
 def test_empty_clusters_get_the_farthest_rows() -> None:
@@ -82,23 +82,23 @@ def test_empty_clusters_get_the_farthest_rows() -> None:
 
 
 def test_batches_are_encoded_as_they_come(book: Codebook) -> None:
-    vectors, asked = clustered(700), []
+    vectors, starts = clustered(700), []
 
     def batches() -> Iterator[np.ndarray]:
-        for at in range(0, 700, 100):
-            asked.append(at)
-            yield vectors[at : at + 100]
+        for first_row in range(0, 700, 100):
+            starts.append(first_row)
+            yield vectors[first_row : first_row + 100]
 
-    encoded = book.encode_all(batches())
-    assert asked == []
+    encoded = map(book.encode, batches())
+    assert starts == []
     first = next(encoded)
-    assert asked == [0]
+    assert starts == [0]
     assert np.array_equal(np.concatenate([first, *encoded]), book.encode(vectors))
 
 
 def test_a_bad_batch_is_refused_when_it_comes(book: Codebook) -> None:
     good, bad = clustered(10), np.full((10, 64), np.nan, dtype=np.float32)
-    encoded = book.encode_all(iter([good, bad]))
+    encoded = map(book.encode, [good, bad])
     next(encoded)
     with pytest.raises(CodebookError, match="NaN or infinity"):
         next(encoded)

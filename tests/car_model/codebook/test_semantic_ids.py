@@ -30,50 +30,50 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(dataset: Dataset, cache: Path) -> Tokenized:
+def tokens(dataset: Dataset, cache: Path) -> Tokenized:
     return tokenize(dataset, EncoderSpec(), CONFIG, cache)
 
 
-def test_the_catalogue_follows_the_items(made: Tokenized, dataset: Dataset) -> None:
-    assert made.catalogue.item_ids == dataset.items["item_id"].tolist()
-    assert made.catalogue.titles == dataset.items["title"].tolist()
-    assert made.codebook.template == "{title}; {genre}; {year}"
-    assert made.codebook.encoder.precision in {"bf16", "fp32"}
-    assert made.codebook.encoder.weights
+def test_the_catalogue_follows_the_items(tokens: Tokenized, dataset: Dataset) -> None:
+    assert tokens.catalogue.item_ids == dataset.items["item_id"].tolist()
+    assert tokens.catalogue.titles == dataset.items["title"].tolist()
+    assert tokens.codebook.template == "{title}; {genre}; {year}"
+    assert tokens.codebook.encoder.precision in {"bf16", "fp32"}
+    assert tokens.codebook.encoder.weights
 
 
-def test_genres_fall_into_codes_of_their_own(made: Tokenized, dataset: Dataset) -> None:
+def test_genres_fall_into_codes_of_their_own(tokens: Tokenized, dataset: Dataset) -> None:
     """Four genres, four codes: most items share their genre's code, and its label says which."""
-    first = made.catalogue.sids[:, 0]
+    first = tokens.catalogue.sids[:, 0]
     for genre, rows in dataset.items.groupby("genre").indices.items():
         code = np.bincount(first[rows]).argmax()
         assert (first[rows] == code).mean() > 0.7
-        assert set(made.labels.words[0][code].replace(",", "").split()) & set(genre.split())
+        assert set(tokens.labels.words[0][code].replace(",", "").split()) & set(genre.split())
 
 
 def test_a_second_run_gives_the_same_bytes_with_and_without_cache(
-    made: Tokenized, dataset: Dataset, cache: Path, tmp_path: Path
+    tokens: Tokenized, dataset: Dataset, cache: Path, tmp_path: Path
 ) -> None:
-    made.save(tmp_path / "first" / "codebook", tmp_path / "first" / "catalogue.parquet")
+    tokens.save(tmp_path / "first" / "codebook", tmp_path / "first" / "catalogue.parquet")
     for run, folder in (("cached", cache), ("fresh", None)):
         again = tokenize(dataset, EncoderSpec(), CONFIG, folder)
         again.save(tmp_path / run / "codebook", tmp_path / run / "catalogue.parquet")
         assert tree_digest(tmp_path / run) == tree_digest(tmp_path / "first")
-        assert again.health == made.health
+        assert again.health == tokens.health
 
 
-def test_what_is_saved_loads_and_encodes_alike(made: Tokenized, tmp_path: Path) -> None:
-    made.save(tmp_path / "codebook", tmp_path / "catalogue.parquet")
-    assert Codebook.load(tmp_path / "codebook").version == made.codebook.version
-    assert CodeLabels.load(tmp_path / "codebook") == made.labels
-    assert Catalogue.load(tmp_path / "catalogue.parquet").digest == made.catalogue.digest
+def test_what_is_saved_loads_and_encodes_alike(tokens: Tokenized, tmp_path: Path) -> None:
+    tokens.save(tmp_path / "codebook", tmp_path / "catalogue.parquet")
+    assert Codebook.load(tmp_path / "codebook").version == tokens.codebook.version
+    assert CodeLabels.load(tmp_path / "codebook") == tokens.labels
+    assert Catalogue.load(tmp_path / "catalogue.parquet").digest == tokens.catalogue.digest
 
 
-def test_health_describes_this_catalogue(made: Tokenized) -> None:
-    assert made.health.items == 48
-    assert made.health.n_levels == 2
-    assert 0 < made.health.residual[1] < made.health.residual[0] < 1
-    json.dumps(made.health.to_json(), allow_nan=False)
+def test_health_describes_this_catalogue(tokens: Tokenized) -> None:
+    assert tokens.health.items == 48
+    assert tokens.health.n_levels == 2
+    assert 0 < tokens.health.residual[1] < tokens.health.residual[0] < 1
+    json.dumps(tokens.health.to_json(), allow_nan=False)
 
 
 def test_an_empty_catalogue_is_refused(dataset: Dataset, cache: Path) -> None:
@@ -88,8 +88,8 @@ def test_a_catalogue_of_one_text_is_refused(dataset: Dataset, cache: Path) -> No
 
 
 @pytest.fixture(scope="module")
-def parent(made: Tokenized) -> Parent:
-    return Parent(made.codebook, made.labels, made.catalogue)
+def parent(tokens: Tokenized) -> Parent:
+    return Parent(tokens.codebook, tokens.labels, tokens.catalogue)
 
 
 @pytest.fixture(scope="module")
@@ -98,69 +98,71 @@ def tomorrow(dataset: Dataset) -> Dataset:
     gone = dataset.items["item_id"].iloc[5]
     new = dataset.items.iloc[[0, 1]].assign(item_id=["n1", "n2"], title=["Novel one", "Novel two"])
     items = pd.concat([new, dataset.items[dataset.items["item_id"] != gone]], ignore_index=True)
-    kept = dataset.interactions[dataset.interactions["item_id"] != gone]
-    return replace(dataset, items=items, interactions=kept)
+    remaining = dataset.interactions[dataset.interactions["item_id"] != gone]
+    return replace(dataset, items=items, interactions=remaining)
 
 
 @pytest.mark.parametrize("mode", ["fit", "reuse", "refresh"])
 def test_a_lineage_keeps_its_uids_in_every_mode(
     parent: Parent, tomorrow: Dataset, cache: Path, mode: CodebookMode
 ) -> None:
-    made = tokenize(tomorrow, EncoderSpec(), CONFIG, cache, mode=mode, parent=parent)
+    tokens = tokenize(tomorrow, EncoderSpec(), CONFIG, cache, mode=mode, parent=parent)
     old = parent.catalogue
-    assert made.catalogue.item_ids[: old.size] == old.item_ids
-    assert made.catalogue.item_ids[old.size :] == ["n1", "n2"]
-    assert made.catalogue.retired == {old.item_ids[5]}
-    assert made.health.items == 49
-    assert made.health.mode == mode
-    assert made.health.parent == parent.codebook.version
-    assert (made.health.churn.added, made.health.churn.retired) == (2, 1)
-    assert made.health.unexplained_new > 0
-    json.dumps(made.health.to_json(), allow_nan=False)
+    assert tokens.catalogue.item_ids[: old.size] == old.item_ids
+    assert tokens.catalogue.item_ids[old.size :] == ["n1", "n2"]
+    assert tokens.catalogue.retired == {old.item_ids[5]}
+    assert tokens.health.items == 49
+    assert tokens.health.mode == mode
+    assert tokens.health.parent == parent.codebook.version
+    assert (tokens.health.churn.added, tokens.health.churn.retired) == (2, 1)
+    assert tokens.health.unexplained_new > 0
+    json.dumps(tokens.health.to_json(), allow_nan=False)
 
 
 def test_reuse_keeps_codebook_labels_and_sids_to_the_byte(
     parent: Parent, tomorrow: Dataset, cache: Path, tmp_path: Path
 ) -> None:
-    made = tokenize(tomorrow, EncoderSpec(), CodebookConfig(), cache, mode="reuse", parent=parent)
-    made.save(tmp_path / "after", tmp_path / "a.parquet")
-    parts = Tokenized(parent.codebook, made.labels, parent.catalogue, {})  # labels of items: today's texts
+    tokens = tokenize(tomorrow, EncoderSpec(), CodebookConfig(), cache, mode="reuse", parent=parent)
+    tokens.save(tmp_path / "after", tmp_path / "a.parquet")
+    parts = Tokenized(parent.codebook, tokens.labels, parent.catalogue, {})  # labels of items: today's texts
     parts.save(tmp_path / "before", tmp_path / "b.parquet")
     assert tree_digest(tmp_path / "after") == tree_digest(tmp_path / "before")
-    assert made.labels.words == parent.labels.words
-    assert set(made.labels.items) == {*parent.labels.items, "n1", "n2"}
-    assert made.health.churn.whole == made.health.churn.unasked == 0
-    assert np.array_equal(made.catalogue.sids[: parent.catalogue.size], parent.catalogue.sids)
+    assert tokens.labels.words == parent.labels.words
+    assert set(tokens.labels.items) == {*parent.labels.items, "n1", "n2"}
+    assert tokens.health.churn.whole == tokens.health.churn.unasked == 0
+    assert np.array_equal(tokens.catalogue.sids[: parent.catalogue.size], parent.catalogue.sids)
 
 
 def test_a_new_fit_on_purpose_is_no_unasked_churn(parent: Parent, tomorrow: Dataset, cache: Path) -> None:
-    other = CodebookConfig(n_levels=2, codebook_size=4, seed=9)
-    made = tokenize(tomorrow, EncoderSpec(), other, cache, mode="fit", parent=parent)
-    assert made.health.churn.unasked == 0
-    assert made.health.churn.whole > 0
+    config = CodebookConfig(n_levels=2, codebook_size=4, seed=9)
+    tokens = tokenize(tomorrow, EncoderSpec(), config, cache, mode="fit", parent=parent)
+    assert tokens.health.churn.unasked == 0
+    assert tokens.health.churn.whole > 0
 
 
 def test_an_edited_text_churns_even_under_reuse(parent: Parent, dataset: Dataset, cache: Path) -> None:
     items = dataset.items.copy()
     items.loc[0, ["title", "genre"]] = ["A quite different thing", "garden furniture"]
-    made = tokenize(replace(dataset, items=items), EncoderSpec(), CONFIG, cache, mode="reuse", parent=parent)
-    moved = made.catalogue.sids[0].tolist() != parent.catalogue.sids[0].tolist()
-    assert made.health.churn.unasked == (round(1 / 48, 6) if moved else 0)
-    assert made.catalogue.titles[0] == "A quite different thing"
-    assert made.health.unexplained_new == 0  # there is no new item to misdescribe
+    tokens = tokenize(
+        replace(dataset, items=items), EncoderSpec(), CONFIG, cache, mode="reuse", parent=parent
+    )
+    changed = tokens.catalogue.sids[0].tolist() != parent.catalogue.sids[0].tolist()
+    assert tokens.health.churn.unasked == (round(1 / 48, 6) if changed else 0)
+    assert tokens.catalogue.titles[0] == "A quite different thing"
+    assert tokens.health.unexplained_new == 0  # there is no new item to misdescribe
 
 
 @pytest.mark.parametrize("mode", ["reuse", "refresh"])
 def test_without_a_parent_a_codebook_is_fit(
-    made: Tokenized, dataset: Dataset, cache: Path, mode: CodebookMode
+    tokens: Tokenized, dataset: Dataset, cache: Path, mode: CodebookMode
 ) -> None:
     first = tokenize(dataset, EncoderSpec(), CONFIG, cache, mode=mode)
-    assert first.codebook.version == made.codebook.version
+    assert first.codebook.version == tokens.codebook.version
     assert (first.health.mode, first.health.parent, first.health.churn) == ("fit", None, None)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"weights": "f" * 64}, "encoder weights"),
         ({"max_tokens": 7}, "max_tokens 7"),
@@ -168,11 +170,11 @@ def test_without_a_parent_a_codebook_is_fit(
     ],
 )
 def test_a_parent_of_another_encoder_is_refused(
-    parent: Parent, dataset: Dataset, cache: Path, change: dict, said: str
+    parent: Parent, dataset: Dataset, cache: Path, change: dict, message: str
 ) -> None:
     foreign = replace(parent.codebook, encoder=replace(parent.codebook.encoder, **change))
     for mode in ("reuse", "refresh"):
-        with pytest.raises(CodebookError, match=said):
+        with pytest.raises(CodebookError, match=message):
             tokenize(
                 dataset, EncoderSpec(), CONFIG, cache, mode=mode, parent=replace(parent, codebook=foreign)
             )
@@ -187,8 +189,8 @@ def test_a_parent_of_another_text_template_is_refused(parent: Parent, dataset: D
 def test_a_fit_may_follow_a_parent_of_another_encoder(parent: Parent, tomorrow: Dataset, cache: Path) -> None:
     """Nothing is known of a retired item's vector then: it gets an average item's SID."""
     foreign = replace(parent.codebook, encoder=replace(parent.codebook.encoder, weights="f" * 64))
-    made = tokenize(
+    tokens = tokenize(
         tomorrow, EncoderSpec(), CONFIG, cache, mode="fit", parent=replace(parent, codebook=foreign)
     )
-    gone = made.catalogue.sids[made.catalogue.uids[next(iter(made.catalogue.retired))] - 1]
-    assert gone.tolist() == made.codebook.encode(made.codebook.mean[None])[0].tolist()
+    gone = tokens.catalogue.sids[tokens.catalogue.uids[next(iter(tokens.catalogue.retired))] - 1]
+    assert gone.tolist() == tokens.codebook.encode(tokens.codebook.mean[None])[0].tolist()

@@ -26,21 +26,21 @@ def catalogue(ids: list[str], levels: int = 3) -> Catalogue:
 def test_save_and_load_give_the_same_catalogue(
     tmp_path_factory: pytest.TempPathFactory, ids: list[str]
 ) -> None:
-    made = catalogue(ids)
+    original = catalogue(ids)
     path = tmp_path_factory.mktemp("catalogue") / "catalogue.parquet"
-    made.save(path)
+    original.save(path)
     back = Catalogue.load(path)
-    assert (back.item_ids, back.titles, back.digest) == (made.item_ids, made.titles, made.digest)
-    assert np.array_equal(back.sids, made.sids)
+    assert (back.item_ids, back.titles, back.digest) == (original.item_ids, original.titles, original.digest)
+    assert np.array_equal(back.sids, original.sids)
     assert back.sids.dtype == np.int32
 
 
 def test_uids_are_row_numbers_from_one_and_row_zero_pads() -> None:
-    made = catalogue(["b", "a"])
-    assert made.uids == {"b": 1, "a": 2}
-    assert made.sid_table.shape == (3, 3)
-    assert not made.sid_table[0].any()
-    assert np.array_equal(made.sid_table[made.uids["a"]], made.sids[1])
+    original = catalogue(["b", "a"])
+    assert original.uids == {"b": 1, "a": 2}
+    assert original.sid_table.shape == (3, 3)
+    assert not original.sid_table[0].any()
+    assert np.array_equal(original.sid_table[original.uids["a"]], original.sids[1])
 
 
 def test_a_duplicate_is_refused_and_named() -> None:
@@ -55,10 +55,10 @@ def test_columns_of_different_length_are_refused(ids: int, titles: int, rows: in
 
 
 @given(IDS, st.integers(1, 8))
-def test_appending_keeps_every_old_uid_and_sid(ids: list[str], at: int) -> None:
-    old, new = catalogue(ids[:at]), catalogue(ids)
-    added = ids[at:]
-    grown = old.append(added, [f"Title of {item}" for item in added], new.sids[at:])
+def test_appending_keeps_every_old_uid_and_sid(ids: list[str], split: int) -> None:
+    old, new = catalogue(ids[:split]), catalogue(ids)
+    added = ids[split:]
+    grown = old.append(added, [f"Title of {item}" for item in added], new.sids[split:])
     assert {item: grown.uids[item] for item in old.item_ids} == old.uids
     assert np.array_equal(grown.sids[: old.size], old.sids)
     assert [grown.uids[item] for item in added] == list(range(old.size + 1, old.size + 1 + len(added)))
@@ -116,11 +116,11 @@ def test_appending_an_old_item_is_refused() -> None:
 
 
 def test_the_digest_sees_order_titles_and_sids() -> None:
-    made = catalogue(["a", "b"])
-    turned = Catalogue(made.item_ids[::-1], made.titles[::-1], made.sids[::-1])
-    retitled = Catalogue(made.item_ids, ["x", *made.titles[1:]], made.sids)
-    recoded = Catalogue(made.item_ids, made.titles, made.sids + np.eye(2, 3, dtype=np.int32))
-    assert len({part.digest for part in (made, turned, retitled, recoded)}) == 4
+    original = catalogue(["a", "b"])
+    turned = Catalogue(original.item_ids[::-1], original.titles[::-1], original.sids[::-1])
+    retitled = Catalogue(original.item_ids, ["x", *original.titles[1:]], original.sids)
+    recoded = Catalogue(original.item_ids, original.titles, original.sids + np.eye(2, 3, dtype=np.int32))
+    assert len({part.digest for part in (original, turned, retitled, recoded)}) == 4
 
 
 def table(**changes: pa.Array) -> pa.Table:
@@ -134,7 +134,7 @@ def table(**changes: pa.Array) -> pa.Table:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"uid": pa.array([1, 3])}, "not 1..2"),
         ({"uid": pa.array([2, 2])}, "not 1..2"),
@@ -149,10 +149,10 @@ def table(**changes: pa.Array) -> pa.Table:
         ({"title": pa.array([b"A", b"B"])}, "not text"),
     ],
 )
-def test_a_damaged_table_is_refused(tmp_path: Path, changes: dict[str, pa.Array], said: str) -> None:
+def test_a_damaged_table_is_refused(tmp_path: Path, changes: dict[str, pa.Array], message: str) -> None:
     path = tmp_path / "catalogue.parquet"
     pq.write_table(table(**changes), path)
-    with pytest.raises(CatalogueError, match=said):
+    with pytest.raises(CatalogueError, match=message):
         Catalogue.load(path)
 
 

@@ -15,10 +15,10 @@ FILES = ("interactions.parquet", "items.parquet", "report.json")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    made = tiny_dataset()
-    made.interactions.to_parquet(tmp_path / "interactions.parquet")
-    made.items.to_parquet(tmp_path / "items.parquet")
-    (tmp_path / "report.json").write_text(made.report.model_dump_json())
+    example = tiny_dataset()
+    example.interactions.to_parquet(tmp_path / "interactions.parquet")
+    example.items.to_parquet(tmp_path / "items.parquet")
+    (tmp_path / "report.json").write_text(example.report.model_dump_json())
     return tmp_path
 
 
@@ -26,10 +26,12 @@ def test_a_folder_becomes_texts_and_histories(folder: Path) -> None:
     data = Dataset.load(folder)
     assert data.texts() == tiny_texts()
     assert (data.digest, data.text_columns) == ("0" * 64, ("title", "genre", "year"))
-    found, made = data.histories({f"i{at}": at for at in range(1, ITEMS + 1)}), tiny_histories()
-    by_user = dict(zip(made.users, zip(made.train, made.valid, made.test, strict=True), strict=True))
-    assert sorted(found.users) == sorted(made.users)
-    for user, train, valid, test in zip(found.users, found.train, found.valid, found.test, strict=True):
+    loaded, example = data.histories({f"i{at}": at for at in range(1, ITEMS + 1)}), tiny_histories()
+    by_user = dict(
+        zip(example.users, zip(example.train, example.valid, example.test, strict=True), strict=True)
+    )
+    assert sorted(loaded.users) == sorted(example.users)
+    for user, train, valid, test in zip(loaded.users, loaded.train, loaded.valid, loaded.test, strict=True):
         assert train.tolist() == by_user[user][0].tolist()
         assert (valid, test) == by_user[user][1:]
 

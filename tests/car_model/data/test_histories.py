@@ -72,8 +72,8 @@ def test_windows_of_like_length_share_a_batch_where_asked_for() -> None:
     lengths = [2, 9, 5, 3, 8, 4, 7, 6] * 4
 
     def padding(by_length: bool) -> int:
-        made = batches(sequences(lengths), 10, 4, np.random.default_rng(0), by_length)
-        return sum(int((inputs == 0).sum()) for inputs, _ in made)
+        epoch_batches = batches(sequences(lengths), 10, 4, np.random.default_rng(0), by_length)
+        return sum(int((inputs == 0).sum()) for inputs, _ in epoch_batches)
 
     assert padding(by_length=True) == 0
     assert padding(by_length=False) > 50
@@ -81,8 +81,8 @@ def test_windows_of_like_length_share_a_batch_where_asked_for() -> None:
 
 def test_one_seed_gives_one_epoch_and_another_gives_another() -> None:
     def epoch(seed: int) -> list[list[list[int]]]:
-        made = batches(sequences([20, 9, 30, 4, 6]), 5, 2, np.random.default_rng(seed))
-        return [inputs.tolist() for inputs, _ in made]
+        epoch_batches = batches(sequences([20, 9, 30, 4, 6]), 5, 2, np.random.default_rng(seed))
+        return [inputs.tolist() for inputs, _ in epoch_batches]
 
     assert epoch(1) == epoch(1)
     assert epoch(1) != epoch(2)
@@ -94,9 +94,9 @@ def test_pad_keeps_the_most_recent_on_the_left(lengths: list[int], length: int) 
     table = pad(rows, length).numpy()
     assert table.shape == (len(rows), min(length, max(lengths)))
     for row, seq in zip(table, rows, strict=True):
-        kept = seq[-length:]
-        assert row[: len(kept)].tolist() == kept.tolist()
-        assert not row[len(kept) :].any()
+        recent = seq[-length:]
+        assert row[: len(recent)].tolist() == recent.tolist()
+        assert not row[len(recent) :].any()
 
 
 def test_pad_of_nobody_is_empty() -> None:

@@ -61,9 +61,9 @@ def test_meaning_decides_what_is_near(minilm: Encoder) -> None:
 def test_a_vector_does_not_depend_on_its_company_to_the_last_bit(minilm: Encoder, precision: str) -> None:
     encoder = replace(minilm, spec=replace(minilm.spec, precision=precision))
     texts = [*TEXTS, *(f"{text} {number}" for text in TEXTS for number in range(12))]
-    whole = encoder.encode(texts)
-    assert np.array_equal(encoder.encode(texts[::-1])[::-1], whole)
-    assert np.array_equal(np.concatenate([encoder.encode([text]) for text in TEXTS]), whole[: len(TEXTS)])
+    together = encoder.encode(texts)
+    assert np.array_equal(encoder.encode(texts[::-1])[::-1], together)
+    assert np.array_equal(np.concatenate([encoder.encode([text]) for text in TEXTS]), together[: len(TEXTS)])
 
 
 def test_loading_twice_gives_one_identity_and_equal_vectors(minilm: Encoder) -> None:
@@ -163,8 +163,8 @@ def write_stack(folder: Path) -> None:
         ("3_Normalize", "Normalize"),
     ]
     modules = [
-        {"idx": at, "name": str(at), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for at, (path, kind) in enumerate(stack)
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(stack)
     ]
     pooling = {
         "word_embedding_dimension": 32,

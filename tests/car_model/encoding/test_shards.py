@@ -40,12 +40,12 @@ def test_every_distinct_text_is_in_one_shard_whatever_else_there_is(texts: list[
 
 
 def test_any_number_of_shards_gives_the_same_bits(encoder: Encoder, tmp_path: Path) -> None:
-    whole = embed(encoder, TEXTS)
+    unsharded = embed(encoder, TEXTS)
     for of in (1, 2, 7, 60):
         target = tmp_path / f"merged-{of}"
         merge_shards(sharded(encoder, tmp_path, of)[::-1], target)
         silent = replace(encoder, model=None)  # type: ignore[arg-type] - nothing is left to encode
-        assert np.array_equal(embed(silent, TEXTS, target), whole)
+        assert np.array_equal(embed(silent, TEXTS, target), unsharded)
 
 
 def test_shards_that_do_not_fit_together_are_refused(encoder: Encoder, tmp_path: Path) -> None:
@@ -54,10 +54,10 @@ def test_shards_that_do_not_fit_together_are_refused(encoder: Encoder, tmp_path:
         merge_shards([parts[0], parts[2]], target)
     with pytest.raises(ShardError, match=r"of the 3 shards 2 there twice; embed again\."):
         merge_shards([*parts, parts[2]], target)
-    other = tmp_path / "other"
-    write_shard(other, encoder, TEXTS[:5], Shard(1, 3, "other data", encoder.spec.digest()))
+    foreign = tmp_path / "other"
+    write_shard(foreign, encoder, TEXTS[:5], Shard(1, 3, "other data", encoder.spec.digest()))
     with pytest.raises(ShardError, match="come from several runs"):
-        merge_shards([parts[0], other, parts[2]], target)
+        merge_shards([parts[0], foreign, parts[2]], target)
     shutil.rmtree(parts[1])
     with pytest.raises(ShardError, match=r"3-1 is not a shard of vectors \(.*\); embed again\."):
         merge_shards(parts, target)

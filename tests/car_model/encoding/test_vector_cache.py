@@ -23,12 +23,12 @@ SPEC = EncoderSpec(name="counting", precision="fp32", weights="0" * 64)
 
 
 class CountingModel:
-    """A deterministic text-to-vector function that remembers what it was asked."""
+    """A deterministic text-to-vector function that remembers what it was seen_texts."""
 
     device = "cpu"
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.seen_texts: list[str] = []
 
     max_seq_length = 32
 
@@ -38,7 +38,7 @@ class CountingModel:
     def tokenizer(self, texts: list[str], padding: str = "", **_: Any) -> dict[str, Any]:
         rows = [np.frombuffer(hashlib.sha256(text.encode()).digest(), dtype=np.uint8) for text in texts]
         if padding:  # the batch that is encoded next; it may be filled up with a text of its own
-            self.asked += dict.fromkeys(texts)
+            self.seen_texts += dict.fromkeys(texts)
             return {"input_ids": torch.from_numpy(np.stack(rows).astype(np.int64))}
         return {"input_ids": [row.tolist() for row in rows]}
 
@@ -69,7 +69,7 @@ def test_vectors_follow_the_texts_and_are_unit_length() -> None:
     assert np.array_equal(vectors[0], vectors[2])
     assert np.array_equal(vectors[1], embed(encoder, [TEXTS[0]])[0])
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(3), abs=1e-6)
-    assert model.asked == [TEXTS[1], TEXTS[0], TEXTS[0]]  # the repeated text once
+    assert model.seen_texts == [TEXTS[1], TEXTS[0], TEXTS[0]]  # the repeated text once
 
 
 def test_without_normalisation_vectors_stay_as_they_are() -> None:
@@ -80,11 +80,11 @@ def test_without_normalisation_vectors_stay_as_they_are() -> None:
 def test_what_is_cached_is_not_encoded_again(cached: Path) -> None:
     encoder, model = counting()
     again = embed(encoder, [*TEXTS, "new one"], cached)
-    assert model.asked == ["new one"]
+    assert model.seen_texts == ["new one"]
     assert np.array_equal(again[:5], embed(counting()[0], TEXTS))
     encoder, model = counting()
     embed(encoder, [*TEXTS, "new one"], cached)
-    assert model.asked == []
+    assert model.seen_texts == []
 
 
 def test_cached_vectors_are_the_ones_used(cached: Path) -> None:
@@ -102,7 +102,7 @@ def test_cached_vectors_are_the_ones_used(cached: Path) -> None:
 def test_another_encoder_does_not_share_the_cache(cached: Path, change: dict[str, Any]) -> None:
     encoder, model = counting(replace(SPEC, **change))
     embed(encoder, TEXTS, cached)
-    assert model.asked == TEXTS
+    assert model.seen_texts == TEXTS
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"\0" * 100])
@@ -111,22 +111,22 @@ def test_an_unreadable_cache_file_is_encoded_again(cached: Path, content: bytes)
     path.write_bytes(content)
     encoder, model = counting()
     assert np.array_equal(embed(encoder, TEXTS, cached), embed(counting()[0], TEXTS))
-    assert model.asked == TEXTS
+    assert model.seen_texts == TEXTS
     assert files(cached) == [path]  # and mended
     encoder, model = counting()
     embed(encoder, TEXTS, cached)
-    assert model.asked == []
+    assert model.seen_texts == []
 
 
 @given(st.floats(0, 1, exclude_max=True), st.integers(1, 255))
 def test_no_damaged_byte_becomes_part_of_a_vector(
-    tmp_path_factory: pytest.TempPathFactory, place: float, flip: int
+    tmp_path_factory: pytest.TempPathFactory, fraction: float, flip: int
 ) -> None:
     cache = tmp_path_factory.mktemp("cache")
     exact = embed(counting()[0], TEXTS, cache)
     (path,) = files(cache)
     damaged = bytearray(path.read_bytes())
-    damaged[int(place * len(damaged))] ^= flip
+    damaged[int(fraction * len(damaged))] ^= flip
     path.write_bytes(damaged)
     assert np.array_equal(embed(counting()[0], TEXTS, cache), exact)
 
@@ -145,7 +145,7 @@ def test_tables_of_another_shape_are_passed_over(cached: Path, table: pa.Table) 
     pq.write_table(table, cached / SPEC.digest() / "0.parquet")
     encoder, model = counting()
     embed(encoder, TEXTS, cached)
-    assert model.asked == []
+    assert model.seen_texts == []
 
 
 def test_a_writer_that_died_leaves_nothing_that_is_read(cached: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_writer_that_died_leaves_nothing_that_is_read(cached: Path) -> None:
     path.rename(path.with_suffix(".999.partial"))
     encoder, model = counting()
     embed(encoder, TEXTS, cached)
-    assert model.asked == TEXTS
+    assert model.seen_texts == TEXTS
 
 
 def test_nothing_to_embed_is_said() -> None:
@@ -161,14 +161,14 @@ def test_nothing_to_embed_is_said() -> None:
         embed(counting()[0], [])
 
 
-@pytest.mark.parametrize(("native", "chosen"), [(True, "bf16"), (False, "fp32")])
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp32")])
 def test_precision_is_settled_once_by_what_the_processor_has(
-    monkeypatch: pytest.MonkeyPatch, native: bool, chosen: str
+    monkeypatch: pytest.MonkeyPatch, native: bool, expected: str
 ) -> None:
     monkeypatch.setattr("car_model.encoding.encoder.native_bf16", lambda device: native)
     settled = choose_precision(counting(replace(SPEC, precision="auto"))[0], TEXTS)
-    assert settled.spec.precision == chosen  # this model does not multiply: nothing is lost
+    assert settled.spec.precision == expected  # this model does not multiply: nothing is lost
     assert choose_precision(settled, TEXTS) is settled
     encoder, model = counting()
     assert choose_precision(encoder, TEXTS).spec.precision == "fp32"
-    assert model.asked == []
+    assert model.seen_texts == []

@@ -37,35 +37,35 @@ def vectors(rows: int, dim: int = 16) -> np.ndarray:
 def test_an_index_finds_nearly_all_that_a_full_search_finds() -> None:
     table, queries = vectors(4000), vectors(50)
     uids = np.arange(1, 4001)
-    found = InvertedFile.build(table, uids).search(queries, 100)
+    neighbours = InvertedFile.build(table, uids).search(queries, 100)
     exact = [(np.argsort(-(table @ query), kind="stable")[:10] + 1).tolist() for query in queries]
-    assert recall_at(10, exact, found.tolist()) > 0.9
+    assert recall_at(10, exact, neighbours.tolist()) > 0.9
     assert recall_at(10, exact, exact) == 1.0
 
 
 def test_an_index_is_the_same_every_time() -> None:
-    one, two = (
+    first, second = (
         InvertedFile.build(vectors(3000), np.arange(1, 3001)).search(vectors(20), 50) for _ in range(2)
     )
-    assert np.array_equal(one, two)
+    assert np.array_equal(first, second)
 
 
 @pytest.mark.parametrize("rows", [1, 5, 17])
 def test_a_few_items_have_an_index_too(rows: int) -> None:
     table = vectors(rows)
-    found = InvertedFile.build(table, np.arange(1, rows + 1)).search(table, rows + 3)
-    assert found.shape == (rows, rows + 3)
-    assert set(found.ravel().tolist()) <= set(range(rows + 1))
-    assert found.any(axis=1).all()
+    neighbours = InvertedFile.build(table, np.arange(1, rows + 1)).search(table, rows + 3)
+    assert neighbours.shape == (rows, rows + 3)
+    assert set(neighbours.ravel().tolist()) <= set(range(rows + 1))
+    assert neighbours.any(axis=1).all()
 
 
 def test_texts_bring_in_what_the_act_head_would_not() -> None:
     rows, texts = torch.zeros(501, 4, dtype=torch.float64), torch.randn(501, 8)
     rows[1:251, 0] = 1.0  # the act head likes the first half
     texts = torch.nn.functional.normalize(texts, dim=1)
-    made = CandidateIndex(rows, torch.zeros(501, dtype=torch.float64), texts, 20)
+    candidate_index = CandidateIndex(rows, torch.zeros(501, dtype=torch.float64), texts, 20)
     state = torch.tensor([[1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
-    [near] = made.candidates(state, [np.array([400])], latest=10)
+    [near] = candidate_index.candidates(state, [np.array([400])], latest=10)
     assert 400 in near.tolist()  # nothing is nearer to a text than itself
     assert (near > 0).all() and (near.diff() > 0).all()
 
@@ -74,17 +74,17 @@ def test_a_shortlist_of_everything_ranks_as_all_scores_do(bundle: Bundle) -> Non
     exact = Recommender(bundle)
     short = Recommender(replace(bundle, ann_candidates=10**6))
     assert short.ann_index
-    for one in short.ann_index.indices:
-        one.index.nprobe = one.index.nlist  # look into every cell
+    for inverted_file in short.ann_index.indices:
+        inverted_file.index.nprobe = inverted_file.index.nlist  # look into every cell
     for request in (HISTORY, {**HISTORY, "exclude": ["i2"]}, {**HISTORY, "thinking": 1}):
-        one, two = exact.recommend(request), short.recommend(request)
-        assert ids(one) == ids(two)
+        first, second = exact.recommend(request), short.recommend(request)
+        assert ids(first) == ids(second)
         differences = {
             round(mine["score"] - theirs["score"], 3)
-            for mine, theirs in zip(one["items"], two["items"], strict=True)
+            for mine, theirs in zip(first["items"], second["items"], strict=True)
         }
         assert max(differences) - min(differences) < 2e-3  # the same up to one number
-        assert [item["reasons"] for item in one["items"]] == [item["reasons"] for item in two["items"]]
+        assert [item["reasons"] for item in first["items"]] == [item["reasons"] for item in second["items"]]
 
 
 def test_candidates_and_long_lists_of_exclusions_are_answered_exactly(bundle: Bundle) -> None:

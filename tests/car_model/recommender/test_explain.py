@@ -53,10 +53,10 @@ def test_reasons_are_in_the_items_own_words(parts: Bundle) -> None:
     for item in Recommender(rare).recommend(REQUEST)["items"]:
         assert item["words"] == "war > 1997"
         assert [step["words"] for step in item["path"]] == ["war", "", "1997"]
-        said = sorted((item["path"][0], item["path"][2]), key=lambda step: -step["probability"])
+        first, second = sorted((item["path"][0], item["path"][2]), key=lambda step: -step["probability"])
         assert item["reasons"][0] == (
-            f"“{said[0]['words']}” is {said[0]['lift']:.1f} times as likely after this history as on average"
-            f", “{said[1]['words']}” {said[1]['lift']:.1f} times."
+            f"“{first['words']}” is {first['lift']:.1f} times as likely after this history as on average"
+            f", “{second['words']}” {second['lift']:.1f} times."
         )
 
 
@@ -83,10 +83,10 @@ def test_levels_that_the_model_expected_are_named(recommender: Recommender) -> N
     seen = set()
     for item in recommender.recommend({**REQUEST, "k": 48})["items"]:
         levels = [str(step["level"]) for step in item["path"] if step["agrees"]]
-        said = [reason for reason in item["reasons"] if reason.startswith("Just what the model expected")]
-        assert len(said) == bool(levels)
+        reasons = [reason for reason in item["reasons"] if reason.startswith("Just what the model expected")]
+        assert len(reasons) == bool(levels)
         if levels:
-            assert said[0].endswith(f"{' and '.join(levels)} of 3.")
+            assert reasons[0].endswith(f"{' and '.join(levels)} of 3.")
         seen.add(len(levels))
     assert len(seen) > 2
 
@@ -94,10 +94,10 @@ def test_levels_that_the_model_expected_are_named(recommender: Recommender) -> N
 def test_where_no_code_speaks_for_a_popular_item_its_rank_does(parts: Bundle) -> None:
     common = replace(parts, code_share=np.ones_like(parts.code_share), popular=[30, 7])
     items = Recommender(common).recommend({**REQUEST, "k": 48})["items"]
-    said = {item["item_id"]: item["reasons"][0] for item in items if "Popular" in item["reasons"][0]}
+    reasons = {item["item_id"]: item["reasons"][0] for item in items if "Popular" in item["reasons"][0]}
     ranks = {"i30": "Popular: number 1 of 48.", "i7": "Popular: number 2 of 48."}
     agreed = {item["item_id"] for item in items if any(step["agrees"] for step in item["path"])}
-    assert said == {item: rank for item, rank in ranks.items() if item not in agreed}
+    assert reasons == {item: rank for item, rank in ranks.items() if item not in agreed}
 
 
 def with_texts(parts: Bundle, likeness: float) -> Bundle:
@@ -112,17 +112,19 @@ def test_items_of_the_history_weigh_by_what_the_score_loses_without_them(
 ) -> None:
     """The definition, slowly: ask again without each item and see how much more is lost than by others."""
     recommender = Recommender(with_texts(parts, likeness))
-    history = [f"i{at}" for at in (1, 5, 9, 2, 7)]
+    history = [f"i{i}" for i in (1, 5, 9, 2, 7)]
     uids = recommender.catalogue.uids
-    whole = recommender.scores([np.array([uids[item] for item in history])])[0]
+    all_scores = recommender.scores([np.array([uids[item] for item in history])])[0]
     popular = recommender.bundle.popular
     for item in recommender.recommend({"history": history, "k": 48})["items"]:
         lost = {}
-        for left in reversed(history):
-            rest = np.array([uids[one] for one in history if one != left])
-            fall = (whole - recommender.scores([rest])[0]).double()
-            lost[left] = round(float(fall[uids[item["item_id"]]] - fall[popular].mean()), 3)
-        best = sorted((left for left in lost if lost[left] >= MIN_DROP), key=lambda left: -lost[left])
+        for removed in reversed(history):
+            rest = np.array([uids[other] for other in history if other != removed])
+            fall = (all_scores - recommender.scores([rest])[0]).double()
+            lost[removed] = round(float(fall[uids[item["item_id"]]] - fall[popular].mean()), 3)
+        best = sorted(
+            (removed for removed in lost if lost[removed] >= MIN_DROP), key=lambda removed: -lost[removed]
+        )
         assert [cause["item_id"] for cause in item["because"]] == best[:2]
         assert all(
             cause["weight"] == pytest.approx(lost[cause["item_id"]], abs=2e-3) for cause in item["because"]
@@ -140,7 +142,7 @@ def test_short_and_repeated_histories_are_explained(recommender: Recommender, hi
 
 
 def test_what_weighs_is_named(recommender: Recommender) -> None:
-    items = recommender.recommend({"history": [f"i{at}" for at in (1, 5, 9, 2, 7)], "k": 48})["items"]
+    items = recommender.recommend({"history": [f"i{i}" for i in (1, 5, 9, 2, 7)], "k": 48})["items"]
     endings = {len(item["because"]): item["reasons"][-1] for item in items}
     assert endings[1].endswith(" weighs most.")
     assert endings[2].endswith(" weigh most.")

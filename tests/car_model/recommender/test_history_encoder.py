@@ -23,46 +23,48 @@ histories = st.lists(
 @pytest.mark.parametrize("shape", SHAPES)
 def test_states_are_those_of_the_model(shape: dict[str, Any]) -> None:
     model = tiny_car(**shape).eval()
-    asked = [np.arange(1, n + 1) for n in (3, 1, 10, 30, 3)]
+    batch = [np.arange(1, n + 1) for n in (3, 1, 10, 30, 3)]
     with torch.inference_mode():
-        found, expected = (
-            HistoryEncoder(model).encode(asked),
-            model.last_state(pad(asked, model.config.max_history)),
+        encoded, expected = (
+            HistoryEncoder(model).encode(batch),
+            model.last_state(pad(batch, model.config.max_history)),
         )
-    assert found.dtype == torch.float64
-    torch.testing.assert_close(found.float(), expected, rtol=0, atol=1e-5)
+    assert encoded.dtype == torch.float64
+    torch.testing.assert_close(encoded.float(), expected, rtol=0, atol=1e-5)
 
 
 @given(histories)
 @settings(max_examples=50, deadline=None)
-def test_what_is_read_of_one_does_not_depend_on_the_others(asked: list[np.ndarray]) -> None:
+def test_what_is_read_of_one_does_not_depend_on_the_others(batch: list[np.ndarray]) -> None:
     encoder = HistoryEncoder(tiny_car().eval())
     with torch.inference_mode():
-        alone = torch.cat([encoder.encode([one]) for one in asked])
-        torch.testing.assert_close(encoder.encode(asked), alone, rtol=0, atol=1e-12)
-        for one, states in zip(asked, encoder.encode_leave_one_out(asked), strict=True):
-            torch.testing.assert_close(states, encoder.encode_leave_one_out([one])[0], rtol=0, atol=1e-12)
+        alone = torch.cat([encoder.encode([sequence]) for sequence in batch])
+        torch.testing.assert_close(encoder.encode(batch), alone, rtol=0, atol=1e-12)
+        for sequence, states in zip(batch, encoder.encode_leave_one_out(batch), strict=True):
+            torch.testing.assert_close(
+                states, encoder.encode_leave_one_out([sequence])[0], rtol=0, atol=1e-12
+            )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("recent", [1, 4, 10, 11, 99])
 def test_what_is_left_is_read_as_if_it_were_all(shape: dict[str, Any], recent: int) -> None:
     model = tiny_car(**shape).eval()  # reads ten
-    asked = [
+    batch = [
         np.random.default_rng(n).integers(1, 49, size=n) for n in (1, 2, 3, 4, 9, 10, 11, 14, 15, 16, 30)
     ]
     with torch.inference_mode():
-        for history, found in zip(
-            asked, HistoryEncoder(model).encode_leave_one_out(asked, recent), strict=True
+        for history, encoded in zip(
+            batch, HistoryEncoder(model).encode_leave_one_out(batch, recent), strict=True
         ):
-            left = leave_one_out(history, recent)
-            expected = [model.last_state(pad([one], model.config.max_history)) for one in left]
-            assert len(found) == (0 if len(history) == 1 else min(recent, len(history)))
-            if left:
-                torch.testing.assert_close(found.float(), torch.cat(expected), rtol=0, atol=1e-5)
+            shortened = leave_one_out(history, recent)
+            expected = [model.last_state(pad([sequence], model.config.max_history)) for sequence in shortened]
+            assert len(encoded) == (0 if len(history) == 1 else min(recent, len(history)))
+            if shortened:
+                torch.testing.assert_close(encoded.float(), torch.cat(expected), rtol=0, atol=1e-5)
 
 
 def test_each_of_the_latest_items_is_left_out_once_the_latest_first() -> None:
-    assert [one.tolist() for one in leave_one_out(np.array([7, 8, 9]), 2)] == [[7, 8], [7, 9]]
-    assert [one.tolist() for one in leave_one_out(np.array([7, 7]), 5)] == [[7], [7]]
+    assert [sequence.tolist() for sequence in leave_one_out(np.array([7, 8, 9]), 2)] == [[7, 8], [7, 9]]
+    assert [sequence.tolist() for sequence in leave_one_out(np.array([7, 7]), 5)] == [[7], [7]]
     assert leave_one_out(np.array([7])) == []

@@ -18,7 +18,7 @@ from car_model.bundle import Bundle
 from car_model.recommender.recommender import DECIMALS, Recommender
 from tests.fixtures import ITEMS, tiny_parts
 
-KNOWN = [f"i{at}" for at in range(1, ITEMS + 1)]
+KNOWN = [f"i{i}" for i in range(1, ITEMS + 1)]
 ITEM = st.sampled_from([*KNOWN, "stranger", "i0", "i49", "I1", " i1"])
 REQUESTS = st.fixed_dictionaries(
     {"history": st.lists(ITEM, max_size=20), "k": st.integers(1, 100)},
@@ -39,25 +39,25 @@ def ids(answer: dict[str, Any]) -> list[str]:
 @given(REQUESTS)
 def test_answers_keep_their_promises(recommender: Recommender, request: dict[str, Any]) -> None:
     answer = recommender.recommend(request)
-    found, known = ids(answer), [item for item in request["history"] if item in KNOWN]
-    barred = {*known, *request.get("exclude", [])}
+    recommended, in_catalogue = ids(answer), [item for item in request["history"] if item in KNOWN]
+    barred = {*in_catalogue, *request.get("exclude", [])}
     named = request.get("candidates")
     if named is not None:
         barred |= set(KNOWN) - set(named)
         assert answer["skipped_candidates"] == [item for item in named if item not in KNOWN]
-    assert len(set(found)) == len(found)
-    assert barred.isdisjoint(found)
+    assert len(set(recommended)) == len(recommended)
+    assert barred.isdisjoint(recommended)
     assert answer["skipped"] == [item for item in request["history"] if item not in KNOWN]
-    assert answer["fallback"] == (None if known else "popular")
+    assert answer["fallback"] == (None if in_catalogue else "popular")
     allowed = len([item for item in KNOWN if item not in barred])
-    if known:
-        assert len(found) == min(request["k"], allowed)
+    if in_catalogue:
+        assert len(recommended) == min(request["k"], allowed)
         scores = [item["score"] for item in answer["items"]]
         assert scores == sorted(scores, reverse=True)
     else:
         popular = [KNOWN[uid - 1] for uid in recommender.bundle.popular]
         popular += [item for item in KNOWN if item not in popular] if named is not None else []
-        assert found == [item for item in popular if item not in barred][: request["k"]]
+        assert recommended == [item for item in popular if item not in barred][: request["k"]]
     assert all(item["title"] == f"Film number {int(item['item_id'][1:]) - 1}" for item in answer["items"])
     assert all(("reasons" in item) == request.get("explain", True) for item in answer["items"])
     assert json.loads(json.dumps(answer, allow_nan=False)) == answer
@@ -76,11 +76,11 @@ def slow_scores(model: Any, scale: float, history: Sequence[int], thinking: int)
 
 @pytest.mark.parametrize("thinking", [0, 1, 2, 3, None])
 def test_scores_are_the_definition(recommender: Recommender, thinking: int | None) -> None:
-    found = recommender.scores(HISTORIES, thinking)
-    assert found.shape == (len(HISTORIES), ITEMS + 1)
-    assert torch.isneginf(found[:, 0]).all()
+    scores = recommender.scores(HISTORIES, thinking)
+    assert scores.shape == (len(HISTORIES), ITEMS + 1)
+    assert torch.isneginf(scores[:, 0]).all()
     levels = 3 if thinking is None else thinking
-    for row, history in zip(found, HISTORIES, strict=True):
+    for row, history in zip(scores, HISTORIES, strict=True):
         with torch.no_grad():
             slow = slow_scores(recommender.model, recommender.bundle.think_scale, history, levels)
         assert row[1:].tolist() == pytest.approx(slow, abs=1e-5)
@@ -186,11 +186,13 @@ def test_retired_items_are_read_but_never_recommended(parts: Bundle) -> None:
     after = Recommender(replace(parts, catalogue=replace(parts.catalogue, retired=gone)))
     before = Recommender(parts)
     history = [*sorted(gone)[:3], *parts.catalogue.item_ids[1:4:2]]
-    for asked in ({"history": history, "k": ITEMS}, {"history": [], "k": ITEMS}):
-        all_items = [item["item_id"] for item in before.recommend(asked)["items"]]
-        found = after.recommend(asked)
-        assert [item["item_id"] for item in found["items"]] == [one for one in all_items if one not in gone]
-        assert found["skipped"] == []
+    for request_body in ({"history": history, "k": ITEMS}, {"history": [], "k": ITEMS}):
+        all_items = [item["item_id"] for item in before.recommend(request_body)["items"]]
+        recommended = after.recommend(request_body)
+        assert [item["item_id"] for item in recommended["items"]] == [
+            item_id for item_id in all_items if item_id not in gone
+        ]
+        assert recommended["skipped"] == []
 
 
 def test_equal_scores_are_ordered_by_uid() -> None:

@@ -48,11 +48,11 @@ def nested(depth: int, kind: type = list) -> Any:
 
 
 def one_sentence(error: RequestError) -> None:
-    said = str(error)
-    said.encode()  # fit for an HTTP answer
-    assert said.endswith(".")
-    assert len(said) < 300
-    assert said.isprintable()
+    message = str(error)
+    message.encode()  # fit for an HTTP answer
+    assert message.endswith(".")
+    assert len(message) < 300
+    assert message.isprintable()
 
 
 def answer_or_refuse(recommender: Recommender, body: Any) -> None:
@@ -98,7 +98,7 @@ def test_hostile_bodies_are_refused_in_one_sentence(recommender: Recommender, na
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ([], "must be a JSON object"),
         (None, "must be a JSON object"),
@@ -130,8 +130,8 @@ def test_hostile_bodies_are_refused_in_one_sentence(recommender: Recommender, na
         ({"history": [], "top": 5}, "'top' is not a field of the request; there are: history, k, thinking"),
     ],
 )
-def test_what_is_wrong_is_named(body: Any, said: str) -> None:
-    with pytest.raises(RequestError, match=said) as caught:
+def test_what_is_wrong_is_named(body: Any, message: str) -> None:
+    with pytest.raises(RequestError, match=message) as caught:
         parse(body, LEVELS)
     one_sentence(caught.value)
 
@@ -164,7 +164,7 @@ def test_a_batch_is_a_list_whatever_its_entries_are(entries: list[Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ([], f"'requests' must hold 1 to {MAX_BATCH} requests, not 0"),
         ([{}] * (MAX_BATCH + 1), f"'requests' must hold 1 to {MAX_BATCH} requests, not {MAX_BATCH + 1}"),
@@ -175,7 +175,7 @@ def test_a_batch_is_a_list_whatever_its_entries_are(entries: list[Any]) -> None:
         ({"requests": [{}], "\x1b\n" * 100: 5}, "a batch holds 'requests' alone"),
     ],
 )
-def test_a_malformed_batch_is_refused_whole(body: Any, said: str) -> None:
-    with pytest.raises(RequestError, match=said) as caught:
+def test_a_malformed_batch_is_refused_whole(body: Any, message: str) -> None:
+    with pytest.raises(RequestError, match=message) as caught:
         batch_of(body)
     one_sentence(caught.value)

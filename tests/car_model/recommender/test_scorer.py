@@ -29,19 +29,19 @@ def test_it_finds_what_computing_all_finds(
     more = bound * (1 - 2 * torch.rand(items, generator=dice, dtype=torch.float64))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scorer, "FIRST_CANDIDATES", first)
-        values, at = top_of_sum(scores, lambda some: more[some], bound, k)
+        values, indices = top_of_sum(scores, lambda some: more[some], bound, k)
     expected = (scores + more).topk(min(k, items)).values
     assert torch.equal(values, expected)
-    assert torch.equal((scores + more)[at], values) and len(set(at.tolist())) == len(at)
+    assert torch.equal((scores + more)[indices], values) and len(set(indices.tolist())) == len(indices)
 
 
 def test_what_cannot_be_among_the_best_is_not_computed() -> None:
-    asked: list[int] = []
+    computed: list[int] = []
 
-    def more(at: torch.Tensor) -> torch.Tensor:
-        asked.extend(at.tolist())
-        return torch.zeros(len(at))
+    def more(indices: torch.Tensor) -> torch.Tensor:
+        computed.extend(indices.tolist())
+        return torch.zeros(len(indices))
 
     scores = -torch.arange(10_000.0)
-    at = top_of_sum(scores, more, bound=3.0, k=5)[1]
-    assert at.tolist() == [0, 1, 2, 3, 4] and len(asked) == scorer.FIRST_CANDIDATES
+    indices = top_of_sum(scores, more, bound=3.0, k=5)[1]
+    assert indices.tolist() == [0, 1, 2, 3, 4] and len(computed) == scorer.FIRST_CANDIDATES

@@ -28,17 +28,17 @@ def slow(history: list[int], uid: int) -> float:
 
 @given(st.lists(st.integers(1, ITEMS), min_size=1, max_size=6), st.integers(1, ITEMS))
 def test_it_is_the_definition(history: list[int], uid: int) -> None:
-    found = TextSimilarity(TEXT, 50).to_all([np.array(history)])
-    assert found.shape == (1, ITEMS + 1)
-    assert float(found[0, uid]) == pytest.approx(slow(history, uid), abs=1e-5)
-    assert float(found[0, 0]) == 0.0
+    cosines = TextSimilarity(TEXT, 50).to_all([np.array(history)])
+    assert cosines.shape == (1, ITEMS + 1)
+    assert float(cosines[0, uid]) == pytest.approx(slow(history, uid), abs=1e-5)
+    assert float(cosines[0, 0]) == 0.0
 
 
 def test_an_item_of_the_history_is_like_itself_and_order_means_nothing() -> None:
-    like = TextSimilarity(TEXT, 50)
-    one, other = like.to_all([np.array([3, 9, 20]), np.array([20, 3, 9])])
-    assert torch.equal(one, other)
-    assert one[[3, 9, 20]].tolist() == pytest.approx([1.0, 1.0, 1.0], abs=1e-6)
+    similarity = TextSimilarity(TEXT, 50)
+    first, second = similarity.to_all([np.array([3, 9, 20]), np.array([20, 3, 9])])
+    assert torch.equal(first, second)
+    assert first[[3, 9, 20]].tolist() == pytest.approx([1.0, 1.0, 1.0], abs=1e-6)
 
 
 def test_only_the_latest_items_count() -> None:
@@ -50,44 +50,49 @@ def test_only_the_latest_items_count() -> None:
 
 def test_an_answer_does_not_depend_on_its_batch() -> None:
     histories = [np.array([3, 9]), np.array([20]), np.array([5, 6, 7, 8])]
-    like = TextSimilarity(TEXT, 50)
-    assert torch.equal(like.to_all(histories), torch.cat([like.to_all([history]) for history in histories]))
+    similarity = TextSimilarity(TEXT, 50)
+    assert torch.equal(
+        similarity.to_all(histories), torch.cat([similarity.to_all([history]) for history in histories])
+    )
 
 
 def test_a_text_without_a_direction_is_like_none() -> None:
     blank = TEXT.copy()
     blank[7] = 0
-    found = TextSimilarity(blank, 50).to_all([np.array([7])])
-    assert torch.equal(found, torch.zeros(1, ITEMS + 1))
+    cosines = TextSimilarity(blank, 50).to_all([np.array([7])])
+    assert torch.equal(cosines, torch.zeros(1, ITEMS + 1))
 
 
 @pytest.fixture(scope="module")
-def told() -> Bundle:
+def bundle_with_text() -> Bundle:
     parts = tiny_parts()
     return replace(parts, catalogue=replace(parts.catalogue, text=TEXT[1:]), similarity_scale=3.0)
 
 
-def test_it_joins_the_score_with_its_weight(told: Bundle) -> None:
+def test_it_joins_the_score_with_its_weight(bundle_with_text: Bundle) -> None:
     histories = [np.array([3, 9, 20]), np.array([5])]
-    plain = Recommender(replace(told, similarity_scale=0.0)).scores(histories)
-    scores = Recommender(told).scores(histories)
+    plain = Recommender(replace(bundle_with_text, similarity_scale=0.0)).scores(histories)
+    scores = Recommender(bundle_with_text).scores(histories)
     assert torch.allclose(scores, plain + 3 * TextSimilarity(TEXT, 10).to_all(histories))
     assert torch.isneginf(scores[:, 0]).all()
 
 
-def test_answers_are_ranked_by_the_very_scores(told: Bundle) -> None:
-    recommender = Recommender(told)
+def test_answers_are_ranked_by_the_very_scores(bundle_with_text: Bundle) -> None:
+    recommender = Recommender(bundle_with_text)
     history = np.array([3, 9, 20])
     scores = recommender.scores([history])[0].clone()
     scores[history] = -torch.inf
     items = recommender.recommend({"history": ["i3", "i9", "i20"], "k": 5})["items"]
     top = scores.topk(5)
-    assert [told.catalogue.uids[item["item_id"]] for item in items] == top.indices.tolist()
+    assert [bundle_with_text.catalogue.uids[item["item_id"]] for item in items] == top.indices.tolist()
     assert [item["score"] for item in items] == pytest.approx(top.values.tolist(), abs=1e-4)
 
 
-def test_a_bundle_keeps_texts_and_weight(told: Bundle, tmp_path: Path) -> None:
-    rounded = replace(told, catalogue=replace(told.catalogue, text=TEXT[1:].astype(np.float16).astype("f4")))
+def test_a_bundle_keeps_texts_and_weight(bundle_with_text: Bundle, tmp_path: Path) -> None:
+    rounded = replace(
+        bundle_with_text,
+        catalogue=replace(bundle_with_text.catalogue, text=TEXT[1:].astype(np.float16).astype("f4")),
+    )
     rounded.save(tmp_path)
     back = Bundle.load(tmp_path)
     assert back.similarity_scale == 3.0
@@ -98,15 +103,15 @@ def test_a_bundle_keeps_texts_and_weight(told: Bundle, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scale", ["-1", "1e9", '"3"', "null", "NaN"])
-def test_a_weight_that_is_none_is_refused(told: Bundle, tmp_path: Path, scale: str) -> None:
-    told.save(tmp_path)
+def test_a_weight_that_is_none_is_refused(bundle_with_text: Bundle, tmp_path: Path, scale: str) -> None:
+    bundle_with_text.save(tmp_path)
     text = (tmp_path / HEADER).read_text()
     (tmp_path / HEADER).write_text(text.replace('"similarity_scale": 3.0', f'"similarity_scale": {scale}'))
     with pytest.raises(BundleError, match="similarity_scale"):
         Bundle.load(tmp_path)
 
 
-def test_a_weight_without_texts_is_refused(told: Bundle, tmp_path: Path) -> None:
-    replace(told, catalogue=replace(told.catalogue, text=None)).save(tmp_path)
+def test_a_weight_without_texts_is_refused(bundle_with_text: Bundle, tmp_path: Path) -> None:
+    replace(bundle_with_text, catalogue=replace(bundle_with_text.catalogue, text=None)).save(tmp_path)
     with pytest.raises(BundleError, match="the catalogue has no coordinates"):
         Bundle.load(tmp_path)

@@ -57,10 +57,10 @@ def assert_equal_on_both(config: DatasetConfig, folder: Path) -> None:
         assert_same_file(folder / "duck" / f"{name}.parquet", folder / "spark" / f"{name}.parquet")
 
 
-def assert_same_file(one: Path, two: Path) -> None:
-    left, right = pq.read_table(one), pq.read_table(two)
+def assert_same_file(first: Path, second: Path) -> None:
+    left, right = pq.read_table(first), pq.read_table(second)
     assert left.schema == right.schema
-    assert left.equals(right), f"{one.stem}: {left.num_rows} and {right.num_rows} rows"
+    assert left.equals(right), f"{first.stem}: {left.num_rows} and {right.num_rows} rows"
 
 
 def test_movielens(tmp_path: Path) -> None:
@@ -101,16 +101,16 @@ TIMES = ["2024-1-2", "2024-01-02T03:04:05.123456Z", "2024-01-02 03:04+02:00", "2
 
 
 def test_ways_to_write_numbers_and_times(tmp_path: Path) -> None:
-    """A value that one engine reads and the other refuses would be told; one read otherwise would differ."""
+    """A value that one engine reads and the other refuses would show; one read otherwise would differ."""
     columns = ("user_id", "item_id", "timestamp", "action")
     good = [(f"u{n}", f"i{n % 5}", time, 1) for n, time in enumerate(TIMES)]
     for value in [*VALUES, None]:
         config = dataset(tmp_path, [*good, ("u0", "i1", TIMES[0], value)], columns=columns, user_core=0)
-        both = [told(config, tmp_path / "duck"), told(on_spark(config), tmp_path / "spark")]
-        assert both[0] == both[1], value
+        outcomes = [outcome(config, tmp_path / "duck"), outcome(on_spark(config), tmp_path / "spark")]
+        assert outcomes[0] == outcomes[1], value
 
 
-def told(config: DatasetConfig, output: Path) -> object:
+def outcome(config: DatasetConfig, output: Path) -> object:
     """The rows that come out, or the sentence that refuses them."""
     shutil.rmtree(output, ignore_errors=True)
     try:
@@ -164,10 +164,10 @@ def test_bad_files(tmp_path: Path, name: str, content: str | bytes, message: str
     """Spark's sentence names the same trouble as DuckDB's."""
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     config = with_file(tmp_path, name)
-    for one in (config, on_spark(config)):
-        said = complaint(one, tmp_path / "out")
-        assert message in said
-        assert name in said
+    for first in (config, on_spark(config)):
+        sentence = complaint(first, tmp_path / "out")
+        assert message in sentence
+        assert name in sentence
 
 
 def test_the_engine_is_no_part_of_what_is_named(tmp_path: Path) -> None:

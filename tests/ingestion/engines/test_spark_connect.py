@@ -77,5 +77,5 @@ def test_a_broken_line_is_named(tmp_path: Path, master: str) -> None:
     path.write_text(path.read_text() + "one field\n")
     output = str(tmp_path / "out")
     spark = ["--engine", "spark", "--master", master]
-    said = ran("custom", "--data-dir", str(folder), "--output", output, *spark, status=1)
-    assert "orders.csv" in said and "is broken" in said and "Columns" in said
+    message = ran("custom", "--data-dir", str(folder), "--output", output, *spark, status=1)
+    assert "orders.csv" in message and "is broken" in message and "Columns" in message

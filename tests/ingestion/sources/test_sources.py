@@ -56,9 +56,9 @@ def test_custom_paths_start_in_their_folder(tmp_path: Path, monkeypatch: pytest.
     raw["items"]["location"] = "gs://bucket/items.csv"
     (tmp_path / "mine" / "dataset.json").write_text(json.dumps(raw))
     monkeypatch.chdir(tmp_path)
-    found = resolve("custom", "mine", tmp_path / "cache")
-    assert found.interactions.location == str(tmp_path / "mine" / "interactions.csv")
-    assert found.items.location == "gs://bucket/items.csv"
+    resolved = resolve("custom", "mine", tmp_path / "cache")
+    assert resolved.interactions.location == str(tmp_path / "mine" / "interactions.csv")
+    assert resolved.items.location == "gs://bucket/items.csv"
 
 
 def test_custom_mistakes_name_the_file(tmp_path: Path) -> None:
