@@ -177,9 +177,12 @@ def _step_environment(folder: Path) -> Iterator[None]:
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     previous = dict(os.environ)
     os.environ.update(
-        {"PYTHONUNBUFFERED": "1", "TQDM_MININTERVAL": "1", "PYTHONPATH": path, RUN: str(folder)}
+        PYTHONUNBUFFERED="1",
+        TQDM_MININTERVAL="1",
+        PYTHONPATH=path,
+        OMP_WAIT_POLICY="PASSIVE",  # idle threads of a step must not spin on a shared machine
+        **{RUN: str(folder)},
     )
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # idle threads of a step must not spin on a shared machine
     try:
         yield
     finally:
