@@ -1,7 +1,6 @@
 """CAR on Kubeflow: the pipeline, from a source to a served release, and the door to its command line."""
 
-import inspect
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kfp import dsl
 from kfp.dsl.graph_component import GraphComponent
@@ -106,11 +105,28 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
             validate(dataset=dataset, policy=data_policy, registry=registry, champion=champion)
         )
 
-        vectors = {}  # the texts are embedded by the step tokenize
-        if options.shards > 1:  # or before it, side by side
+        if options.shards == 1:
+            tokenize_task = configure(
+                tokenize(
+                    dataset=dataset,
+                    encoder=encoder,
+                    n_levels=n_levels,
+                    codebook_size=codebook_size,
+                    seed=seed,
+                    mode=codebook_mode,
+                    registry=registry,
+                    champion=champion,
+                    cache=cache,
+                )
+            ).after(validate_task)
+        else:  # embed the texts side by side first
             choose_encoder_task = configure(
                 choose_encoder(
-                    dataset=dataset, encoder=encoder, mode=codebook_mode, registry=registry, champion=champion
+                    dataset=dataset,
+                    encoder=encoder,
+                    mode=codebook_mode,
+                    registry=registry,
+                    champion=champion,
                 )
             ).after(validate_task)
             with dsl.ParallelFor(list(range(options.shards)), name="shards") as shard:
@@ -124,21 +140,20 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
                     )
                 )
             merge_task = configure(merge(shards=dsl.Collected(embed_task.output)))
-            vectors = {"vectors": merge_task.output}
-        tokenize_task = configure(
-            tokenize(
-                dataset=dataset,
-                encoder=encoder,
-                n_levels=n_levels,
-                codebook_size=codebook_size,
-                seed=seed,
-                mode=codebook_mode,
-                registry=registry,
-                champion=champion,
-                cache=cache,
-                **vectors,
-            )
-        ).after(validate_task)
+            tokenize_task = configure(
+                tokenize(
+                    dataset=dataset,
+                    vectors=merge_task.output,
+                    encoder=encoder,
+                    n_levels=n_levels,
+                    codebook_size=codebook_size,
+                    seed=seed,
+                    mode=codebook_mode,
+                    registry=registry,
+                    champion=champion,
+                    cache=cache,
+                )
+            ).after(validate_task)
         catalogue = tokenize_task.outputs["catalogue"]
 
         train_task = configure(
@@ -233,9 +248,14 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
             )
 
         return PipelineOutputs(
-            dataset=dataset, data_docs=validate_task.outputs["data_docs"], bundle=bundle,
-            evaluation=evaluation, golden=golden, verdict=verdict, report=report_task.output,
-        )  # fmt: skip
+            dataset=dataset,
+            data_docs=validate_task.outputs["data_docs"],
+            bundle=bundle,
+            evaluation=evaluation,
+            golden=golden,
+            verdict=verdict,
+            report=report_task.output,
+        )
 
     return car_on_kubeflow
 
@@ -243,18 +263,47 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
 def build_for_cluster(options: CompileOptions) -> GraphComponent:
     """The same pipeline inside an exit handler, which reports how the run ended; it has no outputs."""
     pipeline = build(options)
-    signature = inspect.signature(pipeline.pipeline_func)
 
-    def car_on_kubeflow(*values: Any) -> None:
-        arguments = dict(zip(signature.parameters, values, strict=True))
-        reported = {name: arguments[name] for name in ("registry", "channel", "git_commit")}
-        conclude_task = options.configure(conclude(run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **reported))
+    def car_on_kubeflow(
+        source: str,
+        source_digest: str,
+        registry: str,
+        channel: str = "production",
+        data_policy: str = "{}",
+        encoder: str = PRODUCTION_ENCODER,
+        n_levels: int = 4,
+        codebook_size: int = 0,
+        recipe: str = "{}",
+        ranker: str = "{}",
+        seed: int = 0,
+        codebook_mode: str = "reuse",
+        training: bool = True,
+        warm_start: bool = False,
+        gate_policy: str = "",
+        bootstrap: bool = False,
+        serving: str = "",
+        cache: str = "",
+        checkpoints: str = "",
+        git_commit: str = "",
+    ) -> None:
+        conclude_task = options.configure(
+            conclude(
+                run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+                registry=registry,
+                channel=channel,
+                git_commit=git_commit,
+            )
+        )
         with dsl.ExitHandler(conclude_task, name="run"):
-            pipeline(**arguments)
+            pipeline(
+                source=source, source_digest=source_digest, registry=registry, channel=channel,
+                data_policy=data_policy, encoder=encoder, n_levels=n_levels, codebook_size=codebook_size,
+                recipe=recipe, ranker=ranker, seed=seed, codebook_mode=codebook_mode, training=training,
+                warm_start=warm_start, gate_policy=gate_policy, bootstrap=bootstrap, serving=serving,
+                cache=cache, checkpoints=checkpoints, git_commit=git_commit,
+            )  # fmt: skip
 
-    # KFP takes the parameters from the signature, and their help from the docstring.
-    car_on_kubeflow.__signature__ = signature.replace(return_annotation=None)  # type: ignore[attr-defined]
-    car_on_kubeflow.__doc__ = pipeline.pipeline_func.__doc__
+    car_on_kubeflow.__doc__ = pipeline.pipeline_func.__doc__  # KFP takes the parameters' help from it
     return dsl.pipeline(name=NAME, description=DESCRIPTION)(car_on_kubeflow)
 
 
