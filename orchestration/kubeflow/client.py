@@ -19,6 +19,7 @@ from kfp.dsl.graph_component import GraphComponent
 
 from common.errors import UserError
 from orchestration.kubeflow.auth import Credentials
+from orchestration.kubeflow.schedule import replace_recurring_run
 
 
 class SubmitError(UserError, RuntimeError):
@@ -55,39 +56,21 @@ class Kubeflow:
     ) -> str:
         """Create a recurring run and return its id: one run at a time, missed times are not made up for.
 
-        It replaces the experiment's recurring runs of the same name. The new one is created before they are
-        deleted: a command killed in between leaves two, and running it again one.
-
         Args:
             cron: six fields, seconds first, such as "0 0 3 * * *": every night at three (UTC).
         """
         with self._client() as client, tempfile.TemporaryDirectory() as folder:
             package = Path(folder) / "pipeline.yaml"
             compiler.Compiler().compile(pipeline, str(package))
-            experiment_id = client.create_experiment(experiment, namespace=self.namespace).experiment_id
-            previous, page = [], ""
-            while True:
-                answer = client.list_recurring_runs(
-                    page_token=page, page_size=100, experiment_id=experiment_id
-                )
-                runs = answer.recurring_runs or []
-                previous += [run.recurring_run_id for run in runs if run.display_name == name]
-                page = answer.next_page_token or ""
-                if not page:
-                    break
-            recurring_run = client.create_recurring_run(
-                experiment_id,
-                name,
-                cron_expression=cron,
-                max_concurrency=1,
-                no_catchup=True,
-                params=dict(arguments),
-                pipeline_package_path=str(package),
-                service_account=self.service_account or None,
+            return replace_recurring_run(
+                client,
+                experiment_id=client.create_experiment(experiment, namespace=self.namespace).experiment_id,
+                name=name,
+                cron=cron,
+                package=package,
+                arguments=arguments,
+                service_account=self.service_account,
             )
-            for run_id in previous:
-                client.delete_recurring_run(run_id)
-        return str(recurring_run.recurring_run_id)
 
     @contextlib.contextmanager
     def _client(self) -> Iterator[Client]:
