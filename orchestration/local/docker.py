@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 from kfp import local
+from kfp.dsl import Artifact
 from kfp.dsl.graph_component import GraphComponent
 
 from car_model.encoding.encoder import EMBEDDED
@@ -235,7 +236,7 @@ def run_in_containers(
     image: str,
     work: Path,
     shards: int = 1,
-) -> dict[str, Any]:
+) -> dict[str, Artifact]:
     """Run the pipeline with every step in a container of `image`; returns its outputs.
 
     A server started by the deploy step would end with that step's container. So the step gets no server, and

@@ -24,6 +24,7 @@ from typing import Any, TextIO
 
 import yaml
 from kfp import compiler, components, local
+from kfp.dsl import Artifact
 from kfp.dsl.graph_component import GraphComponent
 
 from common.code_digest import ROOT, code_digest
@@ -75,8 +76,8 @@ class LocalRun:
         """Everything that kfp.local and the steps write."""
         return self.folder / "run.log"
 
-    def run(self, arguments: Mapping[str, Any], runner: object | None = None) -> dict[str, Any]:
-        """Run the pipeline and return its outputs: artifacts (with `.path`) and values, by name.
+    def run(self, arguments: Mapping[str, Any], runner: object | None = None) -> dict[str, Artifact]:
+        """Run the pipeline and return its output artifacts, by name.
 
         Args:
             runner: of kfp.local; by default every step is a process.

@@ -103,6 +103,7 @@ class Summary:
                 "history masked: mean and 95 % interval"
             )
         self.console.print(table)
+        self.console.print()
         for name in ("popularity", "sasrec", "champion"):
             if differences := evaluation.paired.get(name):
                 item = differences["ndcg@10"]
@@ -111,7 +112,8 @@ class Summary:
                 else:
                     interval = f"{item.relative_low:+.1%} to {item.relative_high:+.1%}"
                     text = f"{item.relative:+.1%} (95 % interval {interval})"
-                self.console.print(f"  CAR against {MODELS[name]}, NDCG@10: {text}")
+                self.console.print(f"CAR against {MODELS[name]}, NDCG@10: {text}")
+        self.console.print()
 
     def _print_gate(self, verdict: Verdict) -> None:
         table = plain_table("Gate", "Value", "Must be", "Fails", "Verdict")
@@ -121,6 +123,7 @@ class Summary:
             badge = f"[{colour}]{condition.verdict}[/{colour}]"
             table.add_row(escape(condition.name), value, escape(condition.bound), condition.severity, badge)
         self.console.print(table)
+        self.console.print()
         for forced in verdict.forced:
             self.console.print(forced.sentence, style="bold red" if forced.in_use else "yellow", markup=False)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from car_model.evidence.drift import CountChange, DataDrift
 from car_model.evidence.evaluation import (
@@ -65,8 +65,16 @@ def headline(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
         yield "99 % of answers within", f"{evaluation.latency.p99_ms:.3g} ms"
 
 
-def models_table(models: Mapping[str, Mapping[Metric, Interval]]) -> list[dict[str, Any]]:
-    """Rows of the models table; a cell is (mean, interval, whether it is the best)."""
+class ModelRow(NamedTuple):
+    """A row of the models table."""
+
+    name: str
+    challenger: bool
+    cells: list[tuple[str, str, bool]]  # per metric: mean, interval, whether it is the best
+
+
+def models_table(models: Mapping[str, Mapping[Metric, Interval]]) -> list[ModelRow]:
+    """Rows of the models table, in the order in which people compare."""
     best: dict[str, float] = {}
     for scores in models.values():
         for metric, interval in scores.items():
@@ -82,7 +90,7 @@ def models_table(models: Mapping[str, Mapping[Metric, Interval]]) -> list[dict[s
             complete = score.low is not None and score.high is not None
             bounds = f"{score.low:.4f} to {score.high:.4f}" if complete else ""
             cells.append((f"{score.mean:.4f}", bounds, score.mean == best[metric]))
-        rows.append({"name": charts.name_of(model), "challenger": model == "challenger", "cells": cells})
+        rows.append(ModelRow(charts.name_of(model), model == "challenger", cells))
     return rows
 
 
