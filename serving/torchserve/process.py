@@ -111,7 +111,11 @@ def find_processes(state: StateDir) -> list[psutil.Process]:
 
 def frontend_process(state: StateDir) -> psutil.Process | None:
     """The living TorchServe process of this state folder, if there is one."""
-    return next((process for process in find_processes(state) if MAIN_CLASS in process.cmdline()), None)
+    for process in find_processes(state):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it may end between the two looks
+            if MAIN_CLASS in process.cmdline():
+                return process
+    return None
 
 
 def stop_processes(state: StateDir) -> int:
