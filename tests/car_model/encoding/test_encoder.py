@@ -122,7 +122,7 @@ def test_an_encoder_that_is_not_there_is_said_at_once(name: str) -> None:
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(EncoderError, match="holds no sentence-transformers model"):
+    with pytest.raises(EncoderError, match="is not a sentence-transformers model"):
         load_encoder(EncoderSpec(name=str(tmp_path)))
 
 
