@@ -88,7 +88,7 @@ class BundleHeader(BaseModel):
     @classmethod
     def read(cls, path: Path) -> BundleHeader:
         """Read bundle.json. Raises BundleError, which names the first wrong field."""
-        content = read_json_object(path, BundleError, "Assemble the bundle again.")
+        content = read_json_object(path, BundleError, "assemble the bundle again")
         if content.get("format") != FORMAT:
             raise BundleError(f"{path} has format {content.get('format')!r}, this code reads {FORMAT}.")
         wrong = [name for name, value in content.items() if value is None]

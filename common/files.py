@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import UserError, shorten
+
+MAX_JSON_BYTES = 256 << 20
 
 
 @contextmanager
@@ -42,24 +46,80 @@ def write_atomic(path: Path, content: str | bytes, mode: int = 0o644) -> Path:
     return path
 
 
-def read_json_object(path: Path, error: type[Exception] = UserError, remedy: str = "") -> dict[str, Any]:
-    """Read a JSON file that holds an object.
-
-    Args:
-        remedy: what to do about a bad file, such as "run the evaluate step again"; ends the sentence.
+def read_json_object(
+    path: Path, error: type[Exception] = UserError, remedy: str = "", max_bytes: int = MAX_JSON_BYTES
+) -> dict[str, Any]:
+    """Read a JSON file that holds an object; see `parse_json_object`.
 
     Raises:
-        UserError: (or `error`) the file is missing, unreadable, not JSON in UTF-8, or not an object.
+        UserError: (or `error`) the file is missing, unreadable, too large, or not such an object.
     """
     end = f"; {remedy}." if remedy else "."
     try:
-        value = json.loads(path.read_text("utf-8"))
+        with path.open("rb") as stream:
+            content = stream.read(max_bytes + 1)
     except FileNotFoundError as problem:
         raise error(f"{path} does not exist{end}") from problem
     except OSError as problem:
         raise error(f"{path} cannot be read: {problem.strerror}{end}") from problem
+    return parse_json_object(content, path, error, remedy, max_bytes)
+
+
+def parse_json_object(
+    content: bytes,
+    name: Path | str,
+    error: type[Exception] = UserError,
+    remedy: str = "",
+    max_bytes: int = MAX_JSON_BYTES,
+) -> dict[str, Any]:
+    """Parse UTF-8 JSON that must be one object and can be read in one way only.
+
+    No name twice in an object, no NaN or infinity, no number too large for a float.
+
+    Args:
+        name: what errors call the content.
+        remedy: what to do about it, such as "run the evaluate step again"; ends the sentence.
+
+    Raises:
+        UserError: (or `error`) it is not such an object, or has more than `max_bytes`.
+    """
+    end = f"; {remedy}." if remedy else "."
+    if len(content) > max_bytes:
+        raise error(f"{name} has more than {max_bytes} bytes, the limit{end}")
+    try:
+        value = strict_json(content.decode("utf-8"))
     except (ValueError, RecursionError) as problem:
-        raise error(f"{path} is not valid JSON ({problem}){end}") from problem
+        raise error(f"{name} is not valid JSON ({problem}){end}") from problem
     if not isinstance(value, dict):
-        raise error(f"{path} must hold a JSON object, not {type(value).__name__}{end}")
+        raise error(f"{name} must hold a JSON object, not {type(value).__name__}{end}")
     return value
+
+
+def strict_json(text: str) -> Any:
+    """Parse JSON; raise ValueError if a name is given twice in an object or a number is not finite."""
+    return json.loads(
+        text,
+        object_pairs_hook=_refuse_duplicates,
+        parse_constant=_finite,
+        parse_float=_finite,
+        parse_int=_integer,
+    )
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        twice, times = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the name {shorten(twice)} is given {times} times in one object")
+    return value
+
+
+def _integer(text: str) -> int:
+    _finite(text)
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{shorten(text)} is not a finite number")
+    return number

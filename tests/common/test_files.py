@@ -7,6 +7,8 @@ import pytest
 from common.errors import UserError
 from common.files import atomic_path, read_json_object, write_atomic
 
+LIMIT = 150_000  # bytes
+
 
 def test_a_file_appears_whole_with_its_mode_and_nothing_beside_it(tmp_path):
     path = tmp_path / "new" / "report.txt"
@@ -46,6 +48,14 @@ def test_an_object_is_read(tmp_path):
         (b"{", r"a.json is not valid JSON \(Expecting property name .*\); run again."),
         (b"\xff", r"a.json is not valid JSON \(.*utf-8.*\); run again."),
         (b"[" * 100_000, r"a.json is not valid JSON \(.*recursion.*\); run again."),
+        (b"\xef\xbb\xbf{}", r"a.json is not valid JSON \(.*BOM.*\); run again."),
+        (b'{"a": {"k": 1, "l": 2, "k": 1}}', r"\(the name 'k' is given 2 times in one object\); run again."),
+        (b'{"k": 1, "\\u006b": 2}', "the name 'k' is given 2 times"),
+        (b'{"a": [NaN]}', r"\('NaN' is not a finite number\); run again."),
+        (b'{"a": -Infinity}', "'-Infinity' is not a finite number"),
+        (b'{"a": 1e999}', "'1e999' is not a finite number"),
+        (b'{"a": 1' + b"0" * 5000 + b"}", r"'1000+\.\.\. is not a finite number"),
+        (b'{"a": "' + b"x" * LIMIT + b'"}', f"a.json has more than {LIMIT} bytes, the limit; run again."),
         (b"[1]", "a.json must hold a JSON object, not list; run again."),
     ],
 )
@@ -54,7 +64,7 @@ def test_what_is_wrong_with_a_file_is_said_in_a_sentence(tmp_path, content, sent
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=sentence):
-        read_json_object(path, remedy="run again")
+        read_json_object(path, remedy="run again", max_bytes=LIMIT)
 
 
 def test_a_folder_cannot_be_read_and_the_error_class_is_the_callers(tmp_path):

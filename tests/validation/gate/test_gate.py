@@ -313,9 +313,19 @@ def test_unreadable_evidence_is_an_error(tmp_path, content):
         Evaluation.read_object(path)
 
 
-def test_nan_in_the_evaluation_file_fails_its_condition(tmp_path):
+def test_an_evaluation_file_with_nan_is_refused(tmp_path):
     evaluation = good_evaluation()
     put(evaluation, ("codebook", "collision_rate"), float("nan"))
     path = tmp_path / "evaluation.json"
     path.write_text(json.dumps(evaluation))
-    assert not evaluate_gate(Evaluation.read_object(path), POLICY).blessed
+    with pytest.raises(EvidenceError, match=r"'NaN' is not a finite number\); run the evaluate step again"):
+        Evaluation.read_object(path)
+
+
+def test_an_evaluation_file_that_says_a_thing_twice_is_refused(tmp_path):
+    path = tmp_path / "evaluation.json"
+    path.write_text(
+        json.dumps(good_evaluation()).replace('"usage_min": 0.94', '"usage_min": 0.94, "usage_min": 1')
+    )
+    with pytest.raises(EvidenceError, match=r"'usage_min' is given 2 times"):
+        Evaluation.read_object(path)
