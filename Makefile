@@ -3,6 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
+DEV_STAMP := .venv/.installed-dev
 UV_VERSION := 0.13.9
 
 # What to run on: movielens (fetched), or amazon2014 / custom with DATA_DIR. RUN adds options of `car run`.
@@ -30,21 +31,32 @@ endif
 export UV_LINK_MODE ?= copy
 
 .DEFAULT_GOAL := help
-.PHONY: help install run stop compile image image-size run-containers ci-containers manifests test test-fast lint format types golden reference lock clean
+.PHONY: help install dev run stop compile image image-size run-containers ci-containers manifests test test-fast lint format types golden reference lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-install: $(STAMP) ## create .venv from the lock file
+install: $(STAMP) ## create .venv with what `car` needs; make run does so itself
 
-$(STAMP): requirements/dev.lock requirements/bare.lock pyproject.toml
+dev: $(DEV_STAMP) ## add what tests, checks and benchmarks need; make test does so itself
+
+# What `make run` needs, in .venv. If the packages of the tests are there already, they stay.
+$(STAMP): requirements/run.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed: install it, or say where it is with PYTHON=..."; exit 1; }
 	@echo "installing into .venv"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is not Python 3.11: say where it is with PYTHON=..."; rm -rf .venv; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements/dev.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --requirements requirements/dev.lock # what a CUDA torch brings
+	@test -e $(DEV_STAMP) || $(BIN)/uv pip sync --quiet --python $(BIN)/python requirements/run.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --requirements requirements/run.lock # what a CUDA torch brings
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# What tests and checks need on top: servers, linters, and pyspark, which is built from source once.
+$(DEV_STAMP): $(STAMP) requirements/dev.lock requirements/bare.lock
+	@echo "installing what tests and checks need"
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements/dev.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --requirements requirements/dev.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes --requirements requirements/bare.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -76,38 +88,38 @@ run-containers: $(STAMP) ## make run with every step in a container of IMAGE (ma
 ci-containers: ## with Docker: build the image and run the tests that need it
 	@.ci/containers
 
-manifests: $(STAMP) ## render the overlays of deploy/kserve into build/manifests
+manifests: $(DEV_STAMP) ## render the overlays of deploy/kserve into build/manifests
 	@mkdir -p build/manifests
 	@for overlay in deploy/kserve/overlays/*; do $(BIN)/kubectl kustomize $$overlay > build/manifests/$$(basename $$overlay).yaml || exit 1; done
 	@ls build/manifests/*.yaml
 
-test: $(STAMP) ## everything: unit, property, integration (TorchServe, GCS server, KFP local)
+test: $(DEV_STAMP) ## everything: unit, property, integration (TorchServe, GCS server, KFP local)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-fast: $(STAMP) ## unit and property tests only, under a minute
+test-fast: $(DEV_STAMP) ## unit and property tests only, under a minute
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not integration"
 
-lint: $(STAMP) ## style, import directions, Dockerfile
+lint: $(DEV_STAMP) ## style, import directions, Dockerfile
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/hadolint Dockerfile
 
-types: $(STAMP) ## mypy
+types: $(DEV_STAMP) ## mypy
 	@$(BIN)/mypy
 
-format: $(STAMP) ## format the code
+format: $(DEV_STAMP) ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-golden: $(STAMP) ## write the golden files again, after an intended change
+golden: $(DEV_STAMP) ## write the golden files again, after an intended change
 	@$(BIN)/car compile --output tests/pipeline/golden/pipeline.yaml
 	@REGENERATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/car_model -k golden
 
-reference: $(STAMP) ## write docs/reference and docs/schemas from the typed models
+reference: $(DEV_STAMP) ## write docs/reference and docs/schemas from the typed models
 	@$(BIN)/python -m scripts.reference
 
-lock: $(STAMP) ## resolve requirements/*.in into the lock files
+lock: $(DEV_STAMP) ## resolve requirements/*.in into the lock files
 	@$(BIN)/python requirements/lock.py
 
 clean: ## remove what runs left behind (releases and the cache of sources too)

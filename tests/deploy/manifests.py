@@ -112,7 +112,7 @@ def _expect(value: Any, kind: type, where: str) -> None:
 def _kserve_models() -> ModuleType:
     """`kserve.models` alone: `import kserve` starts with a server whose dependencies are not installed."""
     spec = importlib.util.find_spec("kserve")
-    assert spec and spec.submodule_search_locations, "kserve is not installed: run make install"
+    assert spec and spec.submodule_search_locations, "kserve is not installed: run make dev"
     parent = ModuleType("kserve")
     parent.__path__ = list(spec.submodule_search_locations)
     sys.modules["kserve"] = parent
