@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,11 +11,13 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from typer.core import TyperGroup
 
 from common.errors import DISK_FULL, UserError, disk_full_message
 
 DONE, FAILED, USAGE, NOT_PROMOTED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes; click exits with USAGE
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed: they can steer a terminal
 
 
 @contextmanager
@@ -69,5 +72,19 @@ def plain_table(*columns: str) -> Table:
     )
 
 
+class PlainConsole(Console):
+    """A console that prints text as it is: brackets are no markup, `:tea:` is no emoji, escapes are visible.
+
+    What is to be bold or coloured is a `Text` with a style.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Turn a string, printed or in a table's cell, into text; control characters are shown as escapes."""
+        return super().render_str(CONTROL.sub(lambda match: repr(match[0])[1:-1], text), **options)
+
+
 def _print_error(sentence: str) -> None:
-    Console(stderr=True).print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
+    PlainConsole(stderr=True).print(sentence, style="red", soft_wrap=True)

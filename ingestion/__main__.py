@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from common.cli import PlainConsole
 from ingestion.config import IngestError
 from ingestion.ingest import ingest
 from ingestion.report import IngestReport
@@ -42,7 +42,7 @@ def main(  # noqa: PLR0917 - options
             sentence = f"{error.filename or output} cannot be used: {error.strerror or error}."
         typer.secho(sentence, err=True, fg="red")
         raise typer.Exit(1) from error
-    Console().print(summary(report))
+    PlainConsole().print(summary(report))
 
 
 def summary(report: IngestReport) -> Table:

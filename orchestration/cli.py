@@ -10,10 +10,9 @@ from typing import Annotated
 import typer
 from kfp import compiler
 from kfp.dsl.graph_component import GraphComponent
-from rich.console import Console
 from typer import Option
 
-from common.cli import command_group
+from common.cli import PlainConsole, command_group
 from common.code_digest import code_digest
 from orchestration import cli_options as options
 from orchestration.artifact_types import standard_titles
@@ -92,7 +91,7 @@ def command_line(
         else:
             pipeline = build(CompileOptions(always_cache=True, shards=shards))
             outputs = LocalRun.prepare(WORK, pipeline).run(arguments)
-        console = Console(highlight=False, width=None if Console().is_terminal else 120)
+        console = PlainConsole(width=None if PlainConsole().is_terminal else 120)
         summary = Summary(outputs, arguments["registry"], request.channel, arguments["serving"], console)
         raise typer.Exit(summary.print())
 

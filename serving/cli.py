@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
-from common.cli import command_group, plain_table
+from common.cli import PlainConsole, command_group, plain_table
 from registry.channels.channel import find
 from registry.cli.options import DEFAULT_REGISTRY, Registry, ReleaseOrChannel, Who
 from registry.store.open import open_store
@@ -26,7 +24,7 @@ Port = Annotated[int, typer.Option(min=1, max=65535, help="Port of requests and 
 Threads = Annotated[int, typer.Option(min=1, envvar=TORCH_THREADS, help="Threads of PyTorch.")]
 
 app = command_group("Serve releases and look after the server of this machine.")
-console = Console()
+console = PlainConsole()
 
 
 @app.command("deploy")
@@ -179,14 +177,14 @@ def ask(
         request["thinking"] = thinking
     answer = TorchServe.attach(serving).predict(request)
     if raw:
-        console.print_json(json.dumps(answer))
+        typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
         return
     table = plain_table("#", "item", "title", "score", "why")
     console.print(f"release {answer['release'][:12]}")
     for rank, item in enumerate(answer["items"], start=1):
         reasons = "\n".join(item.get("reasons", []))
         score = "" if item["score"] is None else f"{item['score']:.4g}"
-        table.add_row(str(rank), escape(item["item_id"]), escape(item["title"]), score, escape(reasons))
+        table.add_row(str(rank), item["item_id"], item["title"], score, reasons)
     console.print(table)
     if answer.get("skipped"):
         console.print(f"Unknown items were skipped: {', '.join(answer['skipped'])}.")

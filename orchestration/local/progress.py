@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
+
+from common.cli import PlainConsole
 
 BAR = re.compile(r"\d+%\|")  # tqdm's mark
 QUIET_SECONDS = 15.0  # between two prints of a bar if lines cannot be overwritten
@@ -30,7 +31,7 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
         quiet: float = QUIET_SECONDS,
     ) -> None:
-        self.console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+        self.console = PlainConsole(file=stream or sys.stdout, soft_wrap=True)
         self.total, self.done = total, 0
         self._clock, self._quiet = clock, quiet
         self._spinner = Spinner("dots")
@@ -43,7 +44,7 @@ class Progress:
         self._step, self._start = step, self._clock()
         self._last_print = self._start
         if self.console.is_terminal and not self.console.is_dumb_terminal:
-            self._spinner.update(text=step)
+            self._spinner.update(text=Text(step))
             # Rich would put back its own standard output: what the step writes belongs to the log.
             self._live = Live(
                 self._spinner,
@@ -62,7 +63,7 @@ class Progress:
             self._spinner.update(text=Text(f"{self._step}  {text}", no_wrap=True, overflow="crop"))
         elif self._clock() - self._last_print >= self._quiet:
             self._last_print = self._clock()
-            self.console.print(f"        {text}", markup=False)
+            self.console.print(f"        {text}")
 
     def finished(self, step: str) -> None:
         """The running step succeeded."""
@@ -86,4 +87,4 @@ class Progress:
         self.close()
         self.done += 1
         dots = "." * max(2, 26 - len(step))
-        self.console.print(f"\\[{self.done:2}/{self.total}] {step} {dots} {outcome}", style=style)
+        self.console.print(f"[{self.done:2}/{self.total}] {step} {dots} {outcome}", style=style)

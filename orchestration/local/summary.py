@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from car_model.evidence.evaluation import Evaluation, GoldenRequests, Metric
 from car_model.evidence.verdict import Verdict
@@ -57,7 +57,7 @@ class Summary:
                 "Not promoted. What production serves is unchanged. Failing:", style="bold red"
             )
             for condition in verdict.blockers:
-                self.console.print(f"  {condition.name}: {condition.detail}", markup=False)
+                self.console.print(f"  {condition.name}: {condition.detail}")
             self._print_line("Report", self._path("report"))
             return NOT_PROMOTED
         if entry:
@@ -81,12 +81,10 @@ class Summary:
         items = pq.read_table(self._path("dataset") / "items.parquet", columns=["item_id", "title"])
         titles = dict(zip(*items.to_pydict().values(), strict=True))
         recent = ", ".join(titles.get(item, item) for item in history[-RECENT:])
-        self.console.print(
-            f"\nA user of the holdout, {len(history)} items long, lately: {recent}", markup=False
-        )
+        self.console.print(f"\nA user of the holdout, {len(history)} items long, lately: {recent}")
         table = plain_table("", "Recommended now", "Why")
         for rank, item in enumerate(answer["items"], start=1):
-            table.add_row(str(rank), escape(item["title"]), escape(" ".join(item["reasons"])))
+            table.add_row(str(rank), item["title"], " ".join(item["reasons"]))
         self.console.print(table)
 
     def _print_quality(self, evaluation: Evaluation) -> None:
@@ -96,7 +94,7 @@ class Summary:
             if metrics := evaluation.models.get(name):
                 intervals = [metrics[metric] for metric in METRICS]
                 texts = [f"{item.mean:.4f} [{item.low:.3f}, {item.high:.3f}]" for item in intervals]
-                table.add_row(label, *map(escape, texts))
+                table.add_row(label, *texts)
         if holdout := evaluation.holdout:
             self.console.print(
                 f"\nThe last item of {holdout.users} users, ranked among all {holdout.items} items, "
@@ -119,16 +117,15 @@ class Summary:
         table = plain_table("Gate", "Value", "Must be", "Fails", "Verdict")
         for condition in verdict.conditions:
             value = "" if condition.value is None else f"{condition.value:.4g}"
-            colour = COLOURS[condition.verdict]
-            badge = f"[{colour}]{condition.verdict}[/{colour}]"
-            table.add_row(escape(condition.name), value, escape(condition.bound), condition.severity, badge)
+            badge = Text(condition.verdict, COLOURS[condition.verdict])
+            table.add_row(condition.name, value, condition.bound, condition.severity, badge)
         self.console.print(table)
         self.console.print()
         for forced in verdict.forced:
-            self.console.print(forced.sentence, style="bold red" if forced.in_use else "yellow", markup=False)
+            self.console.print(forced.sentence, style="bold red" if forced.in_use else "yellow")
 
     def _path(self, name: str) -> Path:
         return Path(self.outputs[name].path)
 
     def _print_line(self, name: str, text: str | Path) -> None:
-        self.console.print(f"{name:10} {text}", soft_wrap=True, markup=False)
+        self.console.print(f"{name:10} {text}", soft_wrap=True)

@@ -8,7 +8,9 @@ import socket
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
+
+from common.cli import PlainConsole
 
 DEFAULT_REGISTRY = ".car/registry"
 
@@ -43,7 +45,7 @@ ReleaseOrChannel = Annotated[
 
 def show_table(table: RenderableType) -> None:
     """Print a table for people."""
-    Console(highlight=False).print(table)
+    PlainConsole().print(table)
 
 
 def show_json(value: Any) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from common.cli import plain_table
 from registry.channels.log import Entry
@@ -27,10 +27,10 @@ def releases_table(manifests: Iterable[Manifest], used_by: Mapping[str, Sequence
     for manifest in manifests:
         metric = manifest.metrics.get(HEADLINE)
         table.add_row(
-            f"[bold]{manifest.release[:SHORT]}[/bold]",
+            _bold(manifest.release),
             _format_time(manifest.created),
             _format_gate(manifest.gate),
-            escape(manifest.versions.codebook[:8]),
+            manifest.versions.codebook[:8],
             "" if metric is None else f"{metric:.4f}",
             ", ".join(used_by.get(manifest.release, ())),
         )
@@ -43,23 +43,24 @@ def manifest_table(
     """Everything in a manifest: facts, metrics, files, evidence; and the later validations."""
     versions, gate = manifest.versions, _format_gate(manifest.gate)
     if not manifest.gate.blessed:
-        gate += escape(f": {manifest.gate.forced or ''}; failing: {'; '.join(manifest.gate.failing)}")
-    rows = [
+        failing = "; ".join(manifest.gate.failing)
+        gate = Text.assemble(gate, f": {manifest.gate.forced or ''}; failing: {failing}")
+    rows: list[tuple[str, str | Text]] = [
         ("release", manifest.release),
         ("created", f"{_format_time(manifest.created)} UTC"),
         ("gate", gate),
         ("in use", ", ".join(channels) or "no channel"),
         ("parent", manifest.parent or "none"),
-        ("codebook", escape(versions.codebook)),
-        ("catalogue", escape(versions.catalogue)),
-        ("model", escape(versions.model)),
-        ("data", escape(versions.data)),
-        ("encoder", escape(", ".join(f"{key}={value}" for key, value in sorted(versions.encoder.items())))),
+        ("codebook", versions.codebook),
+        ("catalogue", versions.catalogue),
+        ("model", versions.model),
+        ("data", versions.data),
+        ("encoder", ", ".join(f"{key}={value}" for key, value in sorted(versions.encoder.items()))),
     ]
-    rows += [("commit", escape(manifest.git_commit))] if manifest.git_commit else []
-    rows += [("run", escape(manifest.run_id))] if manifest.run_id else []
+    rows += [("commit", manifest.git_commit)] if manifest.git_commit else []
+    rows += [("run", manifest.run_id)] if manifest.run_id else []
     for validation in validations:
-        rows.append(("validated", f"{_format_time(validation.created)} UTC by {escape(validation.who)}"))
+        rows.append(("validated", f"{_format_time(validation.created)} UTC by {validation.who}"))
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")
@@ -69,7 +70,7 @@ def manifest_table(
     if manifest.metrics:
         metrics = _table("metric", "value")
         for name, number in sorted(manifest.metrics.items()):
-            metrics.add_row(escape(name), f"{number:.4f}")
+            metrics.add_row(name, f"{number:.4f}")
         parts += ["", metrics]
     parts += ["", _files_table("file", manifest.files)]
     parts += ["", _files_table("evidence", manifest.evidence)] if manifest.evidence else []
@@ -80,22 +81,22 @@ def history_table(entries: Iterable[Entry]) -> Table:
     """One line per entry; forced ones stand out."""
     table = _table("#", "when (UTC)", "action", "release", "who", "why")
     table.columns[0].justify = "right"
-    styles = {"force": "[bold red]FORCE[/bold red]", "rollback": "[yellow]rollback[/yellow]"}
+    styles = {"force": Text("FORCE", "bold red"), "rollback": Text("rollback", "yellow")}
     for entry in entries:
         table.add_row(
             str(entry.number),
             _format_time(entry.when),
             styles.get(entry.action, entry.action),
-            f"[bold]{entry.release[:SHORT]}[/bold]",
-            escape(entry.who),
-            escape(entry.why),
+            _bold(entry.release),
+            entry.who,
+            entry.why,
         )
     return table
 
 
 def difference_table(difference: Difference) -> RenderableType:
     """Everything that differs between two releases, part by part."""
-    header = f"[bold]{difference.before[:SHORT]}[/bold] -> [bold]{difference.after[:SHORT]}[/bold]"
+    header = Text.assemble(_bold(difference.before), " -> ", _bold(difference.after))
     if difference.before == difference.after:
         return Group(header, "They are the same release.")
     parts: list[RenderableType] = [header]
@@ -111,7 +112,7 @@ def difference_table(difference: Difference) -> RenderableType:
         with_difference = any(change.difference is not None for change in changes.values())
         table = _table(title, "before", "after", *(["difference"] if with_difference else []))
         for name, change in changes.items():
-            row = [escape(name), _format_value(change.before), _format_value(change.after)]
+            row = [name, _format_value(change.before), _format_value(change.after)]
             if with_difference:
                 number = change.difference
                 row.append("" if number is None else f"{number:+g}" if number % 1 == 0 else f"{number:+.4f}")
@@ -123,7 +124,7 @@ def difference_table(difference: Difference) -> RenderableType:
     for path, file in difference.files.items():
         sizes = ["-" if size is None else format_size(size) for size in (file.before, file.after)]
         growth = (file.after or 0) - (file.before or 0)
-        files.add_row(escape(path), *sizes, f"{'-' if growth < 0 else '+'}{format_size(abs(growth))}")
+        files.add_row(path, *sizes, f"{'-' if growth < 0 else '+'}{format_size(abs(growth))}")
     return Group(
         *parts,
         "",
@@ -146,7 +147,7 @@ def _files_table(title: str, files: Mapping[str, FileRecord]) -> Table:
     table = _table(title, "size", "sha256")
     table.columns[1].justify = "right"
     for path, record in sorted(files.items()):
-        table.add_row(escape(path), format_size(record.size), record.sha256[:SHORT])
+        table.add_row(path, format_size(record.size), record.sha256[:SHORT])
     return table
 
 
@@ -158,10 +159,14 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _format_gate(gate: Gate) -> str:
+def _bold(digest: str) -> Text:
+    return Text(digest[:SHORT], "bold")
+
+
+def _format_gate(gate: Gate) -> Text:
     if not gate.blessed:
-        return "[bold red]FORCED[/bold red]"
-    return "bootstrap" if gate.bootstrap else "[green]blessed[/green]"
+        return Text("FORCED", "bold red")
+    return Text("bootstrap") if gate.bootstrap else Text("blessed", "green")
 
 
 def _format_time(time: datetime) -> str:
@@ -172,4 +177,4 @@ def _format_value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
     text = "-" if value is None else str(value)
-    return escape(text[:SHORT] if len(text) == 64 else text)  # 64 characters: a digest
+    return text[:SHORT] if len(text) == 64 else text  # 64 characters: a digest

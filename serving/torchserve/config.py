@@ -116,5 +116,10 @@ def render(config: ServerConfig, ports: Ports, state: StateDir, load: str | None
         "unregister_model_timeout": config.response_timeout_s,
         "job_queue_size": config.job_queue,
     }
-    lines = [f"{name}={value}" for name, value in (values | FIXED).items()]
-    return "".join(line.replace("\\", "\\\\") + "\n" for line in lines)
+    return "".join(f"{name}={_escape(str(value))}\n" for name, value in (values | FIXED).items())
+
+
+def _escape(value: str) -> str:
+    """A value as Java's Properties reads it: Latin-1, where anything else is \\uXXXX in units of UTF-16."""
+    units = memoryview(value.encode("utf-16-le", "surrogatepass")).cast("H")
+    return "".join(chr(unit) if 0x20 < unit < 0x7F and unit != 0x5C else f"\\u{unit:04x}" for unit in units)

@@ -26,7 +26,7 @@ MAIN_CLASS = "org.pytorch.serve.ModelServer"
 SERVER_LOG = "server.log"
 LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
 # TorchServe passes its whole environment on to its workers: give it no credentials to pass on.
-INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH")
+INHERITED = ("PATH", "HOME", "USER", "TZ", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH")
 STOP_SECONDS = 20
 KILL_SECONDS = 10
 POLL_SECONDS = 0.1
@@ -84,6 +84,7 @@ def server_environment(java: Path, state: StateDir) -> dict[str, str]:
     inherited = {name: os.environ[name] for name in (*INHERITED, TORCH_THREADS) if name in os.environ}
     return inherited | {
         "JAVA_HOME": str(java),
+        "LC_ALL": "C.UTF-8",  # Java reads the letters of paths by the locale: in C, none but ASCII's
         "LOG_LOCATION": str(state.logs),
         "METRICS_LOCATION": str(state.logs),
         "TMPDIR": str(state.scratch),

@@ -83,7 +83,8 @@ def right(first: Release, second: Release) -> ExpectedAnswers:
 @pytest.fixture(scope="module")
 def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder for one server; whatever a test leaves running in it is stopped, and that is checked."""
-    folder = tmp_path_factory.mktemp("state")
+    folder = tmp_path_factory.mktemp("state") / "prö 茶 🍵 #1=a:b"  # a folder may have any name
+    folder.mkdir()
     yield folder
     TorchServe.stop(folder)
     assert find_processes(StateDir(folder)) == []

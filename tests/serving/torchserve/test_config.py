@@ -19,6 +19,13 @@ def rendered(tmp_path: Path) -> dict[str, str]:
     return properties(render(ServerConfig(), Ports(1, 2, 3, 4, 5), StateDir(tmp_path), load="car-x.mar"))
 
 
+def test_a_path_of_any_letters_reaches_java(tmp_path: Path) -> None:
+    text = render(ServerConfig(), Ports(1, 2, 3, 4, 5), StateDir(tmp_path / "prö 🍵 #a=b\\:c"))
+    assert text.isascii()  # Java reads Latin-1
+    store = properties(text)["model_store"]
+    assert store.endswith("/pr\\u00f6\\u0020\\ud83c\\udf75\\u0020#a=b\\u005c:c/model-store")
+
+
 def test_every_listener_is_on_loopback(rendered: dict[str, str]) -> None:
     addresses = {key: value for key, value in rendered.items() if key.endswith("_address")}
     assert len(addresses) == 5
