@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from registry.channels.log import Entry
 from registry.store.base import ObjectStore
 from serving.deployment.deploy_channel import deploy_entry, fetch_validated, require_entry
-from serving.torchserve.rollover import is_serving, restart_if_dead
+from serving.torchserve.rollover import restart_if_dead
 
 if TYPE_CHECKING:
     from serving.asgi.server import Pod
@@ -32,11 +32,8 @@ Report = Callable[[str], None]
 class FollowTarget(Protocol):
     """A server that can follow a channel."""
 
-    def keep_alive(self) -> str | None:
-        """Bring the server back if it died; return a sentence if it was brought back."""
-
-    def serves(self, release: str) -> bool:
-        """Whether this release answers."""
+    def keep_alive(self, report: Report) -> str | None:
+        """Bring the server back if it died, and report that; return the release that answers."""
 
     def deploy(self, store: ObjectStore, channel: str, entry: Entry) -> str:
         """Let the release of the channel's entry answer, and return a sentence.
@@ -54,13 +51,11 @@ class TorchServeTarget:
     who: str
     """Signs the validation of a release that has none yet."""
 
-    def keep_alive(self) -> str | None:
-        if release := restart_if_dead(self.state_dir):
-            return f"The server was down; release {release[:12]}, deployed last, answers again."
-        return None
-
-    def serves(self, release: str) -> bool:
-        return is_serving(self.state_dir, release)
+    def keep_alive(self, report: Report) -> str | None:
+        release, restarted = restart_if_dead(self.state_dir)
+        if restarted:
+            report(f"The server was down; release {release[:12]}, deployed last, answers again.")
+        return release or None
 
     def deploy(self, store: ObjectStore, channel: str, entry: Entry) -> str:
         return deploy_entry(store, entry, self.state_dir, self.who).sentence(channel)
@@ -72,17 +67,15 @@ class PodTarget:
 
     pod: Pod
 
-    def keep_alive(self) -> None:
+    def keep_alive(self, report: Report) -> str | None:
         """The kubelet restarts a dead pod."""
-
-    def serves(self, release: str) -> bool:
-        return self.pod.release == release
+        return self.pod.release
 
     def deploy(self, store: ObjectStore, channel: str, entry: Entry) -> str:
         from serving.answering.golden import GoldenRequests
         from serving.archive.load import load_archive
 
-        if not self.serves(entry.release):
+        if self.pod.release != entry.release:
             with tempfile.TemporaryDirectory(prefix="car-pod-") as folder:
                 archive, golden = fetch_validated(store, entry, Path(folder))
                 self.pod.use(load_archive(archive), GoldenRequests.read(golden))
@@ -136,17 +129,18 @@ class Follower:
     def step(self) -> None:
         """Bring the server back if it is down, then deploy the channel's entry if it is not served yet.
 
+        One look at the server decides both: a server that dies after it is brought back in the next step.
         Errors of any kind are reported, and the step is tried again: a follower must not end.
         """
+        release = None
         try:
-            if sentence := self.target.keep_alive():
-                self.report(sentence)
+            release = self.target.keep_alive(self.report)
             self.health.resolved("The server answers again.")
         except Exception as error:
             self.health.problem(error)
         try:
             entry = require_entry(self.store, self.channel)
-            if entry.number != self.entry_number or not self.target.serves(entry.release):
+            if entry.number != self.entry_number or entry.release != release:
                 self._deploy(entry)
                 self.entry_number = entry.number
             self.progress.resolved(f"The server serves {self.channel} of {self.store.url} again.")

@@ -202,35 +202,30 @@ def restore(state_dir: Path | str, config: ServerConfig | None = None) -> TorchS
     return server
 
 
-def restart_if_dead(state_dir: Path | str, config: ServerConfig | None = None) -> str | None:
+def restart_if_dead(state_dir: Path | str) -> tuple[str, bool]:
     """Start the server again with the release that was deployed last, if no release answers any more.
 
-    This needs no registry. Returns that release; None if a release answers or none was ever deployed. Raises
-    ServingError as `restore` does, and, before anything is stopped, if a full disk would prevent a start.
+    This needs no registry. Returns the release that answers and whether the server was started for it; "" if
+    none was ever deployed, or one answers that was not recorded. Raises ServingError as `restore` does, and,
+    before anything is stopped, if a full disk would prevent a start.
     """
     state = StateDir(state_dir)
     if not state.deployed.is_file():
-        return None
+        return "", False
     with state.exclusive():
-        if any(_answering_version(state) for _ in range(ATTEMPTS)):
-            return None
+        if version := next(filter(None, (_answering_version(state) for _ in range(ATTEMPTS))), None):
+            last = DeployedRelease.load_or_none(state)
+            return last.release if last and last.version == version else "", False
         deployed = DeployedRelease.load(state)
         deployed.verify_archive(state)
         state.require_room()
         TorchServe.stop(state.root)
-        restore(state.root, config)
-    return deployed.release
-
-
-def is_serving(state_dir: Path | str, release: str) -> bool:
-    """Whether a release answers from this folder, which /ping does not say; a busy one counts as well."""
-    state = StateDir(state_dir)
-    deployed = DeployedRelease.load_or_none(state)
-    return bool(deployed and deployed.release == release and _answering_version(state) == deployed.version)
+        restore(state.root)
+    return deployed.release, True
 
 
 def _answering_version(state: StateDir) -> str | None:
-    """The default version, if it answers."""
+    """The default version, if it answers, which /ping does not say; a busy one counts as well."""
     try:
         server = TorchServe.attach(state.root)
         version = server.client.default_version() if server.is_up() else None

@@ -12,7 +12,7 @@ from registry.releases.release import write_release
 from registry.store.base import ObjectStore
 from registry.store.open import open_store
 from serving.deployment import follow
-from serving.deployment.follow import Follower
+from serving.deployment.follow import Follower, Report
 from serving.errors import ServingError
 from tests.registry.bundles import make_bundle, make_evidence
 
@@ -28,12 +28,11 @@ class FakeTarget:
         self.error: Exception | None = None
         self.revived = False
 
-    def keep_alive(self) -> str | None:
-        revived, self.revived = self.revived, False
-        return "It is back." if revived else None
-
-    def serves(self, release: str) -> bool:
-        return release == self.release
+    def keep_alive(self, report: Report) -> str | None:
+        if self.revived:
+            report("It is back.")
+        self.revived = False
+        return self.release
 
     def deploy(self, store: ObjectStore, channel: str, entry: Entry) -> str:
         self.attempts += 1
@@ -123,3 +122,25 @@ def test_an_unexpected_error_does_not_end_the_follower(
     follower = Follower(store, "production", target, seconds=1, report=sentences.append)
     follower.step()
     assert sentences == ["division by zero Trying again until it works."]
+
+
+def test_a_server_that_dies_after_the_look_is_left_to_the_next_step(
+    store: ObjectStore, tmp_path: Path, clock: Clock
+) -> None:
+    """Else a deployment would bring it back and nobody would report that it was down."""
+    release = release_to_production(store, tmp_path)
+
+    class Dying(FakeTarget):
+        """Dead whenever nobody looks after it."""
+
+        def keep_alive(self, report: Report) -> str | None:
+            self.release = release
+            return super().keep_alive(report)
+
+    target, sentences = Dying(), list[str]()
+    follower = Follower(store, "production", target, seconds=1, report=sentences.append)
+    for _ in range(3):
+        follower.step()
+        target.release = ""
+    assert target.attempts == 1
+    assert sentences == ["production is served."]
