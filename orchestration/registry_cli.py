@@ -9,15 +9,16 @@ import typer
 
 from registry.channels.channel import find
 from registry.cli.commands import app
-from registry.cli.options import DEFAULT_REGISTRY, AsJson, Registry, show_json
+from registry.cli.options import AsJson, Registry, show_json
 from registry.store.open import open_store
 
 
 @app.command()
 def onboard(
+    *,
     items: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL or Parquet: item_id, title, text columns.")],
     release: Annotated[str, typer.Option(help="The release to add them to, or its channel.")] = "production",
-    registry: Registry = DEFAULT_REGISTRY,
+    registry: Registry,
     cache: Annotated[Path | None, typer.Option(help="Folder of text vectors that survives runs.")] = None,
     as_json: AsJson = False,
 ) -> None:

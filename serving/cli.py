@@ -11,13 +11,21 @@ from typing import Annotated
 import typer
 
 from common.cli import PlainConsole, command_group, plain_table
+from common.home import Home
 from registry.channels.channel import find
-from registry.cli.options import DEFAULT_REGISTRY, Registry, ReleaseOrChannel, Who
+from registry.cli.options import Registry, ReleaseOrChannel, Who
 from registry.store.open import open_store
 from serving.torchserve.config import LOOPBACK, TORCH_THREADS
 
-DEFAULT_STATE = Path(".car/serving")
-Serving = Annotated[Path, typer.Option("--serving", help="The server's folder.")]
+Serving = Annotated[
+    Path,
+    typer.Option(
+        "--serving",
+        help="The server's folder.",
+        default_factory=lambda: Path(Home.load().serving),
+        show_default="the home's",
+    ),
+]
 History = Annotated[str, typer.Option(help="Item ids, oldest first, separated by commas.")]
 K = Annotated[int, typer.Option("--k", help="Number of items to recommend.")]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port of requests and probes.")]
@@ -31,8 +39,8 @@ console = PlainConsole()
 def deploy_command(
     *,
     channel: Annotated[str, typer.Argument(help="The channel whose release to serve.")] = "production",
-    registry: Registry = DEFAULT_REGISTRY,
-    serving: Serving = DEFAULT_STATE,
+    registry: Registry,
+    serving: Serving,
     who: Who,
     follow: Annotated[float, typer.Option(min=0, help="Seconds between looks at the channel; 0: once.")] = 0,
 ) -> None:
@@ -48,9 +56,7 @@ def deploy_command(
 
 
 @app.command("infra-validate")
-def infra_validate_command(
-    *, release: ReleaseOrChannel, registry: Registry = DEFAULT_REGISTRY, who: Who
-) -> None:
+def infra_validate_command(*, release: ReleaseOrChannel, registry: Registry, who: Who) -> None:
     """Prove again, with this code, that a release can be served as it was evaluated."""
     from serving.deployment.deploy_channel import validate_release
 
@@ -66,7 +72,7 @@ def infra_validate_command(
 def serve(
     *,
     channel: Annotated[str, typer.Argument(help="The channel to follow.")] = "production",
-    registry: Registry = DEFAULT_REGISTRY,
+    registry: Registry,
     follow: Annotated[float, typer.Option(min=1, help="Seconds between looks at the channel.")] = 30,
     host: Annotated[
         str, typer.Option(help="Address to listen on; any other than loopback needs --keys.")
@@ -94,9 +100,10 @@ def serve(
 
 @app.command()
 def asgi(
+    *,
     archive: Annotated[Path | None, typer.Option(help="A model archive; default: the deployed one.")] = None,
     port: Port = 8080,
-    serving: Serving = DEFAULT_STATE,
+    serving: Serving,
     threads: Threads = 1,
 ) -> None:
     """Serve one archive without TorchServe, on loopback, until Ctrl-C."""
@@ -110,7 +117,7 @@ def asgi(
 
 
 @app.command()
-def status(serving: Serving = DEFAULT_STATE) -> None:
+def status(serving: Serving) -> None:
     """Show what runs and which release it serves; exit code 1 if nothing runs."""
     from serving.torchserve.process import find_processes
     from serving.torchserve.server import TorchServe
@@ -133,7 +140,7 @@ def status(serving: Serving = DEFAULT_STATE) -> None:
 
 
 @app.command()
-def start(serving: Serving = DEFAULT_STATE) -> None:
+def start(serving: Serving) -> None:
     """Start the server again with the release that was deployed last."""
     from serving.torchserve.rollover import restore
     from serving.torchserve.state_dir import StateDir
@@ -141,33 +148,39 @@ def start(serving: Serving = DEFAULT_STATE) -> None:
     state = StateDir(serving)
     with state.exclusive():
         server = restore(state.root)
-    console.print(f"TorchServe answers on {server.client.prediction_url}.")
+    typer.echo(f"TorchServe answers on {server.client.prediction_url}.")
 
 
 @app.command()
-def stop(serving: Serving = DEFAULT_STATE) -> None:
+def stop(
+    serving: Serving,
+    every: Annotated[bool, typer.Option("--all", help="The servers of all homes in this folder.")] = False,
+) -> None:
     """Stop the server and its workers; it is fine if none runs."""
     from serving.torchserve.server import TorchServe
     from serving.torchserve.state_dir import StateDir
 
-    state = StateDir(serving)
-    if not state.root.is_dir():
-        console.print(f"No server was ever started in {state.root}.")
-        return
-    with state.exclusive():
-        count = TorchServe.stop(state.root)
-    console.print(f"Stopped TorchServe ({count} processes)." if count else f"No server runs in {state.root}.")
+    folders = list(dict.fromkeys(Path(home.serving) for home in Home.all())) if every else [serving]
+    for state in map(StateDir, folders or [serving]):
+        if not state.root.is_dir():
+            typer.echo(f"No server was ever started in {state.root}.")
+            continue
+        with state.exclusive():
+            count = TorchServe.stop(state.root)
+        stopped = f"Stopped TorchServe ({count} processes) in {state.root}."
+        typer.echo(stopped if count else f"No server runs in {state.root}.")
 
 
 @app.command()
 def ask(
+    *,
     history: History = "",
     k: K = 10,
     thinking: Annotated[
         int | None, typer.Option(help="Semantic-ID levels in the score; 0 is fastest, default: all.")
     ] = None,
     raw: Annotated[bool, typer.Option(help="Print the answer as JSON.")] = False,
-    serving: Serving = DEFAULT_STATE,
+    serving: Serving,
 ) -> None:
     """Ask for recommendations and print them with their reasons."""
     from serving.torchserve.server import TorchServe
@@ -193,7 +206,7 @@ def ask(
 
 
 @app.command()
-def curl(history: History = "", k: K = 10, serving: Serving = DEFAULT_STATE) -> None:
+def curl(*, history: History = "", k: K = 10, serving: Serving) -> None:
     """Print a curl line that asks the server; curl reads the key from a private file."""
     from serving.torchserve.rollover import curl_line
     from serving.torchserve.server import TorchServe

@@ -14,6 +14,7 @@ from rich.text import Text
 from car_model.evidence.evaluation import Evaluation, GoldenRequests, Metric
 from car_model.evidence.verdict import Verdict
 from common.cli import DONE, NOT_PROMOTED, plain_table
+from common.home import Home
 from registry.channels.channel import head
 from registry.channels.log import Entry
 from registry.store.open import open_store
@@ -32,9 +33,8 @@ class Summary:
     """Prints how a finished run ended."""
 
     outputs: Mapping[str, Any]  # of the pipeline: artifacts with a `path`
-    registry: str
+    home: Home  # with the registry, and the TorchServe that serves the release
     channel: str
-    serving: str  # folder of the TorchServe that serves the release; "" if none does
     console: Console
 
     def print(self) -> int:
@@ -47,8 +47,8 @@ class Summary:
         evaluation = Evaluation.read(self._path("evaluation"))
         requests = GoldenRequests.read(self._path("golden")).requests
         history = next(list(request["history"]) for request in requests if request["history"])
-        entry = head(open_store(self.registry), self.channel) if verdict.blessed else None
-        if self.serving and entry:
+        entry = head(open_store(self.home.registry), self.channel) if verdict.blessed else None
+        if entry:
             self._print_answer(entry, history)
         self._print_quality(evaluation)
         self._print_gate(verdict)
@@ -59,20 +59,21 @@ class Summary:
             for condition in verdict.blockers:
                 self.console.print(f"  {condition.name}: {condition.detail}")
             self._print_line("Report", self._path("report"))
+            self._print_line("Home", self.home.name)
             return NOT_PROMOTED
         if entry:
             self._print_line("Release", f"{entry.release} ({self.channel} no. {entry.number})")
         self._print_line("Codebook", self.outputs["bundle"].metadata["codebook"])
         self._print_line("Report", self._path("report"))
         self._print_line("Data Docs", self._path("data_docs"))
-        if self.serving:
-            server = TorchServe.attach(self.serving)
-            self._print_line("Ask again", curl_line(server, {"history": history[-RECENT:], "k": 10}))
+        self._print_line("Home", f"{self.home.name}, which car ask and car registry use now (car --home ...)")
+        server = TorchServe.attach(self.home.serving)
+        self._print_line("Ask again", curl_line(server, {"history": history[-RECENT:], "k": 10}))
         return DONE
 
     def _print_answer(self, entry: Entry, history: list[str]) -> None:
         """Ask the server for recommendations after a holdout user's history, and print them with reasons."""
-        answer = TorchServe.attach(self.serving).predict({"history": history, "k": 10, "explain": True})
+        answer = TorchServe.attach(self.home.serving).predict({"history": history, "k": 10, "explain": True})
         if answer["release"] != entry.release:
             raise ServingError(
                 f"The server answers with release {answer['release'][:12]}, but {self.channel} is "

@@ -12,7 +12,6 @@ from common.cli import command_group
 from registry.channels import channel as channels
 from registry.channels.log import Entry
 from registry.cli.options import (
-    DEFAULT_REGISTRY,
     AsJson,
     Channel,
     Expected,
@@ -36,7 +35,7 @@ app = command_group("Inspect releases, and move the channels that say which rele
 
 
 @app.command("list")
-def list_command(registry: Registry = DEFAULT_REGISTRY, as_json: AsJson = False) -> None:
+def list_command(registry: Registry, as_json: AsJson = False) -> None:
     """List all releases, newest first, and the channels that use them."""
     store = open_store(registry)
     manifests, used_by = list_releases(store), channels.channels_by_release(store)
@@ -49,7 +48,7 @@ def list_command(registry: Registry = DEFAULT_REGISTRY, as_json: AsJson = False)
 
 
 @app.command()
-def show(release: ReleaseOrChannel, registry: Registry = DEFAULT_REGISTRY, as_json: AsJson = False) -> None:
+def show(release: ReleaseOrChannel, registry: Registry, as_json: AsJson = False) -> None:
     """Show a release's manifest and its later validations."""
     store = open_store(registry)
     manifest = read_manifest(store, channels.find(store, release))
@@ -63,9 +62,7 @@ def show(release: ReleaseOrChannel, registry: Registry = DEFAULT_REGISTRY, as_js
 
 
 @app.command()
-def history(
-    registry: Registry = DEFAULT_REGISTRY, channel: Channel = "production", as_json: AsJson = False
-) -> None:
+def history(registry: Registry, channel: Channel = "production", as_json: AsJson = False) -> None:
     """Show who put which release in use, when and why; newest first."""
     store = open_store(registry)
     entries = channels.history(store, channel)[::-1]
@@ -83,7 +80,7 @@ def promote(
     release: Release,
     why: Why,
     who: Who,
-    registry: Registry = DEFAULT_REGISTRY,
+    registry: Registry,
     channel: Channel = "production",
     expected: Expected = None,
     force: Annotated[
@@ -104,7 +101,7 @@ def rollback(
     *,
     why: Why,
     who: Who,
-    registry: Registry = DEFAULT_REGISTRY,
+    registry: Registry,
     channel: Channel = "production",
     to: Annotated[
         str | None,
@@ -125,7 +122,7 @@ def rollback(
 def diff(
     before: ReleaseOrChannel,
     after: ReleaseOrChannel,
-    registry: Registry = DEFAULT_REGISTRY,
+    registry: Registry,
     as_json: AsJson = False,
 ) -> None:
     """Show what changed between two releases."""
@@ -139,6 +136,7 @@ def diff(
 
 @app.command()
 def verify(
+    *,
     release: Annotated[
         str | None,
         typer.Argument(
@@ -146,7 +144,7 @@ def verify(
             show_default=False,
         ),
     ] = None,
-    registry: Registry = DEFAULT_REGISTRY,
+    registry: Registry,
     every: Annotated[bool, typer.Option("--all", help="Verify every release and every channel.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -174,6 +172,7 @@ def verify(
 
 @app.command()
 def gc(
+    *,
     keep: Annotated[
         int,
         typer.Option(
@@ -183,7 +182,7 @@ def gc(
     grace: Annotated[
         float, typer.Option("--grace-hours", min=0, help="Keep what was written or used within this time.")
     ] = GRACE.total_seconds() / 3600,
-    registry: Registry = DEFAULT_REGISTRY,
+    registry: Registry,
     delete: Annotated[bool, typer.Option("--delete", help="Delete. Without this flag: dry run.")] = False,
     as_json: AsJson = False,
 ) -> None:

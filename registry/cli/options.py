@@ -11,8 +11,7 @@ import typer
 from rich.console import RenderableType
 
 from common.cli import PlainConsole
-
-DEFAULT_REGISTRY = ".car/registry"
+from common.home import Home
 
 
 def this_user() -> str:
@@ -21,7 +20,13 @@ def this_user() -> str:
 
 
 Registry = Annotated[
-    str, typer.Option(envvar="CAR_REGISTRY", help="A folder, or gs://bucket/prefix.", show_default=True)
+    str,
+    typer.Option(
+        envvar="CAR_REGISTRY",
+        help="A folder, or gs://bucket/prefix.",
+        default_factory=lambda: Home.load().registry,
+        show_default="the home's",
+    ),
 ]
 Channel = Annotated[str, typer.Option("--channel", "-c", help="Name of the channel.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

@@ -97,6 +97,8 @@ def check_car(command: Command, arguments: list[str]) -> None:
     """Parse the command without running it; inline code may leave out what is required."""
     if arguments[0] in ("--help", "--version", "--install-completion"):
         return
+    if arguments[0] == "--home":
+        arguments = arguments[2:]
     node: Any = CLI
     path = ["car"]
     while hasattr(node, "commands"):

@@ -23,7 +23,7 @@ def example(page: Path) -> str:
 def test_the_readme_recommends_from_production(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store, release = trained_release(tmp_path / ".car")
+    store, release = trained_release(tmp_path / ".car" / "movielens")
     stage(store, release, who="test", why="example")
     promote(store, "production", release, who="test", why="example", expected=0)
     monkeypatch.chdir(tmp_path)
