@@ -22,7 +22,7 @@ class Variable(NamedTuple):
 VARIABLES = (
     Variable("CAR_REGISTRY", "person", "car registry, deploy, serve, infra-validate",
              "The registry: a folder, or `gs://bucket/prefix`. Default: the home's."),
-    Variable("CAR_HOME", "person", "car", "The home to use, by its name in `.car`. Without it: the last run's."),
+    Variable("CAR_HOME", "person", "car", "A home, by its name in `.car`. Without it: the last run's."),
     Variable("CAR_IMAGE", "person", "car run, compile, submit",
              "The default of `--image`. Without it: `car-on-kubeflow:0.1.0`."),
     Variable("CAR_TORCH_THREADS", "person", "servers",
