@@ -13,6 +13,11 @@ RUN ?=
 export DATA_DIR
 CAR_RUN = $(BIN)/car run --bootstrap --data $(DATA) $(if $(DATA_DIR),--data-dir "$$DATA_DIR")
 
+# What to mutate: a file or folder (or several), how many mutants of each, and which ones.
+ROOM ?=
+SAMPLE ?= 20
+SEED ?= 1
+
 # The image: its name, what it is built on, which torch (cpu, cu126, ...), extras of the project (spark ann), an
 # encoder of a model hub to bake in.
 IMAGE ?= car-on-kubeflow:0.1.0
@@ -33,7 +38,7 @@ endif
 export UV_LINK_MODE ?= copy
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev run stop compile image image-size run-containers ci-containers manifests test test-fast lint format types golden reference lock clean
+.PHONY: help install dev run stop compile image image-size run-containers ci-containers manifests test test-fast mutants lint format types golden reference lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -105,8 +110,12 @@ manifests: $(DEV_STAMP) ## render the overlays of deploy/kserve into build/manif
 test: $(DEV_STAMP) ## everything: unit, property, integration (TorchServe, GCS server, KFP local)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-fast: $(DEV_STAMP) ## unit and property tests only, under a minute
+test-fast: $(DEV_STAMP) ## unit and property tests only, a few minutes
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not integration"
+
+mutants: $(DEV_STAMP) ## change the code of ROOM in small ways, and count what the fast tests notice (SAMPLE=, SEED=)
+	@test -n "$(ROOM)" || { echo "Name a file or folder: make mutants ROOM=car_model/metrics"; exit 1; }
+	@OMP_NUM_THREADS=1 nice -n 10 $(BIN)/python -m scripts.mutants $(ROOM) --sample $(SAMPLE) --seed $(SEED)
 
 lint: $(DEV_STAMP) ## style, import directions, Dockerfile
 	@$(BIN)/ruff check .

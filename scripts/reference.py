@@ -308,7 +308,7 @@ def schema_files() -> dict[Path, str]:
     Raises:
         MissingDescriptionError: a field of them has no docstring.
     """
-    others = {"infra": InfraReport, "manifest": Manifest, "channel_entry": Entry}
+    others: dict[str, type[BaseModel]] = {"infra": InfraReport, "manifest": Manifest, "channel_entry": Entry}
     documents = schemas() | {
         name: model.model_json_schema(mode="serialization") for name, model in others.items()
     }
