@@ -1,4 +1,4 @@
-"""Stored comparisons of two models: a bootstrap over 20,000 users is slow, so each is computed once."""
+"""Stored comparisons of two models: resampling 20,000 users is slow, so each is computed once."""
 
 from __future__ import annotations
 

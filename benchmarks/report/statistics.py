@@ -8,7 +8,7 @@ from statistics import mean, stdev
 import numpy as np
 
 from car_model.evidence.evaluation import Metric
-from car_model.metrics.ranking import interval, per_user
+from car_model.metrics.ranking import difference, per_user
 
 CUTOFF = 10
 MISS = "."  # a rank beyond the cutoff
@@ -40,7 +40,7 @@ def mean_and_range(values: Sequence[float]) -> str:
 def relative_difference(
     ranks: Sequence[str], other_ranks: Sequence[str], metric: Metric
 ) -> tuple[float, float, float]:
-    """A metric relative to another model's, with a paired 95 % bootstrap interval over users.
+    """A metric relative to another model's, with a paired 95 % interval over users.
 
     Args:
         ranks, other_ranks: a rank string per seed; a user's metric is the mean over the seeds.
@@ -53,6 +53,7 @@ def relative_difference(
         np.mean([per_user(parse_ranks(text))[metric] for text in strings], axis=0)
         for strings in (ranks, other_ranks)
     )
-    low, high = interval(values - other)
-    difference = float((values - other).mean())
-    return difference / other.mean(), low / other.mean(), high / other.mean()
+    numbers = difference(values, other)
+    if numbers.relative is None or numbers.relative_low is None or numbers.relative_high is None:
+        raise ValueError(f"the other model's {metric} is 0: nothing is relative to it.")
+    return numbers.relative, numbers.relative_low, numbers.relative_high

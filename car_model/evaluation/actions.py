@@ -20,12 +20,11 @@ from car_model.evidence.evaluation import (
 )
 from car_model.evidence.training import RankerSummary
 from car_model.metrics.actions import action_metrics, entropy, log_losses
-from car_model.metrics.ranking import paired, ranks_of, summary
+from car_model.metrics.ranking import RESAMPLES, TAIL, paired, ranks_of, summary
 from car_model.recommender.held_out import held_out, score_before
 from car_model.recommender.recommender import Recommender
 from car_model.training.train_ranker import Predictions, predict
 
-RESAMPLES = 2000
 USERS = 5000  # at most about so many are ranked for, one at a time
 LATENCY_REQUESTS = 200
 NO_RANKER = "the release has no action ranker."
@@ -64,23 +63,27 @@ def evaluate_action_ranker(
 
 
 def normalised_entropy(predictions: Predictions) -> Interval:
-    """Normalised entropy over test actions and its 95 % bootstrap interval; None if only one class occurs.
+    """Normalised entropy over test actions and its 95 % interval; None if only one class occurs.
 
-    Each resample is compared with its own share of likes.
+    As in `car_model.metrics.ranking.interval`, actions get random weights, and so does one more: a rare one
+    that costs nothing for the lower end, a common one with the largest possible loss for the upper.
     """
-    labels = predictions.labels
+    labels, chances = predictions.labels, predictions.probabilities
     if not len(labels) or not 0 < labels.mean() < 1:
         return Interval(mean=None, low=None, high=None)
-    losses = log_losses(labels, predictions.probabilities)
-    rng, resampled = np.random.default_rng(0), []
-    for _ in range(RESAMPLES):
-        sample = rng.integers(0, len(labels), len(labels))
-        base = entropy(float(labels[sample].mean()))
-        resampled.append(float(losses[sample].mean()) / base if base else np.inf)
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    mean = float(losses.mean()) / entropy(float(labels.mean()))
-    ends = [round(float(end), 6) if np.isfinite(end) else None for end in (low, high)]
-    return Interval(mean=round(mean, 6), low=ends[0], high=ends[1])
+    losses, rate = log_losses(labels, chances), float(labels.mean())
+    largest = max(float(log_losses(np.full(len(labels), label), chances).max()) for label in (0, 1))
+    rng, lows, highs = np.random.default_rng(0), [], []
+    for one_more in rng.standard_exponential(RESAMPLES):
+        weights = rng.standard_exponential(len(labels))
+        total, loss, likes = weights.sum() + one_more, float(weights @ losses), float(weights @ labels)
+        like, dislike = (entropy((likes + one_more * label) / total) for label in (1, 0))
+        common, rare = (like, dislike) if rate >= 0.5 else (dislike, like)
+        lows.append(loss / total / rare)
+        highs.append((loss + one_more * largest) / total / common)
+    low, high = np.sort(lows)[TAIL - 1], np.sort(highs)[-TAIL]
+    mean = float(losses.mean()) / entropy(rate)
+    return Interval(mean=round(mean, 6), low=round(float(low), 6), high=round(float(high), 6))
 
 
 def hide_past_actions(data: ActionHistories) -> ActionHistories:

@@ -185,7 +185,12 @@ def evaluate(
             users_share=round(float(users.mean()), 6),
         )
     return Evaluation(
-        holdout=HoldoutSummary(users=len(holdout.users), items=len(catalogue.offered), digest=holdout.digest),
+        holdout=HoldoutSummary(
+            users=len(holdout.users),
+            items=len(catalogue.offered),
+            hits=int((ranks["challenger"] <= 10).sum()),
+            digest=holdout.digest,
+        ),
         models=models,
         paired=differences,
         slices=slices(holdout, ranks),

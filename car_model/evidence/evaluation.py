@@ -16,7 +16,7 @@ Metric = Literal["recall@5", "ndcg@5", "recall@10", "ndcg@10"]
 
 
 class Interval(Evidence):
-    """A mean over users (or actions) with its 95 % bootstrap interval; null if there are none."""
+    """A mean over users (or actions) with its 95 % interval; null if there are none."""
 
     mean: float | None
     """The mean."""
@@ -32,15 +32,15 @@ class Difference(Evidence):
     difference: float | None
     """Mean difference, in the metric's unit."""
     low: float | None
-    """Lower end of its 95 % bootstrap interval."""
+    """Lower end of its 95 % interval."""
     high: float | None
     """Upper end of the interval."""
     relative: float | None
     """`difference` over the other model's mean; null if that is 0."""
     relative_low: float | None
-    """`low` over the other model's mean."""
+    """Lower end of the 95 % interval of `relative`."""
     relative_high: float | None
-    """`high` over the other model's mean."""
+    """Upper end of it."""
 
 
 MetricIntervals = dict[Metric, Interval]
@@ -56,6 +56,8 @@ class HoldoutSummary(Evidence):
     """Users with a test item and a history before it."""
     items: Count
     """Items that the challenger ranks."""
+    hits: Count
+    """Users whose test item the challenger ranks among the first 10."""
     digest: Digest
     """Version of users, histories and test items."""
 

@@ -36,6 +36,9 @@ def test_a_challenger_equal_to_the_champion_passes():
 @pytest.mark.parametrize(
     ("name", "path", "value"),
     [
+        ("there are enough users", ("holdout", "users"), 199),
+        ("there are enough hits", ("holdout", "hits"), 19),
+        ("enough users are compared", ("champion", "users"), 199),
         ("beats popularity", ("paired", "popularity", "ndcg@10", "low"), 0.0),
         ("beats popularity", ("paired", "popularity", "ndcg@10", "low"), -0.001),
         ("not worse than the champion", ("paired", "champion", "ndcg@10", "high"), -1e-6),
