@@ -13,7 +13,7 @@ last epoch.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Annotated, Any
 
@@ -77,8 +77,23 @@ class RankingData:
         if name not in SETUPS:
             raise ValueError(f"no ranking task is set up for {name}; there are: {', '.join(SETUPS)}.")
         setup, items = SETUPS[name], tokens(dataset)
-        histories = action_histories(dataset.interactions, items.catalogue.uids, setup.liked).by_share()
-        return cls(name, setup, histories, items, dataset.digest)
+        histories = action_histories(dataset.interactions, items.catalogue.uids, setup.liked)
+        return cls(name, setup, hold_out_shares(histories), items, dataset.digest)
+
+
+def hold_out_shares(data: ActionHistories, valid: float = 0.1, test: float = 0.2) -> ActionHistories:
+    """The same histories, with the latest shares of every user held out, at least one interaction each.
+
+    Leave-one-out has one test action per user, too few to tell models apart by a per cent of loss.
+    """
+    parts_by_user = []
+    for uids in data.uids:
+        parts = np.zeros(len(uids), dtype=np.int8)
+        last = max(1, round(test * len(uids)))
+        parts[-last:] = 2
+        parts[-last - max(1, round(valid * len(uids))) : -last] = 1
+        parts_by_user.append(parts)
+    return replace(data, parts=parts_by_user)
 
 
 @app.command()

@@ -8,24 +8,14 @@ Shape letters: N packed items, D width, H heads, E = D / H, R histories of a run
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from car_model.models.packing import Packing
-from car_model.models.transformer import (
-    Attention,
-    Dropout,
-    ResidualBlock,
-    TransformerConfig,
-    causal_attention,
-    check_length,
-    initialise,
-    initialise_stack,
-)
+from car_model.models.transformer import Attention, Block, Transformer, causal_attention, initialise
 
 
 class NullSlot(nn.Module):
@@ -38,42 +28,38 @@ class NullSlot(nn.Module):
 
     def before(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values [..., P, H, E] behind the null slot: [..., P + 1, H, E]."""
-        slots = (
-            null.to(x.dtype).unflatten(0, x.shape[-2:]).expand(*x.shape[:-3], 1, -1, -1)
-            for null, x in ((self.key, keys), (self.value, values))
+
+        def prepend(null: Tensor, x: Tensor) -> Tensor:
+            slot = null.to(x.dtype).unflatten(0, x.shape[-2:]).expand(*x.shape[:-3], 1, -1, -1)
+            return torch.cat([slot, x], dim=-3)
+
+        return prepend(self.key, keys), prepend(self.value, values)
+
+
+def past_attention(packing: Packing, nulls: list[NullSlot]) -> Attention:
+    """Attention of each item of packed histories to the strict past; a null slot per layer."""
+
+    def attend(layer: int, *qkv: Tensor) -> Tensor:
+        segments = zip(*map(packing.segments, qkv), strict=True)  # of [R, P, H, E]
+        return packing.join_segments(
+            [causal_attention(q, *nulls[layer].before(k[:, :-1], v[:, :-1])) for q, k, v in segments]
         )
-        return cast(
-            tuple[Tensor, Tensor],
-            tuple(torch.cat([slot, x], dim=-3) for slot, x in zip(slots, (keys, values), strict=True)),
-        )
+
+    return attend
 
 
-@dataclass(frozen=True)
-class PastAttention:
-    """Attention of each item of packed histories to the strict past."""
+def candidate_attention(past: list[tuple[Tensor, Tensor]]) -> Attention:
+    """Attention of candidates to all of one history; candidates don't see each other.
 
-    packing: Packing
-    nulls: list[NullSlot]  # of each layer
+    `past` holds each layer's keys and values behind the null slot [P + 1, H, E]. Queries are [C, H, E]; the
+    candidates' own keys and values are not read.
+    """
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """[N, H, E] each -> [N, H, E]."""
-        mixed = []
-        for queries, keys, values in zip(*map(self.packing.segments, (q, k, v)), strict=True):
-            mixed.append(causal_attention(queries, *self.nulls[layer].before(keys[:, :-1], values[:, :-1])))
-        return self.packing.join_segments(mixed)
-
-
-@dataclass(frozen=True)
-class CandidateAttention:
-    """Attention of candidates to all of one history; candidates don't see each other."""
-
-    past: list[tuple[Tensor, Tensor]]  # of each layer: keys, values behind the null slot [P + 1, H, E]
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Queries [C, H, E] -> [C, H, E]; the candidates' own keys and values are not read."""
-        keys, values = self.past[layer]
-        q, keys, values = (x.transpose(0, 1) for x in (q, keys, values))  # [H, C or P + 1, E]
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, keys, values = (x.transpose(0, 1) for x in (q, *past[layer]))  # [H, C or P + 1, E]
         return F.scaled_dot_product_attention(q, keys, values).transpose(0, 1)
+
+    return attend
 
 
 class PastActions(nn.Module):
@@ -91,7 +77,7 @@ class PastActions(nn.Module):
 
     def forward(self, h: Tensor, actions: Tensor, attention: Attention) -> Tensor:
         """States of items h [N, D] and their actions [N, D] -> pooled actions of the strict past [N, D]."""
-        return cast(Tensor, self.out(attention.attend(0, *self.project(h, actions)).flatten(-2)))
+        return cast(Tensor, self.out(attention(0, *self.project(h, actions)).flatten(-2)))
 
     def project(self, h: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys of items, values of actions: [N, H, E] each."""
@@ -99,75 +85,50 @@ class PastActions(nn.Module):
         return q, k, self.value(self.norm_action(actions)).unflatten(-1, (self.heads, -1))
 
 
-class MixedBlock(ResidualBlock):
-    """AttnMVP's block: a pre-norm block whose values mix items with actions and come from the strict past."""
+class MixedBlock(Block):
+    """AttnMVP's block: values mix items with actions and come from the strict past."""
 
-    def __init__(self, config: TransformerConfig, layer: int) -> None:
-        super().__init__()
-        self.layer = layer
-        self.heads = config.n_heads
-        self.norm_attention = nn.LayerNorm(config.d_model)
-        self.norm_value = nn.LayerNorm(config.d_model)
-        self.qk = nn.Linear(config.d_model, 2 * config.d_model)
-        self.value = nn.Linear(config.d_model, config.d_model)
-        self.null = NullSlot(config.d_model)
-        self.add_output(config)
+    def add_projections(self, width: int) -> None:
+        self.norm_value = nn.LayerNorm(width)
+        self.qk = nn.Linear(width, 2 * width)
+        self.value = nn.Linear(width, width)
+        self.null = NullSlot(width)
 
-    def forward(self, x: Tensor, actions: Tensor, attention: Attention) -> Tensor:
-        """Item stream x [N, D] and actions [N, D] -> item stream [N, D]."""
-        return self.finish(x, attention.attend(self.layer, *self.project(x, actions)))
-
-    def project(self, x: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries and keys of the item stream, values of items and actions: [N, H, E] each."""
+    def project(self, x: Tensor, actions: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys of the item stream, values of items and actions [N, D]: [N, H, E] each."""
         q, k = self.qk(self.norm_attention(x)).unflatten(-1, (2, self.heads, -1)).unbind(dim=-3)
         return q, k, self.value(self.norm_value(x + actions)).unflatten(-1, (self.heads, -1))
 
 
-class MixedTransformer(nn.Module):
-    """AttnMVP's stack over embedded items; initialised like `transformer.Transformer`."""
+class MixedTransformer(Transformer):
+    """AttnMVP's stack over embedded items."""
 
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.position = nn.Embedding(config.max_positions, config.d_model)
-        self.drop = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(MixedBlock(config, layer) for layer in range(config.n_layers))
-        self.norm = nn.LayerNorm(config.d_model)
-        initialise_stack(self, config)
+    block = MixedBlock
 
-    def forward(self, items: Tensor, actions: Tensor, packing: Packing) -> Tensor:
+    def mix(self, items: Tensor, actions: Tensor, packing: Packing) -> Tensor:
         """Items [N, D] and actions [N, D] in the packing's order -> states [N, D].
 
         Raises:
             ValueError: a history is longer than `max_positions`.
         """
-        check_length(packing, self.config)
-        return self.contextualise(items, actions, packing.positions, self.past_attention(packing))
-
-    def contextualise(
-        self, items: Tensor, actions: Tensor, positions: Tensor, attention: Attention
-    ) -> Tensor:
-        """Items and actions [N, D] at positions [N] -> states [N, D]."""
-        x = self.drop(items + self.position(positions))
-        for block in self.blocks:
-            x = block(x, actions, attention)
-        return cast(Tensor, self.norm(x))
+        self.check_length(packing)
+        return self.contextualise(items, packing.positions, self._past_attention(packing), actions)
 
     def candidate_states(self, items: Tensor, actions: Tensor, candidates: Tensor) -> Tensor:
         """States of candidates [C, D], each alone after a history's items and actions [P, D]: [C, D]."""
         packing = Packing.dense(1, len(items), items.device)
-        attention, past = self.past_attention(packing), []
-        x = items + self.position(packing.positions)
+        attention, past = self._past_attention(packing), []
+        x, _ = self.embed_positions(items, packing.positions)
         for module in self.blocks:
             block = cast(MixedBlock, module)
             q, k, v = block.project(x, actions)
             past.append(block.null.before(k, v))
             if block is not self.blocks[-1]:  # nobody reads the last block's output
-                x = block.finish(x, attention.attend(block.layer, q, k, v))
+                x = block.finish(x, attention(block.layer, q, k, v))
         positions = packing.positions.new_full((len(candidates),), len(items))
-        nothing = torch.zeros_like(candidates)
-        return self.contextualise(candidates, nothing, positions, CandidateAttention(past))
+        return self.contextualise(
+            candidates, positions, candidate_attention(past), torch.zeros_like(candidates)
+        )
 
-    def past_attention(self, packing: Packing) -> PastAttention:
-        """Attention to the strict past with this stack's null slots."""
-        return PastAttention(packing, [cast(MixedBlock, block).null for block in self.blocks])
+    def _past_attention(self, packing: Packing) -> Attention:
+        return past_attention(packing, [cast(MixedBlock, block).null for block in self.blocks])

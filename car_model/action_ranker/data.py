@@ -6,7 +6,7 @@ Shape letters: B batch, T items, n items of one history.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -51,30 +51,8 @@ class ActionHistories:
 
     def targets(self, part: Part) -> list[np.ndarray]:
         """Which interactions of each user are in a part and have a known action: [n] bool each."""
-        index = PARTS.index(part)
-        return [
-            (parts == index) & (actions != UNKNOWN)
-            for parts, actions in zip(self.parts, self.actions, strict=True)
-        ]
-
-    def classes(self, part: Part) -> np.ndarray:
-        """Known classes of a part, user by user, oldest first."""
-        classes = [actions[mask] for actions, mask in zip(self.actions, self.targets(part), strict=True)]
-        return np.concatenate(classes) if classes else np.zeros(0, dtype=np.int64)
-
-    def by_share(self, valid: float = 0.1, test: float = 0.2) -> ActionHistories:
-        """The same histories, with the latest shares of every user held out, at least one interaction each.
-
-        Leave-one-out has one test action per user, too few to tell models apart by a per cent of loss.
-        """
-        parts_by_user = []
-        for uids in self.uids:
-            parts = np.zeros(len(uids), dtype=np.int8)
-            last = max(1, round(test * len(uids)))
-            parts[-last:] = 2
-            parts[-last - max(1, round(valid * len(uids))) : -last] = 1
-            parts_by_user.append(parts)
-        return replace(self, parts=parts_by_user)
+        index, histories = PARTS.index(part), zip(self.parts, self.actions, strict=True)
+        return [(parts == index) & (actions != UNKNOWN) for parts, actions in histories]
 
 
 def action_classes(values: np.ndarray, liked: float) -> np.ndarray:

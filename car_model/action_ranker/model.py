@@ -21,20 +21,25 @@ Shape letters: B batch, T items, N packed items, P items of one history, C candi
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from car_model.action_ranker.attention import CandidateAttention, MixedTransformer, PastActions, PastAttention
+from car_model.action_ranker.attention import (
+    MixedTransformer,
+    PastActions,
+    candidate_attention,
+    past_attention,
+)
 from car_model.models.car import check_sids
 from car_model.models.kv_cache import KVCache
 from car_model.models.packing import Packing
 from car_model.models.transformer import ModelConfig, Transformer, initialise
 
 Architecture = Literal["interleaved", "lfa", "mvp"]
-ARCHITECTURES: tuple[Architecture, ...] = ("interleaved", "lfa", "mvp")
+ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 UNKNOWN, DISLIKED, LIKED = 0, 1, 2  # classes of an action
 
 
@@ -51,17 +56,14 @@ class RankerConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
-            raise ValueError(
-                f"there is no architecture {self.architecture!r}; there are: {', '.join(ARCHITECTURES)}."
-            )
+            names = ", ".join(ARCHITECTURES)
+            raise ValueError(f"there is no architecture {self.architecture!r}; there are: {names}.")
 
 
 class ActionRanker(nn.Module):
     """Predicts whether the user likes each item of a history, from what came before.
 
-    Args:
-        config: sizes and architecture.
-        sids: [I + 1, L] codes by UID; row 0 is padding.
+    `sids` are [I + 1, L] codes by UID; row 0 is padding.
     """
 
     sids: Tensor
@@ -74,10 +76,10 @@ class ActionRanker(nn.Module):
         self.uid = nn.Embedding(config.n_items + 1, config.d_model, padding_idx=0)
         self.code = nn.Embedding(config.n_levels * config.codebook_size, config.d_model)
         self.action = nn.Embedding(3, config.d_model, padding_idx=UNKNOWN)
-        slots = 2 if config.architecture == "interleaved" else 1  # positions that an item takes
         mixed, late = config.architecture == "mvp", config.architecture == "lfa"
-        self.mixed = MixedTransformer(config.backbone(config.max_history)) if mixed else None
-        self.transformer = None if mixed else Transformer(config.backbone(slots * config.max_history))
+        slots = 1 if mixed or late else 2  # positions that an item takes
+        self.mixed = MixedTransformer(config, config.max_history) if mixed else None
+        self.transformer = None if mixed else Transformer(config, slots * config.max_history)
         self.late = PastActions(config.d_model, config.n_heads) if late else None
         self.head = nn.Sequential(
             nn.Linear(2 * config.d_model if late else config.d_model, config.d_model),
@@ -98,39 +100,28 @@ class ActionRanker(nn.Module):
     def packed_logits(self, items: Tensor, actions: Tensor, packing: Packing) -> Tensor:
         """Logits of disliked and liked for packed items [N, D] with action vectors [N, D]: [N, 2]."""
         if self.mixed is not None:
-            return self.head(self.mixed(items, actions, packing))
+            return self.head(self.mixed.mix(items, actions, packing))
         transformer = cast(Transformer, self.transformer)
         if self.late is not None:
             h = transformer.packed(items, packing)
-            pooled = self.late(h, actions, PastAttention(packing, [self.late.null]))
+            pooled = self.late(h, actions, past_attention(packing, [self.late.null]))
             return self.head(torch.cat([h, pooled], dim=-1))
         tokens = torch.stack([items, actions], dim=1).flatten(0, 1)  # i_1 a_1 i_2 a_2 ..
         return self.head(transformer.packed(tokens, packing.repeat_interleave(2))[::2])
 
     def logits(self, uids: Tensor, actions: Tensor) -> Tensor:
-        """Logits of disliked and liked at every item.
+        """Logits of disliked and liked at every item [B, T, 2], 0 at the padding.
 
         Args:
             uids: [B, T], right-padded with 0; T must not exceed `max_history`.
             actions: [B, T] classes, 0 if unknown. The action that is predicted at an item is not read there.
-
-        Returns:
-            [B, T, 2], 0 at the padding.
         """
         packing = Packing.from_mask(uids != 0)
         items, action_vectors = self.embed_items(packing.pack(uids)), self.action(packing.pack(actions))
         return packing.unpack(self.packed_logits(items, action_vectors, packing))
 
     def loss(self, uids: Tensor, actions: Tensor, target_mask: Tensor) -> dict[str, Tensor]:
-        """Training loss over the actions that are known and targets.
-
-        Args:
-            uids: [B, T]; actions: [B, T], as for `logits`.
-            target_mask: [B, T] True at the items whose actions are to be learned.
-
-        Returns:
-            `loss`, the mean cross-entropy.
-        """
+        """Mean cross-entropy of the known actions [B, T] at which `target_mask` [B, T] is True."""
         packing = Packing.from_mask(uids != 0)
         classes, valid_mask = packing.pack(actions), packing.pack(target_mask)  # [N]
         visible = classes
@@ -144,39 +135,32 @@ class ActionRanker(nn.Module):
         return {"loss": total / (targets != UNKNOWN).sum().clamp(min=1)}
 
     def probabilities(self, uids: Tensor, actions: Tensor) -> Tensor:
-        """P(liked) at every item, uids [B, T], actions [B, T]: [B, T]."""
+        """P(liked) at every item: uids, actions [B, T] -> [B, T]."""
         return like_probability(self.logits(uids, actions))
 
     def candidate_logits(self, uids: Tensor, actions: Tensor, candidates: Tensor) -> Tensor:
-        """Logits of disliked and liked for candidates, each as the next item of one history.
+        """Logits of disliked and liked for candidates, each as the next item of one history: [C, 2].
 
         The history is read once for all candidates. In evaluation mode only.
 
         Args:
             uids: [P] at least one, fewer than `max_history`; actions: [P] classes; candidates: [C] UIDs.
-
-        Returns:
-            [C, 2]
         """
         dtype = self.action.weight.dtype
         items, candidate_items = (self.embed_items(x).to(dtype) for x in (uids, candidates))
         action_vectors = self.action(actions)
         if self.mixed is not None:
             return self.head(self.mixed.candidate_states(items, action_vectors, candidate_items))
-        transformer = cast(Transformer, self.transformer)
+        transformer, tokens = cast(Transformer, self.transformer), items
         if self.late is None:
             tokens = torch.stack([items, action_vectors], dim=1).flatten(0, 1)
-            return self.head(_states_after(transformer, tokens, candidate_items))
-        _, keys, values = self.late.project(transformer(items.unsqueeze(0))[0], action_vectors)
-        attention = CandidateAttention([self.late.null.before(keys, values)])
-        h = _states_after(transformer, items, candidate_items)
+        cache = KVCache(transformer, tokens[None], torch.tensor([len(tokens)], device=tokens.device))
+        h = cache.extend(candidate_items[None, :, None])[0, :, 0]  # [C, D] each alone after the history
+        if self.late is None:
+            return self.head(h)
+        _, keys, values = self.late.project(transformer(items[None])[0], action_vectors)
+        attention = candidate_attention([self.late.null.before(keys, values)])
         return self.head(torch.cat([h, self.late(h, torch.zeros_like(h), attention)], dim=-1))
-
-
-def _states_after(transformer: Transformer, tokens: Tensor, candidates: Tensor) -> Tensor:
-    """States of candidates [C, D], each alone after tokens [P, D]: [C, D]."""
-    lengths = torch.tensor([len(tokens)], device=tokens.device)
-    return KVCache(transformer, tokens.unsqueeze(0), lengths).extend(candidates[None, :, None])[0, :, 0]
 
 
 def like_probability(logits: Tensor) -> Tensor:

@@ -26,45 +26,36 @@ from car_model.action_ranker.model import ActionRanker, like_probability
 from car_model.metrics.actions import SMALLEST
 from car_model.metrics.ranking import per_user, ranks_of
 
-TABLES = ("uid", "code")  # rows that are read, not multiplied
+WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 def double_precision(model: ActionRanker) -> ActionRanker:
     """The model computing in double precision, so that threads and processors change no printed digit.
 
-    Its tables of items stay in single precision and are shared with the given model.
+    Its tables of items, which are read and not multiplied, stay in single precision and are shared.
     """
-    shared = {id(getattr(model, name)): getattr(model, name) for name in (*TABLES, "sids")}
+    shared = {id(table): table for table in (model.uid, model.code, model.sids)}
     exact = copy.deepcopy(model, shared).eval()
     for name, part in exact.named_children():
-        if name not in TABLES:
+        if name not in ("uid", "code"):
             part.double()
     return exact
 
 
 @torch.inference_mode()
 def predict_like(model: ActionRanker, uids: Tensor, actions: Tensor, candidates: Tensor) -> Tensor:
-    """P(liked) of each candidate if it were the next item.
+    """P(liked) of each candidate if it were the next item: candidates [C] UIDs -> [C].
 
     Args:
         model: in evaluation mode.
-        uids: [P] the history, oldest first; it may be empty. Only the latest items count, as
-            many as the model reads.
+        uids: [P] the history, oldest first; it may be empty. Only the latest items count, as many as the
+            model reads.
         actions: [P] classes, 0 if unknown.
-        candidates: [C] UIDs.
-
-    Returns:
-        [C]
     """
     latest = slice(max(0, len(uids) - (model.config.max_history - 1)), len(uids))
-    uids, actions = uids[latest], actions[latest]
     if not len(uids):
         return model.probabilities(candidates.unsqueeze(1), torch.zeros_like(candidates).unsqueeze(1))[:, 0]
-    return like_probability(model.candidate_logits(uids, actions, candidates))
-
-
-CANDIDATES = 100
-WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+    return like_probability(model.candidate_logits(uids[latest], actions[latest], candidates))
 
 
 class ScoredHistory(NamedTuple):
@@ -81,7 +72,7 @@ class Reranker:
 
     model: ActionRanker  # in evaluation mode, over the same catalogue as CAR
     weight: float  # of log P(liked)
-    candidates: int = CANDIDATES  # how many items it is computed for
+    candidates: int = 100  # how many items it is computed for
 
     def scores(self, history: ScoredHistory) -> Tensor:
         """The scores [N + 1] that rank by both; -inf stays -inf."""
@@ -90,11 +81,9 @@ class Reranker:
     def rerank(
         self, scores: Tensor, uids: Tensor, history: np.ndarray, actions: np.ndarray
     ) -> tuple[Tensor, dict[int, float]]:
-        """Candidates' scores by both, and P(liked) by UID; what must not be recommended (-inf) stays so.
+        """Candidates' scores by both [K], and P(liked) by UID; what must not be recommended (-inf) stays so.
 
-        Args:
-            scores, uids: [K] candidates and how relevant they are.
-            history: [P] UIDs; actions: [P] classes.
+        `uids` and `scores` [K] are candidates and how relevant they are; `history` and `actions` are [P].
         """
         chances = self.log_chances(uids, history, actions)
         like_by_uid = dict(zip(uids.tolist(), chances.exp().tolist(), strict=True))
@@ -132,9 +121,7 @@ def combine(scores: Tensor, uids: Tensor, chances: Tensor, weight: float) -> Ten
 def choose_weight(model: ActionRanker, histories: Iterable[ScoredHistory], targets: np.ndarray) -> float:
     """The weight that ranks liked validation items best (NDCG@10); ties go to the smaller one.
 
-    Args:
-        histories: before validation items that the user liked.
-        targets: [users] those items' UIDs.
+    `histories` precede validation items that the user liked, whose UIDs are `targets` [users].
     """
     reranker, gains = Reranker(model, 0.0), dict.fromkeys(WEIGHTS, 0.0)
     for history, target in zip(histories, targets, strict=True):

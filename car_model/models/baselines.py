@@ -33,7 +33,7 @@ class SASRec(nn.Module):
         super().__init__()
         self.config = config
         self.uid = nn.Embedding(config.n_items + 1, config.d_model, padding_idx=0)
-        self.transformer = Transformer(config.backbone(config.max_history, config.position_encoding))
+        self.transformer = Transformer(config, config.max_history, config.position_encoding)
         self.act_bias = nn.Parameter(torch.zeros(config.n_items + 1))
         initialise(self.uid)
         with torch.no_grad():
@@ -57,7 +57,7 @@ class SASRec(nn.Module):
         return {"loss": loss, "act": act.detach()}
 
     def score(self, uids: Tensor) -> Tensor:
-        """Log-probabilities of every UID after each history: [B, T] right-padded -> [B, I + 1]."""
+        """Log-probabilities of every UID after right-padded histories [B, T]: [B, I + 1], padding -inf."""
         last = (uids != 0).sum(dim=1) - 1
         states = self.transformer(self.uid(uids))[torch.arange(len(uids), device=uids.device), last]
         return self.act_logits(states).log_softmax(dim=-1)

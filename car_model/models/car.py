@@ -62,11 +62,7 @@ class CARConfig(ModelConfig):
 
 
 def check_sids(sids: Tensor, n_items: int, n_levels: int, codebook_size: int) -> None:
-    """Hold that a SID table [I + 1, L] fits a model.
-
-    Raises:
-        ValueError: it is of another size or holds codes out of range.
-    """
+    """Raise ValueError if a SID table [I + 1, L] is of another size or holds codes out of range."""
     if tuple(sids.shape) != (n_items + 1, n_levels):
         raise ValueError(f"the SID table is {tuple(sids.shape)}, expected {(n_items + 1, n_levels)}.")
     if int(sids.max()) >= codebook_size or int(sids.min()) < 0:
@@ -77,10 +73,8 @@ class CAR(nn.Module):
     """The Act-With-Think model over a fixed table of SIDs.
 
     Args:
-        config: sizes.
         sids: [I + 1, L] codes by UID; row 0 is padding and is never read as an item.
-        text: [I + 1, at least config.text_dim] coordinates of the items' texts by UID, main axes first;
-            needed if config.text_dim is not 0.
+        text: [I + 1, at least text_dim] coordinates of the items' texts by UID, main axes first.
     """
 
     sids: Tensor
@@ -89,23 +83,21 @@ class CAR(nn.Module):
     def __init__(self, config: CARConfig, sids: Tensor, text: Tensor | None = None) -> None:
         super().__init__()
         check_sids(sids, config.n_items, config.n_levels, config.codebook_size)
-        self.config = config
+        self.config, width = config, config.d_model
         n_codes = config.n_levels * config.codebook_size  # level l, code c is row l * K + c
         self.register_buffer("sids", sids.long())
-        self.text_reader = (
-            TextReader(text, config.n_items, config.text_dim, config.d_model) if config.text_dim else None
-        )
-        self.uid = nn.Embedding(config.n_items + 1, config.d_model, padding_idx=0)
-        self.code = nn.Embedding(n_codes, config.d_model)
+        axes = config.text_dim
+        self.text_reader = TextReader(text, config.n_items, axes, width) if axes else None
+        self.uid = nn.Embedding(config.n_items + 1, width, padding_idx=0)
+        self.code = nn.Embedding(n_codes, width)
         self.code_sums = CodeSums()
-        max_positions = config.max_history * config.slots
-        self.transformer = Transformer(config.backbone(max_positions, config.position_encoding))
+        self.transformer = Transformer(config, config.max_history * config.slots, config.position_encoding)
         self.act_bias = nn.Parameter(torch.zeros(config.n_items + 1))
         self.think_bias = nn.Parameter(torch.zeros(n_codes))
         embeddings: list[nn.Module] = [self.uid, self.code]
         if not config.tied:
-            self.act_head = nn.Linear(config.d_model, config.n_items + 1, bias=False)
-            self.think_head = nn.Linear(config.d_model, n_codes, bias=False)
+            self.act_head = nn.Linear(width, config.n_items + 1, bias=False)
+            self.think_head = nn.Linear(width, n_codes, bias=False)
             embeddings += [self.act_head, self.think_head]
         for module in embeddings:
             initialise(module)
@@ -183,15 +175,12 @@ class CAR(nn.Module):
         return self.act_logits(self.last_state(uids)).log_softmax(dim=-1)
 
     def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Training loss over the next chunks.
+        """`loss` = act + think_weight * think, with label smoothing if configured, and its parts.
+
+        `act` is the UID's cross-entropy, `think` the mean of the SID's over the levels.
 
         Args:
-            inputs: [B, T] UIDs, 0 padded on the right.
-            targets: [B, T] the next UIDs, 0 if there is nothing to predict.
-
-        Returns:
-            `loss` = act + think_weight * think, with label smoothing if configured, and its parts `act`
-            (UID cross-entropy) and `think` (mean SID cross-entropy over the levels).
+            inputs: [B, T] UIDs, 0 padded on the right; targets: [B, T] the next UIDs, 0 if there is none.
         """
         packing = Packing.from_mask(inputs != 0)
         targets = packing.pack(targets)  # [N]
@@ -205,10 +194,11 @@ class CAR(nn.Module):
             act = loss = linear_cross_entropy(states, weight, bias, targets)
             if share := self.config.label_smoothing:
                 loss = act + label_smoothing_term(states, weight, bias, targets, share)
-        if self.config.think_weight == 0:
-            return {"loss": loss, "act": act.detach(), "think": torch.zeros((), device=act.device)}
-        think = F.cross_entropy(self.think_logits(states).flatten(0, 1), self.sids[targets].flatten())
-        return {"loss": loss + self.config.think_weight * think, "act": act.detach(), "think": think.detach()}
+        think = torch.zeros((), device=act.device)
+        if self.config.think_weight:
+            think = F.cross_entropy(self.think_logits(states).flatten(0, 1), self.sids[targets].flatten())
+            loss = loss + self.config.think_weight * think
+        return {"loss": loss, "act": act.detach(), "think": think.detach()}
 
     def sampled_act_loss(self, states: Tensor, targets: Tensor, negatives: Negatives) -> Tensor:
         """UID cross-entropy of targets [N] after states [N, D] over a sample of the catalogue."""

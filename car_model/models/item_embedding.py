@@ -21,13 +21,11 @@ class _CodeSums(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, code: Tensor, slots: Tensor, items: Tensor, begins: Tensor) -> Tensor:
-        """code [C, D], slots [I, L], items [I * L], begins [C] -> [I, D]."""
         ctx.save_for_backward(items, begins)
         return F.embedding_bag(slots, code, mode="sum")
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        """Gradient [I, D] -> [C, D]."""
         items, begins = ctx.saved_tensors
         return F.embedding_bag(items, grads[0].contiguous(), begins, mode="sum"), None, None, None
 
@@ -44,15 +42,11 @@ class CodeSums(nn.Module):
         """The sum of the code rows of every item: code [C, D], slots [I, L] rows -> [I, D]."""
         if self._slots.device != slots.device or not torch.equal(self._slots, slots):
             with torch.inference_mode(False):  # a training step may be the next to read them
-                self._slots, self._carriers = slots.clone(), _carriers(slots, len(code))
+                self._slots, flat = slots.clone(), slots.flatten()
+                items = flat.argsort(stable=True) // slots.shape[1]  # [I * L] grouped by their code row
+                ends = flat.bincount(minlength=len(code)).cumsum(0)
+                self._carriers = items, F.pad(ends, (1, 0))[:-1]  # [C] where each row's group begins
         return _CodeSums.apply(code, slots, *self._carriers)
-
-
-def _carriers(slots: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """Items grouped by the code row they read [I * L], and where each of the C groups begins [C]."""
-    flat = slots.flatten()
-    ends = flat.bincount(minlength=rows).cumsum(0)
-    return flat.argsort(stable=True) // slots.shape[1], F.pad(ends, (1, 0))[:-1]
 
 
 START = 0.04  # spread of a text's part before training: twice that of a UID row
@@ -61,12 +55,8 @@ START = 0.04  # spread of a text's part before training: twice that of a UID row
 class TextReader(nn.Module):
     """Coordinates of items' texts, read through one linear map.
 
-    Args:
-        text: [I + 1, at least `axes`] coordinates by UID, main axes first; row 0 is padding.
-        items, axes, width: I, the coordinates read, and D.
-
-    Raises:
-        ValueError: there are no coordinates, or too few.
+    `text` are coordinates by UID [I + 1, at least `axes`], main axes first; row 0 is padding. Raises
+    ValueError if there are none, or too few.
     """
 
     text: Tensor

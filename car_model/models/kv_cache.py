@@ -21,21 +21,15 @@ from car_model.models.transformer import Block, Transformer, causal_attention
 class KVCache:
     """Keys and values of histories that end at different positions, and of their continuations.
 
-    Args:
-        transformer: in evaluation mode.
-        x: [B, P, D] embeddings of the histories, right-padded.
-        lengths: [B] how many positions of each history are real. The first `extend` appends the position
-            after them.
+    `x` are the histories' embeddings [B, P, D], right-padded; `lengths` [B] says how many positions of each
+    are real. The first `extend` appends the position after them. In evaluation mode only.
     """
 
     def __init__(self, transformer: Transformer, x: Tensor, lengths: Tensor) -> None:
-        self.transformer = transformer
-        self.lengths = lengths
+        self.transformer, self.lengths = transformer, lengths
         positions = torch.arange(x.shape[1], device=x.device)
-        padding = positions >= lengths[:, None]
-        self.mask = torch.zeros(padding.shape, device=x.device).masked_fill_(padding, -torch.inf)[
-            :, None, None
-        ]
+        padding = (positions >= lengths[:, None])[:, None, None]  # [B, 1, 1, P]
+        self.mask = torch.zeros(padding.shape, device=x.device).masked_fill_(padding, -torch.inf)
         self.prefix: list[tuple[Tensor, Tensor]] = []  # a layer's keys [B, H, E, P], values [B, H, P, E]
         x, angles = transformer.embed_positions(x, positions)
         for layer in transformer.blocks:
@@ -49,13 +43,10 @@ class KVCache:
         self.own = [(empty, empty) for _ in transformer.blocks]  # a layer's keys, values [B, W, S, H, E]
 
     def extend(self, x: Tensor) -> Tensor:
-        """Append M embedded tokens to every continuation: [B, W, M, D] -> their states [B, W, M, D].
-
-        The first call says how many continuations there are.
-        """
+        """Append M tokens to every continuation (the first call starts W): [B, W, M, D] -> their states."""
         tokens = torch.arange(x.shape[2], device=x.device)
         positions = self.lengths[:, None, None] + self.own[0][0].shape[2] + tokens  # [B, 1, M]
-        return self.transformer.contextualise(x, positions.expand(x.shape[:3]), self)
+        return self.transformer.contextualise(x, positions.expand(x.shape[:3]), self.attend)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Mix the values of the history and of the continuation itself: [B, W, M, H, E] each -> the same."""

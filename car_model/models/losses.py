@@ -26,23 +26,17 @@ TILE_ROWS = 512  # where classes are tiled: the more, the fewer times all weight
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Mean cross-entropy of `states @ weight.T + bias` against targets."""
-
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-        """states [N, D], weight [C, D], bias [C], targets [N] -> scalar."""
-        kind = states.device.type
+        parts, kind = (states, weight, bias), states.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         with torch.autocast(kind, enabled=False):
-            loss, *grads = _loss_and_gradients(states.to(dtype), weight.to(dtype), bias.to(dtype), targets)
-        ctx.save_for_backward(
-            *(grad.to(like.dtype) for grad, like in zip(grads, (states, weight, bias), strict=True))
-        )
+            loss, *grads = _loss_and_gradients(*(part.to(dtype) for part in parts), targets)
+        ctx.save_for_backward(*(grad.to(part.dtype) for grad, part in zip(grads, parts, strict=True)))
         return loss
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        """Scale the gradients found on the way forward."""
         d_states, d_weight, d_bias = ctx.saved_tensors
         return d_states * grads[0], d_weight * grads[0], d_bias * grads[0], None
 
@@ -85,18 +79,16 @@ def block_sizes(states: Tensor, classes: int) -> tuple[int, int]:
 def _softmax(
     block: Tensor, weight: Tensor, bias: Tensor, tile: int
 ) -> tuple[Tensor, Tensor, Iterator[tuple[int, Tensor]]]:
-    """What the softmax of a block's logits is made of.
+    """A shift [b, 1], log of the exponentials' sum [b, 1], and by tile: first class, exp(logits - shift)."""
 
-    Returns:
-        shift [b, 1]; log of the exponentials' sum [b, 1], in float32 at least; and, tile by tile, the first
-        class and exp(logits - shift) [b, tile].
-    """
-    wide = torch.promote_types(block.dtype, torch.float32)
-    starts = range(0, len(weight), tile)
+    def logits(start: int) -> Tensor:
+        return torch.addmm(bias[start : start + tile], block, weight[start : start + tile].T)
+
+    wide, starts = torch.promote_types(block.dtype, torch.float32), range(0, len(weight), tile)
     top = block.new_full((len(block), 1), torch.finfo(block.dtype).min)  # finite: a tile may be all barred
     mass = torch.zeros_like(top, dtype=wide)
     for start in starts:
-        share = _logits(block, weight, bias, start, tile)
+        share = logits(start)
         old, top = top, torch.maximum(top, share.amax(dim=1, keepdim=True))
         part = share.sub_(top).exp_().sum(dim=1, keepdim=True).to(wide)
         mass = part if start == 0 else mass * (old - top).to(wide).exp() + part
@@ -104,21 +96,14 @@ def _softmax(
     if len(starts) == 1:
         return top, log_mass, iter([(0, share)])
     shift = log_mass.to(block.dtype)
-    return shift, log_mass, ((i, _logits(block, weight, bias, i, tile).sub_(shift).exp_()) for i in starts)
-
-
-def _logits(block: Tensor, weight: Tensor, bias: Tensor, start: int, tile: int) -> Tensor:
-    return torch.addmm(bias[start : start + tile], block, weight[start : start + tile].T)
+    return shift, log_mass, ((start, logits(start).sub_(shift).exp_()) for start in starts)
 
 
 def linear_cross_entropy(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of a linear classifier.
+    """Mean cross-entropy of a linear classifier; gradients flow to states, weight and bias.
 
     Args:
         states: [N, D]; weight: [C, D]; bias: [C], -inf for a class that can't be had; targets: [N] classes.
-
-    Returns:
-        a scalar; gradients flow to states, weight and bias.
     """
     return _LinearCrossEntropy.apply(states, weight, bias, targets)
 
@@ -146,19 +131,14 @@ def mask_padding(bias: Tensor) -> Tensor:
     return bias.index_fill(0, torch.zeros(1, dtype=torch.long, device=bias.device), -torch.inf)
 
 
-POWER = 0.5  # of an item's interactions
-
-
 class Negatives:
-    """What a training step's negatives are.
+    """A training step's negatives: S = `size` draws with replacement, by the root of an item's interactions.
 
-    Args:
-        counts: [I + 1] training interactions by UID; items without any are drawn as if they had one.
-        size: S, how many a step draws, with replacement.
+    `counts` are training interactions by UID [I + 1]; items without any are drawn as if they had one.
     """
 
     def __init__(self, counts: Tensor, size: int) -> None:
-        chance = counts.double().clamp(min=1).pow(POWER)
+        chance = counts.double().clamp(min=1).pow(0.5)
         chance[0] = 0  # padding
         seen = counts.double().index_fill(0, torch.tensor(0), 0)
         self.size = size
@@ -168,9 +148,8 @@ class Negatives:
 
     def draw(self) -> Tensor:
         """UIDs [S]; torch's own seed decides."""
-        return torch.searchsorted(self._ends, torch.rand(self.size, dtype=torch.float64)).clamp(
-            1, len(self._ends) - 1
-        )
+        draws = torch.rand(self.size, dtype=torch.float64)
+        return torch.searchsorted(self._ends, draws).clamp(1, len(self._ends) - 1)
 
     def choose(self, targets: int) -> Tensor:
         """Of a step's targets and draws [N + S], the indices of its negatives [C]."""
@@ -188,8 +167,7 @@ def sampled_cross_entropy(
     """Mean cross-entropy of targets against themselves and the negatives.
 
     Args:
-        target_logits: [N]; negative_logits: [N, C].
-        targets: [N] UIDs; negatives: [C] UIDs.
+        target_logits, targets: [N] of UIDs; negative_logits: [N, C]; negatives: [C] UIDs.
         log_q: [I + 1] log of how often an item is expected among the negatives.
     """
     corrected = negative_logits - log_q[negatives].to(negative_logits.dtype)

@@ -1,7 +1,7 @@
 """GPT-2-style causal transformer: pre-norm blocks, learned or rotary positions, one fused attention kernel.
 
 A block's `forward` is the only place of its arithmetic. How its queries find keys and values is an
-`Attention` that is passed in: `PackedAttention` for whole histories without padding, `KVCache`
+`Attention` that is passed in: `packed_attention` for whole histories without padding, `KVCache.attend`
 (`models/kv_cache.py`) for tokens that continue histories read before.
 
 Shape letters: N packed tokens, B histories, T positions, D width, H heads, E = D / H.
@@ -12,8 +12,9 @@ smaller by 1/sqrt(2 * layers). Rotary positions: Su et al. 2021 (RoFormer, arXiv
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,26 +25,8 @@ from car_model.models.packing import Packing
 PositionEncoding = Literal["learned", "rotary"]
 ROTARY_BASE = 10_000  # the slowest pair of features turns once in 2 pi * ROTARY_BASE positions
 
-
-@dataclass(frozen=True, kw_only=True)
-class TransformerConfig:
-    """Sizes of the backbone."""
-
-    d_model: int = 64
-    n_layers: int = 2
-    n_heads: int = 2
-    max_positions: int = 50  # the longest sequence it can read
-    dropout: float = 0.2
-    position_encoding: PositionEncoding = "learned"
-
-    def __post_init__(self) -> None:
-        if self.d_model % self.n_heads:
-            raise ValueError(f"d_model {self.d_model} must be a multiple of n_heads {self.n_heads}.")
-        if self.position_encoding == "rotary" and self.d_model // self.n_heads % 2:
-            raise ValueError(
-                f"rotary positions rotate pairs of features, so each head needs an even width: d_model "
-                f"{self.d_model} / n_heads {self.n_heads} is odd."
-            )
+# Mixed values for a layer's number and q, k, v [..., H, E] of its tokens: [..., H, E]
+Attention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,25 +39,16 @@ class ModelConfig:
     max_history: int = 50  # items read
     dropout: float = 0.2
 
-    def backbone(
-        self, max_positions: int, position_encoding: PositionEncoding = "learned"
-    ) -> TransformerConfig:
-        """Sizes of a transformer that reads up to `max_positions`."""
-        return TransformerConfig(
-            d_model=self.d_model,
-            n_layers=self.n_layers,
-            n_heads=self.n_heads,
-            max_positions=max_positions,
-            dropout=self.dropout,
-            position_encoding=position_encoding,
+
+def check_heads(d_model: int, n_heads: int, position_encoding: PositionEncoding = "learned") -> None:
+    """Raise ValueError if a width can't be divided into so many heads."""
+    if d_model % n_heads:
+        raise ValueError(f"d_model {d_model} must be a multiple of n_heads {n_heads}.")
+    if position_encoding == "rotary" and d_model // n_heads % 2:
+        raise ValueError(
+            "rotary positions rotate pairs of features, so each head needs an even width: d_model "
+            f"{d_model} / n_heads {n_heads} is odd."
         )
-
-
-class Attention(Protocol):
-    """How the queries of a layer find keys and values."""
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Mixed values for q, k, v [..., H, E] of this layer's tokens: [..., H, E]."""
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -90,16 +64,14 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).to(dtype)
 
 
-@dataclass(frozen=True)
-class PackedAttention:
-    """Causal attention within each packed history."""
+def packed_attention(packing: Packing) -> Attention:
+    """Causal attention within each packed history: q, k, v are [N, H, E]."""
 
-    packing: Packing
+    def attend(layer: int, *qkv: Tensor) -> Tensor:
+        segments = zip(*map(packing.segments, qkv), strict=True)  # of [R, P, H, E]
+        return packing.join_segments([causal_attention(*segment) for segment in segments])
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """[N, H, E] each -> [N, H, E]."""
-        segments = zip(*map(self.packing.segments, (q, k, v)), strict=True)  # of [R, P, H, E]
-        return self.packing.join_segments([causal_attention(*segment) for segment in segments])
+    return attend
 
 
 def rotary_angles(positions: Tensor, head_width: int) -> Tensor:
@@ -129,16 +101,35 @@ class Dropout(nn.Dropout):
         return x * torch.rand_like(x, dtype=torch.float32).ge_(self.p).div_(1 - self.p)
 
 
-class ResidualBlock(nn.Module):
-    """The second half of a pre-norm block: mixed values join the residual stream, then the MLP does."""
+class Block(nn.Module):
+    """Attention and MLP, each behind a layer norm and added to the residual stream."""
 
-    def add_output(self, config: TransformerConfig) -> None:
-        """Create the layers; called by subclasses after those that attention needs."""
-        self.attention_out = nn.Linear(config.d_model, config.d_model)
-        self.norm_mlp = nn.LayerNorm(config.d_model)
-        self.mlp_in = nn.Linear(config.d_model, 4 * config.d_model)
-        self.mlp_out = nn.Linear(4 * config.d_model, config.d_model)
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        width = config.d_model
+        self.layer, self.heads = layer, config.n_heads
+        self.norm_attention = nn.LayerNorm(width)
+        self.add_projections(width)
+        self.attention_out = nn.Linear(width, width)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp_in = nn.Linear(width, 4 * width)
+        self.mlp_out = nn.Linear(4 * width, width)
         self.drop = Dropout(config.dropout)
+
+    def add_projections(self, width: int) -> None:
+        """Create the layers of `project`."""
+        self.qkv = nn.Linear(width, 3 * width)
+
+    def forward(self, x: Tensor, context: Tensor | None, attention: Attention) -> Tensor:
+        """Residual stream x [..., D] -> [..., D]; `context` is what `project` reads besides."""
+        return self.finish(x, attention(self.layer, *self.project(x, context)))
+
+    def project(self, x: Tensor, angles: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of x [..., D], each [..., H, E]; angles [..., E / 2] if rotary."""
+        q, k, v = self.qkv(self.norm_attention(x)).unflatten(-1, (3, self.heads, -1)).unbind(dim=-3)
+        if angles is not None:
+            q, k = apply_rotary(q, angles), apply_rotary(k, angles)
+        return q, k, v
 
     def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Residual stream x [..., D] and mixed values [..., H, E] -> residual stream [..., D]."""
@@ -146,50 +137,34 @@ class ResidualBlock(nn.Module):
         return cast(Tensor, x + self.drop(self.mlp_out(F.gelu(self.mlp_in(self.norm_mlp(x))))))
 
 
-class Block(ResidualBlock):
-    """Attention and MLP, each behind a layer norm and added to the residual stream."""
-
-    def __init__(self, config: TransformerConfig, layer: int) -> None:
-        super().__init__()
-        self.layer = layer
-        self.heads = config.n_heads
-        self.norm_attention = nn.LayerNorm(config.d_model)
-        self.qkv = nn.Linear(config.d_model, 3 * config.d_model)
-        self.add_output(config)
-
-    def forward(self, x: Tensor, angles: Tensor | None, attention: Attention) -> Tensor:
-        """x [..., D] -> [..., D]; angles [..., E / 2] if positions are rotary."""
-        return self.finish(x, attention.attend(self.layer, *self.project(x, angles)))
-
-    def project(self, x: Tensor, angles: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of x [..., D], each [..., H, E]."""
-        q, k, v = self.qkv(self.norm_attention(x)).unflatten(-1, (3, self.heads, -1)).unbind(dim=-3)
-        if angles is not None:
-            q, k = apply_rotary(q, angles), apply_rotary(k, angles)
-        return q, k, v
-
-
 class Transformer(nn.Module):
-    """Causal stack over already embedded tokens."""
+    """Causal stack over already embedded tokens, which reads up to `max_positions`."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    block: type[Block] = Block
+
+    def __init__(
+        self, config: ModelConfig, max_positions: int, position_encoding: PositionEncoding = "learned"
+    ) -> None:
         super().__init__()
-        self.config = config
-        learned = config.position_encoding == "learned"
-        self.position = nn.Embedding(config.max_positions, config.d_model) if learned else None
+        check_heads(config.d_model, config.n_heads, position_encoding)
+        self.max_positions, self.head_width = max_positions, config.d_model // config.n_heads
+        learned = position_encoding == "learned"
+        self.position = nn.Embedding(max_positions, config.d_model) if learned else None
         self.drop = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.blocks = nn.ModuleList(self.block(config, layer) for layer in range(config.n_layers))
         self.norm = nn.LayerNorm(config.d_model)
-        initialise_stack(self, config)
+        self.apply(initialise)
+        for name, weight in self.named_parameters():
+            if name.endswith(("attention_out.weight", "mlp_out.weight")):
+                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * config.n_layers))
 
     def forward(self, x: Tensor) -> Tensor:
         """Contextualise embeddings x [B, T, D] -> [B, T, D]; T must not exceed `max_positions`.
 
         Histories may be right-padded: under a causal mask no real position ever sees padding.
         """
-        batch, length, _ = x.shape
-        packing = Packing.dense(batch, length, x.device)
-        return self.packed(x.flatten(0, 1), packing).unflatten(0, (batch, length))
+        packing = Packing.dense(*x.shape[:2], x.device)
+        return self.packed(x.flatten(0, 1), packing).unflatten(0, x.shape[:2])
 
     def packed(self, x: Tensor, packing: Packing) -> Tensor:
         """Contextualise packed embeddings: x [N, D] -> [N, D].
@@ -197,36 +172,29 @@ class Transformer(nn.Module):
         Raises:
             ValueError: a history is longer than `max_positions`.
         """
-        check_length(packing, self.config)
-        return self.contextualise(x, packing.positions, PackedAttention(packing))
+        self.check_length(packing)
+        return self.contextualise(x, packing.positions, packed_attention(packing))
 
-    def contextualise(self, x: Tensor, positions: Tensor, attention: Attention) -> Tensor:
-        """Embeddings x [..., D] at positions [...] -> states [..., D]."""
+    def contextualise(
+        self, x: Tensor, positions: Tensor, attention: Attention, context: Tensor | None = None
+    ) -> Tensor:
+        """Embeddings x [..., D] at positions [...] -> states [..., D]; blocks read angles or a context."""
         x, angles = self.embed_positions(x, positions)
         for block in self.blocks:
-            x = block(x, angles, attention)
+            x = block(x, angles if context is None else context, attention)
         return cast(Tensor, self.norm(x))
 
     def embed_positions(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the first block reads, and the angles if positions are rotary."""
         if self.position is not None:
             return self.drop(x + self.position(positions)), None
-        return self.drop(x), rotary_angles(positions, self.config.d_model // self.config.n_heads)
+        return self.drop(x), rotary_angles(positions, self.head_width)
 
-
-def check_length(packing: Packing, config: TransformerConfig) -> None:
-    """Raise ValueError if a history is longer than the model's `max_positions`."""
-    longest = max(length for _, length in packing.runs)
-    if longest > config.max_positions:
-        raise ValueError(f"sequence of {longest} positions exceeds the model's {config.max_positions}.")
-
-
-def initialise_stack(stack: nn.Module, config: TransformerConfig) -> None:
-    """GPT-2 initialisation of a stack; projections into the residual stream by 1/sqrt(2 * layers) smaller."""
-    stack.apply(initialise)
-    for name, weight in stack.named_parameters():
-        if name.endswith(("attention_out.weight", "mlp_out.weight")):
-            nn.init.normal_(weight, std=0.02 / math.sqrt(2 * config.n_layers))
+    def check_length(self, packing: Packing) -> None:
+        """Raise ValueError if a history is longer than `max_positions`."""
+        longest = max(length for _, length in packing.runs)
+        if longest > self.max_positions:
+            raise ValueError(f"sequence of {longest} positions exceeds the model's {self.max_positions}.")
 
 
 def initialise(module: nn.Module) -> None:

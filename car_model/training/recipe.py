@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from car_model.action_ranker.model import Architecture, RankerConfig
 from car_model.models.baselines import SASRecConfig
 from car_model.models.car import CARConfig, Fusion, Layout
-from car_model.models.transformer import PositionEncoding, TransformerConfig
+from car_model.models.transformer import PositionEncoding, check_heads
 from car_model.training.trainer import Batching, Precision, TrainConfig
 from common.errors import UserError, first_problem
 
@@ -49,7 +49,7 @@ class BaseRecipe(BaseModel):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
-        TransformerConfig(**self.model_dump(include={"d_model", "n_heads", "position_encoding"}))
+        check_heads(**self.model_dump(include={"d_model", "n_heads", "position_encoding"}))
         return self
 
     def options(self, config: type[Any]) -> dict[str, Any]:

@@ -25,86 +25,67 @@ from car_model.models.packing import Packing
 from car_model.models.transformer import ModelConfig, Transformer, initialise
 
 BLOCK_BYTES = 3 << 20  # of a block's logits: they stay in cache
+SCORE_ROWS = 64  # histories searched at once
 
 
 @torch.no_grad()
 def beam_search(
     model: AutoRegressive, uids: Tensor, width: int, exclude: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The likeliest next items.
+    """The likeliest next items: UIDs and log-probabilities [B, W'], best first.
+
+    With a UID token W' is at most `width`; without, every item of a SID that is reached is there and ties, in
+    the order of UIDs. If fewer than W' items are reached, the rest is UID 0 with -inf.
 
     Args:
         uids: [B, T] histories, right-padded with 0, none empty.
         width: prefixes kept after each token.
-        exclude: [B, X] UIDs that must not be found (0 for none), barred where items are reached.
-
-    Returns:
-        UIDs and log-probabilities [B, W'], best first; where fewer than W' were found, UID 0 with -inf.
-        With a UID token W' is at most `width`; without, every item of a found SID is there and ties.
+        exclude: [B, X] UIDs (0 for none) that must not be reached.
 
     Raises:
         ValueError: the width is not positive, or a history is longer than the model's.
     """
+    config, trie, last = model.config, model.trie, model.config.slots - 1
     if width < 1:
         raise ValueError(f"the beam's width is {width}; it must be at least 1.")
-    trie, last = model.trie, model.config.slots - 1
-    if uids.shape[1] > model.config.max_history:
+    if uids.shape[1] > config.max_history:
         raise ValueError(
-            f"a history of {uids.shape[1]} items exceeds the {model.config.max_history} the model reads."
+            f"a history of {uids.shape[1]} items exceeds the {config.max_history} the model reads."
         )
+    excluded = torch.zeros(len(uids), config.n_items + 1, dtype=torch.bool, device=uids.device)
+    if exclude is not None:
+        excluded.scatter_(1, exclude, True)
     x = model.embed(uids).flatten(1, 2)  # [B, T * slots, D]
-    ends = (uids != 0).sum(dim=1) * model.config.slots - 1  # [B] the histories' last tokens, read first
+    ends = (uids != 0).sum(dim=1) * config.slots - 1  # [B] the histories' last tokens, read first
     cache = KVCache(model.transformer, x, ends)
     x = x[torch.arange(len(x), device=x.device), ends].unsqueeze(1)  # [B, 1, D]
     nodes = torch.zeros(len(uids), 1, dtype=torch.long, device=uids.device)
     scores = torch.zeros(len(uids), 1, device=uids.device)
-    for depth in range(model.config.slots):
+    for depth in range(config.slots):
         states = cache.extend(x.unsqueeze(2))[:, :, 0]  # [B, W, D]
         tokens, children, real = trie.children_of(depth, nodes)  # [B, W, M]
         gains = log_probabilities(states.flatten(0, 1), *model.head(depth), tokens.flatten(0, 1))
-        if model.config.uid and depth == last:
-            real = real & ~_excluded(tokens, exclude, model.config.n_items)
+        if config.uid and depth == last:
+            real = real & ~excluded.gather(1, tokens.flatten(1)).view(tokens.shape)
         total = (scores.unsqueeze(-1) + gains.view(real.shape)).masked_fill(~real, -torch.inf).flatten(1)
         scores, best = total.topk(min(width, total.shape[1], trie.sizes[depth + 1]))
         tokens, nodes = tokens.flatten(1).gather(1, best), children.flatten(1).gather(1, best)
         if depth < last:
             cache.select(best // real.shape[2])
             x = model.embed_token(depth, tokens)
-    if model.config.uid:
-        return tokens.masked_fill(scores.isneginf(), 0), scores
-    return _items_of_sids(model, nodes, scores, exclude)
-
-
-def _items_of_sids(
-    model: AutoRegressive, nodes: Tensor, scores: Tensor, exclude: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """All items of whole SIDs: nodes, scores [B, W] -> UIDs, scores [B, W'], ties in the order of UIDs."""
-    items, _, real = model.trie.children_of(model.config.n_levels, nodes)
-    real = real & ~_excluded(items, exclude, model.config.n_items)
-    total = scores.unsqueeze(-1).masked_fill(~real, -torch.inf).flatten(1)  # [B, W * M]
-    total, order = total.sort(dim=1, descending=True, stable=True)
-    items = items.flatten(1).gather(1, order).masked_fill(total.isneginf(), 0)
-    return items[:, : model.config.n_items], total[:, : model.config.n_items]
-
-
-def _excluded(uids: Tensor, exclude: Tensor | None, items: int) -> Tensor:
-    """Which of uids [B, ...] a row excludes."""
-    table = torch.zeros(len(uids), items + 1, dtype=torch.bool, device=uids.device)
-    if exclude is not None:
-        table.scatter_(1, exclude, True)
-    return table.gather(1, uids.flatten(1)).view(uids.shape)
+    if not config.uid:  # all items of the SIDs
+        items, _, real = trie.children_of(config.n_levels, nodes)  # [B, W, M]
+        real = real & ~excluded.gather(1, items.flatten(1)).view(items.shape)
+        scores = scores.unsqueeze(-1).masked_fill(~real, -torch.inf).flatten(1)
+        scores, order = scores.sort(dim=1, descending=True, stable=True)
+        scores, order = scores[:, : config.n_items], order[:, : config.n_items]
+        tokens = items.flatten(1).gather(1, order)
+    return tokens.masked_fill(scores.isneginf(), 0), scores
 
 
 @torch.no_grad()
 def log_probabilities(states: Tensor, weight: Tensor, bias: Tensor, classes: Tensor) -> Tensor:
-    """Log-softmax of a linear head at some classes, in blocks of rows.
-
-    Args:
-        states: [N, D]; weight: [C, D]; bias: [C]; classes: [N, M].
-
-    Returns:
-        [N, M]
-    """
+    """Log-softmax of a linear head (weight [C, D], bias [C]) of states [N, D] at classes [N, M]: [N, M]."""
     size = max(1, BLOCK_BYTES // (4 * len(weight)))
     parts = []
     for rows, columns in zip(states.split(size), classes.split(size), strict=True):
@@ -113,9 +94,6 @@ def log_probabilities(states: Tensor, weight: Tensor, bias: Tensor, classes: Ten
         picked = logits.gather(1, columns)
         parts.append(picked - logits.exp_().sum(dim=1, keepdim=True).log())
     return torch.cat(parts)
-
-
-SCORE_ROWS = 64  # histories searched at once
 
 
 @dataclass(frozen=True)
@@ -137,15 +115,8 @@ class ARConfig(ModelConfig):
 class AutoRegressive(nn.Module):
     """Next-token prediction over the tokens of chunks; heads are tied to the token embeddings.
 
-    The SID table comes with the constructor and is no part of the weights, so that the trie made of it
-    can't be another table's.
-
-    Args:
-        config: sizes.
-        sids: [I + 1, L] codes by UID, row 0 is padding and is never read as an item.
-
-    Raises:
-        ValueError: the SID table is of another size or holds codes out of range.
+    The SID table [I + 1, L] is no part of the weights, so that the trie made of it can't be another table's.
+    Its row 0 is padding and is never read as an item.
     """
 
     sids: Tensor
@@ -160,7 +131,7 @@ class AutoRegressive(nn.Module):
         self.code = nn.Embedding(n_codes, config.d_model)
         self.think_bias = nn.Parameter(torch.zeros(n_codes))
         max_positions = (config.max_history + 1) * config.slots  # the history and the chunk after it
-        self.transformer = Transformer(config.backbone(max_positions))
+        self.transformer = Transformer(config, max_positions)
         initialise(self.code)
         if config.uid:
             self.uid = nn.Embedding(config.n_items + 1, config.d_model, padding_idx=0)
@@ -189,14 +160,10 @@ class AutoRegressive(nn.Module):
         return self.code.weight[level], self.think_bias[level]
 
     def states(self, uids: Tensor) -> tuple[Tensor, Tensor]:
-        """What predicts the tokens of every chunk but each history's first.
+        """What predicts the tokens of every chunk but each history's first: uids [B, T + 1], right-padded.
 
-        Args:
-            uids: [B, T + 1], right-padded with 0.
-
-        Returns:
-            states [N, slots, D] and the UIDs [N] they predict; entry [n, k] has read all chunks before the
-            predicted one and its first k tokens.
+        Returns states [N, slots, D] and the UIDs [N] they predict; entry [n, k] has read all chunks before
+        the predicted one and its first k tokens.
         """
         packing, slots = Packing.from_mask(uids != 0), self.config.slots
         read = packing.pack(uids)  # [M]
@@ -206,15 +173,12 @@ class AutoRegressive(nn.Module):
         return states[previous].unflatten(0, (-1, slots)), read[packing.positions > 0]
 
     def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Training loss over the tokens of the next chunks.
+        """`loss`, the mean cross-entropy of a token, and its parts, for the next chunks.
+
+        `act` is the UID's and `think` the mean over the levels; without a UID token `act` is the loss itself.
 
         Args:
-            inputs: [B, T] UIDs, 0 padded on the right.
-            targets: [B, T] the next UIDs (the inputs shifted by one), 0 where there is nothing to predict.
-
-        Returns:
-            `loss`, the mean cross-entropy of a token, and its parts: `act` of the UID and `think`, the mean
-            over the levels; without a UID token `act` is the loss itself.
+            inputs: [B, T] UIDs, 0 padded on the right; targets: [B, T] the inputs shifted by one.
         """
         states, predicted = self.states(torch.cat([inputs[:, :1], targets], dim=1))  # [N, slots, D], [N]
         levels, codes = self.config.n_levels, self.config.codebook_size
@@ -229,10 +193,10 @@ class AutoRegressive(nn.Module):
         return {"loss": whole, "act": act.detach(), "think": think.detach()}
 
     def score(self, uids: Tensor, width: int | None = None) -> Tensor:
-        """Log-probabilities of the items a beam search finds: [B, T] -> [B, I + 1], -inf for all others.
+        """Log-probabilities of the items a beam search reaches: [B, T] -> [B, I + 1], -inf for all others.
 
-        Histories are right-padded and none is empty. Their own items are left out, so that each beam is
-        spent on an item that may be recommended. No dropout, even in training mode.
+        Items of the history are left out, so that each beam is spent on an item that may be recommended. No
+        dropout, even in training mode.
         """
         scores = torch.full((len(uids), self.config.n_items + 1), -torch.inf, device=uids.device)
         lengths, training = (uids != 0).sum(dim=1), self.training

@@ -15,28 +15,23 @@ from torch import Tensor, nn
 
 
 class Trie(nn.Module):
-    """Children of prefixes. Built once from a SID table, moved with the model, never saved with it.
-
-    Args:
-        sids: [I + 1, L] codes by UID; row 0 is padding and left out.
-
-    Attributes:
-        sizes: nodes at each depth 0..L + 1.
-        widest: M at each depth 0..L.
-    """
+    """Children of prefixes in a SID table [I + 1, L] (row 0, padding, left out); never saved with a model."""
 
     def __init__(self, sids: Tensor) -> None:
         super().__init__()
         table = sids[1:].cpu().numpy()
         order = np.lexsort(table.T[::-1])  # stable: equal SIDs stay in the order of their UIDs
-        starts = _starts(table[order])
-        self.levels = table.shape[1]
-        self.sizes = [len(rows) for rows in starts]
-        self.widest: list[int] = []
-        for depth in range(self.levels + 1):
+        levels = table.shape[1]
+        new = np.zeros((len(table), levels), dtype=bool)  # whether a prefix begins in a row
+        new[0] = True
+        new[1:] = np.logical_or.accumulate(table[order][1:] != table[order][:-1], axis=1)
+        starts = [np.zeros(1, dtype=np.int64), *map(np.flatnonzero, new.T), np.arange(len(table))]
+        self.sizes = [len(rows) for rows in starts]  # nodes at each depth 0..L + 1
+        self.widest: list[int] = []  # M at each depth 0..L
+        for depth in range(levels + 1):
             child_starts = starts[depth + 1]
             first = np.searchsorted(child_starts, np.append(starts[depth], len(table)))
-            token = table[order[child_starts], depth] if depth < self.levels else order + 1
+            token = table[order[child_starts], depth] if depth < levels else order + 1
             self.widest.append(int(np.diff(first).max()))
             self.register_buffer(f"first{depth}", torch.from_numpy(first), persistent=False)
             self.register_buffer(f"token{depth}", torch.from_numpy(token), persistent=False)
@@ -54,14 +49,3 @@ class Trie(nn.Module):
         real = children < first[nodes + 1].unsqueeze(-1)
         children = children.clamp(max=len(token) - 1)
         return token[children], children, real
-
-
-def _starts(table: np.ndarray) -> list[np.ndarray]:
-    """First row of every node at depths 0..L + 1 in the sorted SIDs `table` [I, L]."""
-    starts = [np.zeros(1, dtype=np.int64)]
-    new = np.zeros(len(table), dtype=bool)
-    new[0] = True
-    for codes in table.T:
-        new[1:] |= codes[1:] != codes[:-1]
-        starts.append(np.flatnonzero(new))
-    return [*starts, np.arange(len(table))]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.ranking import hold_out_shares
 from car_model.action_ranker.data import (
     PARTS,
     ActionHistories,
@@ -96,7 +97,7 @@ def test_unknown_actions_are_no_targets_but_stay_in_the_history() -> None:
 
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=5))
 def test_shares_hold_out_the_latest_of_every_user(lengths: list[int]) -> None:
-    data = histories(lengths).by_share(valid=0.1, test=0.2)
+    data = hold_out_shares(histories(lengths), valid=0.1, test=0.2)
     for parts in data.parts:
         assert (np.diff(parts) >= 0).all()
         assert (parts == 2).sum() == min(len(parts), max(1, round(0.2 * len(parts))))
@@ -127,7 +128,11 @@ def test_a_table_becomes_sequences_of_items_and_classes_in_order() -> None:
         ["train", "test"],
     ]
     parts: list[Part] = ["train", "valid", "test"]
-    assert [data.classes(part).tolist() for part in parts] == [[2, 2], [1], [1]]
+    assert [[mask.tolist() for mask in data.targets(part)] for part in parts] == [
+        [[True, False, False], [True, False]],
+        [[False, True, False], [False, False]],
+        [[False, False, True], [False, False]],
+    ]
 
 
 def test_an_action_counts_as_liked_from_the_threshold_on() -> None:

@@ -11,12 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from car_model.models.kv_cache import KVCache
-from car_model.models.transformer import Transformer, TransformerConfig, apply_rotary, rotary_angles
+from car_model.models.transformer import ModelConfig, Transformer, apply_rotary, rotary_angles
 from tests.car_model.builders import tiny_car, tiny_sasrec
 
-CONFIG = TransformerConfig(
-    d_model=16, n_layers=2, n_heads=2, max_positions=12, dropout=0.0, position_encoding="rotary"
-)
+CONFIG = ModelConfig(d_model=16, n_layers=2, n_heads=2, dropout=0.0)
 
 
 def rotate(x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
@@ -65,7 +63,7 @@ def test_orders_are_told_apart_and_nothing_is_learned_of_positions(build: Callab
 @torch.no_grad()
 def test_one_token_at_a_time_is_all_at_once() -> None:
     torch.manual_seed(1)
-    model = Transformer(CONFIG).eval()
+    model = Transformer(CONFIG, 12, "rotary").eval()
     teach(model)
     x = torch.randn(3, 9, 16)
     known = torch.tensor([2, 4, 6])
@@ -79,4 +77,4 @@ def test_one_token_at_a_time_is_all_at_once() -> None:
 
 def test_pairs_that_do_not_come_out_even_are_refused() -> None:
     with pytest.raises(ValueError, match="d_model 6 / n_heads 2 is odd"):
-        TransformerConfig(d_model=6, n_heads=2, position_encoding="rotary")
+        Transformer(ModelConfig(d_model=6, n_heads=2), 12, "rotary")
