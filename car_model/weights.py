@@ -20,7 +20,6 @@ from common.files import read_json_object
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
-STATE = "state.json"
 Model = TypeVar("Model", bound=nn.Module)
 
 

@@ -34,7 +34,7 @@ def trained_bundle(
     data = dataset.histories(catalogue.uids)
     torch.manual_seed(recipe.seed)
     model = CAR(recipe.car(catalogue.size, codebook.n_levels, codebook.codebook_size), *tables(catalogue))
-    curves = train(model, data, recipe.train_config(), None, "CAR")
+    curves = train(model, data, recipe, None, "CAR")
     labels = CodeLabels([[""] * codebook.codebook_size for _ in range(codebook.n_levels)])
     popular, code_share = popularity_priors(data.counts(catalogue.size), catalogue, codebook.codebook_size)
     similarity = TextSimilarity.of_catalogue(catalogue, model.config.max_history)

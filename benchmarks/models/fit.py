@@ -115,7 +115,7 @@ def fit_popularity(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: 
 def fit_sasrec(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
     """SASRec with full cross-entropy."""
     model = SASRec(recipe.sasrec(tokens.catalogue.size))
-    curves = train(model, data, recipe.train_config(baseline=True), checkpoint, "SASRec")
+    curves = train(model, data, recipe.baseline_recipe(), checkpoint, "SASRec")
     model.to(device())
     ranker = Baseline(tokens.catalogue, model, model.config.max_history)
     return Fitted(ranker, curves, 0.0, n_parameters(model))
@@ -126,7 +126,7 @@ def fit_car(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -
     catalogue = tokens.catalogue
     config = recipe.car(catalogue.size, catalogue.sids.shape[1], tokens.codebook_size)
     model = CAR(config, *tables(catalogue))
-    curves = train(model, data, recipe.train_config(), checkpoint, "CAR")
+    curves = train(model, data, recipe, checkpoint, "CAR")
     scale = choose_scales(model.to(device()), data, None)[0]
     return Fitted(CARRanker(catalogue, model, scale), curves, scale, n_parameters(model))
 
@@ -145,7 +145,7 @@ def fit_autoregressive(
     valid = np.zeros_like(data.valid)
     valid[sample] = data.valid[sample]
     name = "AR" if uid else "TIGER-style"
-    curves = train(model, replace(data, valid=valid), recipe.train_config(), checkpoint, name)
+    curves = train(model, replace(data, valid=valid), recipe, checkpoint, name)
     model.to(device())
     return Fitted(Baseline(catalogue, model, config.max_history), curves, 0.0, n_parameters(model))
 

@@ -64,7 +64,7 @@ def gpt2_of(transformer: Transformer) -> GPT2Model:
         vocab_size=1,  # it is given embeddings
         bos_token_id=None,
         eos_token_id=None,
-        n_positions=sizes.max_positions,
+        n_positions=transformer.max_positions,
         n_embd=sizes.d_model,
         n_layer=sizes.n_layers,
         n_head=sizes.n_heads,

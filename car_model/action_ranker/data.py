@@ -81,9 +81,9 @@ def action_histories(interactions: pd.DataFrame, uids: dict[str, int], liked: fl
 
 
 def training_batches(
-    data: ActionHistories, max_history: int, size: int, rng: np.random.Generator
+    data: ActionHistories, max_history: int, size: int, rng: np.random.Generator, by_length: bool = True
 ) -> Iterator[Batch]:
-    """One epoch over the train part, every known action a target once; windows of like length share a batch.
+    """One epoch over the train part, every known action a target once; `by_length` as for `shuffled_batches`.
 
     A random phase in each epoch gives items of long histories another context every time.
     """
@@ -93,7 +93,8 @@ def training_batches(
         for row, length in enumerate(training_lengths(data))
         for start, stop in cut_at_random_phase(length, max_history, rng)
     ]
-    for group in shuffled_batches([window.stop - window.start for window in windows], size, rng):
+    lengths = [window.stop - window.start for window in windows]
+    for group in shuffled_batches(lengths, size, rng, by_length):
         yield _batch(data, [windows[index] for index in group], targets)
 
 

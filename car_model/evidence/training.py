@@ -40,7 +40,18 @@ class ActionMetrics(Evidence):
     """Expected calibration error, 0 to 1; null without actions."""
 
 
-class RankerSummary(EvidenceFile):
+class RankerCurves(Evidence):
+    """Lists of equal length, one entry per epoch; empty if nothing was trained."""
+
+    epoch: tuple[int, ...] = ()
+    """Number of the epoch, from 1."""
+    train_loss: tuple[float, ...] = ()
+    """Training loss per epoch, in nats."""
+    valid_log_loss: tuple[float, ...] = ()
+    """Log loss on validation actions per epoch, in nats."""
+
+
+class RankerSummary(RankerCurves, EvidenceFile):
     """What training the action ranker has to report; written by train-ranker."""
 
     step: ClassVar[str] = "train-ranker"
@@ -53,12 +64,6 @@ class RankerSummary(EvidenceFile):
     """The smallest action that counts as liked; null if nothing was trained."""
     architecture: str | None = None
     """Of the ranker; null if nothing was trained."""
-    epoch: tuple[int, ...] = ()
-    """Number of the epoch, from 1."""
-    train_loss: tuple[float, ...] = ()
-    """Training loss per epoch, in nats."""
-    valid_log_loss: tuple[float, ...] = ()
-    """Log loss on validation actions per epoch, in nats."""
     valid: ActionMetrics | None = None
     """On validation actions; null if nothing was trained."""
     weight: float | None = None

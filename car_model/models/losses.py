@@ -31,7 +31,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         parts, kind = (states, weight, bias), states.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         with torch.autocast(kind, enabled=False):
-            loss, *grads = _loss_and_gradients(*(part.to(dtype) for part in parts), targets)
+            loss, *grads = _loss_and_gradients(states.to(dtype), weight.to(dtype), bias.to(dtype), targets)
         ctx.save_for_backward(*(grad.to(part.dtype) for grad, part in zip(grads, parts, strict=True)))
         return loss
 

@@ -147,7 +147,7 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         check_heads(config.d_model, config.n_heads, position_encoding)
-        self.max_positions, self.head_width = max_positions, config.d_model // config.n_heads
+        self.config, self.max_positions = config, max_positions
         learned = position_encoding == "learned"
         self.position = nn.Embedding(max_positions, config.d_model) if learned else None
         self.drop = Dropout(config.dropout)
@@ -163,8 +163,9 @@ class Transformer(nn.Module):
 
         Histories may be right-padded: under a causal mask no real position ever sees padding.
         """
-        packing = Packing.dense(*x.shape[:2], x.device)
-        return self.packed(x.flatten(0, 1), packing).unflatten(0, x.shape[:2])
+        batch, length, _ = x.shape
+        packing = Packing.dense(batch, length, x.device)
+        return self.packed(x.flatten(0, 1), packing).unflatten(0, (batch, length))
 
     def packed(self, x: Tensor, packing: Packing) -> Tensor:
         """Contextualise packed embeddings: x [N, D] -> [N, D].
@@ -188,7 +189,7 @@ class Transformer(nn.Module):
         """What the first block reads, and the angles if positions are rotary."""
         if self.position is not None:
             return self.drop(x + self.position(positions)), None
-        return self.drop(x), rotary_angles(positions, self.head_width)
+        return self.drop(x), rotary_angles(positions, self.config.d_model // self.config.n_heads)
 
     def check_length(self, packing: Packing) -> None:
         """Raise ValueError if a history is longer than `max_positions`."""

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from car_model.weights import STATE, WEIGHTS
+STATE = "state.json"
+FILES = ("model.safetensors", "optimizer.safetensors", "best.safetensors")
 
 
 def save_training(
@@ -23,14 +24,13 @@ def save_training(
     for leftover in (partial, previous):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, partial / WEIGHTS)
-    save_file({name: tensor.contiguous() for name, tensor in best.items()}, partial / "best.safetensors")
     moments = {
         f"{index}.{name}": torch.as_tensor(value)
         for index, values in optimizer.state_dict()["state"].items()
         for name, value in values.items()
     }
-    save_file(moments, partial / "optimizer.safetensors")
+    for file, tensors in zip(FILES, (model.state_dict(), moments, best), strict=True):
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial / file)
     (partial / STATE).write_text(json.dumps(state))
     if folder.exists():  # a folder can't be replaced in one go: it is moved away whole, then the new one in
         folder.rename(previous)
@@ -51,9 +51,7 @@ def load_training(
         previous.rename(folder)
     try:
         state = json.loads((folder / STATE).read_text())
-        weights, moments, best = (
-            load_file(folder / name) for name in (WEIGHTS, "optimizer.safetensors", "best.safetensors")
-        )
+        weights, moments, best = (load_file(folder / file) for file in FILES)
     except (OSError, ValueError, SafetensorError):
         return None
     if state["identity"] != identity:

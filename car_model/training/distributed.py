@@ -58,10 +58,7 @@ class World:
         return max(1, len(os.sched_getaffinity(0)) // 2 // n_local)
 
     def losses(self, model: nn.Module, loss: Callable[..., Losses]) -> Callable[..., Losses]:
-        """The model's `loss`, whose backward pass leaves the mean of all processes' gradients.
-
-        The first process's weights become everyone's here.
-        """
+        """The model's `loss`, whose backward pass averages gradients; the first process's weights are sent."""
         if self.size == 1:
             return loss
         # A static graph: weights no loss reaches (an untrained head) keep no gradient, as in one process.
@@ -95,11 +92,7 @@ class World:
         return [value / max(total[0], 1.0) for value in total[1:]]
 
     def agree(self, identity: str) -> None:
-        """Hold that all processes train the same model on the same data.
-
-        Raises:
-            ValueError: in every process, if one differs from the first.
-        """
+        """Raise ValueError in every process if one of them differs in model, settings or data."""
         differs = self._from_first(identity.encode()) != identity.encode()
         if self.mean([float(differs)], 1.0)[0]:
             raise ValueError("the processes differ in data, model or settings; give all of them the same.")
@@ -148,9 +141,7 @@ def join() -> World:
     """Join the processes the launcher started; without a launcher, a world of one.
 
     The group is joined once and left when the process ends: a launcher's store can't serve a second one.
-
-    Raises:
-        ValueError: a machine has fewer GPUs than processes, or the launcher's variables are incomplete.
+    Raises ValueError if a machine has fewer GPUs than processes, or the launcher's variables are incomplete.
     """
     if not dist.is_initialized():
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:

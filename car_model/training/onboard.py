@@ -25,18 +25,14 @@ class OnboardingError(UserError, ValueError):
 def onboard(bundle: Bundle, item_ids: Sequence[str], titles: Sequence[str], vectors: np.ndarray) -> Bundle:
     """Append new items to a bundle: encoded with its codebook, scored through their SIDs.
 
-    Every other item keeps its UID, its SID and, but for rounding, its score before normalisation.
-
-    Args:
-        item_ids, titles: [n] of items that the catalogue does not hold.
-        vectors: [n, dim] of their texts, by the codebook's encoder and template.
+    Every other item keeps its UID, its SID and, but for rounding, its score before normalisation. `vectors`
+    [n, dim] are of the items' texts, by the codebook's encoder and template.
 
     Raises:
         CatalogueError: an item is there already, or twice.
         CodebookError: the vectors are another encoder's.
     """
-    duplicates = [item for item in item_ids if item in bundle.catalogue.uids]
-    if duplicates:
+    if duplicates := [item for item in item_ids if item in bundle.catalogue.uids]:
         raise CatalogueError(f"item {duplicates[0]!r} is in the catalogue already ({len(duplicates)} such).")
     text = None if bundle.catalogue.text is None else bundle.codebook.coordinates(vectors)
     sids = bundle.codebook.encode(vectors)
@@ -46,11 +42,8 @@ def onboard(bundle: Bundle, item_ids: Sequence[str], titles: Sequence[str], vect
 def reuse_weights(bundle: Bundle, dataset: Dataset, codebook_folder: Path, catalogue: Catalogue) -> Bundle:
     """The bundle with today's catalogue and popularity, its weights as they were.
 
-    Args:
-        dataset, codebook_folder, catalogue: from `tokenize` with mode `reuse`.
-
-    Raises:
-        OnboardingError: the codebook is not the one that the weights were trained with.
+    Codebook and catalogue are from `tokenize` with mode `reuse`. Raises OnboardingError if the codebook is
+    not the one that the weights were trained with.
     """
     codebook = Codebook.load(codebook_folder)
     if codebook.version != bundle.codebook.version:
@@ -65,8 +58,7 @@ def reuse_weights(bundle: Bundle, dataset: Dataset, codebook_folder: Path, catal
 
 
 def _with_catalogue(bundle: Bundle, catalogue: Catalogue) -> Bundle:
-    config = replace(bundle.model.config, n_items=catalogue.size)
-    model = CAR(config, *tables(catalogue))
+    model = CAR(replace(bundle.model.config, n_items=catalogue.size), *tables(catalogue))
     warm_start(model, catalogue, bundle.model, bundle.catalogue, aligned=True)
     ranker = bundle.ranker
     if ranker:

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from car_model.action_ranker.model import Architecture, RankerConfig
 from car_model.models.baselines import SASRecConfig
 from car_model.models.car import CARConfig, Fusion, Layout
 from car_model.models.transformer import PositionEncoding, check_heads
-from car_model.training.trainer import Batching, Precision, TrainConfig
+from car_model.training.trainer import TrainConfig
 from common.errors import UserError, first_problem
 
 OFF = "off"  # no ranker
@@ -23,10 +23,8 @@ class RecipeError(UserError):
     """A training setting is unknown or wrong; the message names it."""
 
 
-class BaseRecipe(BaseModel):
+class BaseRecipe(TrainConfig):
     """Settings that mean the same for every model."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     d_model: int = Field(64, ge=8)
     """Width of the transformer."""
@@ -36,16 +34,6 @@ class BaseRecipe(BaseModel):
     """Attention heads per block; they divide `d_model`."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Share of activations that are dropped in training."""
-    weight_decay: float = Field(0.0, ge=0)
-    """Weight decay of AdamW."""
-    warmup: float = Field(0.05, ge=0, le=1)
-    """Share of the steps in which the learning rate rises; it falls to zero afterwards."""
-    seed: int = 0
-    """Seed of weights, batches and dropout."""
-    threads: int = Field(0, ge=0)
-    """CPU threads of torch; 0 takes half of the cores."""
-    precision: Precision = "auto"
-    """Arithmetic of training; `auto` is bfloat16 on a GPU and float32 on a CPU."""
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -76,27 +64,17 @@ class Recipe(BaseRecipe):
     """How the transformer knows the order of a history."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of a target's probability that is spread over all items."""
-    epochs: int = Field(20, ge=1)
-    """Passes over the training data, at most."""
-    batch_size: int = Field(64, ge=1)
-    """Histories per training step."""
-    batching: Batching = "length"
-    """Batches of histories of similar length, or at random."""
-    learning_rate: float = Field(2e-3, gt=0)
-    """Peak learning rate of AdamW."""
-    patience: int = Field(10, ge=1)
-    """Epochs without a better validation metric before training stops."""
     negatives: int = Field(0, ge=0)
     """Items drawn per training step in place of the whole catalogue, with corrected logits; 0 scores all."""
     ann_candidates: int = Field(0, ge=0)
     """Items that an index finds per request and that are then scored exactly; 0 scores all."""
-    baseline: dict[str, float | int | str] = {}
+    baseline: dict[str, float | int | str] = Field({})
     """Settings that differ for SASRec, by the same names."""
 
     @field_validator("baseline", mode="before")
     @classmethod
     def _baseline_has_settings(cls, values: Any) -> Any:
-        names = {field.name for config in (SASRecConfig, TrainConfig) for field in fields(config)}
+        names = {field.name for field in fields(SASRecConfig)} | set(TrainConfig.model_fields)
         known_names = [name for name in cls.model_fields if name in names]
         unknown = [name for name in values if name not in known_names] if isinstance(values, dict) else []
         if unknown:
@@ -124,11 +102,6 @@ class Recipe(BaseRecipe):
     def sasrec(self, n_items: int) -> SASRecConfig:
         """The baseline's configuration."""
         return SASRecConfig(n_items, **self.baseline_recipe().options(SASRecConfig))
-
-    def train_config(self, baseline: bool = False) -> TrainConfig:
-        """Optimiser and budget of CAR, or of the baseline."""
-        recipe = self.baseline_recipe() if baseline else self
-        return TrainConfig(**recipe.options(TrainConfig))
 
     def baseline_recipe(self) -> Recipe:
         """This recipe with the baseline's own settings in place; the baseline draws no negatives."""
@@ -161,10 +134,6 @@ class RankerRecipe(BaseRecipe):
         """The ranker's configuration for a catalogue, once it is known what counts as liked."""
         options = {**self.options(RankerConfig), "liked": liked}
         return RankerConfig(n_items, n_levels, codebook_size, **options)
-
-    def train_config(self) -> TrainConfig:
-        """Optimiser and budget."""
-        return TrainConfig(**self.options(TrainConfig))
 
 
 AnyRecipe = TypeVar("AnyRecipe", bound=BaseRecipe)

@@ -55,7 +55,7 @@ class Inputs:
 
     def digest(self, recipe: Mapping[str, Any]) -> str:
         """SHA-256 (hex) of their content and of the recipe."""
-        folders = [self.dataset, self.codebook, *([self.parent] if self.parent else [])]
+        folders = [folder for folder in (self.dataset, self.codebook, self.parent) if folder]
         return json_digest([*map(tree_digest, folders), file_digest(self.catalogue), dict(recipe)])
 
 
@@ -100,11 +100,7 @@ class FitJob:
             partial.rename(self.folder / "result")
 
     def result(self) -> tuple[Bundle, TrainingCurves]:
-        """The trained bundle and its curves.
-
-        Raises:
-            FileNotFoundError: the training has left no result.
-        """
+        """The trained bundle and its curves. Raises FileNotFoundError if the training has left no result."""
         folder = self.folder / "result"
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is missing: the training has left no result.")
@@ -112,13 +108,11 @@ class FitJob:
 
     def fail(self, rank: int, error: BaseException) -> None:
         """Record why a process failed."""
-        sentence = (
-            str(error) if isinstance(error, UserError | ValueError) else f"{type(error).__name__}: {error}"
-        )
-        broken = isinstance(error, dist.DistError) or (
-            isinstance(error, RuntimeError) and bool(BROKEN.search(sentence))
-        )
-        failure = Failure(" ".join(sentence.split()), broken)
+        sentence = str(error)
+        if not isinstance(error, UserError | ValueError):
+            sentence = f"{type(error).__name__}: {error}"
+        lost = isinstance(error, RuntimeError) and bool(BROKEN.search(sentence))
+        failure = Failure(" ".join(sentence.split()), lost or isinstance(error, dist.DistError))
         (self.folder / "failed" / f"{rank}.json").write_text(json.dumps(asdict(failure)))
 
     def failures(self) -> dict[int, Failure]:
@@ -141,14 +135,10 @@ class _Lines(io.TextIOBase):
 
 def _end_with(parent: int) -> None:
     """End this process when another one of the machine has ended, however that came about."""
-
-    def watch() -> None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            while psutil.Process(parent).status() != psutil.STATUS_ZOMBIE:
-                time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while psutil.Process(parent).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.5)
+    os._exit(1)
 
 
 @record  # lets torchrun name the failure in its own report
@@ -156,7 +146,7 @@ def main() -> None:
     """One process of the training in the folder that CAR_FIT_JOB names."""
     job = FitJob(Path(os.environ[FOLDER]))
     if parent := os.environ.get(PARENT):
-        _end_with(int(parent))
+        threading.Thread(target=_end_with, args=[int(parent)], daemon=True).start()
     with contextlib.redirect_stderr(_Lines(sys.stderr)):
         try:
             job.run()

@@ -32,7 +32,6 @@ from car_model.weights import save_model, weights_digest
 
 THINK_SCALES = (0.0, 0.05, 0.1, 0.2, 0.4)
 SIMILARITY_SCALES = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
-SCALE_USERS = 5000  # users the scales are chosen on
 ROWS = 256
 
 
@@ -45,11 +44,9 @@ def fit_car(
     checkpoint: Path | None = None,
     parent: Bundle | None = None,
 ) -> tuple[Bundle, TrainingCurves]:
-    """Train CAR and put together all that serving needs; returns the bundle and the loss curves.
+    """Train CAR, from a parent release if any, and put together all that serving needs.
 
-    Args:
-        checkpoint: folder of the resumable state.
-        parent: the release to start from; None starts cold.
+    `checkpoint` is the folder of the resumable state.
 
     Raises:
         WarmStartError: the parent's model has other sizes than the recipe.
@@ -72,7 +69,7 @@ def fit_car(
     if recipe.negatives:
         model.negatives = Negatives(torch.from_numpy(counts), recipe.negatives)
         start += f" negatives {recipe.negatives}"
-    curves = train(model, data, recipe.train_config(), checkpoint, "CAR", start=start)
+    curves = train(model, data, recipe, checkpoint, "CAR", start=start)
     popular, share = popularity_priors(counts, catalogue, codebook.codebook_size)
     texts = TextSimilarity.of_catalogue(catalogue, model.config.max_history)
     think, similarity = choose_scales(model, data, texts)
@@ -98,16 +95,13 @@ def fit_sasrec(
     torch.manual_seed(recipe.seed)
     model = SASRec(recipe.sasrec(catalogue.size))
     data = dataset.histories(catalogue.uids)
-    curves = train(model, data, recipe.train_config(baseline=True), checkpoint, "SASRec")
+    curves = train(model, data, recipe.baseline_recipe(), checkpoint, "SASRec")
     save_model(model, output)
     return curves
 
 
 def choose_scales(model: CAR, data: Histories, similarity: TextSimilarity | None) -> tuple[float, float]:
-    """Weights of SID levels and text similarity that rank validation items best (NDCG@10, full ranking).
-
-    Test items are never looked at. Heads that were not trained get no weight.
-    """
+    """Weights of SID levels and text similarity as `best_scales`; heads that were not trained get none."""
     thinks = THINK_SCALES if model.config.think_weight else (0.0,)
     scorer, device = Scorer(model, 1.0), next(model.parameters()).device
 
@@ -126,14 +120,14 @@ def best_scales(
     thinks: Sequence[float],
     similarity: TextSimilarity | None,
 ) -> tuple[float, float]:
-    """The pair of weights that ranks validation items best; ties go to the smaller ones.
+    """The pair of weights that ranks validation items best (NDCG@10, full ranking); ties go to the smaller.
 
     Args:
         score: scores [B, N + 1] of prompts, and what a weight of 1 on thinking adds to them; both are its
             caller's to write to.
         thinks: weights of thinking to choose from.
     """
-    users = scored(data)[:SCALE_USERS]
+    users = scored(data)[:5000]
     grid = list(product(thinks, SIMILARITY_SCALES if similarity else (0.0,)))
     gains = dict.fromkeys(grid, 0.0)
     for start in range(0, len(users), ROWS):

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from car_model.action_ranker.data import (
     ActionHistories,
@@ -24,24 +23,16 @@ from car_model.action_ranker.model import LIKED, ActionRanker
 from car_model.action_ranker.rerank import Reranker, choose_weight
 from car_model.bundle import Bundle, tables
 from car_model.data.dataset import Dataset
-from car_model.evidence.training import RankerSummary
+from car_model.evidence.training import RankerCurves, RankerSummary
 from car_model.metrics.actions import action_metrics, log_losses
 from car_model.recommender.held_out import held_out, score_before
 from car_model.recommender.recommender import Recommender
 from car_model.training.distributed import World
 from car_model.training.recipe import RankerRecipe, RecipeError
-from car_model.training.trainer import Share, TrainConfig, run_training
+from car_model.training.trainer import Objective, Share, TrainConfig, run_training
 
 SCORE_ROWS = 64  # windows scored at once
-
-
-@dataclass(frozen=True)
-class RankerCurves:
-    """One entry per epoch; losses in nats per action."""
-
-    epoch: list[int]
-    train_loss: list[float]
-    valid_log_loss: list[float]
+WEIGHT_USERS = 5000  # users the weight of P(liked) is chosen on
 
 
 @dataclass(frozen=True)
@@ -57,16 +48,14 @@ def predict(model: ActionRanker, data: ActionHistories, part: Part) -> Predictio
     """P(liked) at every known action of a part, from all interactions before it."""
     model.eval()
     device = next(model.parameters()).device
-    columns: list[tuple[np.ndarray, ...]] = []  # of each batch: rows, indices in the history, labels, chances
+    columns = []  # of each batch: rows, indices in the history, labels, chances
     for batch in scoring_batches(data, part, model.config.max_history, SCORE_ROWS):
         with torch.inference_mode():
             probabilities = model.probabilities(batch.uids.to(device), batch.actions.to(device)).cpu()
         mask = batch.target_mask
         windows, index = (part.numpy() for part in mask.nonzero(as_tuple=True))
-        labels = batch.actions[mask].numpy() == LIKED
-        columns.append(
-            (batch.row[windows], batch.start[windows] + index, labels, probabilities[mask].numpy())
-        )
+        labels, chances = batch.actions[mask].numpy() == LIKED, probabilities[mask].numpy()
+        columns.append((batch.row[windows], batch.start[windows] + index, labels, chances))
     if not columns:
         return Predictions(np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0, dtype=np.int64))
     rows, indices, labels, chances = (np.concatenate(column) for column in zip(*columns, strict=True))
@@ -81,7 +70,7 @@ def train_ranker(
     checkpoint: Path | None = None,
     name: str = "ranker",
 ) -> RankerCurves:
-    """Train in place to the epoch of the lowest validation log loss; returns the curves.
+    """Train a ranker in place to the epoch of the lowest validation log loss; returns the curves.
 
     Args:
         checkpoint: folder of the resumable state; a state of another configuration or other data is ignored.
@@ -90,46 +79,43 @@ def train_ranker(
     Raises:
         ValueError: no action is known to learn from, or the loss stops being a number.
     """
-    objective = LikeObjective(model, data, config)
-    return RankerCurves(**run_training(objective, config, checkpoint, name, World()))
+    curves = run_training(like_objective(model, data, config), config, checkpoint, name, World())
+    return RankerCurves.model_validate({curve: tuple(values) for curve, values in curves.items()})
 
 
-class LikeObjective:
-    """Prediction of likes by an action ranker (`trainer.Objective`)."""
+def like_objective(model: ActionRanker, data: ActionHistories, config: TrainConfig) -> Objective:
+    """Prediction of likes. Raises ValueError if no action is known to learn from."""
+    targets = sum(int(mask.sum()) for mask in data.targets("train"))
+    if not targets:
+        raise ValueError("no training interaction has an action; there is nothing to rank by.")
+    max_history, by_length = model.config.max_history, config.batching == "length"
+    windows = sum(math.ceil(length / max_history) for length in training_lengths(data))
+    steps = math.ceil(windows / config.batch_size)
+    content = hashlib.sha256(model.sids.cpu().numpy().tobytes())
+    for sequences in (data.uids, data.actions, data.parts):
+        for sequence in sequences:
+            content.update(np.ascontiguousarray(sequence).tobytes() + b";")
 
-    metric, higher_is_better = "valid_log_loss", False
+    def shares(rng: np.random.Generator) -> Iterator[Share]:
+        for batch in training_batches(data, max_history, config.batch_size, rng, by_length):
+            n = int(batch.target_mask.sum())
+            yield Share(batch[:3], n, n / (targets / steps))
 
-    def __init__(self, model: ActionRanker, data: ActionHistories, config: TrainConfig) -> None:
-        targets = sum(int(mask.sum()) for mask in data.targets("train"))
-        if not targets:
-            raise ValueError("no training interaction has an action; there is nothing to rank by.")
-        self.model: nn.Module = model
-        self.ranker, self.data, self.config = model, data, config
-        self.has_validation = any(mask.any() for mask in data.targets("valid"))
-        windows = sum(math.ceil(length / model.config.max_history) for length in training_lengths(data))
-        self.steps_per_epoch = math.ceil(windows / config.batch_size)
-        self.targets_per_batch = targets / self.steps_per_epoch
-        content = hashlib.sha256(model.sids.cpu().numpy().tobytes())
-        for sequences in (data.uids, data.actions, data.parts):
-            for sequence in sequences:
-                content.update(np.ascontiguousarray(sequence).tobytes() + b";")
-        self.identity = [asdict(model.config), content.hexdigest()]
-
-    def shares(self, rng: np.random.Generator) -> Iterator[Share]:
-        """One epoch of batches."""
-        history, size = self.ranker.config.max_history, self.config.batch_size
-        for batch in training_batches(self.data, history, size, rng):
-            targets = int(batch.target_mask.sum())
-            yield Share(batch[:3], targets, targets / self.targets_per_batch)
-
-    def validate(self) -> float:
-        """Log loss of validation actions; 0 if there are none."""
-        predictions = predict(self.ranker, self.data, "valid")
+    def validate() -> float:
+        predictions = predict(model, data, "valid")
         losses = log_losses(predictions.labels, predictions.probabilities)
         return float(losses.mean()) if len(losses) else 0.0
 
-
-WEIGHT_USERS = 5000  # users the weight of P(liked) is chosen on
+    return Objective(
+        model=model,
+        shares=shares,
+        steps_per_epoch=steps,
+        validate=validate,
+        metric="valid_log_loss",
+        higher_is_better=False,
+        has_validation=any(mask.any() for mask in data.targets("valid")),
+        identity=[asdict(model.config), content.hexdigest()],
+    )
 
 
 def fit_ranker(
@@ -138,13 +124,7 @@ def fit_ranker(
     """Add an action ranker to a bundle; returns the bundle and a summary of the training.
 
     Without actions, or if a ranker knows no more than the share of likes, the bundle gets none and the
-    summary says why.
-
-    Args:
-        checkpoint: folder of the resumable state.
-
-    Raises:
-        RecipeError: the recipe's `liked` is such that all training actions count as liked, or none.
+    summary says why. `checkpoint` is the folder of the resumable state. Raises RecipeError as `least_liked`.
     """
     liked = least_liked(dataset, recipe.liked)
     if isinstance(liked, str):
@@ -154,7 +134,7 @@ def fit_ranker(
     data = action_histories(dataset.interactions, catalogue.uids, liked)
     torch.manual_seed(recipe.seed)
     model = ActionRanker(config, sids)
-    curves = train_ranker(model, data, recipe.train_config(), checkpoint, "ranker by action")
+    curves = train_ranker(model, data, recipe, checkpoint, "ranker by action")
     predictions = predict(model, data, "valid")
     metrics = action_metrics(predictions.labels, predictions.probabilities)
     reached, weight, why = metrics.normalised_entropy, None, ""
@@ -171,11 +151,9 @@ def fit_ranker(
         why=why,
         liked=float(liked),
         architecture=config.architecture,
-        epoch=tuple(curves.epoch),
-        train_loss=tuple(curves.train_loss),
-        valid_log_loss=tuple(curves.valid_log_loss),
         valid=metrics,
         weight=weight,
+        **curves.model_dump(),
     )
     return replace(bundle, ranker=Reranker(model, weight) if weight is not None else None), summary
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -27,41 +28,48 @@ from car_model.training.checkpoint import load_training, save_training
 from car_model.training.distributed import World, device, join
 from common.digests import json_digest
 
-SCORE_ROWS = 256
+STATE = ("identity", "epoch", "step", "waited", "top", "curves")  # of a TrainingRun, written after epochs
 Precision = Literal["auto", "float32", "bfloat16"]
 Batching = Literal["length", "random"]
 
 
 class Trainable(Protocol):
-    """What next-item training needs of a model, which is also an nn.Module.
+    """What next-item training needs of a model, which is also an nn.Module."""
 
-    Attributes:
-        config: a dataclass; its `max_history` is the number of items the model reads.
-    """
-
-    config: Any
+    config: Any  # a dataclass; its `max_history` is the number of items the model reads
 
     def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Mean `loss` over the targets, and its parts `act` and, where there is one, `think`: [B, T] each."""
+        """Mean `loss` over the targets, and its parts `act` and, if there is one, `think`: [B, T] each."""
 
     def score(self, uids: Tensor) -> Tensor:
         """Scores of every UID after right-padded histories: [B, T] -> [B, I + 1]."""
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """The budget and the optimiser; shared by every model that is compared."""
+class TrainConfig(BaseModel):
+    """The budget and the optimiser: what recipes of all models have in common."""
 
-    epochs: int = 20
-    batch_size: int = 64  # of all processes together
-    batching: Batching = "length"  # windows of like length share a batch, or any do
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.0
-    warmup: float = 0.05  # share of all steps
-    patience: int = 10  # epochs without a better validation NDCG@10 before stopping
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    epochs: int = Field(default=20, ge=1)
+    """Passes over the training data, at most."""
+    batch_size: int = Field(default=64, ge=1)
+    """Histories per training step, of all processes together."""
+    batching: Batching = "length"
+    """Batches of histories of similar length, or at random."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """Peak learning rate of AdamW."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Weight decay of AdamW."""
+    warmup: float = Field(default=0.05, ge=0, le=1)
+    """Share of the steps in which the learning rate rises; it falls to zero afterwards."""
+    patience: int = Field(default=10, ge=1)
+    """Epochs without a better validation metric before training stops."""
     seed: int = 0
-    threads: int = 0  # 0: half the cores
-    precision: Precision = "auto"  # of products: bfloat16 on a GPU, float32 elsewhere; weights stay float32
+    """Seed of weights, batches and dropout."""
+    threads: int = Field(default=0, ge=0)
+    """CPU threads of torch; 0 takes half of the cores."""
+    precision: Precision = "auto"
+    """Arithmetic of training; `auto` is bfloat16 on a GPU and float32 on a CPU."""
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
@@ -75,7 +83,7 @@ def scored(data: Histories) -> list[int]:
     return [user for user in range(len(data.users)) if data.valid[user] and len(data.train[user])]
 
 
-def valid_ndcg(model: nn.Module, data: Histories, rows: int = SCORE_ROWS) -> float:
+def valid_ndcg(model: nn.Module, data: Histories, rows: int = 256) -> float:
     """Mean NDCG@10 on the validation items, full ranking, history masked."""
     model.eval()
     device, trainable = next(model.parameters()).device, cast(Trainable, model)
@@ -100,68 +108,18 @@ class Share:
     weight: float  # of their mean loss, such that every target of an epoch counts the same in any batch
 
 
-class Objective(Protocol):
-    """What the loop needs to know of a model and its data.
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What the loop needs to know of a model and its data."""
 
-    Attributes:
-        model: its `loss` gives a dict of `loss` and its parts.
-        steps_per_epoch: number of batches.
-        metric: name of what `validate` measures.
-        higher_is_better: whether more of it is better.
-        has_validation: whether there is anything to measure; otherwise the last epoch is kept.
-        identity: JSON of what a resumable state must have been made from, besides the configuration.
-    """
-
-    model: nn.Module
-    steps_per_epoch: int
-    metric: str
+    model: nn.Module  # its `loss` gives a dict of `loss` and its parts
+    shares: Callable[[np.random.Generator], Iterator[Share]]  # one epoch of this process's shares
+    steps_per_epoch: int  # batches
+    validate: Callable[[], float]  # the metric on validation data, the same in every process
+    metric: str  # what `validate` measures
     higher_is_better: bool
-    has_validation: bool
-    identity: list[Any]
-
-    def shares(self, rng: np.random.Generator) -> Iterator[Share]:
-        """One epoch of this process's shares."""
-
-    def validate(self) -> float:
-        """The metric on validation data, the same in every process."""
-
-
-class NextItemObjective:
-    """Next-item prediction by any Trainable: CAR, SASRec and the autoregressive ablation."""
-
-    metric, higher_is_better = "valid_ndcg@10", True
-
-    def __init__(
-        self, model: nn.Module, data: Histories, config: TrainConfig, world: World, start: str
-    ) -> None:
-        self.model, self.data, self.config, self.world = model, data, config, world
-        self.trainable = cast(Trainable, model)
-        self.has_validation = bool(data.valid.any())
-        history = self.trainable.config.max_history
-        rows = sum(math.ceil((len(seq) - 1) / history) for seq in data.train if len(seq) > 1)
-        self.steps_per_epoch = max(1, math.ceil(rows / config.batch_size))
-        targets = sum(len(seq) - 1 for seq in data.train if len(seq) > 1)
-        self.targets_per_batch = targets / self.steps_per_epoch
-        sids, reader = getattr(model, "sids", None), getattr(model, "text_reader", None)
-        table: Any = None if sids is None else sids.tolist()
-        if reader is not None:
-            table = [table, hashlib.sha256(reader.text.cpu().numpy().tobytes()).hexdigest()]
-        sequences = [seq.tolist() for seq in data.train]
-        self.identity = [asdict(self.trainable.config), table, sequences, data.valid.tolist()]
-        self.identity += [start] if start else []
-
-    def shares(self, rng: np.random.Generator) -> Iterator[Share]:
-        """One epoch of this process's shares."""
-        size, by_length = self.config.batch_size, self.config.batching == "length"
-        for batch in batches(self.data.train, self.trainable.config.max_history, size, rng, by_length):
-            inputs, targets, weight = self.world.share(*batch)
-            weight *= int((batch[1] != 0).sum()) / self.targets_per_batch
-            yield Share((inputs, targets), int((targets != 0).sum()) if weight else 0, weight)
-
-    def validate(self) -> float:
-        """NDCG@10 on validation items; every process measures its own users."""
-        users = self.world.users(self.data)
-        return self.world.mean([valid_ndcg(self.model, users)], len(scored(users)))[0]
+    has_validation: bool  # otherwise the last epoch is kept
+    identity: list[Any]  # JSON of what a resumable state is made from, besides the configuration
 
 
 def train(
@@ -173,10 +131,10 @@ def train(
     *,
     start: str = "",
 ) -> TrainingCurves:
-    """Train in place to the best validation epoch; returns the curves.
+    """Train a model for next-item prediction, in place to the best validation epoch; returns the curves.
 
     Args:
-        model: any module that is Trainable.
+        model: any module that is Trainable: CAR, SASRec and the autoregressive ablation.
         checkpoint: folder of the resumable state; a state of another configuration, data or start is ignored.
         name: shown by the progress bar.
         start: digest of the model's weights if they are not what the seed makes of them.
@@ -185,10 +143,38 @@ def train(
         ValueError: no history is long enough to learn from, the loss stops being a number, or processes that
             train together do not have the same data, model and settings.
     """
-    if not any(len(seq) > 1 for seq in data.train):
+    lengths = [len(uids) - 1 for uids in data.train if len(uids) > 1]  # targets of each history
+    if not lengths:
         raise ValueError("no user has two training interactions; there is nothing to learn from.")
-    world = join()
-    objective = NextItemObjective(model, data, config, world, start)
+    world, sizes = join(), cast(Trainable, model).config
+    steps = max(1, math.ceil(sum(math.ceil(n / sizes.max_history) for n in lengths) / config.batch_size))
+    sids, reader = getattr(model, "sids", None), getattr(model, "text_reader", None)
+    table: Any = None if sids is None else sids.tolist()
+    if reader is not None:
+        table = [table, hashlib.sha256(reader.text.cpu().numpy().tobytes()).hexdigest()]
+    sequences = [uids.tolist() for uids in data.train]
+
+    def shares(rng: np.random.Generator) -> Iterator[Share]:
+        by_length, targets_per_batch = config.batching == "length", sum(lengths) / steps
+        for batch in batches(data.train, sizes.max_history, config.batch_size, rng, by_length):
+            inputs, targets, weight = world.share(*batch)
+            weight *= int((batch[1] != 0).sum()) / targets_per_batch
+            yield Share((inputs, targets), int((targets != 0).sum()) if weight else 0, weight)
+
+    def validate() -> float:
+        users = world.users(data)
+        return world.mean([valid_ndcg(model, users)], len(scored(users)))[0]
+
+    objective = Objective(
+        model=model,
+        shares=shares,
+        steps_per_epoch=steps,
+        validate=validate,
+        metric="valid_ndcg@10",
+        higher_is_better=True,
+        has_validation=bool(data.valid.any()),
+        identity=[asdict(sizes), table, sequences, data.valid.tolist(), *([start] if start else [])],
+    )
     curves = run_training(objective, config, checkpoint, name, world)
     curves.setdefault("think_loss", [0.0] * len(curves["epoch"]))
     return TrainingCurves.model_validate({curve: tuple(values) for curve, values in curves.items()})
@@ -202,14 +188,8 @@ def run_training(
     limit_threads(world.threads(config.threads))
     objective.model.to(device())
     run = TrainingRun(objective, config, checkpoint, world)
-    with tqdm(
-        total=config.epochs,
-        initial=run.epoch,
-        desc=f"train {name}",
-        unit="epoch",
-        mininterval=2,
-        disable=not world.first,
-    ) as bar:
+    style: Any = {"desc": f"train {name}", "unit": "epoch", "mininterval": 2, "disable": not world.first}
+    with tqdm(total=config.epochs, initial=run.epoch, **style) as bar:
         while run.epoch < config.epochs and run.waited < config.patience:
             run.run_epoch()
             last = {curve: f"{run.curves[curve][-1]:.4f}" for curve in ("train_loss", objective.metric)}
@@ -221,12 +201,7 @@ def run_training(
 
 
 class TrainingRun:
-    """The state of one training run between epochs.
-
-    Attributes:
-        epoch, step: finished ones; waited: epochs since the best one; top: the best one's metric.
-        best: its weights; curves: one list per curve, one entry per epoch.
-    """
+    """The state of one training run between epochs."""
 
     def __init__(
         self, objective: Objective, config: TrainConfig, checkpoint: Path | None, world: World
@@ -240,18 +215,22 @@ class TrainingRun:
             betas=(0.9, 0.98),
             fused=True,
         )
-        self.epoch, self.step, self.waited, self.top = 0, 0, 0, -math.inf
-        self.curves: dict[str, list[Any]] = {"epoch": []}
+        self.epoch, self.step = 0, 0  # finished ones
+        self.waited, self.top = 0, -math.inf  # epochs since the best one, and its metric
+        self.curves: dict[str, list[Any]] = {"epoch": []}  # one entry per epoch
         self.best = self._weights()
-        self.identity = json_digest([asdict(config), *objective.identity])
+        budget = config.model_dump(include=set(TrainConfig.model_fields))
+        self.identity = json_digest([budget, *objective.identity])
         world.agree(self.identity)
         self._resume()
         self.losses = world.losses(self.model, self.model.loss)  # type: ignore[arg-type]  # weights are loaded
 
     def run_epoch(self) -> None:
         """Train one epoch, measure it on validation, keep the best weights, write the state."""
-        rank = self.world.rank  # dropout differs between processes, batches do not
-        torch.manual_seed(json_seed(self.config.seed, self.epoch, *([rank] if rank else [])))
+        seeds = [self.config.seed, self.epoch]
+        if self.world.rank:  # dropout differs between processes, batches do not
+            seeds.append(self.world.rank)
+        torch.manual_seed(int(json_digest(seeds)[:15], 16))
         losses = self._train_batches(np.random.default_rng([self.config.seed, self.epoch]))
         metric = self.objective.validate()
         self.curves["epoch"].append(self.epoch + 1)
@@ -265,11 +244,7 @@ class TrainingRun:
             self.top, self.best = score, self._weights()
         self.epoch += 1
         if self.checkpoint is not None and self.world.first:
-            state = {
-                "identity": self.identity,
-                "curves": self.curves,
-                **{"epoch": self.epoch, "step": self.step, "waited": self.waited, "top": self.top},
-            }
+            state = {name: getattr(self, name) for name in STATE}
             save_training(self.checkpoint, self.model, self.best, self.optimizer, state)
 
     def _train_batches(self, rng: np.random.Generator) -> dict[str, float]:
@@ -279,8 +254,8 @@ class TrainingRun:
         sums: dict[str, float] = {}
         targets, total_steps = 0, self.objective.steps_per_epoch * self.config.epochs
         for share in self.objective.shares(rng):
+            factor = schedule(self.step, total_steps, self.config.warmup)
             for group in self.optimizer.param_groups:
-                factor = schedule(self.step, total_steps, self.config.warmup)
                 group["lr"] = self.config.learning_rate * factor
             with autocast(device, self.config.precision):
                 losses = self.losses(*(tensor.to(device) for tensor in share.tensors))
@@ -314,16 +289,11 @@ class TrainingRun:
         if loaded is None:
             return
         self.best, state = loaded
-        self.epoch, self.step, self.waited = state["epoch"], state["step"], state["waited"]
-        self.top, self.curves = state["top"], state["curves"]
+        for name in STATE:
+            setattr(self, name, state[name])
 
 
 def schedule(step: int, total: int, warmup: float) -> float:
     """Factor of the learning rate: linear warm-up over a share of all steps, then a cosine to nothing."""
     rise = min(1.0, (step + 1) / max(1.0, warmup * total))
     return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
-
-
-def json_seed(*parts: int) -> int:
-    """One seed from several numbers."""
-    return int(json_digest(list(parts))[:15], 16)

@@ -11,8 +11,6 @@ training.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -34,25 +32,13 @@ class WarmStartError(UserError, ValueError):
     """The parent's weights do not fit the model; the message names the setting."""
 
 
-@dataclass(frozen=True)
-class WarmStart:
-    """What a warm start took over."""
-
-    shared: int  # items of both catalogues, whose vectors stay
-    new: int  # items that start from their codes and their text
-    aligned: bool  # whether codes kept their meaning
-
-
 def warm_start(
     model: CAR, catalogue: Catalogue, parent: CAR, parent_catalogue: Catalogue, aligned: bool
-) -> WarmStart:
-    """Copy a parent's weights into a new model, in place.
+) -> int:
+    """Copy a parent's weights into a new model, in place; returns how many items both catalogues hold.
 
-    Args:
-        aligned: whether the codes mean what they meant for the parent (codebook reused or refreshed).
-
-    Raises:
-        WarmStartError: the models differ in more than their items, or codes are aligned and differ in number.
+    `aligned` says that codes mean what they meant for the parent (codebook reused or refreshed). Raises
+    WarmStartError if the models differ in more than their items, or aligned codes in number.
     """
     may_differ = MAY_DIFFER if aligned else MAY_DIFFER | {"n_levels", "codebook_size"}
     for name, value in vars(model.config).items():
@@ -80,7 +66,7 @@ def warm_start(
                 weight.copy_(parent_weights[name])
         if shared:
             _keep_vectors(model, uids, parent, parent_uids, aligned)
-    return WarmStart(len(shared), catalogue.size - len(shared), aligned)
+    return len(shared)
 
 
 def codes_aligned(codebook: Codebook, catalogue: Catalogue, parent: Bundle) -> bool:
@@ -92,9 +78,8 @@ def codes_aligned(codebook: Codebook, catalogue: Catalogue, parent: Bundle) -> b
     if codebook.version == old.version:
         return True
     same_axes = np.array_equal(codebook.axes, old.axes) and np.array_equal(codebook.mean, old.mean)
-    if not same_axes or codebook.centroids.shape != old.centroids.shape:
-        return False
-    return churn(parent.catalogue, catalogue).by_level[0] < MAX_CHURN
+    same_size = codebook.centroids.shape == old.centroids.shape
+    return same_axes and same_size and churn(parent.catalogue, catalogue).by_level[0] < MAX_CHURN
 
 
 def _keep_vectors(model: CAR, uids: Tensor, parent: CAR, parent_uids: Tensor, aligned: bool) -> None:

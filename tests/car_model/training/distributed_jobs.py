@@ -28,7 +28,7 @@ CONFIG = TrainConfig(epochs=4, batch_size=16, learning_rate=0.01, threads=1)
 RANK = int(os.environ.get("RANK", "0"))
 Case = tuple[Callable[[], nn.Module], TrainConfig]
 CASES: dict[str, Case] = {
-    "car": (tiny_car, replace(CONFIG, learning_rate=0.001)),
+    "car": (tiny_car, CONFIG.model_copy(update={"learning_rate": 0.001})),
     "car, float64": (lambda: tiny_car().double(), CONFIG),
     "car, full, untied": (
         lambda: tiny_car(layout="full", tied=False).double(),
@@ -36,15 +36,18 @@ CASES: dict[str, Case] = {
     ),
     "car, no thinking, weight decay": (  # heads that are never trained must not decay either
         lambda: tiny_car(think_weight=0.0).double(),
-        replace(CONFIG, weight_decay=0.1),
+        CONFIG.model_copy(update={"weight_decay": 0.1}),
     ),
     "car, codes unread": (lambda: tiny_car(fusion="none", tied=False).double(), CONFIG),
     "sasrec": (lambda: tiny_sasrec().double(), CONFIG),
     "stops early": (
         lambda: tiny_car(seed=1).double(),
-        replace(CONFIG, epochs=12, patience=1, learning_rate=0.03),
+        CONFIG.model_copy(update={"epochs": 12, "patience": 1, "learning_rate": 0.03}),
     ),
-    "fewer rows than processes": (lambda: tiny_sasrec().double(), replace(CONFIG, batch_size=1)),
+    "fewer rows than processes": (
+        lambda: tiny_sasrec().double(),
+        CONFIG.model_copy(update={"batch_size": 1}),
+    ),
 }
 
 

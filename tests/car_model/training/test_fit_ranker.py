@@ -126,7 +126,7 @@ def test_recipes_are_read_strictly() -> None:
     [
         ("on", "neither 'off' nor JSON"),
         ("[]", 'must be a JSON object, such as {"liked": 4}'),
-        ('{"stars": 4}', "there is no setting 'stars'; there are: d_model, n_layers"),
+        ('{"stars": 4}', "there is no setting 'stars'; there are: epochs, batch_size"),
         ('{"architecture": "mixed"}', "'architecture' is 'mixed'"),
         ('{"dropout": 1}', "'dropout' is 1"),
         ('{"liked": 1e999}', "'liked' is inf"),

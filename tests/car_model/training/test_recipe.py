@@ -17,7 +17,8 @@ def test_defaults_are_the_librarys() -> None:
     assert recipe == Recipe()
     assert recipe.car(10, 3, 8) == CARConfig(n_items=10, n_levels=3, codebook_size=8)
     assert recipe.sasrec(10) == SASRecConfig(n_items=10)
-    assert recipe.train_config() == recipe.train_config(baseline=True) == TrainConfig()
+    assert TrainConfig().model_dump().items() <= recipe.model_dump().items()
+    assert recipe.baseline_recipe() == recipe
 
 
 def test_settings_reach_both_models() -> None:
@@ -27,36 +28,32 @@ def test_settings_reach_both_models() -> None:
     assert shared.items() <= vars(recipe.sasrec(5)).items()
     assert recipe.car(5, 2, 4).layout == "full"
     assert recipe.car(5, 2, 4).think_weight == 0
-    assert recipe.train_config().epochs == recipe.train_config(baseline=True).epochs == 3
+    assert recipe.epochs == recipe.baseline_recipe().epochs == 3
 
 
 def test_the_baselines_own_settings_stay_its_own() -> None:
     own = {"dropout": 0.5, "epochs": 7, "learning_rate": 0.01, "d_model": 16}
     recipe = parse_recipe({"d_model": 32, "seed": 3, "baseline": own})
     assert (recipe.sasrec(5).dropout, recipe.sasrec(5).d_model) == (0.5, 16)
-    baseline, car, default = (
-        recipe.train_config(baseline=True),
-        recipe.train_config(),
-        Recipe().train_config(),
-    )
+    baseline, default = recipe.baseline_recipe(), Recipe()
     assert (baseline.epochs, baseline.learning_rate, baseline.seed) == (7, 0.01, 3)
     assert (recipe.car(5, 2, 4).dropout, recipe.car(5, 2, 4).d_model) == (0.2, 32)
-    assert (car.epochs, car.learning_rate, car.seed) == (default.epochs, default.learning_rate, 3)
+    assert (recipe.epochs, recipe.learning_rate, recipe.seed) == (default.epochs, default.learning_rate, 3)
 
 
 def test_the_baselines_numbers_are_of_the_right_kind() -> None:
     recipe = parse_recipe({"baseline": {"d_model": 32.0, "epochs": 4}})
     assert isinstance(recipe.sasrec(5).d_model, int)
-    assert isinstance(recipe.train_config(baseline=True).epochs, int)
+    assert isinstance(recipe.baseline_recipe().epochs, int)
 
 
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"widht": 32}, "there is no setting 'widht'; there are: d_model, n_layers"),
+        ({"widht": 32}, "there is no setting 'widht'; there are: epochs, batch_size"),
         (
             {"baseline": {"layout": "full"}},
-            "'baseline': there is no setting 'layout'; there are: d_model",
+            "'baseline': there is no setting 'layout'; there are: epochs",
         ),
         ({"baseline": {"baseline": {}}}, "'baseline': there is no setting 'baseline'"),
         ({"d_model": "wide"}, "'d_model' is 'wide': input should be a valid integer"),

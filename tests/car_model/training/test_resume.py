@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,7 +112,7 @@ def test_a_run_that_ran_out_of_patience_stays_stopped(
     data: Histories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "valid_ndcg", lambda *_: 0.5)
-    config = replace(CONFIG, patience=1)
+    config = CONFIG.model_copy(update={"patience": 1})
     first = result(tiny_car, data, tmp_path / "state", config)
     assert first[0].epoch == (1, 2)
     assert result(tiny_car, data, tmp_path / "state", config) == first
@@ -122,10 +121,10 @@ def test_a_run_that_ran_out_of_patience_stays_stopped(
 @pytest.mark.parametrize(
     "config",
     [
-        replace(CONFIG, learning_rate=0.02),
-        replace(CONFIG, epochs=5),
-        replace(CONFIG, seed=1),
-        replace(CONFIG, batch_size=4),
+        CONFIG.model_copy(update={"learning_rate": 0.02}),
+        CONFIG.model_copy(update={"epochs": 5}),
+        CONFIG.model_copy(update={"seed": 1}),
+        CONFIG.model_copy(update={"batch_size": 4}),
     ],
 )
 def test_the_state_of_another_configuration_is_ignored(

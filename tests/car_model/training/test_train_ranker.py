@@ -13,7 +13,7 @@ from car_model.action_ranker.data import ActionHistories
 from car_model.action_ranker.model import ARCHITECTURES, ActionRanker, RankerConfig
 from car_model.metrics.actions import action_metrics
 from car_model.training.distributed import World
-from car_model.training.train_ranker import LikeObjective, predict, train_ranker
+from car_model.training.train_ranker import like_objective, predict, train_ranker
 from car_model.training.trainer import TrainConfig, TrainingRun
 from tests.car_model.action_ranker.rankers import LIKED, halves, tastes
 from tests.car_model.builders import tiny_sids
@@ -37,7 +37,7 @@ def same(one: ActionRanker, other: ActionRanker) -> bool:
     return all(torch.equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
 
 
-LEARNT = replace(BUDGET, epochs=40, learning_rate=1e-2, patience=40, batch_size=16)
+LEARNT = BUDGET.model_copy(update={"epochs": 40, "learning_rate": 1e-2, "patience": 40, "batch_size": 16})
 
 
 def auc(model: ActionRanker, data: ActionHistories) -> float:
@@ -64,7 +64,7 @@ def test_who_likes_much_is_known_by_past_actions(architecture: str) -> None:
     moods = [(rng.random(len(row)) < rng.choice([0.1, 0.9])).astype(np.int64) for row in data.uids]
     data = replace(data, actions=[1 + row for row in moods])
     model = fresh(architecture, dropout=0.0)
-    train_ranker(model, data, replace(LEARNT, epochs=10, batch_size=8))
+    train_ranker(model, data, LEARNT.model_copy(update={"epochs": 10, "batch_size": 8}))
     assert auc(model, data) > 0.8
 
 
@@ -72,7 +72,7 @@ def test_who_likes_much_is_known_by_past_actions(architecture: str) -> None:
 def test_equal_seeds_give_equal_weights_and_other_seeds_do_not(architecture: str) -> None:
     one, other, third = (fresh(architecture) for _ in range(3))
     curves = [train_ranker(model, tastes(), BUDGET) for model in (one, other)]
-    train_ranker(third, tastes(), replace(BUDGET, seed=2))
+    train_ranker(third, tastes(), BUDGET.model_copy(update={"seed": 2}))
     assert curves[0] == curves[1]
     assert same(one, other)
     assert not same(one, third)
@@ -82,7 +82,7 @@ def test_equal_seeds_give_equal_weights_and_other_seeds_do_not(architecture: str
 def test_a_run_that_was_killed_goes_on_to_the_very_weights(architecture: str, tmp_path: Path) -> None:
     whole, killed, resumed = (fresh(architecture) for _ in range(3))
     expected = train_ranker(whole, tastes(), BUDGET)
-    run = TrainingRun(LikeObjective(killed, tastes(), BUDGET), BUDGET, tmp_path / "state", World())
+    run = TrainingRun(like_objective(killed, tastes(), BUDGET), BUDGET, tmp_path / "state", World())
     torch.manual_seed(BUDGET.seed)
     run.run_epoch()
     found = train_ranker(resumed, tastes(), BUDGET, tmp_path / "state")
@@ -100,7 +100,7 @@ def test_a_state_of_other_data_is_left_alone(tmp_path: Path) -> None:
 
 def test_the_epoch_of_the_lowest_validation_loss_is_kept() -> None:
     model, data = fresh("lfa"), tastes()
-    curves = train_ranker(model, data, replace(BUDGET, epochs=30, learning_rate=2e-2))
+    curves = train_ranker(model, data, BUDGET.model_copy(update={"epochs": 30, "learning_rate": 2e-2}))
     found = predict(model, data, "valid")
     loss = action_metrics(found.labels, found.probabilities).log_loss
     assert loss == pytest.approx(min(curves.valid_log_loss))
@@ -108,7 +108,11 @@ def test_the_epoch_of_the_lowest_validation_loss_is_kept() -> None:
 
 
 def test_waiting_for_a_better_epoch_ends_with_patience() -> None:
-    curves = train_ranker(fresh("lfa"), tastes(), replace(BUDGET, epochs=200, learning_rate=2e-2, patience=2))
+    curves = train_ranker(
+        fresh("lfa"),
+        tastes(),
+        BUDGET.model_copy(update={"epochs": 200, "learning_rate": 2e-2, "patience": 2}),
+    )
     assert len(curves.epoch) < 200
     assert int(np.argmin(curves.valid_log_loss)) == len(curves.epoch) - 3
 
@@ -124,7 +128,7 @@ def test_without_validation_actions_the_last_epoch_stays() -> None:
     data = tastes()
     none = replace(data, parts=[np.where(parts == 1, 0, parts) for parts in data.parts])
     model = fresh("mvp")
-    run = TrainingRun(LikeObjective(model, none, BUDGET), BUDGET, None, World())
+    run = TrainingRun(like_objective(model, none, BUDGET), BUDGET, None, World())
     for _ in range(2):
         run.run_epoch()
     assert all(torch.equal(run.best[name], tensor) for name, tensor in model.state_dict().items())

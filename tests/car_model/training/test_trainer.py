@@ -55,7 +55,7 @@ def test_two_runs_are_bit_for_bit_the_same(make: type, data: Histories) -> None:
     assert runs[0][0] == runs[1][0]
     assert same(runs[0][1], runs[1][1])
     other = make(dropout=0.3)
-    train(other, data, replace(CONFIG, seed=1))
+    train(other, data, CONFIG.model_copy(update={"seed": 1}))
     assert not same(weights(other), runs[0][1])
 
 
@@ -70,7 +70,7 @@ def test_curves_have_an_entry_an_epoch_and_the_loss_falls(data: Histories) -> No
 
 def test_the_reported_loss_is_the_mean_over_targets(data: Histories) -> None:
     """With a learning rate too small to move anything, the curve is the untrained model's loss."""
-    curves = train(tiny_sasrec(), data, replace(CONFIG, learning_rate=1e-12, epochs=1))
+    curves = train(tiny_sasrec(), data, CONFIG.model_copy(update={"learning_rate": 1e-12, "epochs": 1}))
     model, total, targets = tiny_sasrec(), 0.0, 0
     for seq in data.train:
         inputs, wanted = torch.tensor(seq[None, :-1]), torch.tensor(seq[None, 1:])
@@ -84,7 +84,7 @@ def test_stops_after_patience_and_keeps_the_best_epoch(
 ) -> None:
     seen = script(monkeypatch, [0.1, 0.3, 0.2, 0.3, 0.9])
     model = tiny_car()
-    curves = train(model, data, replace(CONFIG, patience=2))
+    curves = train(model, data, CONFIG.model_copy(update={"patience": 2}))
     assert curves.valid_ndcg == (0.1, 0.3, 0.2, 0.3)  # an equal score is no better one
     assert same(weights(model), seen[1])
     assert not same(weights(model), seen[3])
@@ -93,7 +93,7 @@ def test_stops_after_patience_and_keeps_the_best_epoch(
 def test_a_better_epoch_renews_patience(data: Histories, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = script(monkeypatch, [0.1, 0.05, 0.2, 0.1, 0.3])
     model = tiny_car()
-    assert len(train(model, data, replace(CONFIG, patience=2)).epoch) == 5
+    assert len(train(model, data, CONFIG.model_copy(update={"patience": 2})).epoch) == 5
     assert same(weights(model), seen[4])
 
 
@@ -104,13 +104,13 @@ def test_without_validation_items_the_last_epoch_stays(
     assert valid_ndcg(tiny_car(), nobody) == 0.0
     seen = script(monkeypatch, [0.0] * 5)
     model = tiny_car()
-    assert len(train(model, nobody, replace(CONFIG, patience=1)).epoch) == 5
+    assert len(train(model, nobody, CONFIG.model_copy(update={"patience": 1})).epoch) == 5
     assert same(weights(model), seen[-1])
 
 
 def test_the_model_comes_back_ready_to_score(data: Histories) -> None:
     model = tiny_car(dropout=0.5)
-    train(model, data, replace(CONFIG, epochs=1))
+    train(model, data, CONFIG.model_copy(update={"epochs": 1}))
     assert not model.training
     assert torch.equal(model.score(torch.tensor([[1, 2]])), model.score(torch.tensor([[1, 2]])))
 
@@ -167,7 +167,9 @@ class Popularity(nn.Module):
 
 def test_any_module_with_a_loss_and_scores_can_be_trained(data: Histories) -> None:
     model = Popularity()
-    curves = train(model, data, replace(CONFIG, epochs=20, learning_rate=0.1, patience=20))
+    curves = train(
+        model, data, CONFIG.model_copy(update={"epochs": 20, "learning_rate": 0.1, "patience": 20})
+    )
     targets = np.bincount(np.concatenate([seq[1:] for seq in data.train]), minlength=ITEMS + 1)
     learnt = model.bias.detach()[1:].numpy()
     assert np.corrcoef(learnt, np.log(targets[1:] + 0.5))[0, 1] > 0.9
@@ -178,7 +180,7 @@ def test_any_module_with_a_loss_and_scores_can_be_trained(data: Histories) -> No
 def test_bfloat16_trains_to_about_the_same_and_leaves_float32_weights() -> None:
     models = {"float32": tiny_car(), "bfloat16": tiny_car()}
     curves = {
-        name: train(model, tiny_histories(), replace(CONFIG, precision=name)).train_loss
+        name: train(model, tiny_histories(), CONFIG.model_copy(update={"precision": name})).train_loss
         for name, model in models.items()
     }
     assert {weight.dtype for weight in models["bfloat16"].parameters()} == {torch.float32}
@@ -199,7 +201,7 @@ def test_every_target_counts_the_same_whatever_batch_it_is_in(data: Histories) -
     model.counts = []  # type: ignore[assignment]
     model.bias.register_hook(lambda grad: grads.append(float(grad[0])))
     short = [seq[: 2 + at % 9] for at, seq in enumerate(data.train)]
-    train(model, replace(data, train=short), replace(CONFIG, epochs=1, batch_size=8))
+    train(model, replace(data, train=short), CONFIG.model_copy(update={"epochs": 1, "batch_size": 8}))
     assert len(set(model.counts)) > 3
     mean = sum(model.counts) / len(model.counts)
     assert grads == pytest.approx([count / mean for count in model.counts], rel=1e-5)

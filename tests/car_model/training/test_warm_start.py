@@ -13,7 +13,7 @@ from car_model.codebook.residual_kmeans import CodebookConfig, fit, refresh
 from car_model.data.catalogue import Catalogue
 from car_model.metrics.codebook import churn
 from car_model.models.car import CAR, CARConfig
-from car_model.training.warm_start import WarmStart, WarmStartError, codes_aligned, warm_start
+from car_model.training.warm_start import WarmStartError, codes_aligned, warm_start
 from tests.fixtures import tiny_parts, tiny_vectors
 
 LEVELS, CODES = 3, 4
@@ -59,7 +59,7 @@ def test_with_aligned_codes_known_items_score_as_before(layout: str, fusion: str
     shape = {"layout": layout, "fusion": fusion, "tied": tied}
     parent, items = model(OLD, **shape), same_codes()
     child = model(items, seed=1, **shape)
-    assert warm_start(child, items, parent, OLD, aligned=True) == WarmStart(20, 2, aligned=True)
+    assert warm_start(child, items, parent, OLD, aligned=True) == 20
     before = states_and_logits(parent, OLD, OLD.item_ids)
     assert torch.equal(states_and_logits(child, items, OLD.item_ids), before)
     assert torch.equal(child.code.weight, parent.code.weight)
@@ -105,7 +105,7 @@ def test_code_rows_of_a_new_fit_are_means_of_what_the_old_codes_said() -> None:
 def test_items_that_left_are_left_behind() -> None:
     items = catalogue(OLD.item_ids[::-1][:7])
     parent, child = model(OLD), model(items, seed=1)
-    assert warm_start(child, items, parent, OLD, aligned=False).shared == 7
+    assert warm_start(child, items, parent, OLD, aligned=False) == 7
     ids = ["i19", "i15", "i13"]
     vectors = [
         made.item_vectors()[[at.uids[item] for item in ids]] for made, at in ((parent, OLD), (child, items))
@@ -156,7 +156,7 @@ def test_a_parent_of_other_sizes_is_refused_by_name(changes: dict[str, Any], sai
 def test_what_shapes_only_the_loss_may_differ() -> None:
     items = same_codes()
     child = model(items, seed=1, label_smoothing=0.1, think_weight=0.5, dropout=0.4)
-    assert warm_start(child, items, model(OLD), OLD, aligned=True).shared == 20
+    assert warm_start(child, items, model(OLD), OLD, aligned=True) == 20
 
 
 def test_aligned_codes_of_another_number_are_refused() -> None:
