@@ -10,7 +10,7 @@ Shape letters: B requests, P known items of a history, N items in all, C candida
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -29,8 +29,6 @@ from car_model.recommender.request import Request, RequestError, parse
 from car_model.recommender.scorer import Scorer, top_of_sum
 from car_model.recommender.text_similarity import TextSimilarity
 
-__all__ = ["Recommender", "RequestError"]
-
 DECIMALS = 4  # of a score in an answer: far above float noise, so equal computation gives equal JSON
 MARGIN = 8  # extra items ranked before scores are rounded and ties go to the lower UID
 MAX_SCORES = 2**22  # scores held at once: 32 MB
@@ -38,67 +36,32 @@ SLACK = 1e-4  # by how much rounding may lift a text similarity above 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParsedRequest:
-    """A request whose items are looked up in the catalogue.
-
-    Attributes:
-        history: [P] UIDs of the history's items that the catalogue knows, oldest first.
-        thinking: SID levels that join the score.
-        actions: [P] classes of what was done with these items; None unless ranked by action.
-    """
+class Query:
+    """A request with what the stages so far have added to it."""
 
     request: Request
-    history: np.ndarray
-    thinking: int
-    actions: np.ndarray | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncodedRequest(ParsedRequest):
-    """A request with the model's states after its history.
-
-    Attributes:
-        state: [1, D] after the history; None if no item of it is known.
-        leave_one_out: [R, D] after the history without each of its latest items; None unless reasons are
-            asked for.
-    """
-
-    state: Tensor | None
-    leave_one_out: Tensor | None
-
-
-class Relevance(NamedTuple):
-    """What ranks the items of one request before masking: scores of all items, or candidates.
-
-    Attributes:
-        scores: [N + 1] by UID, without text similarity; None if there is an ANN index.
-        candidates: [C] UIDs that the ANN index proposes.
-    """
-
-    scores: Tensor | None = None
-    candidates: Tensor | None = None
+    history: np.ndarray  # [P] UIDs of the history's items that the catalogue knows, oldest first
+    thinking: int  # SID levels that join the score
+    actions: np.ndarray | None  # [P] classes of what was done with these items; None unless ranked by action
+    state: Tensor | None = None  # [1, D] after the history; None if no item of it is known
+    leave_one_out: Tensor | None = None  # [R, D] after the history without each of its latest items
+    scores: Tensor | None = None  # [N + 1] by UID, without text similarity; None if there is an ANN index
+    candidates: Tensor | None = None  # [C] UIDs that the ANN index proposes
 
 
 class RankedItem(NamedTuple):
-    """One recommended item.
-
-    Attributes:
-        score: rounded; None for popular items.
-        liked: P(the user would like it); None unless ranked by action.
-    """
+    """One recommended item."""
 
     uid: int
-    score: float | None = None
-    liked: float | None = None
+    score: float | None = None  # rounded; None for popular items
+    liked: float | None = None  # P(the user would like it); None unless ranked by action
 
 
 class Recommender:
     """Recommends and explains next items from a bundle."""
 
     def __init__(self, bundle: Bundle, release: str = "unreleased") -> None:
-        self.bundle = bundle
-        self.release = release
-        self.catalogue = bundle.catalogue
+        self.bundle, self.release, self.catalogue = bundle, release, bundle.catalogue
         self.model = bundle.model.eval()
         self.max_history = self.model.config.max_history
         self.n_levels = bundle.codebook.n_levels
@@ -110,9 +73,8 @@ class Recommender:
         if bundle.similarity_scale:
             self.similarity = TextSimilarity.of_catalogue(bundle.catalogue, self.max_history)
         if bundle.ann_candidates:
-            texts = self.similarity.texts if self.similarity else None
-            rows, bias = self.scorer.rows, self.scorer.bias
-            self.ann_index = CandidateIndex(rows, bias, texts, bundle.ann_candidates)
+            texts, scorer = self.similarity.texts if self.similarity else None, self.scorer
+            self.ann_index = CandidateIndex(scorer.rows, scorer.bias, texts, bundle.ann_candidates)
         self.explainer = Explainer(bundle, self.encoder.chunks[:, -1])
 
     @classmethod
@@ -130,27 +92,22 @@ class Recommender:
     def recommend_batch(self, bodies: Sequence[Any]) -> list[dict[str, Any] | RequestError]:
         """Answer requests together, each exactly as if it came alone; a wrong one gets its error."""
         answers: list[Any] = [self._parse(body) for body in bodies]
-        valid = [i for i, request in enumerate(answers) if isinstance(request, ParsedRequest)]
+        valid = [i for i, query in enumerate(answers) if isinstance(query, Query)]
         size = max(1, MAX_SCORES // (self.catalogue.size + 1))
         for start in range(0, len(valid), size):
             batch = valid[start : start + size]
             with torch.inference_mode():
-                requests = self._encode_histories([answers[i] for i in batch])
-                for i, request, relevance in zip(batch, requests, self._score(requests), strict=True):
-                    mask = self._mask(request)
-                    ranked = self._rerank(request, relevance, mask)
-                    answers[i] = self._to_answer(request, ranked, self._explain(request, ranked))
+                queries = self._score(self._encode_histories([answers[i] for i in batch]))
+                for i, query in zip(batch, queries, strict=True):
+                    ranked = self._rerank(query, self._mask(query))
+                    answers[i] = self._to_answer(query, ranked, self._explain(query, ranked))
         return answers
 
     def scores(self, histories: Sequence[np.ndarray], thinking: int | None = None) -> Tensor:
-        """Scores of every UID: what `Scorer` computes plus the weighted text similarity.
+        """Scores [B, N + 1] of every UID: what `Scorer` computes plus the weighted text similarity.
 
-        Args:
-            histories: B sequences of UIDs, oldest first, none empty.
-            thinking: SID levels that join; None means all.
-
-        Returns:
-            [B, N + 1] float32; column 0 is padding and -inf. Nothing else is masked.
+        `histories` are B sequences of UIDs, oldest first, none empty; all SID levels join if `thinking` is
+        None. Column 0 is padding and -inf; nothing else is masked.
         """
         with torch.inference_mode():
             states = self.encoder.encode(histories)
@@ -159,7 +116,7 @@ class Recommender:
                 scores = scores + self.bundle.similarity_scale * self.similarity.to_all(histories)
             return scores.float()
 
-    def _parse(self, body: Any) -> ParsedRequest | RequestError:
+    def _parse(self, body: Any) -> Query | RequestError:
         """Check the body and look up its items; the error is returned, since others of the batch go on."""
         try:
             request = parse(body, self.n_levels, by_action=self.bundle.ranker is not None)
@@ -171,112 +128,99 @@ class Recommender:
             known = [action for item, action in by_item if item in uids]
             values = np.array([np.nan if action is None else action for action in known])
             actions = action_classes(values, cast(Reranker, self.bundle.ranker).model.config.liked)  # [P]
-        return ParsedRequest(
+        return Query(
             request=request,
             history=np.array(self._uids(request.history), dtype=np.int64),
             thinking=self.n_levels if request.thinking is None else request.thinking,
             actions=actions,
         )
 
-    def _encode_histories(self, requests: Sequence[ParsedRequest]) -> list[EncodedRequest]:
-        """States after all histories of which an item is known, and the states that their reasons need."""
-        known = [i for i, request in enumerate(requests) if len(request.history)]
-        explained = [i for i in known if requests[i].request.explain]
-        states: dict[int, Tensor] = {}
+    def _encode_histories(self, queries: list[Query]) -> list[Query]:
+        """Add the states after all histories of which an item is known, and those that reasons need."""
+        queries, known = list(queries), [i for i, query in enumerate(queries) if len(query.history)]
         if known:
-            states = dict(zip(known, self.encoder.encode([requests[i].history for i in known]), strict=True))
-        shortened = self.encoder.encode_leave_one_out([requests[i].history for i in explained])
-        leave_one_out = dict(zip(explained, shortened, strict=True))
-        return [
-            EncodedRequest(
-                **vars(request),
-                state=states[i][None] if i in states else None,
-                leave_one_out=leave_one_out.get(i),
-            )
-            for i, request in enumerate(requests)
-        ]
+            states = self.encoder.encode([queries[i].history for i in known])
+            for i, state in zip(known, states, strict=True):
+                queries[i] = replace(queries[i], state=state[None])
+        explained = [i for i in known if queries[i].request.explain]
+        shortened = self.encoder.encode_leave_one_out([queries[i].history for i in explained])
+        for i, leave_one_out in zip(explained, shortened, strict=True):
+            queries[i] = replace(queries[i], leave_one_out=leave_one_out)
+        return queries
 
-    def _score(self, requests: Sequence[EncodedRequest]) -> list[Relevance]:
-        """Scores of all items per request, or the ANN index's candidates; empty if nothing is known."""
-        known = [i for i, request in enumerate(requests) if request.state is not None]
-        relevances = [Relevance()] * len(requests)
+    def _score(self, queries: list[Query]) -> list[Query]:
+        """Add scores of all items, or the ANN index's candidates, to queries with a state."""
+        queries, known = list(queries), [i for i, query in enumerate(queries) if query.state is not None]
         if not known:
-            return relevances
-        states = torch.cat([cast(Tensor, requests[i].state) for i in known])  # [B, D]
+            return queries
+        states = torch.cat([cast(Tensor, queries[i].state) for i in known])  # [B, D]
         if self.ann_index:
-            histories = [requests[i].history for i in known]
+            histories = [queries[i].history for i in known]
             candidates = self.ann_index.candidates(states, histories, self.max_history)
             for i, uids in zip(known, candidates, strict=True):
-                relevances[i] = Relevance(candidates=uids)
+                queries[i] = replace(queries[i], candidates=uids)
         else:
-            scores = self.scorer.score_all(states, [requests[i].thinking for i in known])
+            scores = self.scorer.score_all(states, [queries[i].thinking for i in known])
             for i, row in zip(known, scores, strict=True):
-                relevances[i] = Relevance(scores=row)
-        return relevances
+                queries[i] = replace(queries[i], scores=row)
+        return queries
 
-    def _mask(self, request: ParsedRequest) -> np.ndarray:
+    def _mask(self, query: Query) -> np.ndarray:
         """Which UIDs must not be recommended: bool [N + 1]; if candidates are given, all others too."""
-        named = request.request.candidates
+        named = query.request.candidates
         mask = np.full(self.catalogue.size + 1, named is not None)
         mask[self._uids(named or [])] = False
-        excluded = self._uids(request.request.exclude)
-        mask[[*self.catalogue.barred, *request.history.tolist(), *excluded]] = True
+        excluded = self._uids(query.request.exclude)
+        mask[[*self.catalogue.barred, *query.history.tolist(), *excluded]] = True
         return mask
 
-    def _rerank(self, request: EncodedRequest, relevance: Relevance, mask: np.ndarray) -> list[RankedItem]:
+    def _rerank(self, query: Query, mask: np.ndarray) -> list[RankedItem]:
         """The k best items that are not masked.
 
         By relevance; by relevance and P(liked) if ranked by action; by popularity if the history is unknown.
         """
-        k = request.request.k
-        if request.state is None:
-            order = [*self.bundle.popular, *sorted(self._uids(request.request.candidates or []))]
+        k = query.request.k
+        if query.state is None:
+            order = [*self.bundle.popular, *sorted(self._uids(query.request.candidates or []))]
             return [RankedItem(uid) for uid in dict.fromkeys(order) if not mask[uid]][:k]
         liked: dict[int, float] = {}
-        if request.actions is None:
-            values, uids = self._most_relevant(request, relevance, torch.from_numpy(mask), k + MARGIN)
+        if query.actions is None:
+            values, uids = self._most_relevant(query, torch.from_numpy(mask), k + MARGIN)
         else:
             ranker = cast(Reranker, self.bundle.ranker)
-            values, uids = self._most_relevant(request, relevance, torch.from_numpy(mask), ranker.candidates)
-            values, liked = ranker.rerank(values, uids, request.history, request.actions)
-        rounded = [
-            (round(value, DECIMALS), uid) for value, uid in zip(values.tolist(), uids.tolist(), strict=True)
-        ]
+            values, uids = self._most_relevant(query, torch.from_numpy(mask), ranker.candidates)
+            values, liked = ranker.rerank(values, uids, query.history, query.actions)
+        rounded = zip([round(value, DECIMALS) for value in values.tolist()], uids.tolist(), strict=True)
         best = sorted((pair for pair in rounded if pair[0] > -np.inf), key=lambda pair: (-pair[0], pair[1]))
         return [
             RankedItem(uid, score, round(liked[uid], DECIMALS) if liked else None) for score, uid in best[:k]
         ]
 
-    def _most_relevant(
-        self, request: EncodedRequest, relevance: Relevance, mask: Tensor, k: int
-    ) -> tuple[Tensor, Tensor]:
+    def _most_relevant(self, query: Query, mask: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Scores, text similarity included, and UIDs of the k most relevant items outside mask [N + 1].
 
         Candidates of the ANN index are scored as log-probabilities among themselves. If too few of them are
         left, or the request names candidates of its own, all items are scored.
         """
-        state = cast(Tensor, request.state)
-        if relevance.candidates is not None:
-            uids = relevance.candidates[~mask[relevance.candidates]]
-            if request.request.candidates is None and len(uids) >= k:
-                scores = self._score_some(state, [request.history], uids, request.thinking)[0].double()
+        state, scores = cast(Tensor, query.state), query.scores
+        if query.candidates is not None:
+            uids = query.candidates[~mask[query.candidates]]
+            if query.request.candidates is None and len(uids) >= k:
+                scores = self._score_some(state, [query.history], uids, query.thinking)[0].double()
                 best = (scores - scores.logsumexp(dim=0)).topk(min(k, len(uids)))
                 return best.values, uids[best.indices]
-        if relevance.scores is None:
-            scores = self.scorer.score_all(state, request.thinking)[0]
-        else:
-            scores = relevance.scores
+        if scores is None:
+            scores = self.scorer.score_all(state, query.thinking)[0]
         scores[mask] = -torch.inf
         similarity, scale = self.similarity, self.bundle.similarity_scale
         if similarity is None:
             best = scores.topk(min(k, len(scores)))
             return best.values, best.indices
-        return top_of_sum(
-            scores,
-            lambda uids: scale * similarity.to_some([request.history], uids)[0],
-            scale * (1 + SLACK),
-            k,
-        )
+
+        def weighted_similarity(uids: Tensor) -> Tensor:
+            return scale * similarity.to_some([query.history], uids)[0]
+
+        return top_of_sum(scores, weighted_similarity, scale * (1 + SLACK), k)
 
     def _score_some(
         self, states: Tensor, histories: Sequence[np.ndarray], uids: Tensor, thinking: int
@@ -287,18 +231,18 @@ class Recommender:
             return scores
         return scores + self.bundle.similarity_scale * self.similarity.to_some(histories, uids)
 
-    def _explain(self, request: EncodedRequest, ranked: Sequence[RankedItem]) -> list[dict[str, Any]]:
+    def _explain(self, query: Query, ranked: Sequence[RankedItem]) -> list[dict[str, Any]]:
         """The reasons for each item; empty if none are asked for."""
         uids = [item.uid for item in ranked]
-        if not request.request.explain:
+        if not query.request.explain:
             return [{} for _ in uids]
-        if request.state is None or request.leave_one_out is None:
+        if query.state is None or query.leave_one_out is None:
             return [self.explainer.explain_popular(uid) for uid in uids]
-        score = partial(self._score_some, thinking=request.thinking)
-        return self.explainer.explain(request.state, request.leave_one_out, request.history, uids, score)
+        score = partial(self._score_some, thinking=query.thinking)
+        return self.explainer.explain(query.state, query.leave_one_out, query.history, uids, score)
 
     def _to_answer(
-        self, request: EncodedRequest, ranked: Sequence[RankedItem], reasons: Sequence[dict[str, Any]]
+        self, query: Query, ranked: Sequence[RankedItem], reasons: Sequence[dict[str, Any]]
     ) -> dict[str, Any]:
         """The answer's JSON object."""
         catalogue, offered = self.catalogue, self.catalogue.offered
@@ -315,11 +259,10 @@ class Recommender:
                 }
                 for item, explanation in zip(ranked, reasons, strict=True)
             ],
-            "skipped": [item for item in request.request.history if item not in catalogue.uids],
-            "fallback": "popular" if request.state is None else None,
+            "skipped": [item for item in query.request.history if item not in catalogue.uids],
+            "fallback": "popular" if query.state is None else None,
         }
-        candidates = request.request.candidates
-        if candidates is not None:
+        if (candidates := query.request.candidates) is not None:
             answer["skipped_candidates"] = [item for item in candidates if item not in offered]
         return answer
 

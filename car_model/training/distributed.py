@@ -58,7 +58,7 @@ class World:
         return max(1, len(os.sched_getaffinity(0)) // 2 // n_local)
 
     def losses(self, model: nn.Module, loss: Callable[..., Losses]) -> Callable[..., Losses]:
-        """The model's `loss`, whose backward pass averages gradients; the first process's weights are sent."""
+        """The model's `loss`, whose backward pass averages gradients; the first process's weights count."""
         if self.size == 1:
             return loss
         # A static graph: weights no loss reaches (an untrained head) keep no gradient, as in one process.
