@@ -32,7 +32,6 @@ from car_model.codebook.labels import CodeLabels
 from car_model.data.catalogue import Catalogue
 from car_model.encoding.encoder import EncoderSpec
 from car_model.models.car import CAR
-from car_model.recommender.ann_index import recall_at
 from car_model.recommender.recommender import Recommender
 from car_model.training.recipe import parse_recipe
 
@@ -67,6 +66,12 @@ class ANNTimeRow(Row):
     exact_ms: float
     ann_load_s: float
     ann_ms: float
+
+
+def recall_at(k: int, exact: Sequence[Sequence[int]], approximate: Sequence[Sequence[int]]) -> float:
+    """Share of the k best items that the approximate answers hold too, averaged over histories."""
+    pairs = zip(exact, approximate, strict=True)
+    return float(np.mean([len(set(best[:k]) & set(answer[:k])) / len(best[:k]) for best, answer in pairs]))
 
 
 @app.command()

@@ -3,7 +3,7 @@
 For catalogues of hundreds of thousands of items. One inverted file (faiss, inner product) holds the rows of
 the act head and is queried with the state after the history; if text similarity counts, a second holds the
 texts and is queried with those of the latest items. Candidates are scored exactly, so only items that neither
-returns are missed (`recall_at`). The index is built when a release is loaded, on one thread from fixed seeds.
+returns are missed. The index is built when a release is loaded, on one thread from fixed seeds.
 faiss is optional (the extra `ann`) and imported only if a release asks for an index.
 
 Shape letters: B histories, N items, D width, A axes of texts.
@@ -66,23 +66,18 @@ class InvertedFile:
 
 
 class CandidateIndex:
-    """Proposes candidates for a model whose weights no longer change.
+    """Proposes `size` candidates for a model whose weights no longer change.
 
     Args:
         rows: [N + 1, D] and bias: [N + 1] of the act head; row 0 is padding.
         texts: [N + 1, A] texts of unit length by UID; None if text similarity does not count.
-        size: how many candidates the act head proposes.
     """
 
     def __init__(self, rows: Tensor, bias: Tensor, texts: Tensor | None, size: int) -> None:
-        self.size = size
-        self.texts = texts
-        uids = np.arange(1, len(rows))
-        act = torch.cat([rows[1:], bias[1:, None]], dim=1).float().numpy()
-        self.act_index = InvertedFile.build(np.ascontiguousarray(act), uids)
-        self.indices = [self.act_index]
-        if texts is not None:
-            self.indices.append(InvertedFile.build(np.ascontiguousarray(texts[1:].float()), uids))
+        self.size, self.texts, uids = size, texts, np.arange(1, len(rows))
+        act = torch.cat([rows[1:], bias[1:, None]], dim=1)
+        tables = [act] if texts is None else [act, texts[1:]]
+        self.indices = [InvertedFile.build(np.ascontiguousarray(table.float()), uids) for table in tables]
 
     def candidates(self, states: Tensor, histories: Sequence[np.ndarray], latest: int) -> list[Tensor]:
         """UIDs that may be among the best after each of B histories: [C] each, ascending, without duplicates.
@@ -90,21 +85,12 @@ class CandidateIndex:
         `states` are [B, D]; `latest` is how many of a history's latest items count for text similarity.
         """
         queries = torch.cat([states, torch.ones(len(states), 1, dtype=states.dtype)], dim=1)
-        proposals = [list(row) for row in self.act_index.search(queries.numpy(), self.size)]
+        proposals = [list(row) for row in self.indices[0].search(queries.numpy(), self.size)]
         if self.texts is not None:
             for row, history in zip(proposals, histories, strict=True):
                 texts = self.texts[torch.tensor(history[-latest:])]
                 row.extend(self.indices[1].search(texts.numpy(), NEIGHBOURS).ravel())
         return [torch.from_numpy(np.setdiff1d(np.array(row), [0])) for row in proposals]
-
-
-def recall_at(k: int, exact: Sequence[Sequence[int]], approximate: Sequence[Sequence[int]]) -> float:
-    """Share of the k best items that the approximate answers hold too, averaged over histories."""
-    shares = [
-        len(set(best[:k]) & set(answer[:k])) / max(1, len(best[:k]))
-        for best, answer in zip(exact, approximate, strict=True)
-    ]
-    return float(np.mean(shares)) if shares else 1.0
 
 
 def require_faiss() -> Any:

@@ -44,23 +44,21 @@ def expectations(think: np.ndarray, share: np.ndarray, sids: np.ndarray) -> list
     """
     rounded, levels = think.round(EQUAL_DECIMALS), np.arange(len(think))
     expected = rounded.argmax(axis=1)  # [L]
-    usual = share[levels, sids]  # [k, L]
+    probability, usual = think[levels, sids].astype(float), share[levels, sids]  # [k, L]
     with np.errstate(divide="ignore", invalid="ignore"):
-        lift = (think[levels, sids].astype(float) / usual).round(1).astype(object)
+        lift = (probability / usual).round(1).astype(object)
     lift[usual <= 0] = None
     columns = {
-        "level": np.broadcast_to(levels + 1, sids.shape),
+        "level": levels + 1,
         "code": sids,
-        "probability": think[levels, sids].astype(float).round(DECIMALS),
+        "probability": probability.round(DECIMALS),
         "rank": 1 + (rounded > rounded[levels, sids][..., None]).sum(axis=-1),
         "lift": lift,
-        "expected_code": np.broadcast_to(expected, sids.shape),
-        "expected_probability": np.broadcast_to(
-            think[levels, expected].astype(float).round(DECIMALS), sids.shape
-        ),
+        "expected_code": expected,
+        "expected_probability": think[levels, expected].astype(float).round(DECIMALS),
         "agrees": sids == expected,
     }
-    items = zip(*(array.tolist() for array in columns.values()), strict=True)
+    items = zip(*(np.broadcast_to(array, sids.shape).tolist() for array in columns.values()), strict=True)
     return [[dict(zip(columns, level, strict=True)) for level in zip(*item, strict=True)] for item in items]
 
 
@@ -78,18 +76,12 @@ def leave_one_out_drop(scores: Tensor, count: int) -> np.ndarray:
 
 
 class Explainer:
-    """Turns the think heads' distributions and the history's influence into words.
-
-    Args:
-        chunks: [N + 1, D] fused chunks by UID.
-    """
+    """Turns the think heads' distributions and the history's influence into words."""
 
     def __init__(self, bundle: Bundle, chunks: Tensor) -> None:
-        self.model = bundle.model
-        self.labels = bundle.labels
-        self.catalogue = bundle.catalogue
+        self.model, self.labels, self.catalogue = bundle.model, bundle.labels, bundle.catalogue
         self.share = bundle.code_share  # [L, K]
-        self.chunks = chunks
+        self.chunks = chunks  # [N + 1, D] fused chunks by UID
         self.reference = bundle.popular or list(range(1, bundle.catalogue.size + 1))  # compared with
         self.popularity = {uid: rank for rank, uid in enumerate(bundle.popular[:POPULAR], start=1)}
 
@@ -118,24 +110,16 @@ class Explainer:
             columns = torch.tensor([*uids, *self.reference])
             scores = score(torch.cat([state, shortened]), [history, *leave_one_out(history)], columns)
             drops = leave_one_out_drop(scores, len(uids)).round(DECIMALS)  # [k, R]
-        own, past = (
-            F.normalize(self.chunks[index], dim=-1)
-            for index in (torch.tensor(uids, dtype=torch.long), torch.from_numpy(history))
-        )
+        indices = torch.tensor(uids, dtype=torch.long), torch.from_numpy(history)
+        own, past = (F.normalize(self.chunks[index], dim=-1) for index in indices)
         twins = history[(own @ past.T).numpy().round(5).argmax(axis=1)]  # [k]
         latest = history[::-1].tolist()
         explanations = []
         for uid, levels, drop, twin in zip(uids, expected, drops.tolist(), twins, strict=True):
-            words = self._item_words(uid)
-            path = [
-                {
-                    "words": word,
-                    "group": groups[level["code"]],
-                    "expected_group": groups[level["expected_code"]],
-                    **level,
-                }
-                for level, word, groups in zip(levels, words, self.labels.words, strict=True)
-            ]
+            words, path = self._item_words(uid), []
+            for level, word, groups in zip(levels, words, self.labels.words, strict=True):
+                group, expected_group = groups[level["code"]], groups[level["expected_code"]]
+                path.append({"words": word, "group": group, "expected_group": expected_group, **level})
             because, alike = self._causes(latest, drop), self._item(twin)
             reasons = code_reasons(path)
             if not reasons and uid in self.popularity:
@@ -143,15 +127,10 @@ class Explainer:
             similar = f"Of the history, “{alike['title']}” is most like it"
             causes = " and ".join(f"“{cause['title']}”" for cause in because)
             weigh = "weigh" if len(because) > 1 else "weighs"
-            explanations.append(
-                {
-                    "reasons": [*reasons, f"{similar}; {causes} {weigh} most." if because else f"{similar}."],
-                    "words": ARROW.join(filter(None, words)),
-                    "path": path,
-                    "because": because,
-                    "alike": alike,
-                }
-            )
+            reasons.append(f"{similar}; {causes} {weigh} most." if because else f"{similar}.")
+            words = ARROW.join(filter(None, words))
+            parts = {"reasons": reasons, "words": words, "path": path, "because": because, "alike": alike}
+            explanations.append(parts)
         return explanations
 
     def explain_popular(self, uid: int) -> dict[str, Any]:
@@ -185,19 +164,15 @@ def code_reasons(path: Sequence[dict[str, Any]]) -> list[str]:
     """
     reasons = []
     lifted = [level for level in path if (level["lift"] or 0) >= MIN_LIFT]
-    candidates = [level for level in lifted if level["words"]] or [
-        level for level in lifted if level["group"]
-    ]
+    named = "words" if any(level["words"] for level in lifted) else "group"
+    candidates = sorted((level for level in lifted if level[named]), key=lambda level: -level["probability"])
     if candidates:
-        (label, lift), *others = [
-            (
-                f"“{level['words']}”" if level["words"] else f"Its group (often “{level['group']}”)",
-                level["lift"],
-            )
-            for level in sorted(candidates, key=lambda level: -level["probability"])[:MAX_CODES]
-        ]
-        rest = "".join(f", {other} {times:.1f} times" for other, times in others)
-        reasons.append(f"{label} is {lift:.1f} times as likely after this history as on average{rest}.")
+        label = "“{}”" if named == "words" else "Its group (often “{}”)"
+        first, *others = [(label.format(level[named]), level["lift"]) for level in candidates[:MAX_CODES]]
+        rest = "".join(f", {code} {lift:.1f} times" for code, lift in others)
+        reasons.append(
+            f"{first[0]} is {first[1]:.1f} times as likely after this history as on average{rest}."
+        )
     agreed = [str(level["level"]) for level in path if level["agrees"]]
     if agreed:
         levels = "levels" if len(agreed) > 1 else "level"

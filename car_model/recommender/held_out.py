@@ -18,18 +18,12 @@ BATCH_SIZE = 256
 
 
 class HeldOut(NamedTuple):
-    """Held-out interactions of n histories.
+    """Held-out interactions of n histories."""
 
-    Attributes:
-        rows, indices: int64 [n] which history an interaction is in, and its index there.
-        uids: int64 [n] its item.
-        liked: bool [n] whether its action is known and counts as liked.
-    """
-
-    rows: np.ndarray
-    indices: np.ndarray
-    uids: np.ndarray
-    liked: np.ndarray
+    rows: np.ndarray  # int64 [n] which history an interaction is in
+    indices: np.ndarray  # int64 [n] its index there
+    uids: np.ndarray  # int64 [n] its item
+    liked: np.ndarray  # bool [n] whether its action is known and counts as liked
 
     def select(self, choice: slice | np.ndarray) -> HeldOut:
         """Some of them, by a slice or an array of indices."""
@@ -38,19 +32,13 @@ class HeldOut(NamedTuple):
 
 def held_out(data: ActionHistories, part: Part) -> HeldOut:
     """The first interaction of a part in every history that has one and something before it."""
-    rows, indices = [], []
+    table = []
     for row, parts in enumerate(data.parts):
-        in_part = np.flatnonzero(parts == PARTS.index(part))
-        if len(in_part) and in_part[0]:
-            rows.append(row)
-            indices.append(int(in_part[0]))
-    pairs = list(zip(rows, indices, strict=True))
-    return HeldOut(
-        rows=np.array(rows, dtype=np.int64),
-        indices=np.array(indices, dtype=np.int64),
-        uids=np.array([data.uids[row][i] for row, i in pairs], dtype=np.int64),
-        liked=np.array([data.actions[row][i] == LIKED for row, i in pairs], dtype=bool),
-    )
+        index = int(np.argmax(parts == PARTS.index(part))) if len(parts) else 0
+        if index:  # 0: none is in the part, or nothing precedes it
+            table.append((row, index, data.uids[row][index], data.actions[row][index] == LIKED))
+    rows, indices, uids, liked = np.array(table, dtype=np.int64).reshape(-1, 4).T
+    return HeldOut(rows, indices, uids, liked.astype(bool))
 
 
 def score_before(

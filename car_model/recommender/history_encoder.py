@@ -27,19 +27,12 @@ SHORT = 14  # up to this length, encoding each shortened history anew is faster 
 
 
 class HistoryEncoder:
-    """States after histories, by a model whose weights no longer change.
-
-    Args:
-        model: in evaluation mode; later changes of its weights are not seen.
-
-    Attributes:
-        chunks: [N + 1, slots, D] fused chunks by UID.
-    """
+    """States after histories, by a model in evaluation mode; later changes of its weights are not seen."""
 
     def __init__(self, model: CAR) -> None:
         self.config = model.config
         self.transformer = copy.deepcopy(model.transformer).double()
-        with torch.inference_mode():
+        with torch.inference_mode():  # fused chunks by UID: [N + 1, slots, D]
             self.chunks = model.embed(torch.arange(model.config.n_items + 1))
 
     def encode(self, histories: Sequence[np.ndarray]) -> Tensor:
@@ -56,17 +49,13 @@ class HistoryEncoder:
         R is 0 for a history of one item.
         """
         shared_from = max(SHORT, recent) if 1 < recent <= self.config.max_history else np.inf
-        long = {i for i, history in enumerate(histories) if len(history) > shared_from}
-        shortened = [
-            [] if i in long else leave_one_out(history, recent) for i, history in enumerate(histories)
-        ]
+        short = [len(history) <= shared_from for history in histories]
+        pairs = list(zip(histories, short, strict=True))
+        shortened = [leave_one_out(history, recent) if anew else [] for history, anew in pairs]
         flat = [history for group in shortened for history in group]
         states = self.encode(flat) if flat else torch.zeros(0, self.config.d_model, dtype=torch.float64)
-        groups = states.split([len(group) for group in shortened])
-        return [
-            self._encode_shared(histories[i], recent) if i in long else group
-            for i, group in enumerate(groups)
-        ]
+        groups = zip(pairs, states.split([len(group) for group in shortened]), strict=True)
+        return [group if anew else self._encode_shared(history, recent) for (history, anew), group in groups]
 
     def _encode_shared(self, history: np.ndarray, recent: int) -> Tensor:
         """`encode_leave_one_out` of one long history: [R, D].

@@ -20,17 +20,13 @@ FIRST_CANDIDATES = 256  # items whose full sum `top_of_sum` computes to begin wi
 
 
 class Scorer:
-    """Scores items with a model whose weights no longer change.
+    """Scores items with a model in evaluation mode; later changes of its weights are not seen.
 
-    Args:
-        model: in evaluation mode; later changes of its weights are not seen.
-        think_scale: weight of the SID levels.
-        dtype: of states and scores. In float64 no score depends on what else is in its batch.
+    `dtype` is that of states and scores. In float64 no score depends on what else is in its batch.
     """
 
     def __init__(self, model: CAR, think_scale: float, dtype: torch.dtype = torch.float32) -> None:
-        self.n_levels = model.config.n_levels
-        self.think_scale = think_scale
+        self.n_levels, self.think_scale = model.config.n_levels, think_scale
         with torch.inference_mode():
             self.rows, self.bias = (part.to(dtype) for part in model.act_weights())  # [N + 1, D], [N + 1]
             self.think_rows, self.think_bias = (part.to(dtype) for part in model.think_weights())
@@ -39,8 +35,7 @@ class Scorer:
     def score_all(self, states: Tensor, thinking: int | Sequence[int]) -> Tensor:
         """Scores of every UID after states [B, D]: [B, N + 1]; column 0 is padding and -inf.
 
-        Args:
-            thinking: SID levels that join: one number for all states, or one per state.
+        `thinking` is how many SID levels join: one number for all states, or one per state.
         """
         scores = torch.addmm(self.bias, states, self.rows.T).log_softmax(dim=-1)
         levels = torch.as_tensor(thinking).expand(len(states))
@@ -80,9 +75,8 @@ def top_of_sum(
 
     Args:
         scores: [N]; an item with -inf is never better than one without.
-        addend: indices [C] -> what is added to their scores [C], never above `bound`.
-        bound: at least 0.
-        k: at least 1; if N is smaller, all items are returned.
+        addend: indices [C] -> what is added to their scores [C], never above `bound`, which is at least 0.
+        k: at least 1.
 
     Returns:
         sums and indices, each [min(k, N)], the largest first.

@@ -20,11 +20,9 @@ from car_model.data.catalogue import Catalogue
 
 
 class TextSimilarity:
-    """Cosine of each item's text to the nearest text in a history.
+    """Cosine of each item's text to the nearest text among the latest `max_history` items of a history.
 
-    Args:
-        text: [N + 1, A] text coordinates by UID (`Catalogue.text_table`); row 0 is padding.
-        max_history: only the latest items of a history count, as many as the model reads.
+    `text` are coordinates by UID [N + 1, A] (`Catalogue.text_table`); row 0 is padding.
     """
 
     def __init__(self, text: np.ndarray, max_history: int) -> None:

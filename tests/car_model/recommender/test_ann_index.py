@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from car_model.bundle import HEADER, Bundle, BundleError
-from car_model.recommender.ann_index import CandidateIndex, CandidateIndexError, InvertedFile, recall_at
+from car_model.recommender.ann_index import CandidateIndex, CandidateIndexError, InvertedFile
 from car_model.recommender.recommender import Recommender
 from tests.fixtures import tiny_parts
 
@@ -39,8 +39,8 @@ def test_an_index_finds_nearly_all_that_a_full_search_finds() -> None:
     uids = np.arange(1, 4001)
     neighbours = InvertedFile.build(table, uids).search(queries, 100)
     exact = [(np.argsort(-(table @ query), kind="stable")[:10] + 1).tolist() for query in queries]
-    assert recall_at(10, exact, neighbours.tolist()) > 0.9
-    assert recall_at(10, exact, exact) == 1.0
+    hits = [len(set(best) & set(row[:10])) for best, row in zip(exact, neighbours.tolist(), strict=True)]
+    assert np.mean(hits) > 9
 
 
 def test_an_index_is_the_same_every_time() -> None:
