@@ -128,8 +128,8 @@ class Explainer:
             causes = " and ".join(f"“{cause['title']}”" for cause in because)
             weigh = "weigh" if len(because) > 1 else "weighs"
             reasons.append(f"{similar}; {causes} {weigh} most." if because else f"{similar}.")
-            words = ARROW.join(filter(None, words))
-            parts = {"reasons": reasons, "words": words, "path": path, "because": because, "alike": alike}
+            own_words = ARROW.join(filter(None, words))
+            parts = {"reasons": reasons, "words": own_words, "path": path, "because": because, "alike": alike}
             explanations.append(parts)
         return explanations
 
