@@ -10,7 +10,7 @@ from pathlib import Path
 from common.digests import file_digest, files_digest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("common", "car_model", "ingestion", "validation", "registry", "serving")
+PACKAGES = ("common", "car_model", "ingestion", "validation", "registry", "serving", "orchestration")
 SUFFIXES = {".py", ".yaml", ".html", ".css", ".xml"}
 
 
@@ -28,7 +28,7 @@ def code_digest(root: Path = ROOT, packages: tuple[str, ...] = PACKAGES) -> str:
 
 def image_digest(root: Path = ROOT) -> str:
     """Digest of all code that an image holds: the packages, and the steps that call them."""
-    return code_digest(root, (*PACKAGES, "components", "orchestration"))
+    return code_digest(root, (*PACKAGES, "components"))
 
 
 if __name__ == "__main__":

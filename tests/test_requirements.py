@@ -1,4 +1,4 @@
-"""The lock files agree: an image gets the versions that the tests ran with."""
+"""The image gets the versions that the tests ran with, and every package of the project."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+from common.code_digest import PACKAGES
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "requirements"
@@ -30,7 +32,26 @@ def test_an_image_gets_the_versions_that_the_tests_ran_with(name: str) -> None:
 def test_an_extra_is_pinned_and_the_image_can_be_built_with_it(name: str) -> None:
     assert EXTRAS[name] == {"file": [f"requirements/{name}.in"]}
     assert PIN.findall((FOLDER / f"{name}.in").read_text())
-    context = (ROOT / ".dockerignore").read_text().splitlines()
     for kind in ("in", "lock"):
-        assert f"requirements/{name}.{kind}" in (ROOT / "Dockerfile").read_text()
-        assert f"!requirements/{name}.{kind}" in context
+        assert f"requirements/{name}.{kind}" in copied_paths()
+
+
+def copied_paths() -> set[str]:
+    """What the Dockerfile copies out of the checkout, apart from the wheels that `make image` puts there."""
+    lines = (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    copies = [line.split()[1:] for line in lines if line.startswith("COPY ") and "--from" not in line]
+    return {path for *sources, _ in copies for path in sources if not path.startswith(("--", "build/"))}
+
+
+def test_everything_that_the_image_copies_is_in_its_build_context() -> None:
+    context = set((ROOT / ".dockerignore").read_text().splitlines())
+    assert {path for path in copied_paths() if f"!{path}" not in context} == set()
+    assert {path for path in copied_paths() if not (ROOT / path).exists()} == set()
+
+
+def test_the_image_holds_every_package_of_the_project() -> None:
+    packages = {
+        name.removesuffix("*") for name in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
+    }
+    assert packages <= copied_paths()
+    assert packages == {*PACKAGES, "components"}
