@@ -38,9 +38,10 @@ from car_model.codebook.codebook import Codebook
 from car_model.codebook.labels import CodeLabels
 from car_model.data.catalogue import Catalogue
 from car_model.encoding.encoder import EncoderSpec
-from car_model.evidence.evaluation import Evaluation, Interval
+from car_model.evidence.evaluation import Evaluation, HoldoutSummary, Interval
 from car_model.evidence.verdict import ConditionResult, Verdict
 from common.digests import file_digest, tree_digest
+from registry.releases.bundle_files import release_digest
 from registry.releases.fetch import fetch_release
 from registry.releases.layout import BLOBS
 from registry.releases.release import write_release
@@ -115,14 +116,13 @@ def make_days(folder: Path, model_kib: int) -> list[Path]:
     """Three days' bundles and evidence: the second has another model, the third only other evidence."""
     days = [folder / f"day-{number}" for number in range(3)]
     make_bundle(days[0] / "bundle", model_kib)
-    make_evidence(days[0])
     for before, day in pairwise(days):
         shutil.copytree(before, day)
-        make_evidence(day)
     write_random(days[1] / "bundle/model/model.safetensors", model_kib)
     shutil.copyfile(days[1] / "bundle/model/model.safetensors", days[2] / "bundle/model/model.safetensors")
-    for day in days[1:]:
+    for day in days:
         seal(day / "bundle")
+        make_evidence(day)
     return days
 
 
@@ -171,10 +171,20 @@ def make_evidence(day: Path) -> None:
         name="c", metric="m", value=1.0, bound="> 0", severity="block", verdict="pass", why=uuid4().hex,
         detail="It is 1.",
     )  # fmt: skip
-    verdict = Verdict(blessed=True, bootstrap=True, policy="p", champion=None, conditions=(condition,))
+    release, holdout = release_digest(day / "bundle"), HoldoutSummary(users=9, items=9, digest="h")
+    verdict = Verdict(
+        blessed=True,
+        bootstrap=True,
+        policy="p",
+        release=release,
+        holdout=holdout.digest,
+        champion="c",
+        conditions=(condition,),
+    )
     verdict.write(day / "verdict.json")
     interval = Interval(mean=0.1, low=0.1, high=0.1)
-    Evaluation(models={"challenger": {"ndcg@10": interval}}).write(day / "evaluation.json")
+    evaluation = Evaluation(release=release, holdout=holdout, models={"challenger": {"ndcg@10": interval}})
+    evaluation.write(day / "evaluation.json")
     for name, kib in (("report.html", 900), ("data_docs.html", 200)):
         write_random(day / name, kib)
     for name in ("golden.json", "infra.json", "data_profile.json"):

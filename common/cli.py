@@ -17,7 +17,8 @@ from typer.core import TyperGroup
 from common.errors import DISK_FULL, UserError, disk_full_message
 
 DONE, FAILED, USAGE, NOT_PROMOTED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes; click exits with USAGE
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed: they can steer a terminal
+# All but tab and line feed, and what turns the direction of text: they can steer a terminal.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @contextmanager

@@ -40,6 +40,7 @@ def evaluate(
     from car_model.weights import load_sasrec
     from common.digests import file_digest
     from orchestration.champion import fetch_champion
+    from registry.releases.bundle_files import release_digest
 
     evaluation.path, golden.path = f"{evaluation.path}.json", f"{golden.path}.json"
     data = Ingested.load(Path(dataset.path))
@@ -58,6 +59,7 @@ def evaluate(
             "sasrec": TrainingCurves.read(sasrec_curves.path),
         },
         ranker_summary=RankerSummary.read(ranker_summary.path),
+        release=release_digest(Path(bundle.path)),
     )
     holdout = Holdout.of(data)
     evidence.write(evaluation.path)

@@ -25,7 +25,7 @@ def validate(
     from pathlib import Path
 
     from common.digests import file_digest
-    from registry.releases.fetch import fetch_data_evidence
+    from registry.releases.fetch import FetchedRelease
     from registry.store.open import open_store
     from validation.data.policy import DataPolicy
     from validation.data.validate import validate_dataset
@@ -36,7 +36,8 @@ def validate(
     previous = None
     if champion:
         target = Path(f"{profile.path}.production")
-        previous = fetch_data_evidence(open_store(registry), champion, "data_profile.json", target)
+        production = FetchedRelease.read(open_store(registry), champion)
+        previous = production.fetch_evidence("data_profile.json", target)
     report = validate_dataset(
         Path(dataset.path),
         DataPolicy.model_validate_json(policy),

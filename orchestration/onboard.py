@@ -28,7 +28,9 @@ from car_model.metrics.codebook import collision_rate
 from car_model.recommender.recommender import Recommender
 from car_model.training.onboard import onboard
 from registry.errors import ReleaseError
+from registry.releases.bundle_files import release_digest
 from registry.releases.fetch import FetchedRelease
+from registry.releases.gate import Gate, read_gate
 from registry.releases.manifest import Manifest
 from registry.releases.release import write_release
 from registry.store.base import ObjectStore
@@ -39,6 +41,7 @@ MAX_COLLISIONS = 0.5  # as in the gate's default policy; a parent that was relea
 MAX_LOGIT_CHANGE = 1e-4  # answers are rounded to that
 MAX_UNEXPLAINED = 1.0  # share of the new items' variance; above it the SIDs say less than the mean would
 MAX_GOLDEN = 64  # requests, however often items are onboarded
+PROFILE = "data_profile.json"  # what the next run's validation compares its data with
 
 Requests = Sequence[dict[str, Any]]
 
@@ -77,24 +80,34 @@ def onboard_items(store: ObjectStore, release: str, items: Path, cache: Path | N
         residual = before.codebook.residuals(vectors)[1][:, -1]
         unexplained = float(residual.sum() / before.codebook.spread(vectors).sum())
         golden = GoldenRequests.read(parent.fetch_evidence("golden.json", folder / "parent-golden.json"))
-        conditions = check_onboarding(parent.manifest, before, after, golden.requests, unexplained)
+        gate = read_gate(store, parent.manifest)
+        conditions = check_onboarding(gate, before, after, golden.requests, unexplained)
         if failed := [result for result in conditions if result.verdict == "fail"]:
             reasons = " ".join(f"{result.name}: {result.detail}" for result in failed)
             raise ReleaseError(f"The items are not onboarded. {reasons}")
-        verdict = Verdict(
-            blessed=True, bootstrap=False, policy="onboarding", champion=release, conditions=conditions
-        )
-        verdict.write(folder / "verdict.json")
         # The last request has new items only: a server with the parent's catalogue answers it differently.
         requests = (*golden.requests[: MAX_GOLDEN - 1], {"history": new["item_id"].tolist()[-3:], "k": 10})
         recommender = Recommender(after)
         answers = tuple(recommender.recommend(request) for request in requests)
         GoldenRequests(requests=requests, answers=answers).write(folder / "golden.json")
         after.save(folder / "bundle")
+        verdict = Verdict(
+            blessed=True,
+            bootstrap=not gate.compared,
+            policy="onboarding",
+            release=release_digest(folder / "bundle"),
+            holdout=None,
+            champion=release,
+            conditions=conditions,
+        )
+        verdict.write(folder / "verdict.json")
+        evidence = {name: folder / name for name in ("verdict.json", "golden.json")}
+        if PROFILE in parent.manifest.evidence:  # of the data that the child was trained on, too
+            evidence[PROFILE] = parent.fetch_evidence(PROFILE, folder / PROFILE)
         manifest = write_release(
             store,
             folder / "bundle",
-            {name: folder / name for name in ("verdict.json", "golden.json")},
+            evidence,
             parent=release,
             metrics=dict(parent.manifest.metrics),
         )
@@ -135,11 +148,12 @@ def read_items(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def check_onboarding(
-    parent: Manifest, before: Bundle, after: Bundle, requests: Requests, unexplained: float
+    parent: Gate, before: Bundle, after: Bundle, requests: Requests, unexplained: float
 ) -> tuple[ConditionResult, ...]:
     """Check the conditions of an onboarding, in the gate's terms.
 
     Args:
+        parent: the gate's answer about the release that items are added to.
         before, after: the bundle without and with the new items.
         requests: golden requests, for their histories.
         unexplained: share of the new items' variance that their SIDs leave unexplained.
@@ -149,7 +163,7 @@ def check_onboarding(
     collisions = collision_rate(after.catalogue.sids)
     max_collisions = max(MAX_COLLISIONS, collision_rate(before.catalogue.sids))
     rows = (
-        ("parent is blessed", float(not parent.gate.blessed), 0,
+        ("parent is blessed", float(not parent.blessed), 0,
          "Onboarding must not release what the gate refused."),
         ("known items score as before", logit_change, MAX_LOGIT_CHANGE,
          "New items must not change the scores of the others."),
@@ -159,7 +173,7 @@ def check_onboarding(
         ("the codebook fits the new items", unexplained, MAX_UNEXPLAINED,
          "If the codes do not explain the vectors, the items are of another kind: refresh the codebook."),
     )  # fmt: skip
-    return tuple(
+    results = [
         ConditionResult(
             name=name,
             metric=f"onboarding.{name.replace(' ', '_')}",
@@ -171,7 +185,21 @@ def check_onboarding(
             detail=f"it is {value:.4g}, {'as required' if value <= bound else 'but must be'} (<= {bound:g}).",
         )
         for name, value, bound, why in rows
-    )
+    ]
+    if not parent.compared:  # adding items must not hide that
+        results.append(
+            ConditionResult(
+                name="parent was compared with production",
+                metric="champion.release",
+                value=None,
+                bound="a release",
+                severity="block",
+                verdict="waived",
+                why="A child of a first release was not compared with what production serves, either.",
+                detail="The parent was blessed as a first release.",
+            )
+        )
+    return tuple(results)
 
 
 def _largest_logit_change(before: Bundle, after: Bundle, requests: Requests) -> float:

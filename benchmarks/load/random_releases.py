@@ -19,6 +19,7 @@ from car_model.models.car import CAR
 from car_model.recommender.recommender import Recommender
 from car_model.training.recipe import parse_recipe
 from registry.channels.channel import stage
+from registry.releases.bundle_files import release_digest
 from registry.releases.release import write_release
 from registry.store.base import ObjectStore
 from registry.store.open import open_store
@@ -76,7 +77,15 @@ def write_evidence(folder: Path, n_items: int) -> dict[str, Path]:
         name="made for a benchmark", metric="none", value=None, bound="none", severity="block",
         verdict="pass", why="Benchmarks release without a gate.", detail="Nothing was measured.",
     )  # fmt: skip
-    verdict = Verdict(blessed=True, bootstrap=True, policy="none", champion=None, conditions=(condition,))
+    verdict = Verdict(
+        blessed=True,
+        bootstrap=True,
+        policy="none",
+        release=release_digest(folder / "bundle"),
+        holdout=None,
+        champion="none",
+        conditions=(condition,),
+    )
     verdict.write(folder / "verdict.json")
     GoldenRequests(requests=tuple(requests), answers=tuple(answers)).write(folder / "golden.json")
     return {name: folder / name for name in ("verdict.json", "golden.json")}

@@ -145,6 +145,7 @@ def evaluate(
     drift: DataDrift | None = None,
     training: Mapping[str, TrainingCurves] | None = None,
     ranker_summary: RankerSummary | None = None,
+    release: str | None = None,
 ) -> Evaluation:
     """Measure everything that the gate judges.
 
@@ -154,6 +155,7 @@ def evaluate(
     Args:
         codebook, drift, training: what other steps measured, passed on.
         ranker_summary: what training the action ranker reported.
+        release: the release that the challenger's bundle makes.
     """
     limit_threads()
     catalogue = challenger.catalogue
@@ -185,6 +187,7 @@ def evaluate(
             users_share=round(float(users.mean()), 6),
         )
     return Evaluation(
+        release=release,
         holdout=HoldoutSummary(
             users=len(holdout.users),
             items=len(catalogue.offered),

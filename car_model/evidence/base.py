@@ -58,12 +58,16 @@ class EvidenceFile(Evidence):
 
         Raises EvidenceError if the file is missing, is not JSON, or does not validate.
         """
-        value = cls.read_object(path)
+        return cls.from_object(cls.read_object(path), str(path))
+
+    @classmethod
+    def from_object(cls, value: Mapping[str, Any], name: str) -> Self:
+        """Validate a JSON object, which errors call `name`. Raises EvidenceError."""
         try:
             return cls.model_validate_json(json.dumps(value))
         except ValidationError as error:
             problem = first_problem(error).rstrip(".")
-        raise EvidenceError(f"{path} cannot be trusted: {problem}; run the {cls.step} step again.")
+        raise EvidenceError(f"{name} cannot be trusted: {problem}; run the {cls.step} step again.")
 
     @classmethod
     def read_object(cls, path: Path | str) -> dict[str, Any]:

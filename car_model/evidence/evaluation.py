@@ -236,6 +236,8 @@ class Evaluation(EvidenceFile):
 
     step: ClassVar[str] = "evaluate"
 
+    release: Digest | None = None
+    """The release that the challenger's bundle makes."""
     holdout: HoldoutSummary | None = None
     """What was evaluated on."""
     models: dict[str, MetricIntervals] = Field(default={})

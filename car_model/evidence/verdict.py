@@ -69,7 +69,11 @@ class Verdict(EvidenceFile):
     bootstrap: bool
     """Whether a person asked for a first release, which waives comparisons with a champion."""
     policy: str
-    """Digest of the policy that decided."""
+    """Digest of the policy that decided; `onboarding` for the conditions of adding items."""
+    release: Text | None
+    """The release whose bundle was judged; null if the evaluation does not name it."""
+    holdout: Text | None
+    """Version of the holdout that it was judged on; null if it was judged without one (onboarding)."""
     champion: str | None
     """The release in production that the challenger was compared with; null if there is none."""
     conditions: tuple[ConditionResult, ...] = Field(min_length=1)
@@ -83,7 +87,14 @@ class Verdict(EvidenceFile):
             raise ValueError("'blessed' contradicts the conditions")
         if not self.bootstrap and any(result.verdict == "waived" for result in self.conditions):
             raise ValueError("a condition is waived although bootstrap was not asked for")
+        if self.blessed and (self.release is None or (self.champion is None and self.compared)):
+            raise ValueError("'blessed' names no bundle, or no champion although none was waived")
         return self
+
+    @property
+    def compared(self) -> bool:
+        """Whether it was compared with a champion; at a first release that is waived."""
+        return all(result.verdict != "waived" for result in self.conditions)
 
     @property
     def blockers(self) -> tuple[ConditionResult, ...]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 
 from car_model.evidence.verdict import ForcedPromotion
-from registry.channels.log import CHANNEL_NAME, Action, Entry, read_log
+from registry.channels.log import Action, Entry, read_log
 from registry.errors import ChannelError, ConflictError, ReleaseError
-from registry.releases.layout import CHANNELS, PRODUCTION, STAGING
+from registry.releases.gate import read_gate
+from registry.releases.layout import CHANNEL_NAME, CHANNELS, PRODUCTION, STAGING, is_object
+from registry.releases.manifest import Manifest
 from registry.releases.release import find_release, load_manifest, mark_in_use, read_manifest
 from registry.store.base import ObjectStore
 
@@ -37,14 +39,22 @@ def find(store: ObjectStore, text: str) -> str:
 
 def list_channels(store: ObjectStore) -> list[str]:
     """Names of all channels, sorted."""
-    return sorted({name.split("/")[1] for name in store.list(CHANNELS)})
+    return sorted({name.split("/")[1] for name in store.list(CHANNELS) if is_object(name)})
 
 
-def channels_by_release(store: ObjectStore) -> dict[str, list[str]]:
-    """Names of the channels that use a release, by the release's full digest."""
+def channels_by_release(store: ObjectStore, problems: list[str]) -> dict[str, list[str]]:
+    """Names of the channels that use a release, by the release's full digest.
+
+    Damaged channels are left out, with a sentence each in `problems`.
+    """
     channels: dict[str, list[str]] = {}
     for name in list_channels(store):
-        if entry := head(store, name):
+        try:
+            entry = head(store, name)
+        except ChannelError as error:
+            problems.append(str(error))
+            continue
+        if entry:
             channels.setdefault(entry.release, []).append(name)
     return channels
 
@@ -61,13 +71,15 @@ def promote(
 ) -> Entry:
     """Put a release (full digest) in use and return the entry; nothing changes if it is in use already.
 
-    Production takes only releases that were in staging before.
+    The stored verdict must bless this very bundle, and have compared it with a champion if the channel has
+    one (staging is for looking, and takes any blessed release). Production takes only releases that were in
+    staging before, with the manifest that they have now.
 
     Args:
         who, why: the person or pipeline that moves the channel, and the reason, for the audit trail.
         expected: number of the entry that the release was gated against (0: the channel was empty). If the
             channel was moved since, nothing happens and ConflictError names who moved it. None: any.
-        force: promote a release that the gate did not bless or that was never staged; recorded as such.
+        force: promote although one of these rules forbids it; recorded as such.
 
     Raises:
         ReleaseError: the release is not in the registry, or not blessed or not staged and not forced.
@@ -79,20 +91,26 @@ def promote(
     log = read_log(store, channel, last=2)
     mark_in_use(store, release)  # so that a concurrent garbage collection keeps it
     manifest, sha256 = load_manifest(store, release)
-    if log.head and log.head.release == release:
+    current = log.head.release if log.head else None
+    if log.head and current == release and log.head.manifest_sha256 == sha256:
         return log.head
     log.expect(expected)
-    gate, objection = manifest.gate, ""
+    gate, objection = read_gate(store, manifest), ""
     if not gate.blessed:
-        reason = f", it was written by force ({gate.forced})" if gate.forced else ""
+        reason = f", it was written by force ({manifest.forced})" if manifest.forced else ""
         objection = (
             f"The gate did not bless release {release[:12]}{reason}; failing: {'; '.join(gate.failing)}. "
             "Promote a blessed one, or force it with a reason."
         )
-    elif channel == PRODUCTION and _staging_entry(store, release) is None:
+    elif channel != STAGING and current and not gate.compared and not _follows(store, manifest, current):
         objection = (
-            f"Release {release[:12]} was never in {STAGING}, as {PRODUCTION} requires: promote it there "
-            "first, or force it with a reason."
+            f"Release {release[:12]} was blessed as a first release, and never compared with {current[:12]}, "
+            f"which {channel} uses: let the pipeline compare them, or force it with a reason."
+        )
+    elif channel == PRODUCTION and _staging_entry(store, release, sha256) is None:
+        objection = (
+            f"Release {release[:12]} was never in {STAGING} with the manifest that it has now, as "
+            f"{PRODUCTION} requires: look at it and promote it to {STAGING} first, or force it with a reason."
         )
     if objection and not force:
         raise ReleaseError(objection)
@@ -101,7 +119,7 @@ def promote(
 
 
 def stage(store: ObjectStore, release: str, *, who: str, why: str) -> Entry:
-    """Put a release into staging unless it was there before; return its entry.
+    """Put a release into staging unless it was there before, with the same manifest; return its entry.
 
     Others who move staging at the same time are no conflict: production asks only whether it was there.
 
@@ -110,7 +128,7 @@ def stage(store: ObjectStore, release: str, *, who: str, why: str) -> Entry:
     """
     while True:
         last = head(store, STAGING)
-        if entry := _staging_entry(store, release):
+        if entry := _staging_entry(store, release, load_manifest(store, release)[1]):
             return entry
         # The loop ends: in every conflict another writer succeeded.
         with suppress(ConflictError):
@@ -154,7 +172,7 @@ def rollback(
             if entry.action == "rollback" and entry.release in stack:
                 while stack[-1] != entry.release:
                     stack.pop()
-            else:
+            elif stack[-1:] != [entry.release]:  # promoted again after its manifest changed
                 stack.append(entry.release)
         if len(stack) < 2:
             raise ChannelError(
@@ -190,7 +208,7 @@ def forced_promotions(
         if item.action != "force" or (item != origin and item.number <= entry.number - last):
             continue
         try:
-            failing = read_manifest(store, item.release).gate.failing
+            failing = read_gate(store, read_manifest(store, item.release)).failing
         except ReleaseError:  # deleted or written anew since; the log still says who and why
             failing = ()
         fields = item.model_dump(include={"number", "release", "who", "why"})
@@ -199,10 +217,23 @@ def forced_promotions(
     return promotions
 
 
-def _staging_entry(store: ObjectStore, release: str) -> Entry | None:
-    """The last entry that put a release into staging."""
+def _follows(store: ObjectStore, manifest: Manifest, ancestor: str) -> bool:
+    """Whether a release was made from another, step by step."""
+    seen: set[str] = set()  # an edited manifest may name its own child
+    parent = manifest.parent
+    while parent and parent != ancestor and parent not in seen:
+        seen.add(parent)
+        try:
+            parent = read_manifest(store, parent).parent
+        except ReleaseError:  # collected since
+            return False
+    return parent == ancestor
+
+
+def _staging_entry(store: ObjectStore, release: str, manifest_sha256: str) -> Entry | None:
+    """The last entry that put a release into staging with this manifest."""
     for last in (RECENT, None):  # it is nearly always among the last entries
-        entries = read_log(store, STAGING, last=last).entries
-        if entry := next((item for item in reversed(entries) if item.release == release), None):
-            return entry
+        for entry in reversed(read_log(store, STAGING, last=last).entries):
+            if (entry.release, entry.manifest_sha256) == (release, manifest_sha256):
+                return entry
     return None

@@ -7,7 +7,6 @@ digest of the entry before it, so that a changed or missing entry is noticed.
 from __future__ import annotations
 
 import hashlib
-import re
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,12 +15,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from registry.errors import ChannelError, ConflictError, ObjectExists, ObjectMissing
-from registry.releases.layout import channel_folder, entry_name
+from common.errors import shorten
+from registry.errors import ChannelError, ConflictError, ObjectDamaged, ObjectExists, ObjectMissing
+from registry.releases.layout import CHANNEL_NAME, channel_folder, entry_name, is_object
 from registry.releases.manifest import Digest, Document, NonEmpty, UtcTime
 from registry.store.base import ObjectStore, in_parallel
 
-CHANNEL_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+MAX_TEXT = 2000  # characters of a name or a reason
 Action = Literal["promote", "rollback", "force"]
 
 
@@ -80,21 +80,28 @@ class Log:
 
         Raises:
             ConflictError: another writer put another release in use first.
-            ChannelError: `who` or `why` is empty.
+            ChannelError: `who` or `why` is empty, too long, or would write to a terminal what nobody sees.
         """
-        if not who.strip() or not why.strip():
+        who, why = " ".join(who.split()), " ".join(why.split())
+        if not who or not why:
             raise ChannelError(
                 f"Moving the channel {self.channel} needs a name and a reason, for its history."
             )
+        for text in (who, why):
+            if len(text) > MAX_TEXT or not text.replace("\u200d", "").isprintable():  # U+200D joins emoji
+                raise ChannelError(
+                    f"{shorten(text)} cannot stand in the history of {self.channel}: write at most "
+                    f"{MAX_TEXT} characters, all of them printable."
+                )
         entry = Entry(
             number=self.head.number + 1 if self.head else 1,
             action=action,
             release=release,
             manifest_sha256=manifest_sha256,
             previous=self.head.release if self.head else None,
-            who=who.strip(),
+            who=who,
             when=datetime.now(UTC),
-            why=why.strip(),
+            why=why,
             after=self.tip,
             nonce=uuid.uuid4().hex,
         )
@@ -102,7 +109,7 @@ class Log:
             self.store.create(entry_name(self.channel, entry.number), entry.to_bytes())
         except ObjectExists as error:
             winner, _ = _read_entry(self.store, self.channel, entry.number)
-            if winner.release == release:
+            if (winner.release, winner.manifest_sha256) == (release, manifest_sha256):
                 return winner
             raise ConflictError(_moved(self.channel, winner, "in this moment")) from error
         return entry
@@ -111,11 +118,13 @@ class Log:
 def read_log(store: ObjectStore, channel: str, last: int | None = None) -> Log:
     """Read a channel's log, or only its `last` entries.
 
+    Files that are no entries (`.DS_Store`, `x.json~`) are passed over.
+
     Raises ChannelError if this cannot name a channel, or an entry is missing, unreadable or was changed.
     """
     if not CHANNEL_NAME.fullmatch(channel):
         raise ChannelError(f"{channel!r} cannot name a channel: use lower-case letters, digits and '-'.")
-    names = store.list(channel_folder(channel))
+    names = [name for name in store.list(channel_folder(channel)) if is_object(name)]
     for number, name in enumerate(names, start=1):
         if name != entry_name(channel, number):
             raise _damaged(store, channel, f"entry {number} is missing (found {name})")
@@ -137,6 +146,8 @@ def _read_entry(store: ObjectStore, channel: str, number: int) -> tuple[Entry, s
         data = store.read(name)
     except ObjectMissing as error:
         raise _damaged(store, channel, f"{name} vanished") from error
+    except ObjectDamaged as error:
+        raise ChannelError(str(error)) from error
     entry = Entry.from_bytes(data, f"{store.url}/{name}", ChannelError)
     if entry.number != number:
         raise _damaged(store, channel, f"{name} says that it is entry {entry.number}")

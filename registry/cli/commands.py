@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from common.cli import command_group
+from common.cli import PlainConsole, command_group
 from registry.channels import channel as channels
 from registry.channels.log import Entry
 from registry.cli.options import (
@@ -21,14 +21,17 @@ from registry.cli.options import (
     Who,
     Why,
     show_json,
+    show_problems,
     show_table,
 )
 from registry.cli.tables import difference_table, format_size, history_table, manifest_table, releases_table
 from registry.maintenance.diff import compare
 from registry.maintenance.garbage_collection import GRACE, find_garbage, garbage_collect
-from registry.maintenance.verify import verify_all, verify_releases
+from registry.maintenance.verify import verify as verify_registry
+from registry.releases.gate import read_gate
 from registry.releases.release import find_release, list_releases, read_manifest
 from registry.releases.validations import read_validations
+from registry.store.base import in_parallel
 from registry.store.open import open_store
 
 app = command_group("Inspect releases, and move the channels that say which release is in use.")
@@ -37,28 +40,38 @@ app = command_group("Inspect releases, and move the channels that say which rele
 @app.command("list")
 def list_command(registry: Registry, as_json: AsJson = False) -> None:
     """List all releases, newest first, and the channels that use them."""
-    store = open_store(registry)
-    manifests, used_by = list_releases(store), channels.channels_by_release(store)
+    store, problems = open_store(registry), list[str]()
+    manifests, used_by = list_releases(store, problems), channels.channels_by_release(store, problems)
+    gates = in_parallel(read_gate, [(store, manifest) for manifest in manifests])
     if as_json:
-        show_json([m.model_dump(mode="json") | {"channels": used_by.get(m.release, [])} for m in manifests])
+        show_json(
+            [
+                manifest.model_dump(mode="json")
+                | {"gate": gate.model_dump(), "channels": used_by.get(manifest.release, [])}
+                for manifest, gate in zip(manifests, gates, strict=True)
+            ]
+        )
     elif manifests:
-        show_table(releases_table(manifests, used_by))
-    else:
+        show_table(releases_table(manifests, gates, used_by))
+    elif not problems:
         typer.echo(f"No releases in {store.url}.")
+    show_problems(problems)
 
 
 @app.command()
 def show(release: ReleaseOrChannel, registry: Registry, as_json: AsJson = False) -> None:
-    """Show a release's manifest and its later validations."""
-    store = open_store(registry)
+    """Show a release's manifest, the gate's answer and the later validations."""
+    store, problems = open_store(registry), list[str]()
     manifest = read_manifest(store, channels.find(store, release))
-    used_by = channels.channels_by_release(store).get(manifest.release, [])
-    validations = read_validations(store, manifest.release)
+    gate, validations = read_gate(store, manifest), read_validations(store, manifest.release)
+    used_by = channels.channels_by_release(store, problems).get(manifest.release, [])
     if as_json:
         reports = [validation.model_dump(mode="json") for validation in validations]
-        show_json(manifest.model_dump(mode="json") | {"channels": used_by, "validations": reports})
+        facts = {"gate": gate.model_dump(), "channels": used_by, "validations": reports}
+        show_json(manifest.model_dump(mode="json") | facts)
     else:
-        show_table(manifest_table(manifest, used_by, validations))
+        show_table(manifest_table(manifest, gate, used_by, validations))
+    show_problems(problems)
 
 
 @app.command()
@@ -84,7 +97,11 @@ def promote(
     channel: Channel = "production",
     expected: Expected = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Even if the gate did not bless it, or it was never in staging.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Even if the gate did not bless it, never compared it, or it was never in staging.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -152,15 +169,15 @@ def verify(
     if release is not None and every:
         raise typer.BadParameter("name a release or a channel, or say --all, not both.")
     store = open_store(registry)
-    if release is None:
-        findings = verify_all(store)
-    else:
-        findings = verify_releases(store, [channels.find(store, release)])
+    findings = verify_registry(store, channels.find(store, release) if release else None)
     if as_json:
         show_json(asdict(findings))
     else:
+        show_problems(
+            f"{store.url}/{name} is no file of a registry and is left alone." for name in findings.strays
+        )
         for damage in findings.damage:
-            typer.echo(damage.what)
+            PlainConsole().print(damage.what, soft_wrap=True)
         result = f"{len(findings.damage)} damaged" if findings.damage else "no damage"
         typer.echo(
             f"Checked {findings.releases} releases, {findings.blobs} files ({format_size(findings.size)}) "
@@ -190,15 +207,16 @@ def gc(
     work = garbage_collect if delete else find_garbage
     garbage = work(open_store(registry), keep, timedelta(hours=grace))
     names = [state.name for state in garbage.objects]
+    show_problems(garbage.problems)
     if as_json:
         show_json({"deleted": delete, "objects": names, "bytes": garbage.size, "kept": garbage.n_remaining})
         return
     for name in names:
-        typer.echo(name)
+        PlainConsole().print(name, soft_wrap=True)
     typer.echo(
         f"{'Deleted' if delete else 'Dry run, nothing was deleted. With --delete:'} "
-        f"{len(garbage.manifests)} releases and {len(garbage.blobs)} files, {format_size(garbage.size)}; "
-        f"{garbage.n_remaining} releases stay."
+        f"{len(garbage.manifests)} releases and {len(names) - len(garbage.manifests)} files, "
+        f"{format_size(garbage.size)}; {garbage.n_remaining} releases stay."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import socket
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
@@ -51,6 +52,12 @@ ReleaseOrChannel = Annotated[
 def show_table(table: RenderableType) -> None:
     """Print a table for people."""
     PlainConsole().print(table)
+
+
+def show_problems(sentences: Iterable[str]) -> None:
+    """Print what was passed over, on stderr."""
+    for sentence in sentences:
+        PlainConsole(stderr=True).print(sentence, soft_wrap=True)
 
 
 def show_json(value: Any) -> None:

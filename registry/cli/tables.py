@@ -12,25 +12,28 @@ from rich.text import Text
 from common.cli import plain_table
 from registry.channels.log import Entry
 from registry.maintenance.diff import Difference
-from registry.releases.manifest import FileRecord, Gate, Manifest
+from registry.releases.gate import Gate
+from registry.releases.manifest import FileRecord, Manifest
 from registry.releases.validations import Validation
 
 HEADLINE = "ndcg@10"  # the one metric that fits in the list; `show` has all of them
 SHORT = 12  # characters of a digest
 _UNITS = ("B", "kB", "MB", "GB", "TB")
-_UNBROKEN = {"release", "#", "action", "gate", "created (UTC)", "when (UTC)", "codebook", "size", "sha256"}
+_UNBROKEN = {"release", "#", "action", "gate", "created (UTC)", "when (UTC)", "policy", "size", "sha256"}
 
 
-def releases_table(manifests: Iterable[Manifest], used_by: Mapping[str, Sequence[str]]) -> Table:
+def releases_table(
+    manifests: Iterable[Manifest], gates: Iterable[Gate], used_by: Mapping[str, Sequence[str]]
+) -> Table:
     """One line per release; `used_by` maps a release's digest to the channels that use it."""
-    table = _table("release", "created (UTC)", "gate", "codebook", HEADLINE, "in use")
-    for manifest in manifests:
+    table = _table("release", "created (UTC)", "gate", "policy", HEADLINE, "in use")
+    for manifest, gate in zip(manifests, gates, strict=True):
         metric = manifest.metrics.get(HEADLINE)
         table.add_row(
             _bold(manifest.release),
             _format_time(manifest.created),
-            _format_gate(manifest.gate),
-            manifest.versions.codebook[:8],
+            _format_gate(manifest, gate),
+            gate.policy[:10],
             "" if metric is None else f"{metric:.4f}",
             ", ".join(used_by.get(manifest.release, ())),
         )
@@ -38,17 +41,18 @@ def releases_table(manifests: Iterable[Manifest], used_by: Mapping[str, Sequence
 
 
 def manifest_table(
-    manifest: Manifest, channels: Sequence[str], validations: Sequence[Validation] = ()
+    manifest: Manifest, gate: Gate, channels: Sequence[str], validations: Sequence[Validation] = ()
 ) -> Group:
-    """Everything in a manifest: facts, metrics, files, evidence; and the later validations."""
-    versions, gate = manifest.versions, _format_gate(manifest.gate)
-    if not manifest.gate.blessed:
-        failing = "; ".join(manifest.gate.failing)
-        gate = Text.assemble(gate, f": {manifest.gate.forced or ''}; failing: {failing}")
+    """Everything in a manifest: facts, metrics, files, evidence; the gate's answer, later validations."""
+    versions = manifest.versions
     rows: list[tuple[str, str | Text]] = [
         ("release", manifest.release),
         ("created", f"{_format_time(manifest.created)} UTC"),
-        ("gate", gate),
+        ("gate", _format_gate(manifest, gate)),
+        *([] if gate.blessed else [("failing", "; ".join(gate.failing))]),
+        *([("forced", manifest.forced)] if manifest.forced else []),
+        ("policy", gate.policy or "none"),
+        ("holdout", gate.holdout or "none"),
         ("in use", ", ".join(channels) or "no channel"),
         ("parent", manifest.parent or "none"),
         ("codebook", versions.codebook),
@@ -163,10 +167,10 @@ def _bold(digest: str) -> Text:
     return Text(digest[:SHORT], "bold")
 
 
-def _format_gate(gate: Gate) -> Text:
+def _format_gate(manifest: Manifest, gate: Gate) -> Text:
     if not gate.blessed:
-        return Text("FORCED", "bold red")
-    return Text("bootstrap") if gate.bootstrap else Text("blessed", "green")
+        return Text("FORCED" if manifest.forced else "refused", "bold red")
+    return Text("blessed", "green") if gate.compared else Text("bootstrap")
 
 
 def _format_time(time: datetime) -> str:

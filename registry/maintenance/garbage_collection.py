@@ -4,17 +4,20 @@ Writers may go on meanwhile. Three rules keep what they rely on:
 - A writer marks an existing object before it relies on it, and a deletion applies to the state that was
   scanned before the logs and manifests were read. An object marked since then stays.
 - Objects written or marked within the grace period stay, because a release's blobs are written before its
-  manifest, and the manifest before the channel entry.
+  manifest, and the manifest before the channel entry. The period is measured by the store's clock.
 - Manifests are deleted before blobs, and blobs are compared with the manifests that exist *after* that. A
   garbage collection that is killed in between leaves blobs without a manifest, which the next one deletes.
   A release's later validations are treated like its blobs.
+
+Files that are no objects of a registry stay. While a manifest that stays is damaged, so do all blobs, because
+nobody can tell which it needs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from registry.channels.channel import list_channels
 from registry.channels.log import read_log
@@ -24,6 +27,7 @@ from registry.releases.layout import (
     RELEASES,
     blob_name,
     is_manifest,
+    is_object,
     is_validation,
     manifest_name,
     manifest_of,
@@ -40,12 +44,14 @@ class Garbage:
 
     manifests: tuple[ObjectState, ...]
     blobs: tuple[ObjectState, ...]  # that no remaining manifest names, and validations of deleted releases
+    leftovers: tuple[ObjectState, ...]  # temporary files of writers that were killed
     n_remaining: int  # releases that stay
+    problems: tuple[str, ...]  # a sentence for each damaged manifest that stays
 
     @property
     def objects(self) -> tuple[ObjectState, ...]:
-        """Manifests, blobs and validations."""
-        return self.manifests + self.blobs
+        """Manifests, blobs, validations and temporary files."""
+        return self.manifests + self.blobs + self.leftovers
 
     @property
     def size(self) -> int:
@@ -61,26 +67,30 @@ def find_garbage(store: ObjectStore, keep: int, grace: timedelta = GRACE) -> Gar
         grace: objects written or marked as used within this time stay.
 
     Raises:
-        RegistryError: `keep` or `grace` makes no sense, or a log or manifest is damaged: nobody can tell then
-            what is needed.
+        RegistryError: `keep` or `grace` makes no sense, or a log is damaged: nobody can tell then what is in
+            use.
     """
     if keep < 1 or grace < timedelta(0):
         raise RegistryError("Keep at least the last entry of each channel, and a grace period of 0 or more.")
-    deadline = datetime.now(UTC) - grace
     # Scan before reading logs and manifests: an object marked in between has another state than scanned.
-    below_releases = store.scan(RELEASES)
-    blobs = [*store.scan(BLOBS), *(state for state in below_releases if is_validation(state.name))]
+    below_releases, leftovers = store.scan(RELEASES), store.leftovers()
+    blobs = [state for state in store.scan(BLOBS) if is_object(state.name)]
+    blobs += [state for state in below_releases if is_validation(state.name)]
+    if not (below_releases or blobs or leftovers):
+        return Garbage((), (), (), 0, ())
+    deadline = store.now() - grace
     manifests = [state for state in below_releases if is_manifest(state.name)]
     logs = [read_log(store, channel, last=keep + 1) for channel in list_channels(store)]
     in_use = {manifest_name(entry.release) for log in logs for entry in log.entries[-keep:]}
-    unused = tuple(state for state in manifests if state.name not in in_use and state.last_used < deadline)
+    unused = tuple(state for state in manifests if state.name not in in_use and state.last_used <= deadline)
     remaining = {state.name for state in manifests} - {state.name for state in unused}
-    needed = _blobs_of(store, remaining)
-    _blobs_of(store, {state.name for state in unused})  # stop if any of the manifests is damaged
+    unneeded, problems = _unneeded(store, blobs, remaining)
     return Garbage(
         manifests=unused,
-        blobs=tuple(state for state in _unneeded(blobs, remaining, needed) if state.last_used < deadline),
+        blobs=tuple(state for state in unneeded if state.last_used <= deadline),
+        leftovers=tuple(state for state in leftovers if state.last_used <= deadline),
         n_remaining=len(remaining),
+        problems=problems,
     )
 
 
@@ -93,8 +103,10 @@ def garbage_collect(store: ObjectStore, keep: int, grace: timedelta = GRACE) -> 
     manifests = _delete(store, garbage.manifests)
     # Read again: some manifests were marked meanwhile and stayed, and there may be new ones.
     remaining = {name for name in store.list(RELEASES) if is_manifest(name)}
-    blobs = _delete(store, _unneeded(garbage.blobs, remaining, _blobs_of(store, remaining)))
-    return Garbage(manifests, blobs, garbage.n_remaining + len(garbage.manifests) - len(manifests))
+    unneeded, problems = _unneeded(store, garbage.blobs, remaining)
+    blobs, leftovers = _delete(store, unneeded), _delete(store, garbage.leftovers)
+    n_remaining = garbage.n_remaining + len(garbage.manifests) - len(manifests)
+    return Garbage(manifests, blobs, leftovers, n_remaining, problems)
 
 
 def _delete(store: ObjectStore, states: Sequence[ObjectState]) -> tuple[ObjectState, ...]:
@@ -103,27 +115,26 @@ def _delete(store: ObjectStore, states: Sequence[ObjectState]) -> tuple[ObjectSt
     return tuple(state for state, success in zip(states, deleted, strict=True) if success)
 
 
-def _blobs_of(store: ObjectStore, manifests: Collection[str]) -> set[str]:
-    """Names of the blobs that manifests (object names) list; manifests deleted meanwhile list none."""
-    names = set()
+def _unneeded(
+    store: ObjectStore, states: Sequence[ObjectState], manifests: Collection[str]
+) -> tuple[list[ObjectState], tuple[str, ...]]:
+    """The blobs and validations that belong to none of the manifests (object names), and what is damaged.
+
+    A damaged manifest may name any blob. One that was deleted meanwhile names none.
+    """
+    named, problems = set(), []
     for name in sorted(manifests):
         try:
             manifest = read_manifest(store, name.split("/")[1])
-        except ReleaseError:
+        except ReleaseError as error:
             if store.exists(name):
-                raise
+                problems.append(f"{error} No blob is deleted while it stays.")
             continue
-        names |= {blob_name(record.sha256) for _, record in manifest.all_files()}
-    return names
-
-
-def _unneeded(
-    states: Sequence[ObjectState], manifests: Collection[str], blobs: Collection[str]
-) -> list[ObjectState]:
-    """The blobs and validations that belong to none of the manifests; `blobs` are those that they list."""
-    return [
+        named |= {blob_name(record.sha256) for _, record in manifest.all_files()}
+    unneeded = [
         state
         for state in states
-        if state.name not in blobs
-        and not (is_validation(state.name) and manifest_of(state.name) in manifests)
+        if (is_validation(state.name) and manifest_of(state.name) not in manifests)
+        or not (problems or is_validation(state.name) or state.name in named)
     ]
+    return unneeded, tuple(problems)

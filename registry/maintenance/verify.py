@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 from registry.channels.channel import list_channels
 from registry.channels.log import Entry, read_log
 from registry.errors import ObjectDamaged, ObjectMissing, RegistryError, ReleaseError, StoreError
-from registry.releases.layout import BLOBS, blob_name, manifest_name, validations_folder
+from registry.releases.gate import read_gate
+from registry.releases.layout import (
+    BLOBS,
+    CHANNELS,
+    RELEASES,
+    blob_name,
+    is_object,
+    is_validation,
+    manifest_name,
+    validations_folder,
+)
 from registry.releases.manifest import FileRecord, Manifest
 from registry.releases.release import load_manifest, release_digests
 from registry.releases.validations import read_validation
@@ -32,28 +42,22 @@ class Findings:
     size: int = 0  # bytes hashed
     channels: int = 0
     damage: list[Damage] = field(default_factory=list)
+    strays: list[str] = field(default_factory=list)  # files that are no objects of a registry, and do no harm
 
 
-def verify_releases(store: ObjectStore, releases: Iterable[str]) -> Findings:
-    """Verify some releases (full digests): their manifests and every file they name. Raises StoreError."""
-    findings = Findings()
-    manifests = [_verify_manifest(store, release, (), findings) for release in releases]
-    _verify_blobs(store, manifests, findings)
-    return findings
+def verify(store: ObjectStore, release: str | None = None) -> Findings:
+    """Verify a release (full digest), or without one every release and every channel.
 
-
-def verify_all(store: ObjectStore) -> Findings:
-    """Verify every release and every channel.
-
-    A log may name releases that were garbage collected since, and perhaps written anew. The release in use
-    must exist, and releases that were not written anew must have the manifests that were promoted.
+    A log may name releases that were garbage collected since. The release in use must exist, and every
+    release that channels used must have a manifest that one of them recorded: one that was changed, or
+    written anew, is named until somebody promotes it again.
 
     Raises StoreError if the store cannot be reached. Damage is returned instead of raised.
     """
     findings = Findings()
     entries: list[Entry] = []
+    in_use: list[tuple[str, Entry]] = []
     for channel in list_channels(store):
-        findings.channels += 1
         try:
             log = read_log(store, channel)
         except StoreError:
@@ -62,20 +66,31 @@ def verify_all(store: ObjectStore) -> Findings:
             findings.damage.append(Damage(f"channels/{channel}", str(error)))
             continue
         entries += log.entries
-        if log.head and not store.exists(manifest_name(log.head.release)):
-            problem = f"is missing, but {channel} uses this release"
-            findings.damage.append(_damage(store, manifest_name(log.head.release), problem))
-    manifests = [_verify_manifest(store, release, entries, findings) for release in release_digests(store)]
+        in_use += [(channel, log.head)] if log.head else []
+    if release is None:
+        findings.channels = len(list_channels(store))
+        for channel, entry in in_use:
+            if not store.exists(manifest_name(entry.release)):
+                problem = f"is missing, but {channel} uses this release"
+                findings.damage.append(_damage(store, manifest_name(entry.release), problem))
+        names = [name for prefix in (BLOBS, CHANNELS, RELEASES) for name in store.list(prefix)]
+        findings.strays = [name for name in names if not is_object(name)]
+    releases = release_digests(store) if release is None else [release]
+    manifests = [_verify_manifest(store, digest, entries, in_use, findings) for digest in releases]
     _verify_blobs(store, manifests, findings)
     return findings
 
 
 def _verify_manifest(
-    store: ObjectStore, release: str, entries: Iterable[Entry], findings: Findings
+    store: ObjectStore,
+    release: str,
+    entries: Iterable[Entry],
+    in_use: Iterable[tuple[str, Entry]],
+    findings: Findings,
 ) -> Manifest | None:
     """Verify a release's validations and its manifest, also against the channels' entries."""
     findings.releases += 1
-    for name in store.list(validations_folder(release)):
+    for name in filter(is_validation, store.list(validations_folder(release))):
         try:
             read_validation(store, name)
         except ReleaseError as error:
@@ -87,10 +102,21 @@ def _verify_manifest(
     except RegistryError as error:
         findings.damage.append(Damage(manifest_name(release), str(error)))
         return None
-    # An entry older than the manifest promoted a release that was written anew since.
-    promotions = [e for e in entries if e.release == release and e.when >= manifest.created]
-    if any(entry.manifest_sha256 != sha256 for entry in promotions):
-        findings.damage.append(_damage(store, manifest_name(release), "was changed after it was promoted"))
+    recorded = [entry for entry in entries if entry.release == release]
+    users = [
+        channel for channel, entry in in_use if entry.release == release and entry.manifest_sha256 != sha256
+    ]
+    problem = ""
+    if users:
+        problem = f"was changed after it was promoted, and {' and '.join(users)} will not deploy it"
+    elif recorded and all(entry.manifest_sha256 != sha256 for entry in recorded):
+        problem = "was changed or written anew after it was promoted: look at it and promote it again"
+    elif any(entry.action == "promote" and entry.manifest_sha256 == sha256 for entry in recorded):
+        gate = read_gate(store, manifest)
+        if not gate.blessed:
+            problem = f"was promoted without force, but is not blessed ({'; '.join(gate.failing)})"
+    if problem:
+        findings.damage.append(_damage(store, manifest_name(release), problem))
     return manifest
 
 

@@ -11,11 +11,8 @@ from pathlib import Path
 
 from common.digests import file_digest
 from registry.errors import ReleaseError
-from registry.releases.manifest import FileRecord, Versions, release_identity
+from registry.releases.manifest import DATA_SUFFIXES, FileRecord, Versions, release_identity
 from registry.store.base import check_name
-
-# Formats that carry data only. Other formats could run code when they are loaded.
-DATA_SUFFIXES = {".json", ".npy", ".parquet", ".safetensors"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ def read_bundle(folder: Path | str) -> BundleFiles:
     files = hash_folder(root)
     for path in files:
         if Path(path).suffix not in DATA_SUFFIXES:
-            suffixes = ", ".join(sorted(DATA_SUFFIXES))
+            suffixes = ", ".join(DATA_SUFFIXES)
             raise ReleaseError(f"{path} may not be in a release: only {suffixes} files carry no code.")
         if path.endswith(".npy"):
             try:

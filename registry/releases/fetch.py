@@ -118,21 +118,3 @@ def fetch_release(
     fetched = FetchedRelease.read(store, release, manifest_sha256)
     fetched.fetch_bundle(target)
     return fetched.manifest
-
-
-def fetch_data_evidence(store: ObjectStore, release: str, name: str, target: Path | str) -> Path:
-    """Download evidence about a release's training data, such as `data_profile.json`; return its path.
-
-    A release that only added items (`car registry onboard`) has none of its own. The evidence of its nearest
-    ancestor that was trained on the same data holds for it too.
-
-    Raises ReleaseError: no such ancestor has the evidence, one of them is gone, or the evidence is damaged.
-    """
-    manifest = requested = read_manifest(store, release)
-    while name not in manifest.evidence and manifest.parent:
-        manifest = read_manifest(store, manifest.parent)
-        if manifest.versions.data != requested.versions.data:
-            break
-    if name not in manifest.evidence or manifest.versions.data != requested.versions.data:
-        manifest = requested  # the error names the release that was asked for
-    return FetchedRelease(store, manifest).fetch_evidence(name, target)

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import re
+
 BLOBS = "blobs/"
 RELEASES = "releases/"
 CHANNELS = "channels/"
 
 STAGING = "staging"
 PRODUCTION = "production"  # takes only releases that were in staging before
+
+CHANNEL_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+# Anything else below the three folders is a stray: a desktop's or an editor's file, never read or deleted.
+_OBJECT = re.compile(
+    r"blobs/([0-9a-f]{2})/\1[0-9a-f]{62}"
+    r"|releases/[0-9a-f]{64}/(manifest|validations/[0-9a-f]{64})\.json"
+    rf"|channels/{CHANNEL_NAME.pattern}/[0-9]{{8,}}\.json"
+)
+
+
+def is_object(name: str) -> bool:
+    """Whether a name is one that a registry gives to its objects."""
+    return _OBJECT.fullmatch(name) is not None
 
 
 def blob_name(sha256: str) -> str:
@@ -37,12 +52,12 @@ def manifest_of(name: str) -> str:
 
 def is_manifest(name: str) -> bool:
     """Whether an object below RELEASES is a manifest."""
-    return name == manifest_of(name)
+    return is_object(name) and name == manifest_of(name)
 
 
 def is_validation(name: str) -> bool:
     """Whether an object below RELEASES is a validation."""
-    return name.startswith(validations_folder(name.split("/")[1]))
+    return is_object(name) and name.startswith(validations_folder(name.split("/")[1]))
 
 
 def channel_folder(channel: str) -> str:

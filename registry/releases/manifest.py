@@ -1,4 +1,8 @@
-"""The manifest: a release's files and versions, its origin and the gate's answer."""
+"""The manifest: a release's files, their versions and their origin.
+
+The gate's answer is not in it: it is the stored verdict (`registry.releases.gate`), which names the bundle
+that it judged.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +27,24 @@ from pydantic import (
 
 from common.digests import json_digest
 from common.errors import first_problem
+from common.files import parse_json_object
 from registry.errors import RegistryError, StoreError
 from registry.store.base import check_name
 
 FORMAT = 1
+# Formats that carry data only. Other formats could run code when they are loaded.
+DATA_SUFFIXES = (".json", ".npy", ".parquet", ".safetensors")
+EVIDENCE_SUFFIXES = (".json", ".html")
 
 
-def _safe_path(path: str) -> str:
+def _check_path(path: str, suffixes: tuple[str, ...]) -> str:
     try:
-        return check_name(path)
+        check_name(path)
     except StoreError as error:
         raise ValueError(str(error)) from error
+    if not path.endswith(suffixes):
+        raise ValueError(f"{path} may not be in a release: only {', '.join(suffixes)} files carry no code")
+    return path
 
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -41,7 +52,8 @@ NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 UtcTime = Annotated[
     AwareDatetime, AfterValidator(lambda time: time.astimezone(UTC)), PlainSerializer(datetime.isoformat)
 ]
-SafePath = Annotated[str, AfterValidator(_safe_path)]
+BundlePath = Annotated[str, AfterValidator(lambda path: _check_path(path, DATA_SUFFIXES))]
+EvidencePath = Annotated[str, AfterValidator(lambda path: _check_path(path, EVIDENCE_SUFFIXES))]
 DocumentT = TypeVar("DocumentT", bound="Document")
 
 
@@ -60,6 +72,7 @@ class Document(BaseModel):
     @classmethod
     def from_bytes(cls: type[DocumentT], data: bytes, name: str, error: type[RegistryError]) -> DocumentT:
         """Parse stored bytes. Raises `error`, which names the object and the first bad field."""
+        parse_json_object(data, name, error)  # refuses names given twice, of which pydantic takes the last
         try:
             return cls.model_validate_json(data)
         except ValidationError as problem:
@@ -93,19 +106,6 @@ class Versions(Document):
     """Format of the bundle."""
 
 
-class Gate(Document):
-    """The gate's answer in short; the whole verdict is among the evidence."""
-
-    blessed: bool
-    """Whether every blocking condition passed."""
-    bootstrap: bool
-    """Whether it was blessed as a first release, without a champion to compare with."""
-    failing: tuple[str, ...]
-    """Names of the blocking conditions that failed."""
-    forced: NonEmpty | None = None
-    """The reason for which the release was written although the gate did not bless it."""
-
-
 class Manifest(Document):
     """A release. Its digest covers files and versions; the rest may differ between equal releases."""
 
@@ -113,9 +113,9 @@ class Manifest(Document):
     """Format of this file."""
     release: Digest
     """The release's digest; see `release_identity`."""
-    files: dict[SafePath, FileRecord] = Field(min_length=1)
+    files: dict[BundlePath, FileRecord] = Field(min_length=1)
     """The bundle's files by path."""
-    evidence: dict[SafePath, FileRecord]
+    evidence: dict[EvidencePath, FileRecord]
     """Files about the release, such as verdict.json and report.html."""
     versions: Versions
     """Versions of the bundle's parts."""
@@ -123,8 +123,8 @@ class Manifest(Document):
     """The release that this one was compared with or made from."""
     metrics: dict[str, FiniteFloat]
     """Mean metrics on the holdout, between 0 and 1."""
-    gate: Gate
-    """What the gate decided."""
+    forced: NonEmpty | None = None
+    """The reason for which the release was written although the gate did not bless it."""
     git_commit: NonEmpty | None
     """Commit of the code that made it."""
     run_id: NonEmpty | None

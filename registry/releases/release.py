@@ -11,15 +11,14 @@ from pydantic import ValidationError
 
 from car_model.evidence.base import EvidenceError
 from car_model.evidence.evaluation import Evaluation
-from car_model.evidence.verdict import Verdict
 from common.errors import first_problem
-from registry.errors import ObjectExists, ObjectMissing, ReleaseError
+from registry.errors import ObjectDamaged, ObjectExists, ObjectMissing, ReleaseError
 from registry.releases.bundle_files import read_bundle, record
+from registry.releases.gate import VERDICT, Gate, judge
 from registry.releases.layout import RELEASES, blob_name, is_manifest, manifest_name
-from registry.releases.manifest import FileRecord, Gate, Manifest
-from registry.store.base import ObjectStore
+from registry.releases.manifest import FileRecord, Manifest
+from registry.store.base import ObjectStore, in_parallel
 
-VERDICT = "verdict.json"
 EVALUATION = "evaluation.json"
 MIN_PREFIX = 4
 
@@ -50,17 +49,17 @@ def write_release(
         force: the reason to write a release that the gate did not bless.
 
     Raises:
-        ReleaseError: the verdict is not blessed and not forced, the parent is unknown, or the bundle holds a
-            file that could run code.
+        ReleaseError: the verdict is not blessed and not forced, the parent is unknown, the bundle holds a
+            file that could run code, or a garbage collection took a file that was just written.
         UserError: the bundle is incomplete, or its parts do not belong together.
         StoreError: the store cannot be written.
     """
-    gate = _read_gate(evidence, force)
     checked = read_bundle(bundle)
+    gate = _require_blessing(evidence, checked.release, force)
     files = [(stored, checked.folder / path) for path, stored in checked.files.items()]
     if store.refresh_mark(manifest_name(checked.release)):  # a concurrent garbage collection keeps it
         _upload(store, checked.folder, files)
-        return read_manifest(store, checked.release)
+        return _seal(store, read_manifest(store, checked.release))
     if parent is not None:
         read_manifest(store, parent)
     for name, path in evidence.items():
@@ -73,8 +72,8 @@ def write_release(
             evidence={name: record(Path(path)) for name, path in evidence.items()},
             versions=checked.versions,
             parent=parent,
-            metrics=_read_metrics(evidence) if metrics is None else dict(metrics),
-            gate=gate,
+            metrics=_read_metrics(evidence, checked.release, gate) if metrics is None else dict(metrics),
+            forced=None if gate.blessed or not force else force.strip(),
             git_commit=git_commit or None,
             run_id=run_id or None,
             created=datetime.now(UTC),
@@ -83,6 +82,7 @@ def write_release(
         raise ReleaseError(f"The release cannot be recorded: {first_problem(error)}") from error
     files += [(stored, Path(evidence[name])) for name, stored in manifest.evidence.items()]
     _upload(store, checked.folder, files)
+    _seal(store, manifest)
     try:
         store.create(manifest_name(manifest.release), manifest.to_bytes())
     except ObjectExists:  # an equal run was faster; its manifest is the release's
@@ -99,7 +99,8 @@ def read_manifest(store: ObjectStore, release: str, sha256: str | None = None) -
     if sha256 is not None and digest != sha256:
         raise ReleaseError(
             f"{store.url}/{manifest_name(release)} was changed or written anew after it was promoted: its "
-            f"digest is {digest[:12]}, the channel recorded {sha256[:12]}; look at it and promote it again."
+            f"digest is {digest[:12]}, the channel recorded {sha256[:12]}; look at it and promote it again, "
+            "to staging first."
         )
     return manifest
 
@@ -111,6 +112,8 @@ def load_manifest(store: ObjectStore, release: str) -> tuple[Manifest, str]:
         data = store.read(name)
     except ObjectMissing as error:
         raise ReleaseError(f"There is no release {release[:12]} in {store.url}.") from error
+    except ObjectDamaged as error:
+        raise ReleaseError(str(error)) from error
     manifest = Manifest.from_bytes(data, f"{store.url}/{name}", ReleaseError)
     if manifest.release != release:
         raise ReleaseError(f"{store.url}/{name} is the manifest of another release, {manifest.release[:12]}.")
@@ -128,9 +131,19 @@ def release_digests(store: ObjectStore) -> list[str]:
     return [name.split("/")[1] for name in store.list(RELEASES) if is_manifest(name)]
 
 
-def list_releases(store: ObjectStore) -> list[Manifest]:
-    """Manifests of all complete releases, newest first."""
-    manifests = [read_manifest(store, digest) for digest in release_digests(store)]
+def list_releases(store: ObjectStore, problems: list[str] | None = None) -> list[Manifest]:
+    """Manifests of all complete releases, newest first.
+
+    Damaged ones are left out, with a sentence each in `problems`; without that list, ReleaseError is raised.
+    """
+    manifests = []
+    for digest in release_digests(store):
+        try:
+            manifests.append(read_manifest(store, digest))
+        except ReleaseError as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
     return sorted(manifests, key=lambda manifest: (manifest.created, manifest.release), reverse=True)
 
 
@@ -150,42 +163,51 @@ def find_release(store: ObjectStore, prefix: str) -> str:
     return matches[0]
 
 
-def _read_gate(evidence: Mapping[str, Path], force: str | None) -> Gate:
-    """The gate's answer in verdict.json. Without a readable verdict the release is not blessed.
-
-    Raises ReleaseError if the release is not blessed, and no reason to force it is given.
-    """
-    try:
-        if VERDICT not in evidence:
-            raise EvidenceError(f"there is no {VERDICT}")
-        verdict = Verdict.read(evidence[VERDICT])
-        failing = tuple(result.name for result in verdict.blockers)
-        gate = Gate(blessed=verdict.blessed, bootstrap=verdict.bootstrap, failing=failing)
-    except EvidenceError as error:
-        gate = Gate(blessed=False, bootstrap=False, failing=(str(error).rstrip("."),))
-    if gate.blessed:
-        return gate
-    if force is None or not force.strip():
+def _require_blessing(evidence: Mapping[str, Path], release: str, force: str | None) -> Gate:
+    """The gate's answer in verdict.json. Raises ReleaseError without a blessing or a reason to force it."""
+    path = Path(evidence[VERDICT]) if VERDICT in evidence else None
+    gate = judge(path.read_bytes() if path and path.is_file() else None, release)
+    if not gate.blessed and not (force and force.strip()):
         raise ReleaseError(
             f"The gate did not bless this release ({'; '.join(gate.failing)}): it is not written. "
             "Fix what fails, or force it with a reason."
         )
-    return gate.model_copy(update={"forced": force.strip()})
+    return gate
 
 
-def _read_metrics(evidence: Mapping[str, Path]) -> dict[str, float]:
+def _read_metrics(evidence: Mapping[str, Path], release: str, gate: Gate) -> dict[str, float]:
     """The challenger's mean metrics in evaluation.json; empty without that file."""
     if EVALUATION not in evidence:
         return {}
     path = evidence[EVALUATION]
     try:
-        challenger = Evaluation.read(path).models.get("challenger", {})
+        evaluation = Evaluation.read(path)
     except EvidenceError as error:
         raise ReleaseError(str(error)) from error
+    holdout = evaluation.holdout.digest if evaluation.holdout else None
+    if gate.blessed and (evaluation.release, holdout) != (release, gate.holdout):
+        raise ReleaseError(f"{path} is of another bundle or holdout than the verdict: run the gate again.")
+    challenger = evaluation.models.get("challenger", {})
     metrics = {str(name): interval.mean for name, interval in challenger.items() if interval.mean is not None}
     if not metrics:
         raise ReleaseError(f"{path} has no metrics of the form models.challenger.<metric>.mean.")
     return metrics
+
+
+def _seal(store: ObjectStore, manifest: Manifest) -> Manifest:
+    """Mark every blob that a manifest names, right before somebody relies on it.
+
+    Raises ReleaseError if one is gone: a garbage collection whose grace period is too short took it.
+    """
+    blobs = {blob_name(stored.sha256): path for path, stored in manifest.all_files()}
+    present = in_parallel(store.refresh_mark, [(name,) for name in blobs], store.workers)
+    for (name, path), exists in zip(blobs.items(), present, strict=True):
+        if not exists:
+            raise ReleaseError(
+                f"{path} of release {manifest.release[:12]} is missing: there is no {store.url}/{name}. If a "
+                "garbage collection took it, give it a longer --grace-hours and run again."
+            )
+    return manifest
 
 
 def _upload(store: ObjectStore, bundle: Path, files: Sequence[tuple[FileRecord, Path]]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from registry.errors import ObjectDamaged, ReleaseError
-from registry.releases.layout import validation_name, validations_folder
+from registry.releases.layout import is_validation, validation_name, validations_folder
 from registry.releases.manifest import Digest, Document, NonEmpty, UtcTime
 from registry.releases.release import mark_in_use
 from registry.store.base import ObjectStore
@@ -51,7 +51,8 @@ def add_validation(store: ObjectStore, release: str, report: Mapping[str, Any], 
 
 def read_validations(store: ObjectStore, release: str) -> list[Validation]:
     """Read a release's validations, newest first. Raises ReleaseError if one is damaged."""
-    validations = [read_validation(store, name) for name in store.list(validations_folder(release))]
+    names = filter(is_validation, store.list(validations_folder(release)))
+    validations = [read_validation(store, name) for name in names]
     return sorted(validations, key=lambda validation: validation.created, reverse=True)
 
 

@@ -20,8 +20,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from registry.errors import ObjectExists, StoreError
+from registry.errors import ObjectDamaged, ObjectExists, StoreError
 
+MAX_READ_BYTES = 16 << 20  # of a document: manifests, entries and verdicts have kilobytes
 MAX_NAME_BYTES = 1024  # the limit of Google Cloud Storage
 WORKERS = 8  # transfers at a time, of the 10 connections that the HTTP library pools
 R = TypeVar("R")
@@ -51,7 +52,10 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """Return the bytes of one (small) object. Raises ObjectMissing."""
+        """Return the bytes of one small object.
+
+        Raises ObjectMissing, or ObjectDamaged for more than MAX_READ_BYTES, of which the rest is not read.
+        """
 
     def create(self, name: str, data: bytes) -> None:
         """Write a new (small) object, whole or not at all. Raises ObjectExists if it holds other bytes."""
@@ -95,6 +99,14 @@ class ObjectStore(ABC):
         """Whether there is an object of this name."""
 
     @abstractmethod
+    def now(self) -> datetime:
+        """The time by the clock that `last_used` is taken from, in UTC."""
+
+    def leftovers(self) -> Sequence[ObjectState]:
+        """Temporary files of writers that were killed, which may be deleted once they are old."""
+        return []
+
+    @abstractmethod
     def _create(self, name: str, data: bytes) -> bool:
         """Write a new object; False if the name was taken."""
 
@@ -114,6 +126,12 @@ class ObjectStore(ABC):
             if translated is None:
                 raise
             raise translated from error
+
+    def _too_large(self, name: str) -> ObjectDamaged:
+        return ObjectDamaged(
+            f"{self.url}/{name} is damaged: no document has more than {MAX_READ_BYTES} bytes.",
+            name,
+        )
 
     def _name_conflict(self, name: str) -> ObjectExists:
         return ObjectExists(

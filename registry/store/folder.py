@@ -7,7 +7,7 @@ import fcntl
 import filecmp
 import os
 import shutil
-import time
+import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,8 +17,16 @@ from typing import BinaryIO
 
 from common.digests import file_digest
 from common.errors import DISK_FULL, disk_full_message
-from registry.errors import ObjectMissing, StoreError
-from registry.store.base import WORKERS, ObjectState, ObjectStore, check_name, check_prefix, in_parallel
+from registry.errors import ObjectDamaged, ObjectMissing, StoreError
+from registry.store.base import (
+    MAX_READ_BYTES,
+    WORKERS,
+    ObjectState,
+    ObjectStore,
+    check_name,
+    check_prefix,
+    in_parallel,
+)
 
 TEMPORARY = ".tmp"  # below the root, so that a hard link to the final name stays on one file system
 LOCK = ".lock"  # shared by writers while they mark or link an object, exclusive for a deletion
@@ -26,7 +34,7 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK
 
 
 class FolderStore(ObjectStore):
-    """Objects as read-only files; their modification time is the mark.
+    """Objects as read-only files; their modification time, by the file system's clock, is the mark.
 
     A file is written in full and synced under a temporary name, then hard-linked to its final name. Linking
     fails if the name is taken, so creation is exclusive, and a reader sees the whole file or none.
@@ -37,8 +45,15 @@ class FolderStore(ObjectStore):
         super().__init__(str(self.root), workers)
 
     def read(self, name: str) -> bytes:
+        path = self._path(name)
         with self._store_errors(name):
-            return self._path(name).read_bytes()
+            if path.exists() and not path.is_file():
+                raise ObjectDamaged(f"{path} is damaged: it is no file.", name)
+            with path.open("rb") as stream:
+                data = stream.read(MAX_READ_BYTES + 1)
+        if len(data) > MAX_READ_BYTES:
+            raise self._too_large(name)
+        return data
 
     def upload_many(self, files: Mapping[str, Path]) -> None:
         def upload(name: str, source: Path) -> None:
@@ -74,32 +89,51 @@ class FolderStore(ObjectStore):
             return False
         with self._store_errors(name), self._lock(fcntl.LOCK_SH):
             try:
-                # Later than before even if the clock went back: a deletion compares the times.
-                now = max(time.time_ns(), path.stat().st_mtime_ns + 1)
-                os.utime(path, ns=(now, now))
+                before = path.stat().st_mtime_ns
+                os.utime(path)  # by the file system's clock, which may be another machine's
+                if path.stat().st_mtime_ns <= before:  # a deletion compares the times
+                    os.utime(path, ns=(before + 1, before + 1))
             except FileNotFoundError:
                 return False
         return True
 
     def scan(self, prefix: str) -> list[ObjectState]:
+        return self._walk(check_prefix(prefix))
+
+    def leftovers(self) -> list[ObjectState]:
+        return self._walk(f"{TEMPORARY}/")
+
+    def now(self) -> datetime:
+        temporary = self.root / TEMPORARY / uuid.uuid4().hex
+        with self._store_errors(TEMPORARY):
+            _make_folder(temporary.parent)
+            try:
+                temporary.touch()
+                return datetime.fromtimestamp(temporary.stat().st_mtime, UTC)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def _walk(self, prefix: str) -> list[ObjectState]:
         def raise_unless_missing(error: OSError) -> None:
             if not isinstance(error, FileNotFoundError):
                 raise error
 
         states = []
         with self._store_errors(prefix):
-            for folder, _, files in os.walk(self.root / check_prefix(prefix), onerror=raise_unless_missing):
+            for folder, _, files in os.walk(self.root / prefix, onerror=raise_unless_missing):
                 for file in files:
                     path = Path(folder) / file
                     with suppress(FileNotFoundError):  # deleted meanwhile
                         status = path.stat()
+                        if not stat.S_ISREG(status.st_mode):
+                            continue
                         name = path.relative_to(self.root).as_posix()
                         last_used = datetime.fromtimestamp(status.st_mtime, UTC)
                         states.append(ObjectState(name, status.st_size, last_used, _version(status)))
         return sorted(states, key=lambda state: state.name)
 
     def delete(self, state: ObjectState) -> bool:
-        path = self._path(state.name)
+        path = self.root / state.name  # as it was scanned
         with self._store_errors(state.name), self._lock(fcntl.LOCK_EX):
             try:
                 if _version(path.stat()) != state.version:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import io
 import mimetypes
 import tempfile
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import google_crc32c
 from google.api_core import exceptions as api
@@ -23,11 +25,29 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from common.digests import CHUNK_BYTES, file_digest
 from common.errors import DISK_FULL, disk_full_message
 from registry.errors import ObjectDamaged, ObjectMissing, StoreError
-from registry.store.base import WORKERS, ObjectState, ObjectStore, check_name, check_prefix, in_parallel
+from registry.store.base import (
+    MAX_READ_BYTES,
+    WORKERS,
+    ObjectState,
+    ObjectStore,
+    check_name,
+    check_prefix,
+    in_parallel,
+)
 
 TIMEOUT_S = 60.0  # of one request; the retry has its own deadline
 CHECKSUM = "crc32c"  # computed on both sides of every transfer
-LAST_USED = "last-used"  # metadata key; writing it changes the object's metageneration
+MARK = "mark"  # metadata key; writing it changes the object's metageneration and the server's time of update
+CLOCK = "clock"  # an object that is marked to ask the server for its time
+
+
+class _Document(io.BytesIO):
+    """A buffer that takes no more than a document may have."""
+
+    def write(self, data: Any, /) -> int:
+        if self.tell() + len(data) > MAX_READ_BYTES:
+            raise OverflowError
+        return super().write(data)
 
 
 class GcsStore(ObjectStore):
@@ -50,8 +70,13 @@ class GcsStore(ObjectStore):
         super().__init__(f"gs://{self._bucket}/{self._prefix}".rstrip("/"), workers)
 
     def read(self, name: str) -> bytes:
+        document = _Document()
         with self._store_errors(name):
-            return self._blob(name).download_as_bytes(checksum=CHECKSUM, **self._request_options)
+            try:
+                self._blob(name).download_to_file(document, checksum=CHECKSUM, **self._request_options)
+            except OverflowError as error:
+                raise self._too_large(name) from error
+        return document.getvalue()
 
     def upload_many(self, files: Mapping[str, Path]) -> None:
         # Existing objects are marked first, so that no bytes are sent for them.
@@ -95,18 +120,15 @@ class GcsStore(ObjectStore):
 
     def scan(self, prefix: str) -> list[ObjectState]:
         full = self._full_name(check_prefix(prefix))
-        fields = "items(name,size,updated,metadata,generation,metageneration),nextPageToken"
+        fields = "items(name,size,updated,generation,metageneration),nextPageToken"
         states = []
         with self._store_errors(prefix):
             for blob in self._client.list_blobs(
                 self._bucket, prefix=full, fields=fields, **self._request_options
             ):
-                mark = (blob.metadata or {}).get(LAST_USED)
-                # Of the server's clock and the writer's, the later one keeps an object longer.
-                last_used = max(blob.updated, datetime.fromisoformat(mark)) if mark else blob.updated
                 name = blob.name[len(full) - len(prefix) :]
                 version = (blob.generation, blob.metageneration)
-                states.append(ObjectState(name, blob.size, last_used, version))
+                states.append(ObjectState(name, blob.size, blob.updated, version))
         return sorted(states, key=lambda state: state.name)
 
     def delete(self, state: ObjectState) -> bool:
@@ -123,6 +145,14 @@ class GcsStore(ObjectStore):
             except api.NotFound:  # or the answer to the first try was lost
                 return True
         return True
+
+    def now(self) -> datetime:
+        if not self.refresh_mark(CLOCK):
+            self._create(CLOCK, b"")
+        clock = self._mark(CLOCK)
+        if clock is None or clock.updated is None:
+            raise StoreError(f"{self.url}/{CLOCK} does not say what time it is on the server.", CLOCK)
+        return clock.updated
 
     def exists(self, name: str) -> bool:
         with self._store_errors(name):
@@ -153,7 +183,7 @@ class GcsStore(ObjectStore):
     def _mark(self, name: str) -> storage.Blob | None:
         """Mark an object as used now and return its new state; None if it is missing."""
         blob = self._blob(name)
-        blob.metadata = {LAST_USED: datetime.now(UTC).isoformat()}
+        blob.metadata = {MARK: uuid4().hex}
         with self._store_errors(name):
             try:
                 blob.patch(**self._request_options)

@@ -47,8 +47,8 @@ def ingested(folder: Path, data: Path) -> dsl.Artifact:
     return dataset
 
 
-def evidence_artifacts(folder: Path, **options: Any) -> dict[str, dsl.Artifact]:
-    evidence = make_evidence(folder, **options)
+def evidence_artifacts(folder: Path, bundle: Path, **options: Any) -> dict[str, dsl.Artifact]:
+    evidence = make_evidence(folder, bundle, **options)
     names = {"evaluation": "evaluation.json", "verdict": "verdict.json", "report": "report.html"}
     artifacts = {name: artifact(evidence[file], summary="Promoted.") for name, file in names.items()}
     for name in ("golden", "infra", "data_docs", "profile"):
@@ -59,9 +59,9 @@ def evidence_artifacts(folder: Path, **options: Any) -> dict[str, dsl.Artifact]:
 
 
 def released(folder: Path, registry: Path, seed: int = 0, entry: int = 0, **options: Any) -> str:
+    bundle = make_bundle(folder / f"bundle-{seed}", seed)
     return release.python_func(
-        bundle=artifact(make_bundle(folder / f"bundle-{seed}", seed)),
-        **evidence_artifacts(folder / f"evidence-{seed}", **options),
+        bundle=artifact(bundle), **evidence_artifacts(folder / f"evidence-{seed}", bundle, **options),
         registry=str(registry), channel="production", champion="", entry=entry,
         run_id="run-1", git_commit="", promotion=artifact(folder / f"promotion-{seed}"),
     )  # fmt: skip

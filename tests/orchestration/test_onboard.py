@@ -121,7 +121,10 @@ def test_the_items_of_an_unblessed_parent_are_refused(
     golden_file = FetchedRelease(store, read_manifest(store, old)).fetch_evidence(
         "golden.json", tmp_path / "golden.json"
     )
-    evidence = {**make_evidence(tmp_path / "evidence", blessed=False), "golden.json": golden_file}
+    evidence = {
+        **make_evidence(tmp_path / "evidence", tmp_path / "bundle", blessed=False),
+        "golden.json": golden_file,
+    }
     other = open_store(tmp_path / "registry")
     forced = write_release(other, tmp_path / "bundle", evidence, force="a drill")
     code, _, message = onboard(cli, other, forced.release, write_items(tmp_path, NEW))

@@ -15,9 +15,12 @@ from car_model.data.catalogue import Catalogue
 from car_model.encoding.encoder import EncoderSpec
 from car_model.evidence.verdict import ConditionResult, Verdict
 from common.digests import file_digest, tree_digest
+from registry.releases.bundle_files import release_digest
 from registry.releases.manifest import Manifest
 from registry.releases.release import write_release
 from registry.store.base import ObjectStore
+
+POLICY, HOLDOUT = "9" * 64, "8" * 64
 
 
 def make_bundle(folder: Path, seed: int = 0) -> Path:
@@ -67,29 +70,37 @@ def reseal_model(folder: Path) -> Path:
 
 
 def make_evidence(
-    folder: Path, blessed: bool = True, bootstrap: bool = False, note: str = ""
+    folder: Path, bundle: Path | None, blessed: bool = True, bootstrap: bool = False, note: str = ""
 ) -> dict[str, Path]:
-    """A verdict, an evaluation and a report; `note` varies the report as time would."""
+    """A verdict on a bundle, an evaluation and a report; `note` varies the report as time would."""
     folder.mkdir(parents=True, exist_ok=True)
+    release = release_digest(bundle) if bundle else "0" * 64
+    conditions = [make_condition("beats popularity", verdict="pass" if blessed else "fail")]
     verdict = Verdict(
         blessed=blessed,
         bootstrap=bootstrap,
-        policy="p" * 64,
-        champion=None,
-        conditions=(make_condition("beats popularity", verdict="pass" if blessed else "fail"),),
+        policy=POLICY,
+        release=release,
+        holdout=HOLDOUT,
+        champion=None if bootstrap else "c" * 64,
+        conditions=(*conditions, *([make_condition("champion", verdict="waived")] if bootstrap else [])),
     )
     metrics = {
         "recall@10": {"mean": 0.131, "low": 0.1, "high": 0.2},
         "ndcg@10": {"mean": 0.068, "low": 0.06, "high": 0.07},
     }
     verdict.write(folder / "verdict.json")
-    write_json(folder / "evaluation.json", {"models": {"challenger": metrics}})
+    holdout = {"split": "test", "users": 9, "items": 4, "digest": HOLDOUT}
+    evaluation = {"release": release, "holdout": holdout, "models": {"challenger": metrics}}
+    write_json(folder / "evaluation.json", evaluation)
     (folder / "report.html").write_text(f"<html>{note}</html>")
     return {name: folder / name for name in ("verdict.json", "evaluation.json", "report.html")}
 
 
 def make_condition(
-    name: str, severity: Literal["block", "warn"] = "block", verdict: Literal["pass", "fail"] = "pass"
+    name: str,
+    severity: Literal["block", "warn"] = "block",
+    verdict: Literal["pass", "fail", "waived"] = "pass",
 ) -> ConditionResult:
     """A line of the gate table."""
     return ConditionResult(
@@ -99,14 +110,18 @@ def make_condition(
 
 
 def make_release(
-    store: ObjectStore, folder: Path, seed: int = 0, blessed: bool = True, **options: Any
+    store: ObjectStore,
+    folder: Path,
+    seed: int = 0,
+    blessed: bool = True,
+    bootstrap: bool = False,
+    **options: Any,
 ) -> Manifest:
     """Write the release of `make_bundle(seed)`; an unblessed one by force."""
-    evidence = make_evidence(folder / f"evidence-{seed}", blessed)
+    bundle = make_bundle(folder / f"bundle-{seed}", seed)
+    evidence = make_evidence(folder / f"evidence-{seed}", bundle, blessed, bootstrap)
     force = None if blessed else "a test of the fire drill"
-    return write_release(
-        store, make_bundle(folder / f"bundle-{seed}", seed), evidence, force=force, **options
-    )
+    return write_release(store, bundle, evidence, force=force, **options)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -38,7 +38,7 @@ def trained_release(folder: Path) -> tuple[ObjectStore, str]:
     recipe = parse_recipe({"d_model": 16, "n_layers": 1, "epochs": 8, "threads": 1})
     bundle, _ = fit_car(dataset, folder / "codebook", tokenized.catalogue, recipe)
     bundle.save(folder / "bundle")
-    evidence = make_evidence(folder / "evidence")
+    evidence = make_evidence(folder / "evidence", folder / "bundle")
     record_golden(Recommender(bundle), Holdout.of(dataset)).write(folder / "golden.json")
     store = open_store(folder / "registry")
     manifest = write_release(store, folder / "bundle", {**evidence, "golden.json": folder / "golden.json"})

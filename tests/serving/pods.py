@@ -30,7 +30,11 @@ def released(store: ObjectStore, release: Release, **evidence: Path) -> str:
     """Write a release with golden answers and the report of its infra validation; returns its digest."""
     folder = release.bundle.parent
     report = write_infra_report(folder, release.archive)
-    files = make_evidence(folder) | {"golden.json": release.golden, "infra.json": report} | evidence
+    files = (
+        make_evidence(folder, release.bundle)
+        | {"golden.json": release.golden, "infra.json": report}
+        | evidence
+    )
     return write_release(store, release.bundle, files).release
 
 

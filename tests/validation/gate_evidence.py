@@ -63,6 +63,7 @@ def difference(value: float, width: float, base: float) -> dict[str, dict[str, f
 def good_evaluation(champion: str | None = "c" * 64) -> dict[str, Any]:
     """A challenger that passes every condition of the default policy."""
     evaluation: dict[str, Any] = {
+        "release": "e" * 64,
         "holdout": {"split": "test", "users": 943, "items": 1349, "hits": 132, "digest": "d" * 64},
         "models": {"challenger": scores(0.07), "popularity": scores(0.05), "sasrec": scores(0.069)},
         "paired": {"popularity": difference(0.02, 0.006, 0.05), "sasrec": difference(0.001, 0.006, 0.069)},

@@ -19,6 +19,7 @@ from car_model.evidence.verdict import ConditionResult, ForcedPromotion, Verdict
 from validation.gate.policy import Condition, GatePolicy
 
 CHAMPION = "compared with production"
+JUDGED = "says what was judged"
 NO_CHAMPION = "There is no champion yet, and bootstrap was asked for."
 _MISSING = object()
 
@@ -47,6 +48,9 @@ def evaluate_gate(
     waived = bootstrap is True and release is None
     results = [_judge_champion(release, waived)]
     results += [_judge(condition, evaluation, waived) for condition in policy.conditions]
+    names = _look_up(evaluation, ("release",)), _look_up(evaluation, ("holdout", "digest"))
+    bundle, holdout = (name if _is_digest(name) else None for name in names)
+    results.append(_judge_names(bundle, holdout))
     try:
         promotions = TypeAdapter(tuple[ForcedPromotion, ...]).validate_json(json.dumps(forced))
     except (TypeError, ValueError) as error:
@@ -58,7 +62,9 @@ def evaluate_gate(
         blessed=not any(result.verdict == "fail" and result.severity == "block" for result in results),
         bootstrap=bootstrap is True,
         policy=policy.digest,
-        champion=release if _is_release(release) else None,
+        release=bundle,
+        holdout=holdout,
+        champion=release if _is_digest(release) else None,
         conditions=tuple(results),
         forced=promotions,
     )
@@ -67,7 +73,7 @@ def evaluate_gate(
 def _judge_champion(release: Any, waived: bool) -> ConditionResult:
     """No policy can leave this out: a champion was compared with, or it is known that there is none."""
     verdict: Literal["pass", "fail", "waived"] = "fail"
-    if _is_release(release):
+    if _is_digest(release):
         verdict, detail = "pass", f"The champion is release {release[:12]}."
     elif waived:
         verdict, detail = "waived", NO_CHAMPION
@@ -83,6 +89,25 @@ def _judge_champion(release: Any, waived: bool) -> ConditionResult:
         severity="block",
         verdict=verdict,
         why="A challenger is compared with what production serves; only a first release has no champion.",
+        detail=detail,
+    )
+
+
+def _judge_names(bundle: str | None, holdout: str | None) -> ConditionResult:
+    """No policy can leave this out: a verdict that names no bundle could be put beside any."""
+    if bundle and holdout:
+        detail = f"The bundle of release {bundle[:12]} on holdout {holdout[:12]}."
+    else:
+        missing = "holdout" if bundle else "bundle"
+        detail = f"The evaluation does not name its {missing}; run evaluate again."
+    return ConditionResult(
+        name=JUDGED,
+        metric="release",
+        value=None,
+        bound="a bundle and a holdout",
+        severity="block",
+        verdict="pass" if bundle and holdout else "fail",
+        why="A verdict holds for one bundle and one holdout, and for no other.",
         detail=detail,
     )
 
@@ -142,5 +167,5 @@ def _finite(value: Any) -> float | None:
         return None
 
 
-def _is_release(release: Any) -> bool:
-    return isinstance(release, str) and bool(release.strip())
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())

@@ -107,8 +107,8 @@ def changes_something(event: str, args: tuple[object, ...], url: str) -> bool:
 
 def test_a_release_killed_at_any_step_is_complete_or_absent(url: str, tmp_path: Path) -> None:
     bundle, digest = make_bundle(tmp_path / "bundle"), release_digest(tmp_path / "bundle")
-    evidence = make_evidence(tmp_path / "evidence")
-    rerun = make_evidence(tmp_path / "rerun", note="another time")
+    evidence = make_evidence(tmp_path / "evidence", tmp_path / "bundle")
+    rerun = make_evidence(tmp_path / "rerun", tmp_path / "bundle", note="another time")
     states = []
     for point in range(1, 500):
         registry = f"{url}/{point}"
@@ -139,7 +139,8 @@ def write_within(url: str, bundle: Path, evidence: dict[str, Path], limit: int) 
 
 
 def test_a_release_killed_in_the_middle_of_a_file_is_absent(tmp_path: Path) -> None:
-    bundle, evidence = make_bundle(tmp_path / "bundle"), make_evidence(tmp_path / "evidence")
+    bundle = make_bundle(tmp_path / "bundle")
+    evidence = make_evidence(tmp_path / "evidence", bundle)
     digest = release_digest(bundle)
     sizes = [path.stat().st_size for path in (*bundle.rglob("*.*"), *evidence.values())]
     for limit in {0, max(sizes) - 1, *(size // 2 for size in sizes)}:

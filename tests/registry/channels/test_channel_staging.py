@@ -26,7 +26,8 @@ def releases(store: ObjectStore, tmp_path: Path) -> list[str]:
 
 def test_production_takes_only_staged_releases(store: ObjectStore, releases: list[str]) -> None:
     sentence = (
-        f"Release {releases[0][:12]} was never in staging, as production requires: promote it there first"
+        f"Release {releases[0][:12]} was never in staging with the manifest that it has now, as production "
+        "requires: look at it and promote it to staging first"
     )
     with pytest.raises(ReleaseError, match=sentence):
         promote(store, "production", releases[0], **ANN)

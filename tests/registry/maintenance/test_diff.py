@@ -36,7 +36,7 @@ def pair(store: ObjectStore, tmp_path: Path) -> tuple[str, str]:
         write_json(bundle / "model/config.json", {"d_model": 8 * (1 + day), "layout": "collapsed"})
         header = json.loads(reseal_model(bundle).joinpath("bundle.json").read_text())
         write_json(bundle / "bundle.json", header | {"catalogue": catalogue.digest, "data": f"{day}" * 64})
-        evidence = make_evidence(tmp_path / f"evidence-{day}")
+        evidence = make_evidence(tmp_path / f"evidence-{day}", bundle)
         metrics = {"ndcg@10": 0.068 + 0.01 * day, "recall@10": 0.1} | ({"new": 1.0} if day else {})
         digests.append(write_release(store, bundle, evidence, metrics=metrics).release)
     return digests[0], digests[1]
@@ -96,7 +96,7 @@ def test_an_unreadable_part_is_named(
 ) -> None:
     bundle = make_bundle(tmp_path / "odd")
     (bundle / "catalogue.parquet").write_bytes(b"no parquet")
-    odd = write_release(store, bundle, make_evidence(tmp_path / "evidence-odd"))
+    odd = write_release(store, bundle, make_evidence(tmp_path / "evidence-odd", bundle))
     with pytest.raises(
         ReleaseError, match=r"catalogue.parquet cannot be compared: the catalogue .* can't be read"
     ):

@@ -19,14 +19,14 @@ from common.digests import tree_digest
 from common.errors import UserError
 from registry.errors import ReleaseError
 from registry.releases.bundle_files import hash_folder, read_bundle, release_digest
-from registry.releases.manifest import FileRecord, Gate, Manifest, Versions, release_identity
+from registry.releases.manifest import FileRecord, Manifest, Versions, release_identity
 from tests.registry.bundles import make_bundle, write_json
 
 NAMES = st.text(
     st.characters(codec="utf-8", exclude_characters="/\\\x7f", min_codepoint=32), min_size=1, max_size=8
 )
 PATHS = st.lists(NAMES.filter(lambda n: n not in (".", "..")), min_size=1, max_size=3).map("/".join)
-SAFE_PATHS = PATHS.filter(lambda path: not path.startswith("."))
+SAFE_PATHS = PATHS.filter(lambda path: not path.startswith(".")).map(lambda path: f"{path}.json")
 DIGESTS = st.binary(min_size=32, max_size=32).map(bytes.hex)
 RECORDS = st.builds(FileRecord, sha256=DIGESTS, size=st.integers(0, 2**60))
 FILE_RECORDS = st.dictionaries(SAFE_PATHS, RECORDS, min_size=1, max_size=5)
@@ -41,7 +41,6 @@ VERSIONS = st.builds(
     encoder=st.dictionaries(WORDS, JSON, min_size=1, max_size=3),
     format=st.just(1),
 )
-GATES = st.builds(Gate, failing=st.lists(WORDS, max_size=3).map(tuple), forced=st.none() | WORDS)
 
 
 @st.composite
@@ -55,7 +54,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
         versions=versions,
         parent=draw(st.none() | DIGESTS),
         metrics=draw(st.dictionaries(WORDS, st.floats(allow_nan=False, allow_infinity=False), max_size=3)),
-        gate=draw(GATES),
+        forced=draw(st.none() | WORDS),
         git_commit=draw(st.none() | WORDS),
         run_id=draw(st.none() | WORDS),
         created=draw(st.datetimes(datetime(1970, 1, 1), timezones=st.timezones())),

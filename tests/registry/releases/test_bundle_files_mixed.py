@@ -54,7 +54,7 @@ def test_a_codebook_of_another_encoder(bundle: Path, tmp_path: Path) -> None:
     header = json.loads(path.read_text())
     write_json(path, header | {"encoder": header["encoder"] | {"name": "another"}})
     with pytest.raises(BundleError, match="names another encoder"):
-        write_release(open_store(tmp_path / "registry"), bundle, make_evidence(tmp_path / "evidence"))
+        write_release(open_store(tmp_path / "registry"), bundle, make_evidence(tmp_path / "evidence", None))
     assert not (tmp_path / "registry").exists()
 
 
@@ -63,7 +63,7 @@ def test_a_codebook_of_another_fit(bundle: Path, tmp_path: Path) -> None:
     shutil.rmtree(bundle / "codebook")
     shutil.copytree(other / "codebook", bundle / "codebook")
     with pytest.raises(BundleError, match=r"codebook in .* parts of different releases were mixed"):
-        write_release(open_store(tmp_path / "registry"), bundle, make_evidence(tmp_path / "evidence"))
+        write_release(open_store(tmp_path / "registry"), bundle, make_evidence(tmp_path / "evidence", None))
 
 
 def model_of_another_catalogue(bundle: Path) -> None:
@@ -87,7 +87,7 @@ def settings_of_another_model(bundle: Path) -> None:
 def test_a_model_of_other_sizes(
     bundle: Path, tmp_path: Path, damage: Callable[[Path], None], sentence: str
 ) -> None:
-    store, evidence = open_store(tmp_path / "registry"), make_evidence(tmp_path / "evidence")
+    store, evidence = open_store(tmp_path / "registry"), make_evidence(tmp_path / "evidence", None)
     damage(bundle)
     with pytest.raises(BundleError, match=r"model in .* parts of different releases were mixed"):
         write_release(store, bundle, evidence)

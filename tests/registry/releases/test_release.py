@@ -14,6 +14,7 @@ from common.errors import UserError
 from registry.errors import ReleaseError, StoreError
 from registry.releases.bundle_files import release_digest
 from registry.releases.fetch import FetchedRelease, fetch_release
+from registry.releases.gate import read_gate
 from registry.releases.layout import BLOBS, RELEASES, blob_name, manifest_name
 from registry.releases.release import find_release, list_releases, read_manifest, write_release
 from registry.store.base import ObjectStore
@@ -23,7 +24,7 @@ from tests.registry.bundles import make_bundle, make_condition, make_evidence, m
 
 def test_a_release_is_read_as_it_was_written(store: ObjectStore, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle")
-    evidence = make_evidence(tmp_path / "evidence")
+    evidence = make_evidence(tmp_path / "evidence", bundle)
     written = write_release(store, bundle, evidence, git_commit="abc123", run_id="run-1")
 
     assert written.release == release_digest(bundle)
@@ -38,8 +39,9 @@ def test_a_release_is_read_as_it_was_written(store: ObjectStore, tmp_path: Path)
 
 
 def test_equal_content_gives_the_same_release(store: ObjectStore, tmp_path: Path) -> None:
-    first = write_release(store, make_bundle(tmp_path / "a"), make_evidence(tmp_path / "e1"), run_id="monday")
-    again = make_evidence(tmp_path / "e2", note="another day, another latency")
+    bundle = make_bundle(tmp_path / "a")
+    first = write_release(store, bundle, make_evidence(tmp_path / "e1", bundle), run_id="monday")
+    again = make_evidence(tmp_path / "e2", bundle, note="another day, another latency")
     second = write_release(
         store, make_bundle(tmp_path / "b"), again, run_id="tuesday", metrics={"ndcg@10": 0.5}
     )
@@ -71,7 +73,7 @@ def test_leftovers_of_an_interrupted_run_do_not_block_the_next(store: ObjectStor
         fetch_release(store, digest, tmp_path / "out")
     with pytest.raises(ReleaseError, match="There is no release"):
         find_release(store, digest[:8])
-    write_release(store, bundle, make_evidence(tmp_path / "evidence"))
+    write_release(store, bundle, make_evidence(tmp_path / "evidence", bundle))
     fetch_release(store, digest, tmp_path / "out")
 
 
@@ -88,7 +90,7 @@ def test_leftovers_of_an_interrupted_run_do_not_block_the_next(store: ObjectStor
 def test_without_a_clear_verdict_there_is_no_release(
     tmp_path: Path, changes: dict[str, object], sentence: str
 ) -> None:
-    evidence = make_evidence(tmp_path / "evidence")
+    evidence = make_evidence(tmp_path / "evidence", make_bundle(tmp_path / "bundle"))
     verdict = json.loads(evidence["verdict.json"].read_text())
     verdict["conditions"] = [make_condition("churn", verdict="fail").model_dump()]
     write_json(evidence["verdict.json"], verdict | changes)
@@ -96,7 +98,7 @@ def test_without_a_clear_verdict_there_is_no_release(
 
 
 def test_without_a_verdict_there_is_no_release(tmp_path: Path) -> None:
-    evidence = make_evidence(tmp_path / "evidence")
+    evidence = make_evidence(tmp_path / "evidence", make_bundle(tmp_path / "bundle"))
     write_json(evidence["verdict.json"], [])
     require_force(tmp_path, evidence, "verdict.json must hold a JSON object")
     del evidence["verdict.json"]
@@ -113,19 +115,20 @@ def require_force(folder: Path, evidence: dict[str, Path], sentence: str) -> Non
         write_release(store, bundle, evidence, force="  ")
     assert not store.root.exists()
     forced = write_release(store, bundle, evidence, force="the shop is down")
-    assert (forced.gate.blessed, forced.gate.forced) == (False, "the shop is down")
-    assert forced.gate.failing
+    gate = read_gate(store, forced)
+    assert (gate.blessed, forced.forced) == (False, "the shop is down")
+    assert gate.failing
 
 
 def test_a_warning_does_not_block_and_bootstrap_is_recorded(store: ObjectStore, tmp_path: Path) -> None:
-    evidence = make_evidence(tmp_path / "evidence", bootstrap=True)
+    evidence = make_evidence(tmp_path / "evidence", make_bundle(tmp_path / "bundle"), bootstrap=True)
     verdict = json.loads(evidence["verdict.json"].read_text())
     verdict["conditions"].append(make_condition("sasrec", severity="warn", verdict="fail").model_dump())
     write_json(evidence["verdict.json"], verdict)
 
-    gate = write_release(store, make_bundle(tmp_path / "bundle"), evidence).gate
+    gate = read_gate(store, write_release(store, tmp_path / "bundle", evidence))
 
-    assert (gate.blessed, gate.bootstrap, gate.failing) == (True, True, ())
+    assert (gate.blessed, gate.compared, gate.failing) == (True, False, ())
 
 
 def test_short_digests_must_be_unambiguous(store: ObjectStore, tmp_path: Path) -> None:
@@ -189,20 +192,23 @@ def test_unknown_evidence_and_invalid_metrics_are_refused(store: ObjectStore, tm
         FetchedRelease(store, release).fetch_evidence("model.mar", tmp_path / "model.mar")
     with pytest.raises(ReleaseError, match="is a folder: give the path"):
         FetchedRelease(store, release).fetch_evidence("report.html", tmp_path)
-    evidence = make_evidence(tmp_path / "evidence")
+    bundle = make_bundle(tmp_path / "b", 5)
+    evidence = make_evidence(tmp_path / "evidence", bundle)
     with pytest.raises(ReleaseError, match=r"cannot be recorded: 'metrics.ndcg@10' is nan"):
-        write_release(store, make_bundle(tmp_path / "b", 5), evidence, metrics={"ndcg@10": float("nan")})
-    write_json(evidence["evaluation.json"], {"models": {}})
+        write_release(store, bundle, evidence, metrics={"ndcg@10": float("nan")})
+    evaluation = json.loads(evidence["evaluation.json"].read_text())
+    write_json(evidence["evaluation.json"], evaluation | {"models": {}})
     with pytest.raises(ReleaseError, match="has no metrics of the form"):
-        write_release(store, make_bundle(tmp_path / "b", 5), evidence)
+        write_release(store, bundle, evidence)
+    write_json(evidence["evaluation.json"], evaluation | {"release": "0" * 64})
+    with pytest.raises(ReleaseError, match="of another bundle or holdout than the verdict"):
+        write_release(store, bundle, evidence)
     with pytest.raises(ReleaseError, match=r"evidence golden.json is not a file"):
-        write_release(
-            store, make_bundle(tmp_path / "b", 5), evidence | {"golden.json": tmp_path / "no"}, metrics={}
-        )
+        write_release(store, bundle, evidence | {"golden.json": tmp_path / "no"}, metrics={})
     with pytest.raises(ReleaseError, match="cannot name an object"):
-        write_release(
-            store, make_bundle(tmp_path / "b", 5), evidence | {"../x": evidence["report.html"]}, metrics={}
-        )
+        write_release(store, bundle, evidence | {"../x": evidence["report.html"]}, metrics={})
+    with pytest.raises(ReleaseError, match=r"car.mar may not be in a release: only .json, .html files"):
+        write_release(store, bundle, evidence | {"car.mar": evidence["report.html"]}, metrics={})
     assert [release.release for release in list_releases(store)] == [release.release]
 
 
@@ -213,7 +219,10 @@ def test_a_manifest_that_was_edited_is_refused(store: ObjectStore, tmp_path: Pat
     forged = release_as(store, "e" * 64, text.replace(release.release, "e" * 64))
     for edited, sentence in (
         (other, "not those its release digest stands for"),
-        (text[:-20], "another format"),
+        (text[:-20], "not valid JSON"),
+        (text.replace("{", '{"format": 1, ', 1), "the name 'format' is given 2 times"),
+        (text.replace('"metrics"', '"gate": {"blessed": true}, "metrics"'), "there is no setting 'gate'"),
+        (text.replace("report.html", "car.mar"), "car.mar may not be in a release"),
     ):
         copy = _copy_without(store, manifest_name(release.release), tmp_path / sentence)
         copy.create(manifest_name(release.release), edited.encode())
@@ -230,7 +239,7 @@ def test_a_damaged_leftover_is_named(store: ObjectStore, tmp_path: Path) -> None
     name = blob_name(file_digest(bundle / "popular.json"))
     store.create(name, b"half a")
     with pytest.raises(ReleaseError, match=rf"{name} already exists with .* delete that object"):
-        write_release(store, bundle, make_evidence(tmp_path / "evidence"))
+        write_release(store, bundle, make_evidence(tmp_path / "evidence", bundle))
     assert list_releases(store) == []
 
 
@@ -240,7 +249,7 @@ def test_a_trained_bundle_answers_alike_after_a_release(store: ObjectStore, tmp_
     from tests.fixtures import tiny_bundle
 
     bundle = tiny_bundle(tmp_path / "bundle")
-    release = write_release(store, bundle, make_evidence(tmp_path / "evidence")).release
+    release = write_release(store, bundle, make_evidence(tmp_path / "evidence", bundle)).release
     fetch_release(store, release, tmp_path / "served")
     request = {"history": ["i1", "i5"], "k": 5}
     answers = [Recommender.load(folder).recommend(request) for folder in (bundle, tmp_path / "served")]
@@ -263,7 +272,8 @@ class ChangingStore(FolderStore):
 def test_files_that_change_while_they_are_released(tmp_path: Path, victim: str) -> None:
     store = ChangingStore(tmp_path / "registry")
     store.victim = tmp_path / victim
-    bundle, evidence = make_bundle(tmp_path / "bundle"), make_evidence(tmp_path / "evidence")
+    bundle = make_bundle(tmp_path / "bundle")
+    evidence = make_evidence(tmp_path / "evidence", bundle)
     with pytest.raises(ReleaseError, match="changed while it was being released: run again"):
         write_release(store, bundle, evidence)
     assert list_releases(store) == []
@@ -272,10 +282,10 @@ def test_files_that_change_while_they_are_released(tmp_path: Path, victim: str) 
 
 
 def test_bad_bundles_never_reach_the_store(store: ObjectStore, tmp_path: Path) -> None:
-    evidence = make_evidence(tmp_path / "evidence")
+    bundle = make_bundle(tmp_path / "bundle")
+    evidence = make_evidence(tmp_path / "evidence", bundle)
     with pytest.raises(UserError, match="There is no bundle folder"):
         write_release(store, tmp_path / "none", evidence)
-    bundle = make_bundle(tmp_path / "bundle")
     (bundle / "codebook/centroids.npy").unlink()
     with pytest.raises(UserError, match=r"has no codebook/centroids.npy"):
         write_release(store, bundle, evidence)

@@ -12,7 +12,7 @@ import pytest
 from registry.channels.channel import promote
 from registry.errors import ReleaseError
 from registry.maintenance.garbage_collection import garbage_collect
-from registry.maintenance.verify import verify_all
+from registry.maintenance.verify import verify
 from registry.releases.fetch import fetch_release
 from registry.releases.layout import manifest_name
 from registry.releases.release import list_releases, release_digests
@@ -38,7 +38,7 @@ def test_validations_change_nothing_of_their_release(store: ObjectStore, tmp_pat
     assert release_digests(store) == [release]
     assert len(list_releases(store)) == 1
     assert fetch_release(store, release, tmp_path / "out").release == release
-    assert verify_all(store).damage == []
+    assert verify(store).damage == []
 
 
 def test_a_missing_release_cannot_be_validated(store: ObjectStore) -> None:
@@ -66,7 +66,7 @@ def test_a_damaged_validation_is_named(store: ObjectStore, url: str, tmp_path: P
     flip(url, name)
     with pytest.raises(ReleaseError, match=f"{name} is damaged"):
         read_validations(store, release)
-    (damage,) = verify_all(store).damage
+    (damage,) = verify(store).damage
     assert damage.object == name
     assert f"{name} is damaged" in damage.what
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from registry.errors import ObjectExists, ObjectMissing
-from registry.maintenance.verify import verify_all
+from registry.maintenance.verify import verify
 from registry.releases.fetch import FetchedRelease, fetch_release
 from registry.releases.layout import BLOBS, blob_name
 from registry.releases.release import write_release
@@ -22,15 +22,20 @@ DAILY = {"bundle.json", "model/model.safetensors"}  # what a new model changes
 
 
 def test_a_daily_release_stores_only_what_changed(store: ObjectStore, tmp_path: Path) -> None:
-    bundle, evidence = make_bundle(tmp_path / "bundle"), make_evidence(tmp_path / "evidence")
+    bundle = make_bundle(tmp_path / "bundle")
+    evidence = make_evidence(tmp_path / "evidence", bundle)
     first = write_release(store, bundle, evidence)
     before = set(store.list(BLOBS))
     (bundle / "model/model.safetensors").write_bytes(b"another day's weights")
-    second = write_release(store, reseal_model(bundle), evidence)
+    evidence |= {"verdict.json": make_evidence(tmp_path / "second", reseal_model(bundle))["verdict.json"]}
+    evidence["evaluation.json"] = tmp_path / "second/evaluation.json"
+    second = write_release(store, bundle, evidence)
 
     changed = {path for path, record in second.files.items() if record != first.files[path]}
     assert changed == DAILY
-    assert set(store.list(BLOBS)) - before == {blob_name(second.files[path].sha256) for path in DAILY}
+    judged = {second.evidence[name] for name in ("verdict.json", "evaluation.json")}  # they name the bundle
+    new = {second.files[path] for path in DAILY} | judged
+    assert set(store.list(BLOBS)) - before == {blob_name(record.sha256) for record in new}
     fetch_release(store, first.release, tmp_path / "first")
     fetch_release(store, second.release, tmp_path / "second")
     assert store.list("releases/") == sorted(
@@ -48,20 +53,18 @@ def test_every_blob_is_named_by_its_content(store: ObjectStore, tmp_path: Path) 
 def test_equal_files_of_one_bundle_are_one_blob(store: ObjectStore, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle")
     (bundle / "codebook/copy.json").write_bytes((bundle / "codebook/labels.json").read_bytes())
-    release = write_release(store, bundle, make_evidence(tmp_path / "evidence"))
+    release = write_release(store, bundle, make_evidence(tmp_path / "evidence", tmp_path / "bundle"))
     fetch_release(store, release.release, tmp_path / "out")
     assert (tmp_path / "out/codebook/copy.json").read_bytes() == (bundle / "codebook/copy.json").read_bytes()
 
 
 def test_evidence_may_have_the_name_of_a_file_of_the_bundle(store: ObjectStore, tmp_path: Path) -> None:
-    evidence = make_evidence(tmp_path / "evidence")
-    release = write_release(
-        store, make_bundle(tmp_path / "bundle"), evidence | {"popular.json": evidence["report.html"]}
-    )
+    evidence = make_evidence(tmp_path / "evidence", make_bundle(tmp_path / "bundle"))
+    release = write_release(store, tmp_path / "bundle", evidence | {"popular.json": evidence["report.html"]})
     fetch_release(store, release.release, tmp_path / "out")
     fetched = FetchedRelease(store, release).fetch_evidence("popular.json", tmp_path / "fetched")
     assert fetched.read_bytes() == evidence["report.html"].read_bytes()
-    assert verify_all(store).damage == []
+    assert verify(store).damage == []
 
 
 def test_releasing_again_restores_missing_files(
@@ -70,9 +73,9 @@ def test_releasing_again_restores_missing_files(
     release = make_release(store, tmp_path)
     for path in ("model/model.safetensors", "codebook/axes.npy"):
         remove(url, blob_name(release.files[path].sha256))
-    assert len(verify_all(store).damage) == 2
+    assert len(verify(store).damage) == 2
     assert make_release(store, tmp_path) == release
-    assert verify_all(store).damage == []
+    assert verify(store).damage == []
 
 
 def test_a_scan_returns_sizes_and_a_mark_refreshes_last_used(store: ObjectStore, tmp_path: Path) -> None:

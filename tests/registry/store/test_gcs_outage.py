@@ -17,7 +17,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from common.digests import tree_files
 from registry.channels.channel import promote
 from registry.errors import StoreError
-from registry.maintenance.verify import verify_all
+from registry.maintenance.verify import verify
 from registry.releases.fetch import fetch_release
 from registry.releases.release import list_releases, write_release
 from registry.store.gcs import GcsStore
@@ -55,7 +55,7 @@ def test_failed_requests_are_retried(gcs_server: str, through: Through, tmp_path
         release = make_release(store, tmp_path).release
         promote(store, "staging", release, who="ann", why="x")
         fetch_release(store, release, tmp_path / "out")
-        assert verify_all(store).damage == []
+        assert verify(store).damage == []
     assert tree_files(tmp_path / "out") == tree_files(tmp_path / "bundle-0")
 
 
@@ -91,7 +91,8 @@ def dying(after: int) -> Fault:
 def test_a_store_that_dies_during_a_write_is_named_and_a_rerun_completes(
     gcs_server: str, through: Through, tmp_path: Path
 ) -> None:
-    bundle, evidence = make_bundle(tmp_path / "bundle"), make_evidence(tmp_path / "evidence")
+    bundle = make_bundle(tmp_path / "bundle")
+    evidence = make_evidence(tmp_path / "evidence", bundle)
     ended = False
     for after in range(1, 100, 9):
         with proxy(gcs_server, dying(after)) as host:
@@ -105,7 +106,7 @@ def test_a_store_that_dies_during_a_write_is_named_and_a_rerun_completes(
         if ended:
             break
         # The release is absent, or complete if only the last answer was lost.
-        assert verify_all(through(gcs_server)).damage == []
+        assert verify(through(gcs_server)).damage == []
     store = through(gcs_server)
     fetch_release(store, write_release(store, bundle, evidence).release, tmp_path / "out")
     assert ended
@@ -133,7 +134,8 @@ def failed(limit: int, work: Callable[[], object], folder: Path) -> str:
 @pytest.mark.parametrize("limit", [300, 1024, 1370])
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, limit: int) -> None:
     store = open_store(tmp_path / "registry")
-    bundle, evidence = make_bundle(tmp_path / "bundle"), make_evidence(tmp_path / "evidence")
+    bundle = make_bundle(tmp_path / "bundle")
+    evidence = make_evidence(tmp_path / "evidence", bundle)
     sentence = failed(limit, lambda: write_release(store, bundle, evidence), tmp_path)
     assert sentence.startswith(f"There is no room for {store.url}/blobs/")
     assert list_releases(store) == []

@@ -23,7 +23,7 @@ PATIENCE = 300
 
 def released(store: ObjectStore, release: Release, folder: Path, golden: Path | None = None) -> str:
     """A staged release that was validated; perhaps with another's golden requests."""
-    evidence = make_evidence(folder)
+    evidence = make_evidence(folder, release.bundle)
     report = write_infra_report(folder, release.archive)
     evidence |= {"infra.json": report, "golden.json": golden or release.golden}
     digest = write_release(store, release.bundle, evidence).release

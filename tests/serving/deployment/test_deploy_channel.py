@@ -75,7 +75,7 @@ def store(tmp_path: Path) -> ObjectStore:
 
 def evidence(folder: Path, bundle: Path, **files: Path) -> dict[str, Path]:
     """A blessed verdict and the bundle's golden answers."""
-    blessed = make_evidence(folder)
+    blessed = make_evidence(folder, bundle)
     recommender = Recommender.load(bundle)
     answers = [recommender.recommend(request) for request in REQUESTS]
     (folder / "golden.json").write_text(json.dumps({"requests": REQUESTS, "answers": answers}))

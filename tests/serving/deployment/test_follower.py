@@ -63,7 +63,8 @@ def store(tmp_path: Path) -> ObjectStore:
 
 
 def release_to_production(store: ObjectStore, folder: Path) -> str:
-    release = write_release(store, make_bundle(folder / "bundle"), make_evidence(folder / "evidence")).release
+    bundle = make_bundle(folder / "bundle")
+    release = write_release(store, bundle, make_evidence(folder / "evidence", bundle)).release
     stage(store, release, **ANN)
     promote(store, "production", release, **ANN)
     return release

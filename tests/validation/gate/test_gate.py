@@ -20,9 +20,9 @@ def test_a_good_challenger_passes_every_condition():
     verdict = evaluate_gate(good_evaluation(), POLICY)
     assert verdict.blessed
     assert {item.verdict for item in verdict.conditions} == {"pass"}
-    assert len(verdict.conditions) == len(POLICY.conditions) + 1
+    assert len(verdict.conditions) == len(POLICY.conditions) + 2
     assert verdict.champion == "c" * 64
-    assert verdict.policy == POLICY.digest
+    assert (verdict.policy, verdict.release, verdict.holdout) == (POLICY.digest, "e" * 64, "d" * 64)
     assert verdict.summary() == "Passed the gate: no blocking condition failed."
 
 
