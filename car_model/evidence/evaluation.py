@@ -236,8 +236,6 @@ class Evaluation(EvidenceFile):
 
     step: ClassVar[str] = "evaluate"
 
-    release: Digest | None = None
-    """The release that the challenger's bundle makes."""
     holdout: HoldoutSummary | None = None
     """What was evaluated on."""
     models: dict[str, MetricIntervals] = Field(default={})
@@ -262,3 +260,5 @@ class Evaluation(EvidenceFile):
     """As validate wrote it."""
     training: dict[str, TrainingCurves] = Field(default={})
     """Curves of `challenger` and `sasrec`."""
+    release: Digest | None = None
+    """The release that the challenger's bundle makes."""

@@ -92,8 +92,8 @@ def test_force_needs_its_flag_and_stands_out(run: Run, releases: list[str]) -> N
     assert "shop [red]down" in run("history")[1]
     shown = run("show", "production")[1]
     assert "FORCED" in shown
-    assert "failing     beats popularity" in shown
-    assert "forced      a test of the fire drill" in shown
+    assert "failing    beats popularity" in shown
+    assert "forced     a test of the fire drill" in shown
 
 
 def test_mistakes_give_a_one_sentence_error(run: Run, releases: list[str]) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from common.digests import file_digest
 from registry.channels.channel import promote, rollback
 from registry.errors import ChannelError, RegistryError, ReleaseError
 from registry.maintenance.garbage_collection import find_garbage, garbage_collect
@@ -195,14 +196,14 @@ def use_again(store: ObjectStore, folder: Path) -> str | None:
 
 @pytest.mark.parametrize("event", [write_anew, write_again, use_again])
 def test_objects_used_during_a_garbage_collection_stay(
-    strict_url: str, tmp_path: Path, event: Callable[[ObjectStore, Path], str | None]
+    url: str, tmp_path: Path, event: Callable[[ObjectStore, Path], str | None]
 ) -> None:
     make_bundle(tmp_path / "bundle-7", 7)
-    outcomes, remote = set(), strict_url.startswith("gs://")
+    outcomes, remote = set(), url.startswith("gs://")
     if not remote:
         stage(open_store(tmp_path / "template"), tmp_path, range(2))
     for point in range(1, 100, 3 if remote else 1):
-        store = open_store(f"{strict_url}/{point}")
+        store = open_store(f"{url}/{point}")
         if remote:
             stage(store, tmp_path, range(2))
         else:
@@ -294,3 +295,70 @@ def test_a_killed_garbage_collection_is_completed(tmp_path: Path) -> None:
         if busy.left > 0:
             break
     assert point > 10
+
+
+def test_a_collector_s_clock_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host whose clock is days ahead once took blobs of a release that was being written."""
+    store = FolderStore(tmp_path / "registry")
+    release = make_release(store, tmp_path).release
+    store.create(blob_name("ab" * 32), b"of a release that is being written")
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) + timedelta(days=3)
+
+    for module in ("garbage_collection", "verify"):
+        monkeypatch.setattr(f"registry.maintenance.{module}.datetime", Ahead, raising=False)
+    monkeypatch.setattr("time.time", lambda: datetime.now(UTC).timestamp() + 3e5)
+    garbage = garbage_collect(store, keep=1)
+    assert (garbage.objects, remaining(store)) == ((), {release})
+    age(store.root)
+    assert len(garbage_collect(store, keep=1).manifests) == 1
+
+
+class Losing(FolderStore):
+    """A store in which a collection with another idea of time takes a blob when all are there."""
+
+    victim: str
+
+    def upload_many(self, files: Mapping[str, Path]) -> None:
+        super().upload_many(files)
+        (self.root / self.victim).unlink()
+
+
+@pytest.mark.parametrize("file", ["bundle-0/popular.json", "evidence-0/report.html"])
+def test_a_writer_checks_its_blobs_before_it_seals(tmp_path: Path, file: str) -> None:
+    make_release(FolderStore(tmp_path / "aside"), tmp_path)
+    store = Losing(tmp_path / "registry")
+    store.victim = blob_name(file_digest(tmp_path / file))
+    with pytest.raises(
+        ReleaseError, match=rf"{Path(file).name} of release .* is missing: there is no .*{store.victim}"
+    ):
+        make_release(store, tmp_path)
+    assert list_releases(store) == []
+    make_release(FolderStore(store.root), tmp_path)
+    with pytest.raises(ReleaseError, match="is missing"):  # nor is a rerun told that all is well
+        make_release(store, tmp_path)
+
+
+def test_leftovers_of_killed_writers_are_collected_when_they_are_old(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "registry")
+    release = make_release(store, tmp_path).release
+    promote(store, "staging", release, **ANN)
+    leftover = store.root / ".tmp" / "0123abcd"
+    leftover.write_bytes(b"half a blob")
+    assert garbage_collect(store, keep=1).objects == ()
+    assert leftover.exists()
+    age(store.root)
+    assert [state.name for state in find_garbage(store, keep=1).objects] == [".tmp/0123abcd"]
+    collected = garbage_collect(store, keep=1)
+    assert [state.name for state in collected.leftovers] == [".tmp/0123abcd"]
+    assert not leftover.exists()
+    make_release(store, tmp_path, 1)  # the folder itself may be gone
+    assert verify(store).damage == []
+
+
+def test_an_empty_registry_has_no_garbage_and_stays_absent(tmp_path: Path) -> None:
+    assert garbage_collect(FolderStore(tmp_path / "none"), keep=1).objects == ()
+    assert not (tmp_path / "none").exists()

@@ -27,8 +27,8 @@ def test_a_daily_release_stores_only_what_changed(store: ObjectStore, tmp_path: 
     first = write_release(store, bundle, evidence)
     before = set(store.list(BLOBS))
     (bundle / "model/model.safetensors").write_bytes(b"another day's weights")
-    evidence |= {"verdict.json": make_evidence(tmp_path / "second", reseal_model(bundle))["verdict.json"]}
-    evidence["evaluation.json"] = tmp_path / "second/evaluation.json"
+    evidence |= {"verdict.json": make_evidence(tmp_path / "judged", reseal_model(bundle))["verdict.json"]}
+    evidence["evaluation.json"] = tmp_path / "judged/evaluation.json"
     second = write_release(store, bundle, evidence)
 
     changed = {path for path, record in second.files.items() if record != first.files[path]}
@@ -94,8 +94,8 @@ def test_a_scan_returns_sizes_and_a_mark_refreshes_last_used(store: ObjectStore,
     assert store.scan("none/") == []
 
 
-def test_an_object_marked_or_written_since_the_scan_is_not_deleted(strict_url: str, tmp_path: Path) -> None:
-    store = open_store(strict_url)
+def test_an_object_marked_or_written_since_the_scan_is_not_deleted(url: str, tmp_path: Path) -> None:
+    store = open_store(url)
     (tmp_path / "file").write_bytes(b"bytes")
     store.create("a/1", b"bytes")
     for use in (lambda: store.refresh_mark("a/1"), lambda: store.upload_many({"a/1": tmp_path / "file"})):
