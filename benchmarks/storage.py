@@ -171,7 +171,7 @@ def make_evidence(day: Path) -> None:
         name="c", metric="m", value=1.0, bound="> 0", severity="block", verdict="pass", why=uuid4().hex,
         detail="It is 1.",
     )  # fmt: skip
-    release, holdout = release_digest(day / "bundle"), HoldoutSummary(users=9, items=9, digest="h")
+    release, holdout = release_digest(day / "bundle"), HoldoutSummary(users=9, items=9, hits=1, digest="h")
     verdict = Verdict(
         blessed=True,
         bootstrap=True,

@@ -90,7 +90,7 @@ def make_evidence(
         "ndcg@10": {"mean": 0.068, "low": 0.06, "high": 0.07},
     }
     verdict.write(folder / "verdict.json")
-    holdout = {"split": "test", "users": 9, "items": 4, "digest": HOLDOUT}
+    holdout = {"split": "test", "users": 9, "items": 4, "hits": 1, "digest": HOLDOUT}
     evaluation = {"release": release, "holdout": holdout, "models": {"challenger": metrics}}
     write_json(folder / "evaluation.json", evaluation)
     (folder / "report.html").write_text(f"<html>{note}</html>")
