@@ -112,6 +112,8 @@ def _other_expressions(node: ast.expr) -> Iterator[str]:
         case ast.Compare(ops=[operator]):
             for other in COMPARISONS[type(operator)]:
                 yield ast.unparse(ast.Compare(node.left, [other()], node.comparators))
+        case ast.BinOp(left=ast.JoinedStr() | ast.Constant(value=str())) | ast.BinOp(right=ast.JoinedStr()):
+            pass  # no arithmetic of text: every other operator is an error
         case ast.BinOp(op=operator) if type(operator) in ARITHMETIC:
             yield ast.unparse(ast.BinOp(node.left, ARITHMETIC[type(operator)](), node.right))
         case ast.BoolOp(values=values):
@@ -144,15 +146,12 @@ def _other_statements(node: ast.stmt) -> Iterator[str]:
             yield "return None"
 
 
-def importing_tests(path: str, root: Path) -> list[str]:
-    """Test files that import the module themselves."""
+def imports_module(test: Path, path: str) -> bool:
+    """Whether a test file imports the module itself."""
     module = path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
     package, _, name = module.rpartition(".")
-    imports = re.compile(
-        rf"^\s*(from {module} import|import {module}\b|from {package} import .*\b{name}\b)", re.M
-    )
-    tests = sorted((root / "tests").rglob("test_*.py"))
-    return [str(test.relative_to(root)) for test in tests if imports.search(test.read_text())]
+    lines = rf"^\s*(from {module} import|import {module}\b|from {package} import .*\b{name}\b)"
+    return re.search(lines, test.read_text(), re.MULTILINE) is not None
 
 
 class Timing:
@@ -183,7 +182,7 @@ class Bench:
         self.folder = folder
         self.log = folder.parent / "log.txt"
         self.timing = folder.parent / "timing.json"
-        self.seconds: dict[str, float] = {}  # of each test file without a mutant
+        self.seconds: dict[str, float] = {}  # of each test file run so far, without a mutant
         self.failed: list[str] = []  # tests that fail without a mutant
         listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
         for name in subprocess.check_output(listing, cwd=root).decode().split("\0"):
@@ -199,38 +198,42 @@ class Bench:
         self.clock = int(time.time())
 
     def run_clean(self, tests: list[str]) -> None:
-        """Run these tests without a mutant: how long each file takes, and which tests prove nothing here."""
-        code = self._run(tests, 3600)
-        if code not in {0, 1}:
+        """Run test files without a mutant: how long each takes, and which tests prove nothing here."""
+        if not (fresh := [test for test in tests if test not in self.seconds]):
+            return
+        if self._run(fresh, 3600) not in {0, 1, pytest.ExitCode.NO_TESTS_COLLECTED}:
             print(self.log.read_text(errors="replace")[-3000:], file=sys.stderr)
             sys.exit("The tests don't run in a copy of the tree.")
         timing = json.loads(self.timing.read_text())
-        self.seconds, self.failed = timing["seconds"], timing["failed"]
+        self.seconds |= dict.fromkeys(fresh, 0.0) | timing["seconds"]
+        self.failed += timing["failed"]
+        for test in timing["failed"]:
+            print(f"fails without a mutant, so it is left out: {test}")
 
     def test_mutant(self, mutant: Mutant) -> tuple[Outcome, float]:
         """Outcome and seconds: tests of the same name first, then those that import it, then the package."""
-        place = Path(mutant.path)
-        near = f"tests/{place.parent}/test_{place.stem}"
-        importing = importing_tests(mutant.path, self.folder)
+        place, source = Path(mutant.path), (self.folder / mutant.path).read_bytes()
+        package = sorted((self.folder / "tests" / place.parts[0]).rglob("test_*.py"))
         stages = (
-            [test for test in self.seconds if test.startswith(near)],
-            [test for test in self.seconds if test in importing],
-            [test for test in self.seconds if test.startswith(f"tests/{place.parts[0]}/")],
+            (self.folder / "tests" / place.parent).glob(f"test_{place.stem}*.py"),
+            [test for test in package if imports_module(test, mutant.path)],
+            package,
         )
-        source, start, done = (self.folder / mutant.path).read_bytes(), time.monotonic(), set[str]()
-        self._write(mutant.path, mutant.apply(source))
-        try:
-            for stage in stages:
-                tests = [test for test in stage if test not in done]
-                done.update(tests)
-                limit = PATIENCE + 5 * sum(self.seconds[test] for test in tests)
-                skipped = [f"--deselect={test}" for test in self.failed]
+        start, done = time.monotonic(), set[str]()
+        for stage in stages:
+            tests = sorted({str(test.relative_to(self.folder)) for test in stage} - done)
+            done.update(tests)
+            self.run_clean(tests)
+            tests = [test for test in tests if self.seconds[test]]  # the others have no fast tests
+            limit = PATIENCE + 5 * sum(self.seconds[test] for test in tests)
+            skipped = [f"--deselect={test}" for test in self.failed]
+            self._write(mutant.path, mutant.apply(source))
+            try:
                 code = self._run(["-x", *skipped, *tests], limit) if tests else 0
-                if code not in {0, pytest.ExitCode.NO_TESTS_COLLECTED}:
-                    outcome = Outcome.timeout if code is None else Outcome.killed
-                    return outcome, time.monotonic() - start
-        finally:
-            self._write(mutant.path, source)
+            finally:
+                self._write(mutant.path, source)
+            if code not in {0, pytest.ExitCode.NO_TESTS_COLLECTED}:
+                return (Outcome.timeout if code is None else Outcome.killed), time.monotonic() - start
         return Outcome.survived, time.monotonic() - start
 
     def _write(self, path: str, source: bytes) -> None:
@@ -305,17 +308,12 @@ def main(
     scores = []
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         bench = Bench(Path(folder) / "tree")
-        paths = {mutant.path for mutants in chosen.values() for mutant in mutants}
-        tests = {test for path in paths for test in importing_tests(path, bench.folder)}
-        tests |= {f"tests/{path.split('/')[0]}" for path in paths}
-        bench.run_clean(sorted(tests))
-        print(f"without a mutant: {sum(bench.seconds.values()):.0f} s; failing, so left out: {bench.failed}")
         for room, mutants in chosen.items():
             counts = dict.fromkeys(Outcome, 0)
             for mutant in mutants:
                 outcome, seconds = bench.test_mutant(mutant)
                 counts[outcome] += 1
-                change = mutant.describe((ROOT / mutant.path).read_bytes())
+                change = mutant.describe((bench.folder / mutant.path).read_bytes())
                 print(f"{outcome.value:9}{seconds:5.0f} s  {change}", flush=True)
             scores.append(1 - counts[Outcome.survived] / len(mutants))
             table = ", ".join(f"{outcome.value} {count}" for outcome, count in counts.items())

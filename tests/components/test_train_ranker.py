@@ -19,7 +19,7 @@ from registry.releases.bundle_files import release_digest
 from tests.car_model.action_ranker.liking import QUICK, liking, rated
 from tests.car_model.builders import tiny_dataset
 
-SETTINGS = json.dumps(QUICK.model_dump(exclude_defaults=True))
+SETTINGS = json.dumps(QUICK.model_copy(update={"epochs": 4}).model_dump(exclude_defaults=True))
 
 
 def write(dataset: Dataset, folder: Path) -> None:

@@ -41,7 +41,7 @@ def test_every_distinct_text_is_in_one_shard_whatever_else_there_is(texts: list[
 
 def test_any_number_of_shards_gives_the_same_bits(encoder: Encoder, tmp_path: Path) -> None:
     unsharded = embed(encoder, TEXTS)
-    for of in (1, 2, 5, 20):
+    for of in (1, 3, 20):
         target = tmp_path / f"merged-{of}"
         merge_shards(sharded(encoder, tmp_path, of)[::-1], target)
         silent = replace(encoder, model=None)  # type: ignore[arg-type] - nothing is left to encode
