@@ -211,13 +211,14 @@ class Bench:
             print(f"fails without a mutant, so it is left out: {test}")
 
     def test_mutant(self, mutant: Mutant) -> tuple[Outcome, float]:
-        """Outcome and seconds: tests of the same name first, then those that import it, then the package."""
+        """Outcome and seconds: tests of the same name first, then those that import it, then the folder's."""
         place, source = Path(mutant.path), (self.folder / mutant.path).read_bytes()
         package = sorted((self.folder / "tests" / place.parts[0]).rglob("test_*.py"))
+        folder = self.folder / "tests" / place.parent
         stages = (
-            (self.folder / "tests" / place.parent).glob(f"test_{place.stem}*.py"),
+            folder.glob(f"test_{place.stem}*.py"),
             [test for test in package if imports_module(test, mutant.path)],
-            package,
+            folder.glob("test_*.py"),
         )
         start, done = time.monotonic(), set[str]()
         for stage in stages:
