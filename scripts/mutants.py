@@ -112,10 +112,8 @@ def _other_expressions(node: ast.expr) -> Iterator[str]:
         case ast.Compare(ops=[operator]):
             for other in COMPARISONS[type(operator)]:
                 yield ast.unparse(ast.Compare(node.left, [other()], node.comparators))
-        case ast.BinOp(left=ast.JoinedStr() | ast.Constant(value=str())) | ast.BinOp(right=ast.JoinedStr()):
-            pass  # no arithmetic of text: every other operator is an error
-        case ast.BinOp(op=operator) if type(operator) in ARITHMETIC:
-            yield ast.unparse(ast.BinOp(node.left, ARITHMETIC[type(operator)](), node.right))
+        case ast.BinOp(left, operator, right) if type(operator) in ARITHMETIC and not _is_text(left, right):
+            yield ast.unparse(ast.BinOp(left, ARITHMETIC[type(operator)](), right))
         case ast.BoolOp(values=values):
             yield ast.unparse(ast.BoolOp(ast.And() if isinstance(node.op, ast.Or) else ast.Or(), values))
         case ast.UnaryOp(op=ast.Not() | ast.USub() | ast.Invert()):
@@ -131,6 +129,15 @@ def _other_expressions(node: ast.expr) -> Iterator[str]:
                 if keyword.arg not in SILENT_KEYWORDS:
                     rest = [other for other in keywords if other is not keyword]
                     yield ast.unparse(ast.Call(function, arguments, rest))
+
+
+def _is_text(*operands: ast.expr) -> bool:
+    """Whether one is written as text, for which every other operator is an error."""
+    return any(
+        isinstance(operand, ast.JoinedStr)
+        or (isinstance(operand, ast.Constant) and isinstance(operand.value, str))
+        for operand in operands
+    )
 
 
 def _other_statements(node: ast.stmt) -> Iterator[str]:

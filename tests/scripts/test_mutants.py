@@ -21,7 +21,7 @@ def check(values: list[int], strict: bool = False) -> bool:
     """One, two."""
     if not values and strict:
         raise ValueError(f"none of {1 + 1}")
-    text = "ü" * 2
+    text = "ü" + str(len(values) * 2)
     print(text, end="")
     return all(value <= 3 for value in sorted(values, reverse=True) if value > 0)
 '''.encode()
@@ -39,7 +39,7 @@ def test_each_kind_of_mistake_is_made_in_its_place() -> None:
         "not values and strict -> (not values or strict)",
         "not values and strict -> (not (not values and strict))",
         'raise ValueError(f"none of {1 + 1}") -> pass',
-        "\"ü\" * 2 -> ('ü' / 2)",
+        "len(values) * 2 -> (len(values) / 2)",
         'print(text, end="") -> pass',
         "value <= 3 -> (value < 3)",
         "value <= 3 -> (value > 3)",

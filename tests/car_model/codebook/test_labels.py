@@ -135,6 +135,7 @@ def test_save_and_load(labels: CodeLabels, tmp_path: Path) -> None:
     accented = CodeLabels([[*labels.words[0], "é “quoted”\n\\"], labels.words[1]], {"ü": ["ö", ""]})
     accented.save(tmp_path)
     assert CodeLabels.load(tmp_path) == accented
+    assert "é “quoted”" in (tmp_path / "labels.json").read_text("utf-8")  # for people, too
 
 
 @pytest.mark.parametrize(
