@@ -7,11 +7,9 @@ shows a behaviour that no fast test states. The checkout is never touched: mutan
 from __future__ import annotations
 
 import ast
-import collections
 import contextlib
 import enum
 import importlib
-import json
 import os
 import random
 import re
@@ -32,7 +30,7 @@ import typer
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "sklearn.cluster", "scipy.stats", "pandas", "pyarrow", "hypothesis.extra.numpy")
 GOAL = 0.9
-PATIENCE = 30  # seconds for starting, besides five times what the tests take
+PATIENCE = 120.0  # seconds for tests; more, if they take more than a fifth of it without a mutant
 SILENT_KEYWORDS = {"strict", "encoding", "description", "help"}  # without one, a correct call does the same
 # fmt: off
 COMPARISONS: dict[type[ast.cmpop], list[type[ast.cmpop]]] = {
@@ -161,24 +159,19 @@ def imports_module(test: Path, path: str) -> bool:
     return re.search(lines, test.read_text(), re.MULTILINE) is not None
 
 
-class Timing:
-    """Pytest plugin: seconds of each test file and the tests that failed, as JSON in a file."""
+class Failures:
+    """Pytest plugin: the tests that failed, one a line in a file."""
 
     def __init__(self, file: Path) -> None:
-        """Write to this file at the end."""
+        """Write to this file."""
         self.file = file
-        self.seconds: dict[str, float] = collections.defaultdict(float)
-        self.failed: set[str] = set()
+        file.write_text("")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Add a phase of a test."""
-        self.seconds[report.nodeid.split("::")[0]] += report.duration
+        """Note a test that failed."""
         if report.failed:
-            self.failed.add(report.nodeid)
-
-    def pytest_sessionfinish(self) -> None:
-        """Write what was seen."""
-        self.file.write_text(json.dumps({"seconds": self.seconds, "failed": sorted(self.failed)}))
+            with self.file.open("a") as stream:
+                stream.write(f"{report.nodeid}\n")
 
 
 class Bench:
@@ -188,9 +181,9 @@ class Bench:
         """Copy what git would commit, into a repository of its own."""
         self.folder = folder
         self.log = folder.parent / "log.txt"
-        self.timing = folder.parent / "timing.json"
-        self.seconds: dict[str, float] = {}  # of each test file run so far, without a mutant
-        self.failed: list[str] = []  # tests that fail without a mutant
+        self.failures = folder.parent / "failures.txt"
+        self.sound: set[str] = set()  # tests and files that pass without a mutant
+        self.failing: set[str] = set()  # tests that don't, and prove nothing
         listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
         for name in subprocess.check_output(listing, cwd=root).decode().split("\0"):
             if name and (root / name).is_file():
@@ -204,24 +197,11 @@ class Bench:
         (folder / ".venv").symlink_to(ROOT / ".venv")
         self.clock = int(time.time())
 
-    def run_clean(self, tests: list[str]) -> None:
-        """Run test files without a mutant: how long each takes, and which tests prove nothing here."""
-        if not (fresh := [test for test in tests if test not in self.seconds]):
-            return
-        if self._run(fresh, 3600) not in {0, 1, pytest.ExitCode.NO_TESTS_COLLECTED}:
-            print(self.log.read_text(errors="replace")[-3000:], file=sys.stderr)
-            sys.exit("The tests don't run in a copy of the tree.")
-        timing = json.loads(self.timing.read_text())
-        self.seconds |= dict.fromkeys(fresh, 0.0) | timing["seconds"]
-        self.failed += timing["failed"]
-        for test in timing["failed"]:
-            print(f"fails without a mutant, so it is left out: {test}")
-
     def test_mutant(self, mutant: Mutant) -> tuple[Outcome, float]:
         """Outcome and seconds: tests of the same name first, then those that import it, then the folder's."""
         place, source = Path(mutant.path), (self.folder / mutant.path).read_bytes()
-        package = sorted((self.folder / "tests" / place.parts[0]).rglob("test_*.py"))
         folder = self.folder / "tests" / place.parent
+        package = sorted((self.folder / "tests" / place.parts[0]).rglob("test_*.py"))
         stages = (
             folder.glob(f"test_{place.stem}*.py"),
             [test for test in package if imports_module(test, mutant.path)],
@@ -231,18 +211,38 @@ class Bench:
         for stage in stages:
             tests = sorted({str(test.relative_to(self.folder)) for test in stage} - done)
             done.update(tests)
-            self.run_clean(tests)
-            tests = [test for test in tests if self.seconds[test]]  # the others have no fast tests
-            limit = PATIENCE + 5 * sum(self.seconds[test] for test in tests)
-            skipped = [f"--deselect={test}" for test in self.failed]
-            self._write(mutant.path, mutant.apply(source))
-            try:
-                code = self._run(["-x", *skipped, *tests], limit) if tests else 0
-            finally:
-                self._write(mutant.path, source)
-            if code not in {0, pytest.ExitCode.NO_TESTS_COLLECTED}:
-                return (Outcome.timeout if code is None else Outcome.killed), time.monotonic() - start
+            outcome = self._judge(mutant.path, mutant.apply(source), source, tests) if tests else None
+            if outcome:
+                return outcome, time.monotonic() - start
         return Outcome.survived, time.monotonic() - start
+
+    def _judge(self, path: str, changed: bytes, source: bytes, tests: list[str]) -> Outcome | None:
+        """What these tests say of a changed file; None if they pass, or fail without the change too."""
+        limit = PATIENCE
+        while True:
+            self._write(path, changed)
+            try:
+                code = self._run(["-x", *(f"--deselect={test}" for test in self.failing), *tests], limit)
+            finally:
+                self._write(path, source)
+            if code in {0, pytest.ExitCode.NO_TESTS_COLLECTED}:
+                return None
+            failed = self.failures.read_text().splitlines() if code == 1 else tests
+            if code is None:  # endless, or only slow?
+                start = time.monotonic()
+                self._run(tests, 3600)
+                needed = max(PATIENCE, 5 * (time.monotonic() - start))
+                if limit >= needed:
+                    return Outcome.timeout
+                limit = needed
+            elif self.sound.issuperset(failed) or self._run(failed, 3600) == 0:
+                self.sound.update(failed)
+                return Outcome.killed
+            elif code == 1:
+                self.failing.update(failed)
+            else:
+                print(self.log.read_text(errors="replace")[-3000:], file=sys.stderr)
+                sys.exit(f"Without any mutant, these tests don't run: {' '.join(tests)}")
 
     def _write(self, path: str, source: bytes) -> None:
         """Write a file with a time of its own, so that no bytecode of another mutant fits it."""
@@ -277,7 +277,7 @@ class Bench:
                 os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)
             fixed = ["-q", "-m", "not integration", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
-            code = int(pytest.main([*fixed, *arguments], plugins=[Timing(self.timing)]))
+            code = int(pytest.main([*fixed, *arguments], plugins=[Failures(self.failures)]))
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
