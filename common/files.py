@@ -88,6 +88,9 @@ def parse_json_object(
         raise error(f"{name} has more than {max_bytes} bytes, the limit{end}")
     try:
         value = strict_json(content.decode("utf-8"))
+    except UnicodeDecodeError as problem:
+        line = content.count(b"\n", 0, problem.start) + 1
+        raise error(f"{name} is not UTF-8 text (line {line}); save it as UTF-8{end}") from problem
     except (ValueError, RecursionError) as problem:
         raise error(f"{name} is not valid JSON ({problem}){end}") from problem
     if not isinstance(value, dict):

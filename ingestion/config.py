@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
+from codecs import BOM_UTF8
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from common.errors import UserError, first_problem
+from common.files import parse_json_object
 
 
 class IngestError(UserError):
@@ -16,11 +19,13 @@ class IngestError(UserError):
 
 
 Format = Literal["csv", "tsv", "jsonl", "parquet"]
-TimestampUnit = Literal["iso", "epoch_s", "epoch_ms"]
+TimestampUnit = Literal["iso", "epoch_s", "epoch_ms", "epoch_us", "epoch_ns"]
+Role = Literal["id", "number", "text"]
 
 INTERACTION_COLUMNS = ("user_id", "item_id", "timestamp", "position", "action")
 SUFFIXES: dict[str, Format] = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet"}
 SUFFIXES |= {".ndjson": "jsonl", ".pq": "parquet"}
+COMPRESSED = (".gz", ".bz2", ".zst")
 
 
 class Settings(BaseModel):
@@ -39,20 +44,27 @@ class Settings(BaseModel):
         return value
 
 
+Column = Annotated[str, BeforeValidator(lambda name: str(name) if type(name) is int else name)]
+
+
 class Source(Settings):
-    """One file, and what its columns are called here."""
+    """One file or one folder of files, and what its columns are called here."""
 
     location: str = Field(min_length=1)
-    """Path of the file, relative to the dataset's folder, or a gs:// address."""
+    """Path of the file or folder, relative to the dataset's folder, or the gs:// address of a file."""
     format: Format | None = None
-    """Format of the file. Default: what its suffix says; a final .gz is ignored."""
-    columns: dict[str, str]
+    """Format of the file. Default: what its suffix says; a final .gz, .bz2 or .zst is ignored."""
+    columns: dict[str, Column]
     """Column names here, each with the name that the file has for it."""
     casts: dict[str, Literal["string", "int64", "float64"]] = {}
     """Types by column name here, applied before anything else: `{"user_id": "int64"}` turns the 17.0 that a
     data frame made of an integer back into 17."""
-    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
-    """Character between the fields of CSV and TSV. Default: comma or tab."""
+    header: bool = True
+    """Whether the first line of CSV and TSV names the columns. If not, `columns` gives their numbers."""
+    encoding: str = "utf-8"
+    """Encoding of CSV, TSV and JSON Lines, such as `latin-1` or `utf-16`."""
+    delimiter: str | None = Field(default=None, min_length=1, max_length=8)
+    """What separates the fields of CSV and TSV, such as `;` or `::`. Default: comma or tab."""
     quote: str = Field(default='"', max_length=1)
     """Character around fields of CSV and TSV; "" if fields are never quoted."""
 
@@ -61,14 +73,35 @@ class Source(Settings):
         for name in self.casts:
             if name not in self.columns:
                 raise ValueError(f"casts names '{name}', which columns does not map")
+        try:
+            "".encode(self.encoding)
+        except (LookupError, ValueError) as error:
+            raise ValueError(
+                f"there is no encoding '{self.encoding}'; known are utf-8, latin-1, utf-16"
+            ) from error
+        if set(f"{self.delimiter or ''}{self.quote}") & set("\r\n\0") or self.delimiter == self.quote:
+            raise ValueError("delimiter and quote must differ, and be no line breaks")
+        if not self.header:
+            if self.resolved_format() not in ("csv", "tsv"):
+                raise ValueError("header is a setting of csv and tsv")
+            for name, column in self.columns.items():
+                if not re.fullmatch("[1-9][0-9]*", column):
+                    raise ValueError(
+                        f"without a header, columns.{name} must be a column's number, not '{column}'"
+                    )
         self.resolved_format()
         return self
 
+    def role(self, name: str) -> Role:
+        """What the cells of a column (by its name here) are."""
+        raise NotImplementedError
+
     def resolved_format(self) -> Format:
-        """The format that is set, or the one that the file's suffix says (a final .gz is ignored)."""
+        """The format that is set, or the one that the file's suffix says (before that of a compression)."""
         if self.format:
             return self.format
-        suffix = Path(self.location.removesuffix(".gz")).suffix.lower()
+        path = Path(self.location.lower())
+        suffix = Path(path.stem if path.suffix in COMPRESSED else path).suffix
         if suffix not in SUFFIXES:
             raise ValueError(
                 f"the format of {self.location} does not follow from its suffix; "
@@ -84,7 +117,10 @@ class InteractionSource(Source):
     """Column names here, each with the file's name for it: `user_id`, `item_id`, `timestamp` or `position` or
     both, which give the order, and optionally `action`, such as a rating."""
     timestamp_unit: TimestampUnit = "iso"
-    """What timestamps are: ISO 8601 text, or seconds or milliseconds since 1970."""
+    """What timestamps are: ISO 8601 text, or seconds, milli-, micro- or nanoseconds since 1970."""
+    file_order: bool = False
+    """Whether a user's rows stand in the file in the order in which they happened. It replaces `position`,
+    for files that have neither a position nor times."""
 
     @model_validator(mode="after")
     def _check_columns(self) -> Self:
@@ -95,9 +131,18 @@ class InteractionSource(Source):
         for name in ("user_id", "item_id"):
             if name not in self.columns:
                 raise ValueError(f"interactions.columns must map '{name}'")
-        if not {"timestamp", "position"} & set(self.columns):
-            raise ValueError("interactions.columns must map 'timestamp' or 'position', which give the order")
+        if self.file_order and "position" in self.columns:
+            raise ValueError("interactions has both a position and file_order; drop one of them")
+        if not self.file_order and not {"timestamp", "position"} & set(self.columns):
+            raise ValueError(
+                "interactions.columns must map 'timestamp' or 'position', which give the order; "
+                "if the rows of the file are in order, set interactions.file_order to true"
+            )
         return self
+
+    def role(self, name: str) -> Role:
+        """See Source."""
+        return "id" if name in ("user_id", "item_id") else "number"
 
 
 class ItemSource(Source):
@@ -111,9 +156,14 @@ class ItemSource(Source):
     def _check_columns(self) -> Self:
         if "item_id" not in self.columns:
             raise ValueError("items.columns must map 'item_id'")
-        if "source_row" in self.columns:
-            raise ValueError("items.columns cannot map 'source_row': that name is reserved; choose another")
+        for name in self.columns:
+            if not name or "; " in name:  # which separates the columns of an item's text in a codebook
+                raise ValueError(f"items.columns cannot map '{name}': choose a name without '; '")
         return self
+
+    def role(self, name: str) -> Role:
+        """See Source."""
+        return "id" if name == "item_id" else "text"
 
 
 class SparkSettings(Settings):
@@ -171,9 +221,13 @@ class DatasetConfig(Settings):
         return ("title", *dict.fromkeys(name for name in names if name != "title"))
 
 
-def parse_config(text: str, origin: str = "the dataset configuration") -> DatasetConfig:
+def parse_config(content: str | bytes, origin: str = "the dataset configuration") -> DatasetConfig:
     """Read a DatasetConfig from JSON. Raises IngestError, which names the wrong setting."""
+    text = content.encode() if isinstance(content, str) else content
+    settings = parse_json_object(
+        text.removeprefix(BOM_UTF8), origin, IngestError, "docs/data.md describes it"
+    )
     try:
-        return DatasetConfig.model_validate_json(text)
+        return DatasetConfig.model_validate(settings)
     except ValidationError as error:
         raise IngestError(f"{origin}: {first_problem(error)}") from error

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import tempfile
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import ibis.expr.types as ir
@@ -12,15 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from common.errors import shorten
 from common.files import atomic_path, write_atomic
 from ingestion import transform
-from ingestion.config import DatasetConfig, IngestError, Source
+from ingestion.config import DatasetConfig, IngestError, InteractionSource
 from ingestion.engines.base import Engine, open_engine
+from ingestion.reader import locate, write_table
 from ingestion.report import Counts, Dropped, IngestReport, content_digest, time_range
 from ingestion.sources import local_file, source_digest
 
 REPORT = "report.json"
 ROW_GROUP = 1 << 18  # rows
+EPOCHS = {"epoch_s": 1, "epoch_ms": 10**3, "epoch_us": 10**6, "epoch_ns": 10**9}
 
 
 class TableInProgress:
@@ -57,76 +60,87 @@ def ingest(config: DatasetConfig, output: Path, cache_dir: Path | None = None) -
         raise IngestError(f"{output} is a file; the dataset needs a folder.")
     output.mkdir(parents=True, exist_ok=True)
     (output / REPORT).unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory() as folder, open_engine(config, scratch := Path(folder)) as engine:
-        interactions, items = _load(config, engine, cache_dir or scratch)
+    shared = cache_dir if config.engine == "spark" else None  # executors read what is written there
+    if shared:
+        shared.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(dir=shared) as folder,
+        open_engine(config, scratch := Path(folder)) as engine,
+    ):
+        interactions, items = _load(config, engine, cache_dir or scratch, scratch)
+        text = text_names(config)
         for table, name in ((interactions.table, "interactions"), (items.table, "items")):
-            mapped = table.order_by("source_row").drop("source_row")
-            _write(engine.fetch(mapped), output / f"source_{name}.parquet")
+            mapped = engine.fetch(table.order_by("source_row").drop("source_row"))
+            if name == "items":
+                mapped = mapped.select(["item_id", *text.values()]).rename_columns(["item_id", *text])
+            _write(mapped, output / f"source_{name}.parquet")
         rounds = _filter(config, engine, interactions, items)
         report = _finish(config, interactions, items, rounds, output)
     write_atomic(output / REPORT, report.model_dump_json(indent=2) + "\n")
     return report
 
 
-def _load(config: DatasetConfig, engine: Engine, cache_dir: Path) -> tuple[TableInProgress, TableInProgress]:
+def _load(
+    config: DatasetConfig, engine: Engine, cache_dir: Path, scratch: Path
+) -> tuple[TableInProgress, TableInProgress]:
     """Read both sources and map their columns; no row is dropped."""
-    source, unit = config.interactions, config.interactions.timestamp_unit
-    raw = _read(engine, source, cache_dir)
-    interactions = TableInProgress(engine, transform.map_interactions(raw, unit))
+    source, path = config.interactions, local_file(config.interactions, cache_dir)
+    write_table(source, path, scratch / "interactions.parquet", {})
+    catalogue = local_file(config.items, cache_dir)
+    write_table(config.items, catalogue, scratch / "items.parquet", text_names(config))
+    raw = engine.load(scratch / "interactions.parquet")
+    interactions = TableInProgress(engine, transform.map_interactions(raw, source))
     meanings = {
-        "timestamp": f"{unit} times: set timestamp_unit to iso, epoch_s or epoch_ms, or fix them",
+        "timestamp": f"{source.timestamp_unit} times",
         "position": "whole numbers: fix them, or map another column",
         "action": "numbers: fix them, or map another column",
     }
-    for name, meaning in meanings.items():
-        if name in source.columns:
-            _require_readable(engine, source, raw, interactions.table, name=name, meaning=meaning)
-    catalogue = _read(engine, config.items, cache_dir)
-    return interactions, TableInProgress(engine, transform.map_items(catalogue))
-
-
-def _read(engine: Engine, source: Source, cache_dir: Path) -> ir.Table:
-    """The mapped columns of a source by canonical name, cast as configured, with `source_row`.
-
-    Other values stay as the file has them: text for CSV, TSV and JSONL; typed for Parquet.
-    """
-    location, path = source.location, local_file(source, cache_dir)
-    if path.stat().st_size == 0:
-        raise IngestError(f"{location} is empty; it needs a header or records with at least one row.")
-    try:
-        raw, rows = engine.read(source, path)
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-        is_unicode = isinstance(error, UnicodeDecodeError)
-        reason = "it is not UTF-8 text; save it as UTF-8" if is_unicode else str(error).rstrip(". ")
-        raise IngestError(f"{location} cannot be read as {source.resolved_format()}: {reason}.") from error
-    if not rows:
-        raise IngestError(f"{location} has no rows; it needs at least one.")
-    casts = {"string": transform.as_id, "int64": transform.as_integer, "float64": transform.as_number}
-    for name, kind in source.casts.items():
-        cast = raw.mutate(**{name: casts[kind](raw[name])})
-        meaning = f"{kind}: fix them, or drop '{name}' from casts"
-        _require_readable(engine, source, raw, cast, name=name, meaning=meaning)
-        raw = cast
-    for name in {"user_id", "item_id"} & set(raw.columns):
-        if raw[name].type().is_floating():
+    for name in meanings.keys() & source.columns.keys():
+        bad, count = engine.store(transform.unreadable(raw, interactions.table, name))
+        if count:
+            first = engine.fetch(bad.order_by("source_row").limit(1)).to_pylist()[0]
+            meaning = meanings[name]
+            if name == "timestamp":
+                meaning += f"; {_unit_hint(first['value'])}"
             raise IngestError(
-                f"{location}, column '{source.columns[name]}', holds ids as floating-point numbers; "
-                f'store them as integers or text, or set casts to {{"{name}": "int64"}}.'
+                f"{source.location}, column {shorten(source.columns[name])}: {count} "
+                f"value{'s' if count > 1 else ''} (first: {shorten(first['value'])} in "
+                f"{locate(source, path, first['source_row'])}) cannot be read as {meaning}."
             )
-    return raw
+    if "timestamp" in source.columns:
+        _question_times(engine, source, interactions.table)
+    return interactions, TableInProgress(engine, engine.load(scratch / "items.parquet"))
 
 
-def _require_readable(
-    engine: Engine, source: Source, raw: ir.Table, mapped: ir.Table, *, name: str, meaning: str
-) -> None:
-    """Refuse a column with values that could not be read as `meaning`, which also says what to do."""
-    bad, count = engine.store(transform.unreadable(raw, mapped, name))
-    if count:
-        first = engine.fetch(bad.order_by("source_row").limit(1)).to_pylist()[0]
-        raise IngestError(
-            f"{source.location}, column '{source.columns[name]}': {count} value{'s' if count > 1 else ''} "
-            f"(first: '{first['value']}' in row {first['source_row'] + 1}) cannot be read as {meaning}."
-        )
+def text_names(config: DatasetConfig) -> dict[str, str]:
+    """Names of the items' text columns inside an engine: people's names may differ in case only."""
+    names = [name for name in config.items.columns if name != "item_id"]
+    return {name: f"text_{number}" for number, name in enumerate(names)}
+
+
+def _unit_hint(value: str) -> str:
+    """What to do about a time that can't be read."""
+    with suppress(ValueError):
+        first, last = transform.LIKELY_SECONDS
+        for unit, scale in EPOCHS.items():
+            if first <= float(value) / scale <= last:
+                return f"set timestamp_unit to {unit}, or fix them"
+    return f"set timestamp_unit to iso, {', '.join(EPOCHS)}, or fix them"
+
+
+def _question_times(engine: Engine, source: InteractionSource, table: ir.Table) -> None:
+    """Refuse times of which most lie early in 1970, but in our days if their numbers are of another unit."""
+    counts = engine.fetch(transform.shift_counts(table)).to_pylist()[0]
+    for factor in transform.SHIFTS:
+        if (rows := counts[f"shift_{factor}"] or 0) * 2 > counts["times"]:
+            scale = EPOCHS.get(source.timestamp_unit, 0) // factor
+            unit = next((name for name, size in EPOCHS.items() if size == scale), None)
+            advice = f"set timestamp_unit to {unit}" if unit else "convert them again"
+            raise IngestError(
+                f"{source.location}, column {shorten(source.columns['timestamp'])}: {rows} of "
+                f"{counts['times']} times are in 1970 (the first is {counts['first']:%Y-%m-%d %H:%M:%S}); "
+                f"they were probably counted in units {factor:,} times longer: {advice}."
+            )
 
 
 def _filter(
@@ -167,7 +181,10 @@ def _finish(
     fetch = interactions.engine.fetch
     split = transform.leave_one_out(interactions.table)
     final = fetch(transform.canonical_interactions(split))
-    catalogue = fetch(transform.canonical_items(items.table, config.ordered_text()))
+    inside = text_names(config)
+    text = {name: inside[name] for name in config.ordered_text() if name in inside}
+    catalogue = fetch(transform.canonical_items(items.table, text))
+    catalogue = catalogue.rename_columns(["item_id", *config.ordered_text()])
     _write(final, output / "interactions.parquet")
     _write(catalogue, output / "items.parquet")
     users = pc.count_distinct(final["user_id"]).as_py()

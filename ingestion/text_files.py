@@ -1,100 +1,204 @@
-"""Look into a text file before or after an engine reads it: its header, and which line is broken."""
+"""CSV, TSV and JSON Lines row by row: the mapped cells as text, and the line on which each row starts."""
 
 from __future__ import annotations
 
 import csv
-import gzip
+import io
 import json
-from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from operator import itemgetter
+from typing import IO, Any, NoReturn
 
+import pyarrow as pa
+
+from common.errors import shorten
 from ingestion.config import IngestError, Source
+from ingestion.parts import Part, nested_error, require_columns
 
-if TYPE_CHECKING:
-    from _csv import Reader
+MAX_LINE = 1 << 24  # characters of a line or a value; a quote that is never closed ends here
+INNER = "\x1f"  # stands for a delimiter of several characters, which the csv module can't split by
+COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"(\xb5/\xfd": "zstd"}
+FOREIGN = {
+    b"PK\x03\x04": "it is a zip archive or a workbook; unpack or export it",
+    b"\xfd7zXZ": "it is an xz archive; unpack it",
+    b"PAR1": "it is Parquet; set format to parquet",
+}
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+CSV_ERRORS = {
+    "unexpected end of data": "starts a quoted value that never ends",
+    "expected after": "has text after a closing quote",
+    "field larger": f"has a value of more than {MAX_LINE:,} characters; perhaps a closing quote is missing",
+}
+
+csv.field_size_limit(MAX_LINE)
 
 
-def delimiter_of(source: Source) -> str:
-    """Character between the fields of a CSV or TSV source."""
-    return source.delimiter or ("\t" if source.resolved_format() == "tsv" else ",")
-
-
-def header_of(source: Source, path: Path) -> list[str]:
-    """The column names in the first line of a CSV or TSV file.
+def text_rows(source: Source, parts: Sequence[Part]) -> Iterator[tuple[Part, int, Sequence[str | None]]]:
+    """Every row of a source: its file, the line where it starts (from 1), and the cells that are mapped.
 
     Raises:
-        IngestError: there is no header, or it names a column twice or lacks a mapped one.
+        IngestError: a file is broken, or lacks a mapped column.
     """
-    with open_text(path) as stream:
-        header = next(_rows(source, stream), [])
-    if not header:
-        raise IngestError(f"{source.location} has no header; its first line must name the columns.")
-    if repeated := sorted({name for name in header if header.count(name) > 1}):
-        raise IngestError(f"{source.location} names column '{repeated[0]}' twice; rename one of them.")
-    require_columns(source, header)
-    return header
-
-
-def require_columns(source: Source, columns: list[str]) -> None:
-    """Refuse a file whose columns lack a mapped one."""
-    for name, column in source.columns.items():
-        if column not in columns:
-            raise IngestError(
-                f"{source.location} has no column '{column}' (mapped to {name}); "
-                f"it has: {', '.join(columns)}."
-            )
-
-
-def nested_error(source: Source, column: str, kind: object) -> IngestError:
-    """The error for a column that is neither text nor a list of texts."""
-    return IngestError(
-        f"{source.location}, column '{column}', holds nested values ({kind}); "
-        "flatten them to text or to a list of texts first."
-    )
-
-
-def no_records_error(source: Source) -> IngestError:
-    """The error for JSON Lines that are not objects."""
-    return IngestError(f"{source.location} holds no records; every line must be a JSON object.")
-
-
-def bad_json_line(source: Source, path: Path) -> str | None:
-    """A sentence on the first broken line of a JSON Lines file; engines do not always give its number."""
-    with open_text(path) as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                json.loads(line or "null")
-            except ValueError as error:
-                if line.strip():
-                    return f"{source.location} cannot be read as jsonl: line {number} is not JSON ({error})."
-    return None
-
-
-def bad_csv_line(source: Source, path: Path, width: int) -> str | None:
-    """A sentence on the first line of a CSV or TSV file with a stray quote or not `width` fields."""
-    with open_text(path) as stream:
-        rows = _rows(source, stream)
+    is_json, keys = source.resolved_format() == "jsonl", set[str]()
+    for part in parts:
         try:
-            bad = next((row for row in rows if row and len(row) != width), None)
-            reason = f"Expected Number of Columns: {width} Found: {len(bad)}" if bad else None
-        except csv.Error as error:
-            reason = str(error)
-        return (
-            f"line {rows.line_num} is broken ({reason}); fix it, or set delimiter and quote."
-            if reason
-            else None
-        )
+            with _open_text(source, part) as stream:
+                lines = _lines(source, part, stream)
+                rows = _json_rows(source, part, lines, keys) if is_json else _csv_rows(source, part, lines)
+                for line, cells in rows:
+                    yield part, line, cells
+        except UnicodeError as error:
+            raise part.unreadable(source, f"it is not {source.encoding.upper()} text") from error
+        except OSError as error:
+            reason = error.strerror or "its compressed content is damaged"
+            raise part.unreadable(source, reason) from error
+    if keys:  # of all records: a single one may lack some
+        require_columns(source, source.location, sorted(keys))
 
 
-def open_text(path: Path) -> IO[str]:
-    """A text file, gzipped or not, with or without a byte order mark."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
+@contextmanager
+def _open_text(source: Source, part: Part) -> Iterator[IO[str]]:
+    """A text file, whatever compressed it; bytes that are no text become surrogates."""
+    with part.path.open("rb") as stream:
+        head = stream.read(8)
+    for magic, reason in FOREIGN.items():
+        if head.startswith(magic):
+            raise part.unreadable(source, reason)
+    if head.startswith(UTF_16) and source.encoding == "utf-8":
+        raise part.unreadable(source, 'it is UTF-16 text; save it as UTF-8, or set encoding to "utf-16"')
+    compression = next((kind for magic, kind in COMPRESSIONS.items() if head.startswith(magic)), None)
+    with pa.input_stream(str(part.path), compression=compression) as binary:
+        encoding = "utf-8-sig" if source.encoding == "utf-8" else source.encoding
+        yield io.TextIOWrapper(binary, encoding=encoding, errors="surrogateescape", newline="")
 
 
-def _rows(source: Source, stream: IO[str]) -> Reader:
-    quote, delimiter = source.quote, delimiter_of(source)
-    if quote:
-        return csv.reader(stream, delimiter=delimiter, quotechar=quote, strict=True)
-    return csv.reader(stream, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+def _lines(source: Source, part: Part, stream: IO[str]) -> Iterator[str]:
+    number = 0
+    while line := stream.readline(MAX_LINE + 1):
+        number += 1
+        if "\0" in line:
+            raise part.unreadable(source, f"line {number} holds a NUL character; save the file as UTF-8 text")
+        if len(line) > MAX_LINE:
+            raise part.unreadable(source, f"line {number} has more than {MAX_LINE:,} characters")
+        if not line.isascii():
+            try:
+                line.encode()
+            except UnicodeEncodeError as error:
+                advice = "save it as UTF-8, or set encoding to what it is, such as latin-1"
+                raise part.unreadable(
+                    source, f"line {number} is not {source.encoding.upper()} text; {advice}"
+                ) from error
+        yield line
+
+
+def _csv_rows(source: Source, part: Part, lines: Iterator[str]) -> Iterator[tuple[int, Sequence[str | None]]]:
+    delimiter = source.delimiter or ("\t" if source.resolved_format() == "tsv" else ",")
+    is_long = len(delimiter) > 1
+    if is_long:
+        lines = _with_inner_delimiter(source, part, lines, delimiter)
+    reader = csv.reader(
+        lines,
+        delimiter=INNER if is_long else delimiter,
+        quotechar=source.quote or None,
+        quoting=csv.QUOTE_MINIMAL if source.quote else csv.QUOTE_NONE,
+        strict=True,
+    )
+    end, pick, width = 0, None, 0
+    try:
+        for row in reader:
+            start, end = end + 1, reader.line_num
+            if pick is None:
+                if not row:
+                    raise IngestError(f"{part.location} has no header; its first line must name the columns.")
+                width = len(row)
+                names = row if source.header else [str(number) for number in range(1, width + 1)]
+                names = [*names, *part.keys]
+                require_columns(source, part.location, names, delimiter)
+                pick = itemgetter(*(names.index(column) for column in source.columns.values()))
+                if source.header:
+                    continue
+            if len(row) != width:
+                if not row:
+                    continue
+                fields = f"{len(row)} field{'s' if len(row) > 1 else ''}"
+                rule = f"has {fields}, line 1 has {width}; fix it, or set delimiter and quote"
+                raise part.unreadable(source, f"line {start} {rule}")
+            cells = pick([*row, *part.keys.values()]) if part.keys else pick(row)
+            if len(source.columns) == 1:
+                cells = (cells,)
+            yield start, [cell and cell.replace(INNER, delimiter) for cell in cells] if is_long else cells
+    except csv.Error as error:
+        reason = next((text for key, text in CSV_ERRORS.items() if key in str(error)), "has stray quotes")
+        raise part.unreadable(
+            source, f"line {end + 1} {reason}; fix it, or set delimiter and quote"
+        ) from error
+
+
+def _with_inner_delimiter(source: Source, part: Part, lines: Iterator[str], delimiter: str) -> Iterator[str]:
+    for number, line in enumerate(lines, start=1):
+        if INNER in line:
+            raise part.unreadable(source, f"line {number} holds the control character U+001F; remove it")
+        yield line.replace(delimiter, INNER)
+
+
+def _json_rows(
+    source: Source, part: Part, lines: Iterator[str], keys: set[str]
+) -> Iterator[tuple[int, Sequence[str | None]]]:
+    """Numbers stay the text they were written as, so that 1 and "1" are the same id and 1e5 stays 1e5."""
+    decode = json.JSONDecoder(
+        object_pairs_hook=tuple, parse_int=str, parse_float=str, parse_constant=_refuse_constant
+    ).decode
+    columns = list(source.columns.items())
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            pairs = decode(line)
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", None) or str(error)
+            raise part.unreadable(
+                source, f"line {number} is not a JSON object ({reason}); write one object a line"
+            ) from error
+        if not isinstance(pairs, tuple):
+            raise part.unreadable(source, f"line {number} holds {_kind(pairs)}; write one object a line")
+        record = dict(pairs)
+        if len(record) < len(pairs):
+            names = [name for name, _ in pairs]
+            for column in source.columns.values():
+                if names.count(column) > 1:
+                    raise part.unreadable(source, f"line {number} names {shorten(column)} twice; remove one")
+        keys.update(record)
+        if part.keys:
+            record |= part.keys
+        cells = []
+        for name, column in columns:
+            value = record.get(column)
+            if value is not None and not isinstance(value, str):
+                if isinstance(value, tuple) or (isinstance(value, list) and source.role(name) != "text"):
+                    raise nested_error(part.location, column, f"{_kind(value)} in line {number}")
+                value = _json_text(value, source.role(name) == "number")
+                if value is None:
+                    raise nested_error(part.location, column, f"a list of lists or objects in line {number}")
+            cells.append(value)
+        yield number, cells
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number; write null")
+
+
+def _kind(value: Any) -> str:
+    kinds = {list: "a list", tuple: "an object", str: "text or a number", bool: "true or false"}
+    return kinds.get(type(value), "null")
+
+
+def _json_text(value: Any, is_number: bool) -> str | None:
+    """A scalar or a list of scalars as text; None for what is nested deeper."""
+    if isinstance(value, bool):
+        return str(int(value)) if is_number else str(value).lower()
+    if isinstance(value, str):
+        return value
+    texts = [_json_text(item, is_number) for item in value if item is not None]
+    nested = any(isinstance(item, list | tuple) for item in value)
+    return None if nested else ", ".join(filter(None, texts))

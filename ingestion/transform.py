@@ -9,16 +9,20 @@ order), else by `timestamp`; ties by the row's number in the source (`source_row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from datetime import UTC as UTC_ZONE
+from datetime import datetime
 
 import ibis
 import ibis.expr.types as ir
 
-from ingestion.config import TimestampUnit
+from ingestion.config import InteractionSource, TimestampUnit
 
 UTC = 'timestamp("UTC", 6)'
 FIRST_TIME, LAST_TIME = "0001-01-01 00:00:00", "9999-12-31 23:59:59"  # the range of Python
 FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799
+LIKELY_SECONDS = (631_152_000, 4_102_444_800)  # of 1990 and 2100
+SHIFTS = (10**3, 10**6, 10**9)
 EXACT = 2.0**53  # above it float64 skips whole numbers
 NUMBER = "^[ \t]*[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?[ \t]*$"
 DIGITS = "^[ \t]*[+-]?[0-9]+[ \t]*$"
@@ -31,93 +35,90 @@ NO_SECONDS = "^([^T ]+[T ][0-9]+:[0-9]+)([^0-9:].*)$"
 SHORTEST_HISTORY = 3  # with fewer nothing is left to train on when two interactions are held out
 
 
-def as_text(column: ir.Value) -> ir.StringValue:
-    """A string without outer blanks; a list of strings is joined by commas; empty text is null."""
-    text = column.join(", ") if column.type().is_array() else column.cast("string")
-    return text.strip().nullif("")
-
-
-def as_id(column: ir.Value) -> ir.StringValue:
-    """An identifier, exactly as written; an empty one is null."""
-    return column.cast("string").nullif("")
-
-
-def as_number(column: ir.Value) -> ir.FloatingValue:
+def as_number(text: ir.StringValue) -> ir.FloatingValue:
     """float64; what cannot be read, or is not finite, is null."""
-    if column.type().is_boolean():
-        return column.cast("float64")
-    number = _matching(column, NUMBER).try_cast("float64")
+    number = _matching(text, NUMBER).try_cast("float64")
     return ibis.ifelse(number.isnan() | number.isinf(), ibis.null("float64"), number)
 
 
-def as_integer(column: ir.Value) -> ir.IntegerValue:
+def as_integer(text: ir.StringValue) -> ir.IntegerValue:
     """int64; what cannot be read, or has a fraction (an engine would round it), is null."""
-    number = as_number(column)
+    number = as_number(text)
     # Engines differ on the text "17.0": read it as a number, where float64 is exact.
     small = ibis.ifelse(number.abs() < EXACT, number, ibis.null("float64"))
     exact = ibis.ifelse(small == small.floor(), small, ibis.null("float64")).cast("int64")
-    large = _matching(column, DIGITS).try_cast("int64")
+    large = _matching(text, DIGITS).try_cast("int64")
     return ibis.coalesce(exact, ibis.ifelse(number.abs() >= EXACT, large, ibis.null("int64")))
 
 
 @ibis.udf.scalar.builtin(signature=(("int64",), UTC))
-def timestamp_millis(milliseconds):  # type: ignore[no-untyped-def]
+def timestamp_micros(microseconds):  # type: ignore[no-untyped-def]
     """Spark's own function, and a macro in DuckDB: casts of numbers to times round differently."""
 
 
 def as_time(column: ir.Value, unit: TimestampUnit) -> ir.TimestampValue:
     """UTC time; what cannot be read, or lies outside the years 1 to 9999, is null.
 
-    Times without a zone are taken as UTC. Epochs keep milliseconds. Columns that are times already
+    Times without a zone are taken as UTC. Epochs in seconds keep milliseconds. Columns that are times already
     (Parquet) need no unit.
     """
-    kind = column.type()
-    is_time = kind.is_timestamp() or kind.is_date()
-    if is_time or unit == "iso":
-        text = _matching(column, ISO)
-        if kind.is_string():  # Spark reads no offset after minutes: add the seconds
+    if column.type().is_timestamp() or unit == "iso":
+        time = column
+        if column.type().is_string():  # Spark reads no offset after minutes: add the seconds
+            text = _matching(column, ISO)
             full = text.re_extract(NO_SECONDS, 1) + ibis.literal(":00") + text.re_extract(NO_SECONDS, 2)
-            text = ibis.ifelse(text.re_search(NO_SECONDS), full, text)
-        time = text.try_cast(UTC) if is_time or kind.is_string() else ibis.null(UTC)
+            time = ibis.ifelse(text.re_search(NO_SECONDS), full, text).try_cast(UTC)
         in_range = time.between(ibis.literal(FIRST_TIME).cast(UTC), ibis.literal(LAST_TIME).cast(UTC))
         return ibis.ifelse(in_range, time, ibis.null(UTC))
-    seconds = as_number(column) / (1000.0 if unit == "epoch_ms" else 1.0)
-    usable = ibis.ifelse(seconds.between(FIRST_SECOND, LAST_SECOND), seconds, ibis.null("float64"))
-    return timestamp_millis((usable * 1000.0).round().cast("int64"))
+    if unit in ("epoch_us", "epoch_ns"):  # float64 would skip some
+        whole = as_integer(column)
+        micros = whole if unit == "epoch_us" else (whole - whole % 1000) // 1000
+    else:
+        seconds = as_number(column) / (1000.0 if unit == "epoch_ms" else 1.0)
+        usable = ibis.ifelse(seconds.between(FIRST_SECOND, LAST_SECOND), seconds, ibis.null("float64"))
+        micros = (usable * 1000.0).round().cast("int64") * 1000
+    in_range = micros.between(FIRST_SECOND * 1_000_000, LAST_SECOND * 1_000_000)
+    return timestamp_micros(ibis.ifelse(in_range, micros, ibis.null("int64")))
 
 
-def _matching(column: ir.Value, pattern: str) -> ir.Value:
-    """Text that matches the pattern, the rest null; columns of other types stay as they are."""
-    if not column.type().is_string():
-        return column
-    return ibis.ifelse(column.re_search(pattern), column, ibis.null("string"))
+def _matching(text: ir.StringValue, pattern: str) -> ir.StringValue:
+    """Text that matches the pattern, the rest null."""
+    return ibis.ifelse(text.re_search(pattern), text, ibis.null("string"))
 
 
-def map_interactions(raw: ir.Table, unit: TimestampUnit) -> ir.Table:
+def map_interactions(raw: ir.Table, config: InteractionSource) -> ir.Table:
     """Canonical interaction columns (those that are mapped), plus `source_row`."""
-    readers: Mapping[str, Callable[[ir.Value], ir.Value]] = {
-        "user_id": as_id,
-        "item_id": as_id,
-        "timestamp": lambda column: as_time(column, unit),
-        "position": as_integer,
-        "action": as_number,
-    }
-    present = {name: read(raw[name]) for name, read in readers.items() if name in raw.columns}
-    return raw.select(**present, source_row=raw.source_row)
-
-
-def map_items(raw: ir.Table) -> ir.Table:
-    """`item_id` and text columns, plus `source_row`."""
-    text = {name: as_text(raw[name]) for name in raw.columns if name not in ("item_id", "source_row")}
-    return raw.select(item_id=as_id(raw.item_id), **text, source_row=raw.source_row)
+    columns = {name: raw[name] for name in ("user_id", "item_id")}
+    if "timestamp" in raw.columns:
+        columns["timestamp"] = as_time(raw.timestamp, config.timestamp_unit)
+    if config.file_order:
+        columns["position"] = raw.source_row
+    elif "position" in raw.columns:
+        columns["position"] = as_integer(raw.position)
+    if "action" in raw.columns:
+        columns["action"] = as_number(raw.action)
+    return raw.select(**columns, source_row=raw.source_row)
 
 
 def unreadable(raw: ir.Table, mapped: ir.Table, column: str) -> ir.Table:
     """Rows (`source_row`, `value`) with a raw value that could not be read, in source order."""
-    values = raw.select("source_row", value=raw[column].cast("string"))  # as text: NaN is a value everywhere
+    values = raw.select("source_row", value=raw[column].cast("string"))
     read = mapped.select("source_row", read=mapped[column])
     joined = values.join(read, "source_row").filter(lambda t: t.value.notnull() & t.read.isnull())
     return joined.select("source_row", "value").order_by("source_row")
+
+
+def shift_counts(table: ir.Table) -> ir.Table:
+    """One row: the number of times, the first one, and for each factor how many lie between 1990 and 2100
+    once the number that they were made of is so many times larger."""
+    shifted = {}
+    for factor in SHIFTS:
+        first, last = (
+            ibis.literal(datetime.fromtimestamp(second / factor, UTC_ZONE).isoformat(" ")).cast(UTC)
+            for second in LIKELY_SECONDS
+        )
+        shifted[f"shift_{factor}"] = table.timestamp.between(first, last).sum()
+    return table.aggregate(times=table.timestamp.count(), first=table.timestamp.min(), **shifted)
 
 
 def order_keys(table: ir.Table) -> list[str]:
@@ -192,9 +193,13 @@ def canonical_interactions(table: ir.Table) -> ir.Table:
     return table.mutate(**absent).select(columns).order_by(["user_id", "position"])
 
 
-def canonical_items(table: ir.Table, text_columns: Sequence[str]) -> ir.Table:
-    """The final columns: the title is the item's id if it has none, other text is never null."""
-    title = table.title if "title" in table.columns else ibis.null("string")
-    text = {name: table[name].coalesce("") for name in text_columns if name != "title"}
-    named = table.select("item_id", title=ibis.coalesce(title, table.item_id), **text)
+def canonical_items(table: ir.Table, text: dict[str, str]) -> ir.Table:
+    """`item_id`, `title` and other text: the title is the id if there is none, the rest is never null.
+
+    Args:
+        text: names of text columns, each with its name in the table, which the others keep.
+    """
+    title = table[text["title"]] if "title" in text else ibis.null("string")
+    others = {column: table[column].coalesce("") for name, column in text.items() if name != "title"}
+    named = table.select("item_id", title=ibis.coalesce(title, table.item_id), **others)
     return named.order_by("item_id")

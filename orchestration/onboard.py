@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import ValidationError
 
 from car_model.bundle import Bundle
 from car_model.data.dataset import compose_texts, template_columns
@@ -27,6 +28,10 @@ from car_model.evidence.verdict import ConditionResult, Verdict
 from car_model.metrics.codebook import collision_rate
 from car_model.recommender.recommender import Recommender
 from car_model.training.onboard import onboard
+from common.errors import first_problem, shorten
+from ingestion.config import ItemSource, parse_config
+from ingestion.reader import locate, read_table
+from ingestion.sources import local_file
 from registry.errors import ReleaseError
 from registry.releases.bundle_files import release_digest
 from registry.releases.fetch import FetchedRelease
@@ -35,7 +40,6 @@ from registry.releases.manifest import Manifest
 from registry.releases.release import write_release
 from registry.store.base import ObjectStore
 
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
 MAX_NEW_SHARE = 0.5  # of the catalogue; if more items are new, train
 MAX_COLLISIONS = 0.5  # as in the gate's default policy; a parent that was released with more may keep it
 MAX_LOGIT_CHANGE = 1e-4  # answers are rounded to that
@@ -55,13 +59,16 @@ class Onboarded:
     n_known: int  # items of the file that the catalogue had already
 
 
-def onboard_items(store: ObjectStore, release: str, items: Path, cache: Path | None = None) -> Onboarded:
+def onboard_items(
+    store: ObjectStore, release: str, items: Path, cache: Path | None = None, config: Path | None = None
+) -> Onboarded:
     """Write a release that also offers the items of a file; no channel moves.
 
     Args:
         release: full digest of the parent.
         items: a file of items (see `read_items`) with the columns that the codebook's texts are made of.
         cache: folder of text vectors that survives runs.
+        config: a dataset.json that says how to read the file; see `read_items`.
 
     Raises:
         ReleaseError: the file lacks a column, an id or a title, or holds no new item, or a condition fails.
@@ -71,7 +78,7 @@ def onboard_items(store: ObjectStore, release: str, items: Path, cache: Path | N
         parent = FetchedRelease.read(store, release)
         before = Bundle.load(parent.fetch_bundle(folder / "parent"))
         columns = template_columns(before.codebook.template)
-        table = read_items(items, columns)
+        table = read_items(items, columns, config)
         new = table[~table["item_id"].isin(list(before.catalogue.uids))]
         if new.empty:
             raise ReleaseError(f"{items} holds no new item: release {release[:12]} has all of them.")
@@ -114,36 +121,38 @@ def onboard_items(store: ObjectStore, release: str, items: Path, cache: Path | N
     return Onboarded(manifest, n_new=len(new), n_known=len(table) - len(new))
 
 
-def read_items(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a .csv, .tsv, .jsonl or .parquet file with one item per row; all columns become text.
+def read_items(path: Path, columns: Sequence[str], config: Path | None = None) -> pd.DataFrame:
+    """Read a file of items as ingestion does: one item a row, all columns text.
 
     It needs the columns `item_id` and `title`, and those in `columns`.
 
+    Args:
+        config: a dataset.json whose `items` say how to read the file. Default: its columns have the names
+            that they have here, and its suffix gives the format.
+
     Raises:
-        ReleaseError: the file is unreadable, or a column, an id or a title is missing or an id is repeated.
+        UserError: the file is unreadable, or a column, an id or a title is missing or an id is repeated.
     """
+    names = {name: name for name in ("item_id", "title", *columns)}
+    settings: dict[str, Any] = {"columns": names}
+    if config:
+        settings = parse_config(config.read_bytes(), str(config)).items.model_dump(exclude={"format"})
+        if missing := [name for name in names if name not in settings["columns"]]:
+            raise ReleaseError(f"{config} maps no column to '{missing[0]}', which the release needs.")
     try:
-        if path.suffix in SEPARATORS:
-            table = pd.read_csv(path, sep=SEPARATORS[path.suffix], dtype=str, keep_default_na=False)
-        elif path.suffix == ".jsonl":
-            table = pd.read_json(path, lines=True, dtype=False)
-        elif path.suffix == ".parquet":
-            table = pd.read_parquet(path)
-        else:
-            raise ReleaseError(f"{path} is neither .csv, .tsv, .jsonl nor .parquet.")
-    except (OSError, ValueError) as error:
-        raise ReleaseError(f"{path} cannot be read: {error}.") from error
-    for column in ("item_id", "title", *columns):
-        if column not in table.columns:
-            raise ReleaseError(f"{path} has no column {column!r}; there are: {', '.join(table.columns)}.")
-    table = table.fillna("").astype(str)
+        source = ItemSource.model_validate(settings | {"location": str(path)})
+    except ValidationError as error:
+        raise ReleaseError(first_problem(error)) from error
+    table = read_table(source, local_file(source, Path())).to_pandas().fillna("")
     for column in ("item_id", "title"):
-        empty = table.index[table[column].str.strip() == ""]
+        empty = table.index[table[column] == ""]
         if len(empty):
-            raise ReleaseError(f"{path} has no {column} in row {empty[0] + 1}.")
+            where = locate(source, path, empty[0])
+            raise ReleaseError(f"{path} has no {column} in {where}; every new item needs one.")
     repeated = table["item_id"][table["item_id"].duplicated()]
     if len(repeated):
-        raise ReleaseError(f"{path} holds item {repeated.iloc[0]!r} twice.")
+        where = locate(source, path, repeated.index[0])
+        raise ReleaseError(f"{path} holds item {shorten(repeated.iloc[0])} twice (again in {where}).")
     return table
 
 

@@ -20,13 +20,14 @@ def onboard(
     release: Annotated[str, typer.Option(help="The release to add them to, or its channel.")] = "production",
     registry: Registry,
     cache: Annotated[Path | None, typer.Option(help="Folder of text vectors that survives runs.")] = None,
+    dataset: Annotated[Path | None, typer.Option(help="The dataset.json that says how to read them.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a release with new items, scored through their semantic IDs; no channel moves."""
     from orchestration.onboard import onboard_items
 
     store = open_store(registry)
-    result = onboard_items(store, find(store, release), items, cache)
+    result = onboard_items(store, find(store, release), items, cache, dataset)
     if as_json:
         show_json({"release": result.manifest.release, "added": result.n_new, "known": result.n_known})
         return

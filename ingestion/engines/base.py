@@ -9,20 +9,16 @@ from typing import Protocol
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from ingestion.config import DatasetConfig, Source
+from ingestion.config import DatasetConfig
 from ingestion.engines.duckdb import open_duckdb
 from ingestion.engines.spark import open_spark
 
 
 class Engine(Protocol):
-    """Reads files, runs expressions and stores their results."""
+    """Loads Parquet files, runs expressions and stores their results."""
 
-    def read(self, source: Source, path: Path) -> tuple[ir.Table, int]:
-        """The mapped columns of a file by canonical name, plus `source_row` (0.. in file order); the rows.
-
-        Raises:
-            IngestError: the file is broken, or lacks a mapped column.
-        """
+    def load(self, path: Path) -> ir.Table:
+        """A Parquet file that `ingestion.reader` wrote."""
 
     def store(self, expression: ir.Table) -> tuple[ir.Table, int]:
         """Run an expression once; returns the stored result and its number of rows."""

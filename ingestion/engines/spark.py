@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import uuid
@@ -17,8 +18,7 @@ import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from ingestion.config import IngestError, Source, SparkSettings
-from ingestion.engines.spark_files import failure_reason, number_rows, read_error, read_file
+from ingestion.config import IngestError, SparkSettings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -29,7 +29,6 @@ SESSION_SETTINGS = {  # what makes Spark read as DuckDB does, in this session on
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.caseSensitive": "true",
     "spark.sql.ansi.enabled": "true",
-    "spark.sql.legacy.parquet.nanosAsLong": "true",
 }
 INSTALL = "pip install '.[spark]' in a checkout, or make image EXTRAS=spark for containers"
 
@@ -44,11 +43,8 @@ class SparkEngine:
 
     def store(self, expression: ir.Table) -> tuple[ir.Table, int]:
         """See Engine."""
-        return self._store_frame(self.session.sql(self.connection.compile(expression)))
-
-    def _store_frame(self, frame: Any) -> tuple[ir.Table, int]:
-        stored = frame.localCheckpoint()  # cuts the plan, which would grow with every round
-        view = f"ingest_{uuid.uuid4().hex}"
+        stored = self.session.sql(self.connection.compile(expression)).localCheckpoint()
+        view = f"ingest_{uuid.uuid4().hex}"  # the checkpoint cuts the plan, which would grow with every round
         stored.createOrReplaceTempView(view)
         self.views.append(view)
         return self.connection.table(view), stored.count()
@@ -62,13 +58,13 @@ class SparkEngine:
             pa.schema([item.with_type(utc) if pa.types.is_timestamp(item.type) else item for item in fields])
         )
 
-    def read(self, source: Source, path: Path) -> tuple[ir.Table, int]:
+    def load(self, path: Path) -> ir.Table:
         """See Engine."""
-        try:
-            located, _ = self._store_frame(read_file(self.session, source, path))
-            return self.store(number_rows(located))
-        except _failures() as error:
-            raise read_error(source, path, error) from error
+        view = f"ingest_{uuid.uuid4().hex}"
+        uri = "file://" + re.sub(r"([*?\[\]{}\\])", r"\\\1", str(path.absolute()))  # no wildcards
+        self.session.read.parquet(uri).createOrReplaceTempView(view)
+        self.views.append(view)
+        return self.connection.table(view)
 
 
 @contextmanager
@@ -167,3 +163,12 @@ def _require_java() -> None:
             "The engine spark needs Java 17 or newer on this machine: install it and set JAVA_HOME, "
             "or use Spark Connect (sc://), which needs none here."
         )
+
+
+def failure_reason(error: Exception) -> str:
+    """The line of Spark's message that names the problem, without the Java around it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    causes = [line for line in lines if re.match(r"(: |Caused by: )", line)]
+    line = (causes or lines or [type(error).__name__])[-1]
+    line = re.sub(r"^(: |Caused by: )?([\w$]+\.)+[\w$]+(Exception|Error): ", "", line)
+    return line.split(" SQLSTATE")[0].rstrip(". ") + "."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.digests import file_digest, json_digest
+from common.digests import file_digest, json_digest, tree_digest
 from ingestion.config import DatasetConfig, IngestError, Source, parse_config
 from ingestion.sources import amazon2014, gcs, movielens
 
@@ -36,7 +36,7 @@ def resolve(name: str, data_dir: str | None, cache_dir: Path) -> DatasetConfig:
     path = folder / CONFIG
     if not path.is_file():
         raise IngestError(f"{path} does not exist; docs/data.md describes it.")
-    config = parse_config(path.read_text(encoding="utf-8"), str(path))
+    config = parse_config(path.read_bytes(), str(path))
     sources = {}
     for part, source in (("interactions", config.interactions), ("items", config.items)):
         absolute = source.location if gcs.is_gcs(source.location) else str(folder.resolve() / source.location)
@@ -53,7 +53,7 @@ def local_file(source: Source, cache_dir: Path) -> Path:
     if gcs.is_gcs(source.location):
         return gcs.download(source.location, cache_dir)
     path = Path(source.location)
-    if not path.is_file():
+    if not path.is_file() and not path.is_dir():
         raise IngestError(f"{path} does not exist or is not a file; check its location in the configuration.")
     return path
 
@@ -68,9 +68,11 @@ def source_digest(config: DatasetConfig) -> str:
     """
     settings = config.model_dump(mode="json", exclude={"engine", "spark"})
     for part, source in (("interactions", config.interactions), ("items", config.items)):
-        is_gcs = gcs.is_gcs(source.location)
-        content = (
-            gcs.identity(source.location) if is_gcs else f"sha256:{file_digest(local_file(source, Path()))}"
-        )
+        if gcs.is_gcs(source.location):
+            content = gcs.identity(source.location)
+        elif (path := local_file(source, Path())).is_dir():
+            content = f"sha256:{tree_digest(path)}"
+        else:
+            content = f"sha256:{file_digest(path)}"
         settings[part] |= {"location": content, "format": source.resolved_format()}
     return json_digest(settings)

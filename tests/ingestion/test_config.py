@@ -67,7 +67,7 @@ def test_format_is_told_by_the_suffix(location: str, expected: str) -> None:
         ("interactions.columns", {"user": "u"}, "maps 'user'; it can map user_id, item_id"),
         ("interactions.casts", {"action": "int64"}, "casts names 'action'"),
         ("items.columns", {"title": "t"}, "must map 'item_id'"),
-        ("items.columns", {"item_id": "i", "source_row": "r"}, "cannot map 'source_row'"),
+        ("items.columns", {"item_id": "i", "a; b": "r"}, "cannot map 'a; b'"),
         ("text_columns", ["brand"], "text_columns names 'brand'"),
         ("action_min", 1, "need 'action' mapped"),
     ],
@@ -88,7 +88,7 @@ def test_action_range_must_not_be_empty() -> None:
 
 
 def test_broken_json_is_said_so() -> None:
-    with pytest.raises(IngestError, match=r"my\.json: invalid JSON: EOF"):
+    with pytest.raises(IngestError, match=r"my\.json is not valid JSON \(Expecting property name"):
         parse_config("{", "my.json")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from car_model.evidence.verdict import Verdict
 from car_model.recommender.recommender import Recommender
-from orchestration.onboard import SEPARATORS, read_items
+from orchestration.onboard import read_items
 from registry.channels.channel import head
 from registry.releases.bundle_files import read_bundle
 from registry.releases.fetch import FetchedRelease, fetch_release
@@ -41,8 +41,8 @@ def onboard(cli: Run, store: ObjectStore, release: str, items: Path) -> tuple[in
 
 def write_items(folder: Path, table: pd.DataFrame, name: str = "items.csv") -> Path:
     path = folder / name
-    if path.suffix in SEPARATORS:
-        table.to_csv(path, index=False, sep=SEPARATORS[path.suffix])
+    if path.suffix in (".csv", ".tsv"):
+        table.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
     elif path.suffix == ".jsonl":
         table.to_json(path, orient="records", lines=True)
     else:
@@ -141,10 +141,13 @@ def test_every_file_format_gives_the_same_table(tmp_path: Path, name: str) -> No
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda table: table.drop(columns="genre"), "no column 'genre'; there are: item_id, title, year"),
-        (lambda table: table.assign(item_id=["a", "", "c"]), "no item_id in row 2"),
-        (lambda table: table.assign(title=["A", "B", " "]), "no title in row 3"),
-        (lambda table: table.assign(item_id=["a", "b", "a"]), "item 'a' twice"),
+        (
+            lambda table: table.drop(columns="genre"),
+            r"no column 'genre' \(mapped to genre\); it has: item_id, title, year",
+        ),
+        (lambda table: table.assign(item_id=["a", "", "c"]), "no item_id in row 2, line 3"),
+        (lambda table: table.assign(title=["A", "B", " "]), "no title in row 3, line 4"),
+        (lambda table: table.assign(item_id=["a", "b", "a"]), r"item 'a' twice \(again in row 3, line 4\)"),
     ],
 )
 def test_a_bad_file_is_refused_by_column_and_row(tmp_path: Path, change, message: str) -> None:
@@ -156,15 +159,15 @@ def test_a_bad_file_is_refused_by_column_and_row(tmp_path: Path, change, message
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("items.txt", "item_id", "neither .csv"),
+        ("items.txt", "item_id", "set format to csv, tsv, jsonl or parquet"),
         ("items.parquet", "item_id", "cannot be read"),
         ("items.jsonl", "{", "cannot be read"),
-        ("items.csv", "", "cannot be read"),
+        ("items.csv", "", "is empty"),
     ],
 )
 def test_an_unreadable_file_is_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(Exception, match=message):
         read_items(tmp_path / name, [])
-    with pytest.raises(Exception, match="cannot be read"):
+    with pytest.raises(Exception, match="does not exist"):
         read_items(tmp_path / "nowhere.csv", [])
