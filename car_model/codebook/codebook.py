@@ -40,20 +40,14 @@ class CodebookError(UserError):
 class Codebook:
     """Turns a vector into a SID, and names what made the vectors.
 
-    Attributes:
-        centroids: float32 [L, K, C].
-        axes: float32 [A, dim], orthonormal rows, main axes first. Codes are made on the first C of them;
-            texts are compared on all (`coordinates`).
-        mean: float32 [dim], subtracted before projecting.
-        encoder: exact identity of the encoder that made the vectors.
-        template: how an item's text is composed, such as `{title}; {genres}`.
+    Codes are made on the first C axes; texts are compared on all (`coordinates`).
     """
 
-    centroids: np.ndarray
-    axes: np.ndarray
-    mean: np.ndarray
-    encoder: EncoderSpec
-    template: str
+    centroids: np.ndarray  # float32 [L, K, C]
+    axes: np.ndarray  # float32 [A, dim], orthonormal rows, main axes first
+    mean: np.ndarray  # float32 [dim], subtracted before projecting
+    encoder: EncoderSpec  # exact identity of the encoder that made the vectors
+    template: str  # how an item's text is composed, such as `{title}; {genres}`
 
     @property
     def n_levels(self) -> int:
@@ -78,8 +72,7 @@ class Codebook:
         """SIDs int32 [N, L] of vectors [N, dim]: the nearest centroid of each level's residual.
 
         Independent of the order and number of rows: float32 decides if its rounding can't matter, otherwise
-        float64, in which distances equal to ten decimals go to the lower code. Only one block of rows is in
-        memory, so `vectors` may be a memory map.
+        float64, in which distances equal to ten decimals go to the lower code. `vectors` may be a memory map.
         """
         blocks = [np.zeros((0, self.n_levels), dtype=np.int32)]
         for block in self._blocks(vectors):
@@ -95,11 +88,7 @@ class Codebook:
         return np.asarray(self.mean + summed @ self._code_axes, dtype=np.float32)
 
     def coordinates(self, vectors: np.ndarray) -> np.ndarray:
-        """Coordinates of vectors [N, dim] on all axes: float32 [N, A], rounded to float16.
-
-        Raises:
-            CodebookError: the vectors come from another encoder, or are too large for float16.
-        """
+        """Coordinates of vectors [N, dim] on all axes: float32 [N, A], rounded to float16."""
         blocks = [_project(block, self.mean, self.axes).astype(np.float16) for block in self._blocks(vectors)]
         empty = np.zeros((0, len(self.axes)), dtype=np.float16)
         coordinates = np.concatenate([empty, *blocks]).astype(np.float32)
@@ -131,7 +120,7 @@ class Codebook:
         return np.concatenate([np.zeros(0), *map(self._squared_length, self._blocks(vectors))])
 
     def _blocks(self, vectors: np.ndarray) -> Iterator[np.ndarray]:
-        """Rows in blocks of `BLOCK_ROWS`, checked."""
+        """Rows in blocks of `BLOCK_ROWS`, checked. Raises CodebookError."""
         self._check_size(vectors)
         for start in range(0, len(vectors), BLOCK_ROWS):
             block = vectors[start : start + BLOCK_ROWS]
@@ -187,10 +176,11 @@ class Codebook:
     def load(cls, folder: Path) -> Codebook:
         """Read a codebook. Raises CodebookError if a file is missing, damaged or not that of the header."""
         try:
-            header = json.loads((folder / HEADER).read_text())
-            arrays = {
-                name: np.load(folder / f"{name}.npy", allow_pickle=False).astype("<f4") for name in ARRAYS
-            }
+            header, files = (
+                json.loads((folder / HEADER).read_text()),
+                {n: folder / f"{n}.npy" for n in ARRAYS},
+            )
+            arrays = {n: np.load(file, allow_pickle=False).astype("<f4") for n, file in files.items()}
             codebook = cls(**arrays, encoder=EncoderSpec(**header["encoder"]), template=header["template"])
             intact = codebook.header() == header
         except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile) as error:

@@ -39,12 +39,9 @@ Term = tuple[str, str]  # a term in lower case, and its most frequent spelling
 
 @dataclass(frozen=True)
 class CodeLabels:
-    """What codes are called.
+    """What codes are called: `words[level][code]` is one label for all items of the code, "" if it has none.
 
-    Attributes:
-        words: `[level][code]` one label for all the code's items, "" for a code that no item uses. A single
-            item need not carry its words.
-        items: by item id, per level the words of its code that the item itself carries, "" for none.
+    A single item need not carry these words; `items` holds those that it does, by item id and level.
     """
 
     words: list[list[str]]
@@ -82,9 +79,7 @@ def label_codes(
 ) -> CodeLabels:
     """Label the codes of every level from the texts of the items that carry them, and each item by itself.
 
-    Args:
-        texts: [N]; sids: [N, levels].
-        item_ids: [N]; without them only the codes are labelled.
+    `texts` and `item_ids` are [N], `sids` [N, levels]; without ids only the codes are labelled.
     """
     from sklearn.feature_extraction.text import CountVectorizer  # noqa: PLC0415
 
@@ -134,9 +129,7 @@ def _label_level(
 ) -> tuple[list[str], np.ndarray]:
     """Labels [K] of a level, and what each term weighs for a single item of the code [K, terms].
 
-    Args:
-        counts: [N, terms] 1 if the item's text has the term.
-        codes: [N] the items' codes on this level.
+    `counts` [N, terms] are 1 if the item's text has the term; `codes` [N] are the items' on this level.
     """
     from scipy.sparse import csr_matrix  # noqa: PLC0415
 
@@ -150,10 +143,8 @@ def _label_level(
     weight = share * rarity
     common = (share >= MIN_SHARE) & (carriers >= MIN_CARRIERS) & (share > overall)
     usable = np.where(common.any(axis=1, keepdims=True), weight * common, share * (share > overall))
-    labels = [
-        _join(_heaviest(terms, usable[code].nonzero()[0], usable[code])) if sizes[code] else ""
-        for code in range(codebook_size)
-    ]
+    heaviest = [_heaviest(terms, row.nonzero()[0], row) for row in usable]  # none if no item uses the code
+    labels = [SEPARATOR.join(spelling for _, spelling in code_terms) for code_terms in heaviest]
     return labels, (weight * common * (share >= OWN_LIFT * overall)).astype(np.float32)
 
 
@@ -170,7 +161,7 @@ def _item_words(
             fresh = [i for i in fitting if not any(_contains(label, terms[i][0]) for label in labels)]
             heaviest = _heaviest(terms, fresh, weight[code])
             in_text_order = sorted(heaviest, key=lambda term: text.lower().find(term[0]))
-            labels.append(_join(in_text_order))
+            labels.append(SEPARATOR.join(spelling for _, spelling in in_text_order))
         items.append(labels)
     return items
 
@@ -189,7 +180,3 @@ def _heaviest(terms: list[Term], indices: Iterable[int], weight: np.ndarray) -> 
 
 def _contains(label: str, key: str) -> bool:
     return f" {key} " in f" {label.lower().replace(SEPARATOR, ' ')} "
-
-
-def _join(terms: list[Term]) -> str:
-    return SEPARATOR.join(spelling for _, spelling in terms)

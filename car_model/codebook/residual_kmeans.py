@@ -44,29 +44,17 @@ def default_codebook_size(items: int) -> int:
 
 @dataclass(frozen=True)
 class CodebookConfig:
-    """A codebook to fit.
+    """A codebook to fit."""
 
-    Attributes:
-        n_levels: codes in a SID.
-        codebook_size: codes per level; 0 follows the catalogue's size (`default_codebook_size`).
-        seed: of the k-means starts and of the sample that many vectors are fit on.
-        axes: main axes of the vectors that codes are made on; all if there are fewer.
-        text_axes: main axes that items' texts are compared on; they include `axes`.
-    """
-
-    n_levels: int = 4
-    codebook_size: int = 0
-    seed: int = 0
-    axes: int = 32
-    text_axes: int = 128
+    n_levels: int = 4  # codes in a SID
+    codebook_size: int = 0  # codes per level; 0 follows the catalogue's size (`default_codebook_size`)
+    seed: int = 0  # of the k-means starts and of the sample that many vectors are fit on
+    axes: int = 32  # main axes of the vectors that codes are made on; all if there are fewer
+    text_axes: int = 128  # main axes that items' texts are compared on; they include `axes`
 
 
 def fit(vectors: np.ndarray, encoder: EncoderSpec, template: str, config: CodebookConfig) -> Codebook:
-    """Fit a codebook level by level on residuals.
-
-    Args:
-        vectors: [N, dim] float32.
-        encoder, template: what made the vectors; part of the codebook's version.
+    """Fit a codebook level by level on residuals of vectors [N, dim], which encoder and template made.
 
     Raises:
         CodebookError: fewer distinct vectors than codes, NaN, or sizes that make no sense.
@@ -96,8 +84,7 @@ def refresh(parent: Codebook, vectors: np.ndarray, seed: int = 0, inertia: float
     are pulled back to where they were: a code keeps its number because its centroid only moves.
 
     Args:
-        vectors: [N, dim] of today's items, by the parent's encoder.
-        seed: of the sample that very many vectors are fit on.
+        vectors: [N, dim] of today's items, by the parent's encoder; very many are sampled by the seed.
         inertia: pull of a centroid's old position, in units of the pull of all its items together. 0 refits
             freely, which lowers the error a little more and changes several times as many SIDs.
 
@@ -222,9 +209,8 @@ def _assign(rows: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, float]
 
 def _means(rows: np.ndarray, codes: np.ndarray, codebook_size: int) -> np.ndarray:
     """Mean row of each code [K, axes]; codes without rows get the rows farthest from their own mean."""
-    membership = csr_matrix(
-        (np.ones_like(rows[:, 0]), codes, np.arange(len(rows) + 1)), shape=(len(rows), codebook_size)
-    )
+    ones, starts = np.ones_like(rows[:, 0]), np.arange(len(rows) + 1)
+    membership = csr_matrix((ones, codes, starts), shape=(len(rows), codebook_size))
     sizes = np.bincount(codes, minlength=codebook_size)
     means = (membership.T @ rows) / np.maximum(sizes, 1).astype(rows.dtype)[:, None]
     empty = np.flatnonzero(sizes == 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -70,8 +71,8 @@ def tokenize(
             are retired.
 
     Raises:
-        EncoderError, CodebookError: the encoder can't be loaded or is not the parent's, or the catalogue is
-            too small for the codes.
+        EncoderError: the encoder can't be loaded.
+        CodebookError: it is not the parent's, or the catalogue is too small for the codes.
     """
     limit_threads()
     loaded = encoder_for(dataset, encoder, parent if mode != "fit" else None)
@@ -82,11 +83,8 @@ def tokenize(
 def encoder_for(dataset: Dataset, encoder: EncoderSpec, parent: Parent | None) -> Encoder:
     """Load the encoder of a dataset's texts, under its exact identity.
 
-    Args:
-        parent: the release whose codebook is taken over; None if a new codebook is fit.
-
-    Raises:
-        EncoderError, CodebookError: it can't be loaded, or is not the encoder of the parent's codebook.
+    Raises EncoderError if it can't be loaded, and CodebookError if it is not that of the parent's codebook,
+    if one is taken over.
     """
     loaded = load_encoder(encoder)
     if parent is None:
@@ -127,28 +125,23 @@ def tokenize_vectors(
     catalogue = Catalogue(item_ids, titles, sids, text=codebook.coordinates(vectors))
     labels = label_codes(dataset.texts(), sids, codebook.codebook_size, item_ids)
     spread = codebook.spread(vectors)
-    changes, unexplained_new = None, None
+    lineage: dict[str, Any] = {}
     if parent:
         new = np.array([item not in parent.catalogue.uids for item in item_ids], dtype=bool)
-        unexplained_new = unexplained(errors[new], spread[new])
         catalogue = parent.catalogue.extend_lineage(catalogue, recode(parent, codebook))
         all_changes = churn(parent.catalogue, catalogue)
         unasked = 0.0 if mode == "fit" else all_changes.whole  # a new codebook is meant to change SIDs
-        changes = CodebookChurn(**all_changes.model_dump(), unasked=unasked)
+        lineage = {
+            "mode": mode,
+            "parent": parent.codebook.version,
+            "churn": CodebookChurn(**all_changes.model_dump(), unasked=unasked),
+            "unexplained_new": unexplained(errors[new], spread[new]),
+        }
         if parent.codebook.version == codebook.version:
             labels = parent.labels.with_items_of(labels)
-    health = codebook_health(
-        sids,
-        errors,
-        spread,
-        codebook.codebook_size,
-        cooccurrence(dataset.histories(catalogue.uids).train, catalogue.sid_table),
-        mode=mode if parent else "fit",
-        parent=parent.codebook.version if parent else None,
-        churn=changes,
-        unexplained_new=unexplained_new,
-    )
-    return Tokenized(codebook, labels, catalogue, health)
+    pairs = cooccurrence(dataset.histories(catalogue.uids).train, catalogue.sid_table)
+    health = codebook_health(sids, errors, spread, codebook.codebook_size, pairs)
+    return Tokenized(codebook, labels, catalogue, health.model_copy(update=lineage))
 
 
 def recode(parent: Parent, codebook: Codebook) -> tuple[np.ndarray, np.ndarray]:

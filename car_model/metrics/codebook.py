@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
 from car_model.data.catalogue import Catalogue
-from car_model.evidence.codebook import Churn, CodebookChurn, CodebookHealth, Cooccurrence
+from car_model.evidence.codebook import Churn, CodebookHealth, Cooccurrence
 
 
 def codebook_health(
@@ -17,13 +16,8 @@ def codebook_health(
     spread: np.ndarray,
     codebook_size: int,
     cooccurrence: Cooccurrence,
-    *,
-    mode: Literal["fit", "reuse", "refresh"] = "fit",
-    parent: str | None = None,
-    churn: CodebookChurn | None = None,
-    unexplained_new: float | None = None,
 ) -> CodebookHealth:
-    """Measure a codebook on the catalogue that it encoded; see `CodebookHealth` for each figure.
+    """Measure a codebook without a parent on the catalogue that it encoded.
 
     Args:
         sids: int [N, levels].
@@ -46,12 +40,12 @@ def codebook_health(
         perplexity_min_share=round(float(perplexity.min() / codebook_size), 6),
         residual=tuple((residual.mean(axis=0) / spread.mean()).round(6).tolist()),
         unexplained=unexplained(residual, spread),
-        unexplained_new=unexplained_new,
+        unexplained_new=None,
         collision_rate=round(collision_rate(sids), 6),
         usage_counts=tuple(tuple(level) for level in (-np.sort(-counts, axis=1)).tolist()),
-        mode=mode,
-        parent=parent,
-        churn=churn,
+        mode="fit",
+        parent=None,
+        churn=None,
         cooccurrence=cooccurrence,
     )
 
