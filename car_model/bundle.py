@@ -26,7 +26,6 @@ from common.digests import file_digest, files_digest, tree_files
 from common.errors import UserError
 from common.files import read_json_object
 
-FORMAT = 1
 HEADER = "bundle.json"
 CODEBOOK = "codebook"
 CATALOGUE = "catalogue.parquet"
@@ -89,8 +88,8 @@ class BundleHeader(BaseModel):
     def read(cls, path: Path) -> BundleHeader:
         """Read bundle.json. Raises BundleError, which names the first wrong field."""
         content = read_json_object(path, BundleError, "assemble the bundle again")
-        if content.get("format") != FORMAT:
-            raise BundleError(f"{path} has format {content.get('format')!r}, this code reads {FORMAT}.")
+        if content.get("format") != 1:
+            raise BundleError(f"{path} has format {content.get('format')!r}, this code reads 1.")
         wrong = [name for name, value in content.items() if value is None]
         try:
             header = cls.model_validate(content)
@@ -105,31 +104,20 @@ class BundleHeader(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """Everything a Recommender needs.
-
-    Attributes:
-        popular: UIDs, most popular first.
-        code_share: [levels, codebook_size] share of the training interactions on each code.
-        think_scale: weight of a SID level's log-probability in the score, chosen on validation.
-        dataset_digest: of the dataset trained on.
-        similarity_scale: weight of text similarity in the score, chosen on validation.
-        ranker: ranks by action if a request asks for it; None if the data has no actions.
-        answer_profile: what it answers to holdout histories; None if that was not measured.
-        ann_candidates: how many items the ANN index proposes, which are then scored exactly; 0 scores all.
-    """
+    """Everything a Recommender needs."""
 
     codebook: Codebook
     labels: CodeLabels
     catalogue: Catalogue
     model: CAR
-    popular: list[int]
-    code_share: np.ndarray
-    think_scale: float
-    dataset_digest: str
-    similarity_scale: float = 0.0
-    ranker: Reranker | None = None
-    answer_profile: AnswerProfile | None = None
-    ann_candidates: int = 0
+    popular: list[int]  # UIDs, most popular first
+    code_share: np.ndarray  # [levels, codebook_size] share of the training interactions on each code
+    think_scale: float  # weight of a SID level's log-probability in the score, chosen on validation
+    dataset_digest: str  # of the dataset trained on
+    similarity_scale: float = 0.0  # weight of text similarity in the score, chosen on validation
+    ranker: Reranker | None = None  # ranks by action if a request asks for it; None without actions
+    answer_profile: AnswerProfile | None = None  # of answers to holdout histories, if it was measured
+    ann_candidates: int = 0  # items that the ANN index proposes and that are scored exactly; 0 scores all
 
     def save(self, folder: Path) -> BundleHeader:
         """Write the bundle, its header last; returns the header."""
@@ -166,11 +154,7 @@ class Bundle:
 
     @classmethod
     def load(cls, folder: Path) -> Bundle:
-        """Read a bundle and check that its parts belong together.
-
-        Raises:
-            BundleError, CodebookError, CatalogueError, CheckpointError, AnswerProfileError: naming the part.
-        """
+        """Read a bundle and check that its parts belong together. Raises UserError, which names the part."""
         header, codebook, catalogue = check_bundle(folder)
         popular = read_json_object(folder / POPULAR, BundleError)
         ranker = None
@@ -201,10 +185,7 @@ def tables(catalogue: Catalogue) -> tuple[Tensor, Tensor | None]:
 def popularity_priors(
     counts: np.ndarray, catalogue: Catalogue, codebook_size: int
 ) -> tuple[list[int], np.ndarray]:
-    """Most popular UIDs, and each code's share of the training interactions [levels, codebook_size].
-
-    `counts` are the training interactions by UID, [N + 1].
-    """
+    """Most popular UIDs, and each code's share [levels, codebook_size] of training interactions by UID."""
     order = np.argsort(-counts, kind="stable")
     popular = [int(uid) for uid in order if uid > 0 and counts[uid] > 0][:POPULAR_ITEMS]
     weights = counts[1:]
@@ -215,10 +196,7 @@ def popularity_priors(
 def check_bundle(folder: Path) -> tuple[BundleHeader, Codebook, Catalogue]:
     """Check that a bundle is complete and that its parts are those that bundle.json names.
 
-    The weights of the models are only hashed, not loaded. Returns the header, and the parts that were loaded.
-
-    Raises:
-        BundleError, CodebookError, CatalogueError: naming the part.
+    The weights of the models are only hashed, not loaded. Raises UserError, which names the part.
     """
     for path in FILES:
         if not (folder / path).is_file():
@@ -226,22 +204,22 @@ def check_bundle(folder: Path) -> tuple[BundleHeader, Codebook, Catalogue]:
     header = BundleHeader.read(folder / HEADER)
     codebook = Codebook.load(folder / CODEBOOK)
     catalogue = Catalogue.load(folder / CATALOGUE)
-    digests = tree_files(folder)
-    ranker = {name: digest for name, digest in digests.items() if name.startswith(f"{RANKER}/")}
+    digests, ranker = tree_files(folder), tree_files(folder / RANKER)
     versions = {
         "codebook": codebook.version,
         "catalogue": catalogue.digest,
         "model": files_digest(tree_files(folder / MODEL)),
         "labels": digests[f"{CODEBOOK}/{LABELS}"],
         "popular": digests[POPULAR],
-        "ranker": files_digest(tree_files(folder / RANKER)) if ranker else None,
+        "ranker": files_digest(ranker) if ranker else None,
         "answer_profile": digests.get(ANSWER_PROFILE),
     }
     for part, version in versions.items():
         stated = getattr(header, part)
         if stated != version:
+            actual, expected = (ascii(digest[:12]) if digest else "none" for digest in (version, stated))
             raise BundleError(
-                f"{part} in {folder} is {_short(version)}, its bundle.json says {_short(stated)}; "
+                f"{part} in {folder} is {actual}, its bundle.json says {expected}; "
                 "parts of different releases were mixed, or a file is damaged."
             )
     if header.encoder != asdict(codebook.encoder):
@@ -251,7 +229,3 @@ def check_bundle(folder: Path) -> tuple[BundleHeader, Codebook, Catalogue]:
             f"{folder / HEADER} ranks by text similarity, but the catalogue has no coordinates of texts."
         )
     return header, codebook, catalogue
-
-
-def _short(version: str | None) -> str:
-    return "none" if version is None else ascii(version[:12])

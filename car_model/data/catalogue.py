@@ -29,22 +29,13 @@ class CatalogueError(UserError):
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Items in UID order.
+    """Items in UID order."""
 
-    Attributes:
-        item_ids: [N] unique ids; the item with UID u is item_ids[u - 1].
-        titles: [N].
-        sids: int32 [N, L].
-        retired: ids of items that are no longer offered.
-        text: float32 [N, A] coordinates of the items' texts (`Codebook.coordinates`), rounded to float16,
-            main axes first; None in a catalogue without texts.
-    """
-
-    item_ids: list[str]
-    titles: list[str]
-    sids: np.ndarray
-    retired: frozenset[str] = frozenset()
-    text: np.ndarray | None = None
+    item_ids: list[str]  # [N] unique; the item with UID u is item_ids[u - 1]
+    titles: list[str]  # [N]
+    sids: np.ndarray  # int32 [N, L]
+    retired: frozenset[str] = frozenset()  # ids of items that are no longer offered
+    text: np.ndarray | None = None  # float32 [N, A] coordinates of texts (`Codebook.coordinates`), if any
 
     def __post_init__(self) -> None:
         if not len(self.item_ids) == len(self.titles) == len(self.sids):
@@ -115,12 +106,10 @@ class Catalogue:
     def extend_lineage(
         self, offered: Catalogue, recoded: tuple[np.ndarray, np.ndarray | None] | None = None
     ) -> Catalogue:
-        """The next catalogue of this lineage: what is offered now, under this one's UIDs.
+        """The next catalogue of this lineage: what is offered now, in any order, under this one's UIDs.
 
-        Args:
-            offered: the items offered now with their titles, SIDs and texts, in any order.
-            recoded: new SIDs [N, L] and texts [N, A] of this catalogue's items; used for those that are no
-                longer offered.
+        `recoded` are new SIDs [N, L] and texts [N, A] of this catalogue's items; used for those that are no
+        longer offered.
         """
         sids, text = (self.sids, self.text) if recoded is None else recoded
         _check_texts(text, offered.text)

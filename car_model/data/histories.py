@@ -23,19 +23,12 @@ class HistoryError(UserError):
 
 @dataclass(frozen=True)
 class UserRows:
-    """Interactions sorted by user and position, so that a user's rows follow each other.
+    """Interactions sorted by user and position, so that a user's rows follow each other."""
 
-    Attributes:
-        users: user ids, ascending.
-        rows: the sorted table.
-        user: int64 [n] each row's index into `users`, ascending.
-        uids: int64 [n] each row's item.
-    """
-
-    users: list[str]
-    rows: pd.DataFrame
-    user: np.ndarray
-    uids: np.ndarray
+    users: list[str]  # ids, ascending
+    rows: pd.DataFrame  # the sorted table
+    user: np.ndarray  # int64 [n] each row's index into `users`, ascending
+    uids: np.ndarray  # int64 [n] each row's item
 
     def split(self, values: np.ndarray) -> list[np.ndarray]:
         """Values [n, ...] of the rows as one array per user."""
@@ -56,18 +49,12 @@ def group_by_user(interactions: pd.DataFrame, uids: dict[str, int]) -> UserRows:
 
 @dataclass(frozen=True)
 class Histories:
-    """One chronological UID sequence per user: the train part, and the holdouts apart.
+    """One chronological UID sequence per user: the train part, and the holdouts apart."""
 
-    Attributes:
-        users: user ids, in the order of everything else.
-        train: UIDs of the train split.
-        valid, test: int64 [users] the held-out UID of each user, 0 if there is none.
-    """
-
-    users: list[str]
-    train: list[np.ndarray]
-    valid: np.ndarray
-    test: np.ndarray
+    users: list[str]  # in the order of everything else
+    train: list[np.ndarray]  # UIDs of the train split
+    valid: np.ndarray  # int64 [users] the held-out UID of each user, 0 if there is none
+    test: np.ndarray  # the same
 
     @classmethod
     def from_interactions(cls, interactions: pd.DataFrame, uids: dict[str, int]) -> Histories:
@@ -125,8 +112,7 @@ def shuffled_batches(
 ) -> Iterator[np.ndarray]:
     """Indices of windows [<= batch_size], batch by batch, every window once, in random order.
 
-    Args:
-        by_length: windows of similar length share a batch, which saves padding.
+    With `by_length`, windows of similar length share a batch, which saves padding.
     """
     order = rng.permutation(len(lengths))
     if by_length:

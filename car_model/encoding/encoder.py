@@ -39,23 +39,14 @@ class EncoderError(UserError):
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """Identity of an encoder.
+    """Identity of an encoder."""
 
-    Attributes:
-        name: of the embedded model, a model on the hub, or a local folder.
-        revision: on the hub; "" is the newest.
-        max_tokens: longer texts are cut off.
-        normalisation: `l2` scales vectors to unit length.
-        precision: `auto` uses bf16 if the device has it and `BF16_COSINE` holds.
-        weights: digest of the model's files; `load_encoder` fills it in, which makes the identity exact.
-    """
-
-    name: str = EMBEDDED
-    revision: str = ""
-    max_tokens: int = 128
-    normalisation: Literal["l2", "none"] = "l2"
-    precision: Precision = "auto"
-    weights: str = ""
+    name: str = EMBEDDED  # of the embedded model, a model on the hub, or a local folder
+    revision: str = ""  # on the hub; "" is the newest
+    max_tokens: int = 128  # longer texts are cut off
+    normalisation: Literal["l2", "none"] = "l2"  # `l2` scales vectors to unit length
+    precision: Precision = "auto"  # `auto` uses bf16 if the device has it and `BF16_COSINE` holds
+    weights: str = ""  # digest of the model's files; `load_encoder` fills it in: then the identity is exact
 
     def digest(self) -> str:
         """Version of the encoder: what a cached vector depends on besides its text."""
@@ -110,13 +101,8 @@ def load_encoder(spec: EncoderSpec, device: str = "cpu") -> Encoder:
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - five seconds to import
 
     files = tree_files(folder).items()  # without readmes and the hub client's notes on its downloads
-    weights = files_digest(
-        {
-            name: digest
-            for name, digest in files
-            if not name.endswith(".md") and not name.startswith(".cache/")
-        }
-    )
+    own = {name: digest for name, digest in files if not name.endswith(".md") and name[:7] != ".cache/"}
+    weights = files_digest(own)
     if spec.weights and spec.weights != weights:
         raise EncoderError(
             f"the encoder {spec.name!r} has weights {weights[:12]}, the codebook was made with "

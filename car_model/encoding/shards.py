@@ -27,19 +27,12 @@ class ShardError(UserError):
 
 @dataclass(frozen=True)
 class Shard:
-    """The header of a shard's folder.
+    """The header of a shard's folder."""
 
-    Attributes:
-        number: 0 to of - 1.
-        of: how many shards there are.
-        dataset: digest of the dataset its texts are from.
-        encoder: digest of the encoder's identity.
-    """
-
-    number: int
-    of: int
-    dataset: str
-    encoder: str
+    number: int  # 0 to of - 1
+    of: int  # how many shards there are
+    dataset: str  # digest of the dataset its texts are from
+    encoder: str  # digest of the encoder's identity
 
 
 def shard_texts(texts: Sequence[str], number: int, of: int) -> list[str]:

@@ -22,8 +22,7 @@ def text_key(text: str) -> str:
 class VectorCache:
     """Append-only: files are written whole under a content name, so writers never disturb readers.
 
-    Args:
-        folder: of one encoder; None keeps nothing.
+    The folder is of one encoder; None keeps nothing.
     """
 
     def __init__(self, folder: Path | None) -> None:
