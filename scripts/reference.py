@@ -6,22 +6,27 @@ are complete. A test checks that the committed files are what it would write.
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import typer
 from pydantic import BaseModel
+from typer.cli import get_docs_for_click
 
-from car_model.evidence.schemas import schemas
+from car_model.evidence.schemas import FILES
+from car_model.training.recipe import RankerRecipe, Recipe
 from common.environment import VARIABLES
+from ingestion.config import DatasetConfig
+from orchestration.kubeflow.cluster import Cluster
+from pipeline import app
 from registry.channels.log import Entry
 from registry.releases.manifest import Manifest
 from serving.torchserve.infra_validation import InfraReport
+from validation.data.policy import DataPolicy
+from validation.gate.policy import GatePolicy
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -46,57 +51,44 @@ class MissingDescriptionError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class SettingsPage:
-    """A reference page of one settings model and the models inside it.
+    """A reference page of one settings model and the models inside it."""
 
-    Attributes:
-        name: file name under docs/reference, without its suffix.
-        model: import path of the model, as `package.module:Class`.
-        title: heading of the page.
-        intro: Markdown before the tables: what the settings are for, and how they are passed.
-    """
-
-    name: str
-    model: str
+    name: str  # of the file under docs/reference, without its suffix
+    model: type[BaseModel]
     title: str
-    intro: str
-
-    def load(self) -> type[BaseModel]:
-        """The model."""
-        module, _, name = self.model.partition(":")
-        model: type[BaseModel] = getattr(importlib.import_module(module), name)
-        return model
+    intro: str  # Markdown before the tables: what the settings are for, and how they are passed
 
 
 SETTINGS = (
     SettingsPage(
         name="dataset",
-        model="ingestion.config:DatasetConfig",
+        model=DatasetConfig,
         title="dataset.json",
         intro="What your data means. [Your own data](../data.md) has a worked example.",
     ),
     SettingsPage(
         name="recipe",
-        model="car_model.training.recipe:Recipe",
+        model=Recipe,
         title="Recipe",
         intro="How CAR and its baseline are trained, as JSON: `car run --recipe '{\"epochs\": 5}'`.",
     ),
     SettingsPage(
         name="ranker",
-        model="car_model.training.recipe:RankerRecipe",
+        model=RankerRecipe,
         title="Ranker recipe",
         intro="How the [ranker by action](../ranking.md) is trained, as JSON:\n"
         "`car run --ranker '{\"liked\": 4}'`. `--ranker off` trains none.",
     ),
     SettingsPage(
         name="data-policy",
-        model="validation.data.policy:DataPolicy",
+        model=DataPolicy,
         title="Data policy",
         intro="What a dataset must keep to before anything is trained: the pipeline parameter\n"
         "`data_policy`, as JSON.",
     ),
     SettingsPage(
         name="gate-policy",
-        model="validation.gate.policy:GatePolicy",
+        model=GatePolicy,
         title="Gate policy",
         intro="What a challenger must reach to be released: a YAML file for `car run --gate-policy FILE`.\n"
         "The default is [`policy.yaml`](../../validation/gate/policy.yaml). Metrics are paths in the\n"
@@ -104,7 +96,7 @@ SETTINGS = (
     ),
     SettingsPage(
         name="cluster",
-        model="orchestration.kubeflow.cluster:Cluster",
+        model=Cluster,
         title="Cluster file",
         intro="What a cluster needs from the steps: a YAML file for `car submit --cluster FILE`. Examples:\n"
         "[`cluster.yaml`](../../deploy/cluster/cluster.yaml) and\n"
@@ -127,7 +119,7 @@ def render() -> dict[Path, str]:
 
 def settings_page(page: SettingsPage) -> str:
     """One table per model, the outermost first."""
-    schema = page.load().model_json_schema()
+    schema = page.model.model_json_schema()
     lines = [f"# {page.title}", "", NOTICE, "", page.intro, ""]
     for title, part in described_models(schema):
         if title != schema["title"]:
@@ -135,10 +127,9 @@ def settings_page(page: SettingsPage) -> str:
         required = part.get("required", [])
         lines += ["| setting | type | default | meaning |", "|---|---|---|---|"]
         for setting, field in part["properties"].items():
-            nested = "$ref" in field  # its section shows the defaults
-            default = (
-                "required" if setting in required else "" if nested else default_text(field.get("default"))
-            )
+            value = None if "$ref" in field else field.get("default")  # a nested model's section shows them
+            default = "" if value in (None, "", [], {}) else f"`{json.dumps(value, ensure_ascii=False)}`"
+            default = "required" if setting in required else default
             lines.append(row(f"`{setting}`", type_text(field), default, field["description"]))
         lines.append("")
     return "\n".join(lines)
@@ -194,11 +185,6 @@ def type_text(field: dict[str, Any]) -> str:
     return ", ".join([kind, *bounds])
 
 
-def default_text(value: Any) -> str:
-    """A default as Markdown; an empty cell for none."""
-    return "" if value in (None, "", [], {}) else f"`{json.dumps(value, ensure_ascii=False)}`"
-
-
 def row(*cells: str) -> str:
     """A line of a Markdown table."""
     return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
@@ -207,10 +193,8 @@ def row(*cells: str) -> str:
 def environment_page() -> str:
     """The table of environment variables, by who sets them."""
     lines = ["# Environment variables", "", NOTICE, ""]
-    lines += [
-        "An option on the command line wins over its variable. TorchServe and its workers get a short list of"
-    ]
-    lines += ["variables and no others, so they have no credentials.", ""]
+    lines += ["An option on the command line wins over its variable. TorchServe and its workers get a short"]
+    lines += ["list of variables and no others, so they have no credentials.", ""]
     for owner, title in OWNERS.items():
         lines += [f"## {title}", "", "| variable | read by | meaning |", "|---|---|---|"]
         lines += [row(f"`{v.name}`", v.reader, v.meaning) for v in VARIABLES if v.owner == owner]
@@ -228,78 +212,22 @@ def commands(command: Any, path: str = "car") -> Iterator[tuple[str, Any]]:
             yield from commands(child, f"{path} {name}")
 
 
-def command_line() -> Any:
-    """The whole command line, as click sees it."""
-    app: typer.Typer = importlib.import_module("pipeline").app
-    return typer.main.get_command(app)
-
-
 def command_line_page() -> str:
-    """Every command with its arguments and options.
+    """Every command with its arguments and options, as typer writes them.
 
     Raises:
-        MissingDescriptionError: a command or an option has no help.
+        MissingDescriptionError: a command, an option or an argument has no help.
     """
+    root = typer.main.get_command(app)
+    for path, command in commands(root):
+        for described in (command, *command.params):
+            if not getattr(described, "help", None):
+                raise MissingDescriptionError(f"{path} has no help for {described.name}.")
     lines = ["# Command line", "", NOTICE, ""]
-    lines += ["Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not promoted."]
-    lines += ["`car --install-completion` sets up shell completion.", ""]
-    for path, command in commands(command_line()):
-        if not command.help:
-            raise MissingDescriptionError(f"{path} has no help.")
-        parameters = [
-            parameter for parameter in command.params
-            if parameter.name != "help" and not getattr(parameter, "hidden", False)
-        ]  # fmt: skip
-        usage = [path]
-        for parameter in parameters:
-            if parameter.param_type_name == "argument":
-                name = parameter.name.upper()
-                usage.append(name if parameter.required else f"[{name}]")
-        lines += [f"## {path}", "", command.help.partition("\f")[0].strip(), ""]
-        lines += [f"    {' '.join([*usage, '[OPTIONS]'])}", ""]
-        if parameters:
-            lines += ["| option | default | meaning |", "|---|---|---|"]
-            lines += [parameter_row(path, parameter) for parameter in parameters]
-            lines.append("")
-    return "\n".join(lines)
-
-
-def parameter_row(path: str, parameter: Any) -> str:
-    """One option or argument.
-
-    Raises:
-        MissingDescriptionError: it has no help.
-    """
-    name = ", ".join([*parameter.opts, *parameter.secondary_opts])
-    if parameter.param_type_name == "argument":
-        name = parameter.name.upper()
-    meaning = getattr(parameter, "help", None)
-    if not meaning:
-        raise MissingDescriptionError(f"{path} {name} has no help.")
-    if choices := choices_of(parameter.type_descriptor.annotation):
-        meaning += f" One of {', '.join(f'`{choice}`' for choice in choices)}."
-    variable = f" Variable: `{parameter.envvar}`." if parameter.envvar else ""
-    default = getattr(parameter, "show_default", None)
-    if parameter.required:
-        shown = "required"
-    elif isinstance(default, str):
-        shown = default
-    elif (
-        callable(parameter.default)
-        or isinstance(parameter.default, bool)
-        or parameter.default in (None, "", ())
-    ):
-        shown = "yes" if parameter.default is True else ""
-    else:
-        shown = f"`{getattr(parameter.default, 'value', parameter.default)}`"
-    return row(f"`{name}`", shown, meaning + variable)
-
-
-def choices_of(annotation: Any) -> list[str]:
-    """The values of a literal or an enumeration; none for other types."""
-    if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return [str(member.value) for member in annotation]
-    return [str(value) for value in get_args(annotation)] if get_origin(annotation) is Literal else []
+    lines += ["Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not promoted.", ""]
+    context = typer.Context(root, info_name="car")
+    text = get_docs_for_click(obj=root, ctx=context, name="car", indent=1)
+    return "\n".join([*lines, text.replace("```console\n$ ", "```text\n")])  # usage, which nobody types
 
 
 def schema_files() -> dict[Path, str]:
@@ -308,17 +236,16 @@ def schema_files() -> dict[Path, str]:
     Raises:
         MissingDescriptionError: a field of them has no docstring.
     """
-    others: dict[str, type[BaseModel]] = {"infra": InfraReport, "manifest": Manifest, "channel_entry": Entry}
-    documents = schemas() | {
-        name: model.model_json_schema(mode="serialization") for name, model in others.items()
-    }
+    models: dict[str, type[BaseModel]] = {**FILES}
+    models |= {"infra": InfraReport, "manifest": Manifest, "channel_entry": Entry}
     files = {}
     lines = ["# Schemas", "", NOTICE, ""]
     lines += [
-        "What the steps and the registry write, as JSON Schema. A number that cannot be computed is null."
+        "What the steps and the registry write, as JSON Schema. A number that can't be computed is null."
     ]
     lines += ["The tables show the outermost fields; the schemas describe what is inside.", ""]
-    for name, schema in sorted(documents.items()):
+    for name, model in sorted(models.items()):
+        schema = model.model_json_schema(mode="serialization")
         _, evidence = described_models(schema)[0]
         files[Path("schemas", f"{name}.json")] = json.dumps(schema, indent=2, ensure_ascii=False)
         lines += [

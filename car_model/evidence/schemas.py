@@ -1,8 +1,6 @@
-"""JSON schemas of the evidence, for docs/schemas."""
+"""The evidence files, by the names of their schemas in docs/schemas."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from car_model.evidence.base import EvidenceFile
 from car_model.evidence.codebook import CodebookHealth
@@ -22,8 +20,3 @@ FILES: dict[str, type[EvidenceFile]] = {
     "training_curves": TrainingCurves,
     "verdict": Verdict,
 }
-
-
-def schemas() -> dict[str, dict[str, Any]]:
-    """A JSON schema for each evidence file, by the name of the file without its suffix."""
-    return {name: model.model_json_schema(mode="serialization") for name, model in FILES.items()}

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 from pydantic import BaseModel, ConfigDict, Field
 
 from car_model import evidence
@@ -38,7 +39,7 @@ def test_the_committed_files_are_what_the_generator_writes(rendered: dict[Path, 
 
 def test_every_setting_is_on_its_page(rendered: dict[Path, str]) -> None:
     for page in reference.SETTINGS:
-        schema = page.load().model_json_schema()
+        schema = page.model.model_json_schema()
         models = [schema, *schema.get("$defs", {}).values()]
         settings = {name for model in models for name in model.get("properties", {})}
         text = rendered[Path("reference", f"{page.name}.md")]
@@ -77,9 +78,9 @@ def test_types_are_put_in_words(annotation: object, field: object, words: str) -
 
 def test_every_command_is_on_the_page(rendered: dict[Path, str]) -> None:
     page = rendered[Path("reference", "command-line.md")]
-    paths = [path for path, _ in reference.commands(reference.command_line())]
+    paths = [path for path, _ in reference.commands(typer.main.get_command(reference.app))]
     assert len(paths) > 10
-    assert all(f"\n## {path}\n" in page for path in paths)
+    assert all(f"## `{path}`\n" in page for path in paths)
 
 
 def test_every_evidence_file_has_a_schema() -> None:
