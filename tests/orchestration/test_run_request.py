@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +103,19 @@ def test_a_cluster_is_not_sent_after_files_of_this_machine(shop: Path) -> None:
         request_for(shop).arguments(remote=True)
 
 
-def test_a_commit_is_named_where_there_is_one(tmp_path: Path) -> None:
+def test_a_commit_is_named_with_what_differs_from_it(tmp_path: Path) -> None:
     assert git_commit(tmp_path) == ""
+    file = tmp_path / "code.py"
+    file.write_text("1")
+    author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for words in (["init"], ["add", "code.py"], [*author, "commit", "--no-gpg-sign", "-m", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True, capture_output=True)
+    commit = git_commit(tmp_path)
+    assert re.fullmatch("[0-9a-f]{40}", commit)
+    (tmp_path / "notes.txt").touch()  # of no commit
+    assert git_commit(tmp_path) == commit
+    file.write_text("2")
+    assert git_commit(tmp_path) == f"{commit}-dirty"
 
 
 @pytest.mark.parametrize(

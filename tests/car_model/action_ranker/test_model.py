@@ -231,6 +231,16 @@ def test_an_unknown_action_tells_nothing_and_hiding_all_of_them_is_that(architec
     assert not torch.isclose(shown, hidden)
 
 
+def test_of_a_history_all_actions_are_hidden_or_none() -> None:
+    model, lengths = tiny_ranker("lfa", hidden_actions=0.5).train(), [6] * 40
+    uids, actions = random_batch(lengths)
+    visible = []
+    model.action.register_forward_hook(lambda _, inputs, __: visible.append(inputs[0]))
+    model.loss(uids, actions, uids != 0)
+    shown = (visible[0].view(40, 6) != 0).sum(dim=1).tolist()
+    assert set(shown) == {0, 6}
+
+
 @each
 def test_saving_and_loading_keep_every_prediction(architecture: str, tmp_path: Path) -> None:
     model = RANKERS[architecture]

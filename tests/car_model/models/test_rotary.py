@@ -42,6 +42,12 @@ def test_products_depend_on_the_distance_alone_and_lengths_stay(one: int, other:
     torch.testing.assert_close(rotate(q, torch.tensor([one])).norm(), q.norm(), atol=1e-5, rtol=0)
 
 
+def test_pairs_turn_at_the_published_rates() -> None:
+    """Position m turns pair i of d / 2 by m * 10000^(-2i / d) (RoFormer, section 3.2.2)."""
+    expected = [[m * 10_000 ** (-2 * i / 8) for i in range(4)] for m in (0, 1, 7)]
+    torch.testing.assert_close(rotary_angles(torch.tensor([0, 1, 7]), 8), torch.tensor(expected))
+
+
 def test_different_distances_give_different_products_and_position_0_turns_nothing() -> None:
     torch.manual_seed(0)
     q, k = torch.randn(2, 1, 1, 8)

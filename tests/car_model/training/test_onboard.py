@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from car_model.bundle import Bundle
 from car_model.codebook.codebook import CodebookError
 from car_model.data.catalogue import CatalogueError
 from car_model.recommender.recommender import Recommender
-from car_model.training.onboard import onboard
+from car_model.training.onboard import OnboardingError, onboard, reuse_weights
+from tests.car_model.builders import tiny_dataset
 from tests.fixtures import ITEMS, tiny_parts, tiny_vectors
 
 
@@ -55,6 +57,16 @@ def test_new_items_are_answered_explained_and_read_as_history(grown: Bundle, tmp
     assert answer["skipped"] == []
     assert {"n1", "n2", "n3"} <= set(found)
     assert len(found["n1"]["path"]) == 3
+
+
+def test_without_training_only_the_parents_codebook_is_taken(parent: Bundle, tmp_path: Path) -> None:
+    dataset = tiny_dataset()
+    parent.codebook.save(tmp_path / "same")
+    reused = reuse_weights(parent, dataset, tmp_path / "same", parent.catalogue)
+    assert (reused.dataset_digest, reused.popular) == (dataset.digest, parent.popular)
+    replace(parent.codebook, mean=parent.codebook.mean + 1).save(tmp_path / "changed")
+    with pytest.raises(OnboardingError, match="without training the codebook must be the parent's"):
+        reuse_weights(parent, dataset, tmp_path / "changed", parent.catalogue)
 
 
 def test_nothing_of_the_parent_is_changed(parent: Bundle) -> None:

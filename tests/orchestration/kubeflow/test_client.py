@@ -15,6 +15,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 from typer.testing import CliRunner
 
+from common.code_digest import code_digest
 from orchestration.kubeflow.auth import AuthError, AuthMethod, Credentials
 from orchestration.kubeflow.client import Kubeflow, SubmitError
 from pipeline import app
@@ -251,7 +252,7 @@ def test_the_command_schedules_a_run_on_whatever_is_there_then(bucket: Path, ser
     assert (ended.exit_code, ended.output) == (0, "Scheduled recurring run rr1 at 0 0 3 * * *.\n")
     parameters = seen[-1].body["runtime_config"]["parameters"]
     assert (parameters["source_digest"], parameters["cache"]) == ("", "/cache")
-    assert parameters["checkpoints"].startswith("/cache/checkpoints/")
+    assert parameters["checkpoints"] == f"/cache/checkpoints/{code_digest()}"
     assert "car-cache" in json.dumps(seen[-1].body["pipeline_spec"])
 
 

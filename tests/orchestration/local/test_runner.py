@@ -88,6 +88,10 @@ def test_steps_behind_conditions_are_counted(tmp_path: Path) -> None:
     assert count_steps(LocalRun.prepare(tmp_path, tiny).ir) == 2
 
 
+def test_the_cache_is_of_this_code_alone(tmp_path: Path) -> None:
+    assert LocalRun.prepare(tmp_path, tiny).cache == tmp_path / "cache" / code_digest()
+
+
 pipeline_run = pytest.mark.integration
 
 
