@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from kfp import dsl
 
+from car_model.evidence.drift import DataDrift
 from car_model.evidence.verdict import Verdict
 from car_model.recommender.recommender import Recommender
-from orchestration.onboard import read_items
-from registry.channels.channel import head
+from components.validate import validate
+from orchestration.onboard import onboard_items, read_items
+from registry.channels.channel import head, promote, stage
+from registry.maintenance.garbage_collection import garbage_collect
 from registry.releases.bundle_files import read_bundle
 from registry.releases.fetch import FetchedRelease, fetch_release
+from registry.releases.gate import read_gate
 from registry.releases.release import list_releases, read_manifest, write_release
 from registry.store.base import ObjectStore
 from registry.store.open import open_store
 from tests.registry.bundles import make_evidence
 from tests.registry.conftest import Run, caller
 from tests.registry.trained import NEW, trained_release
+from tests.validation.data.dataset_folder import write_dataset
 
 pytestmark = pytest.mark.integration
+ANN = {"who": "ann@shop", "why": "a reason"}
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +179,28 @@ def test_an_unreadable_file_is_refused(tmp_path: Path, name: str, content: str, 
         read_items(tmp_path / name, [])
     with pytest.raises(Exception, match="does not exist"):
         read_items(tmp_path / "nowhere.csv", [])
+
+
+def test_a_run_after_three_onboardings_and_a_collection_validates(tmp_path: Path) -> None:
+    """What the next run needs of the first release is in the last."""
+    dataset = dsl.Artifact(uri=str(write_dataset(tmp_path / "dataset")), metadata={"digest": "0" * 64})
+    outputs = {name: dsl.Artifact(uri=str(tmp_path / name)) for name in ("data_docs", "profile", "drift")}
+    validate.python_func(dataset=dataset, policy="{}", registry="", champion="", **outputs)
+    store, release = trained_release(tmp_path, data_profile=Path(outputs["profile"].path))
+    for number in range(4):
+        stage(store, release, **ANN)
+        assert promote(store, "production", release, **ANN).action == "promote"
+        if number < 3:
+            items = write_items(tmp_path, NEW.assign(item_id=[f"n{number}-{row}" for row in range(len(NEW))]))
+            release = onboard_items(store, release, items, tmp_path / "vectors").manifest.release
+    garbage_collect(store, keep=2, grace=timedelta(0))
+    assert len(list_releases(store)) == 2
+    validate.python_func(dataset=dataset, policy="{}", registry=store.url, champion=release, **outputs)
+    assert DataDrift.read(outputs["drift"].path).release == release
+
+
+def test_children_of_a_first_release_do_not_hide_that_it_was_compared_with_nothing(tmp_path: Path) -> None:
+    store, parent = trained_release(tmp_path, bootstrap=True)
+    child = onboard_items(store, parent, write_items(tmp_path, NEW), tmp_path / "vectors").manifest
+    gate = read_gate(store, child)
+    assert (gate.blessed, gate.compared, gate.policy) == (True, False, "onboarding")

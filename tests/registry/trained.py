@@ -28,8 +28,8 @@ NEW = pd.DataFrame({
 })  # fmt: skip
 
 
-def trained_release(folder: Path) -> tuple[ObjectStore, str]:
-    """Train, evaluate golden requests and release; the registry and the release's digest."""
+def trained_release(folder: Path, bootstrap: bool = False, **evidence: Path) -> tuple[ObjectStore, str]:
+    """Train, evaluate golden requests and release, with more evidence if given; registry and digest."""
     dataset = tiny_dataset()
     tokenized = tokenize(
         dataset, EncoderSpec(), CodebookConfig(n_levels=2, codebook_size=4), folder / "vectors"
@@ -38,8 +38,10 @@ def trained_release(folder: Path) -> tuple[ObjectStore, str]:
     recipe = parse_recipe({"d_model": 16, "n_layers": 1, "epochs": 8, "threads": 1})
     bundle, _ = fit_car(dataset, folder / "codebook", tokenized.catalogue, recipe)
     bundle.save(folder / "bundle")
-    evidence = make_evidence(folder / "evidence", folder / "bundle")
+    files = make_evidence(folder / "evidence", folder / "bundle", bootstrap=bootstrap)
+    files |= {"golden.json": folder / "golden.json"} | {
+        f"{name}.json": path for name, path in evidence.items()
+    }
     record_golden(Recommender(bundle), Holdout.of(dataset)).write(folder / "golden.json")
     store = open_store(folder / "registry")
-    manifest = write_release(store, folder / "bundle", {**evidence, "golden.json": folder / "golden.json"})
-    return store, manifest.release
+    return store, write_release(store, folder / "bundle", files).release

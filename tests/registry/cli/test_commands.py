@@ -142,3 +142,54 @@ def test_the_module_runs_piped_in_80_columns_and_loads_no_model_code(tmp_path: P
     failed = subprocess.run(wrong, env=environment, capture_output=True, text=True, check=False)
     assert (failed.returncode, failed.stdout) == (1, "")
     assert failed.stderr == f"There is no release ffffffff in {tmp_path / 'registry'}.\n"
+
+
+STEERING = ["\x1b[2J", "\x1b]0;title\x07", "\x9b31m", "\r", "\u202e", "\x00", "\u2028"]
+
+
+@pytest.mark.parametrize("text", STEERING)
+def test_nothing_that_is_printed_steers_the_terminal(
+    run: Run, url: str, releases: list[str], text: str
+) -> None:
+    for option in ("--why", "--who"):
+        others = [] if option == "--why" else ["--why", "x"]
+        code, out, error = run("promote", releases[0], option, f"a{text}b", *others)
+        assert not set(text.strip()) & set(out + error) & set("\x1b\x07\x9b\r\u202e\x00\u2028")
+        if text.strip():  # what is only white space is written as a space
+            assert (code, "cannot stand in the history" in error) == (1, True)
+    # Entries and manifests of others may hold anything.
+    store = open_store(url)
+    entry = store.read("channels/staging/00000002.json").decode()
+    written = json.dumps(f"a{text}b")[1:-1]
+    store.create("channels/canary/00000001.json", _first(entry, written).encode())
+    move = ("promote", releases[0], "-c", "canary", "--why", "x", "--expected", "0")
+    for arguments in (("history", "-c", "canary"), move):
+        _, out, error = run(*arguments)
+        assert text not in out + error, arguments
+        assert "a" in out + error
+
+
+def _first(entry: str, why: str) -> str:
+    """An entry as the first of its channel, with another reason."""
+    content = json.loads(entry) | {"number": 1, "previous": None, "after": None, "why": "WHY", "who": "WHY"}
+    return json.dumps(content).replace("WHY", why)
+
+
+def test_reasons_of_any_language_are_kept_and_endless_ones_refused(run: Run, releases: list[str]) -> None:
+    why = "besser bei neuen Artikeln: größer, 更好, 👩\u200d🔬"
+    assert run("promote", releases[0], "--why", f"  {why}\n ", "--who", "Ünal")[0] == 0
+    entry = json.loads(run("history", "--json")[1])[0]
+    assert (entry["why"], entry["who"]) == (why, "Ünal")
+    code, _, error = run("promote", releases[1], "--why", "x" * 2001)
+    assert (code, "write at most 2000 characters" in error) == (1, True)
+
+
+def test_list_and_show_tell_the_policy_and_who_was_refused(run: Run, url: str, releases: list[str]) -> None:
+    assert run("list")[1].count("9" * 10) == 3
+    shown = run("show", releases[0])[1]
+    assert "9" * 64 in shown
+    assert "8" * 64 in shown
+    listed = json.loads(run("list", "--json")[1])
+    gates = {item["release"]: item["gate"] for item in listed}
+    assert [gates[release]["blessed"] for release in releases] == [True, True, False]
+    assert {gate["policy"] for gate in gates.values()} == {"9" * 64}
