@@ -40,19 +40,22 @@ class ArchiveError(ServingError):
 
 
 class WorkerConfig(BaseModel):
-    """How TorchServe runs one model version (model-config.yaml inside the archive)."""
+    """How TorchServe runs one model version (model-config.yaml inside the archive).
+
+    Bounded: a report in the registry names the settings, and may be somebody else's.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    workers: int = Field(default=1, ge=1)
+    workers: int = Field(default=1, ge=1, le=64)
     """Worker processes, each with a copy of the model."""
-    batch_size: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=8, ge=1, le=1024)
     """Requests that a worker answers together at most."""
-    max_batch_delay_ms: int = Field(default=1, ge=0)
+    max_batch_delay_ms: int = Field(default=1, ge=0, le=1000)
     """Milliseconds that a request may wait for others to join its batch."""
-    response_timeout_s: int = Field(default=30, ge=1)
+    response_timeout_s: int = Field(default=30, ge=1, le=600)
     """Seconds after which TorchServe replaces a worker that does not answer."""
-    torch_threads: int = Field(default=1, ge=1)
+    torch_threads: int = Field(default=1, ge=1, le=256)
     """Threads that PyTorch uses in a worker; the variable CAR_TORCH_THREADS overrides it."""
 
     def to_yaml(self) -> str:

@@ -25,6 +25,7 @@ from ingestion.config import IngestError
 from orchestration.run_request import RunRequest
 from registry.channels.channel import head, history
 from registry.errors import ConflictError, RegistryError
+from registry.releases.layout import manifest_name
 from registry.releases.release import list_releases
 from registry.store.open import open_store
 from tests.pipeline.tiny_shop import write_shop
@@ -152,6 +153,13 @@ def test_an_empty_registry_has_no_champion_and_a_damaged_one_is_an_error(tmp_pat
     assert tuple(resolve_champion.python_func(**arguments)) == ("", 0, [])
     release_digest = released(tmp_path, tmp_path / "registry")
     assert tuple(resolve_champion.python_func(**arguments)) == (release_digest, 1, [])
+    manifest = tmp_path / "registry" / manifest_name(release_digest)
+    text = manifest.read_text()
+    manifest.chmod(0o644)
+    manifest.write_text(text.replace("run-1", "run-2"))  # its evidence may have been replaced, too
+    with pytest.raises(RegistryError, match="was changed or written anew after it was promoted"):
+        resolve_champion.python_func(**arguments)
+    manifest.write_text(text)
     for entry in (tmp_path / "registry" / "channels" / "production").iterdir():
         entry.chmod(0o644)
         entry.write_text("{")

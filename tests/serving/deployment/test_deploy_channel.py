@@ -192,7 +192,8 @@ def test_a_release_that_answers_otherwise_is_neither_noted_nor_served(
     right = evidence(tmp_path / "right", other_bundle)
     in_production(store, write_release(store, other_bundle, right).release)
     deploy_channel(store, "production", serving, "ann")
-    digest = write_release(store, bundle, right).release
+    wrong = evidence(tmp_path / "wrong", bundle) | {"golden.json": right["golden.json"]}
+    digest = write_release(store, bundle, wrong).release
     in_production(store, digest)
     old_answer = predict(serving, REQUESTS[0])
     stored = sorted(path.name for path in StateDir(serving).store.iterdir())
