@@ -13,7 +13,7 @@ from car_model.data.histories import MAX_HISTORY
 from car_model.evidence.evaluation import (
     ActionLatency,
     ActionRankerEvidence,
-    Interval,
+    EntropyInterval,
     LikedAndDisliked,
     NoActionRanker,
     RankedBothWays,
@@ -62,7 +62,7 @@ def evaluate_action_ranker(
     )
 
 
-def normalised_entropy(predictions: Predictions) -> Interval:
+def normalised_entropy(predictions: Predictions) -> EntropyInterval:
     """Normalised entropy over test actions and its 95 % interval; None if only one class occurs.
 
     As in `car_model.metrics.ranking.interval`, actions get random weights, and so does one more: a rare one
@@ -70,7 +70,7 @@ def normalised_entropy(predictions: Predictions) -> Interval:
     """
     labels, chances = predictions.labels, predictions.probabilities
     if not len(labels) or not 0 < labels.mean() < 1:
-        return Interval(mean=None, low=None, high=None)
+        return EntropyInterval(mean=None, low=None, high=None)
     losses, rate = log_losses(labels, chances), float(labels.mean())
     largest = max(float(log_losses(np.full(len(labels), label), chances).max()) for label in (0, 1))
     rng, lows, highs = np.random.default_rng(0), [], []
@@ -83,7 +83,7 @@ def normalised_entropy(predictions: Predictions) -> Interval:
         highs.append((loss + one_more * largest) / total / common)
     low, high = np.sort(lows)[TAIL - 1], np.sort(highs)[-TAIL]
     mean = float(losses.mean()) / entropy(rate)
-    return Interval(mean=round(mean, 6), low=round(float(low), 6), high=round(float(high), 6))
+    return EntropyInterval(mean=round(mean, 6), low=round(float(low), 6), high=round(float(high), 6))
 
 
 def hide_past_actions(data: ActionHistories) -> ActionHistories:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -119,40 +120,49 @@ def _drop(value: Any, location: tuple[int | str, ...], missing: bool) -> bool:
     return bool(holders)
 
 
-def number_problem(model: Any, path: tuple[str, ...]) -> str:
-    """Why no file of a model can hold a number at a path of keys, in words; "" if it can.
+def number_range(model: type[BaseModel], path: tuple[str, ...]) -> tuple[float, float]:
+    """The smallest and the largest number that a file of a model can hold at a path of keys.
 
     Keys of mappings stay open (names of models and slices), unless their type lists them.
+
+    Raises ValueError if the file can't hold a number there; the message says why, in words.
     """
-    types = [model]
+    schema = _schema(model)
+    nodes = [schema]
     for depth, key in enumerate(path):
-        children: dict[str, Any] = {}  # types by key
-        for kind in _alternatives(types):
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                fields = kind.model_fields.items()
-                children |= {
-                    str(field.serialization_alias or name): field.annotation for name, field in fields
-                }
-            elif get_origin(kind) is dict:
-                keys, value = get_args(kind)
-                children |= dict.fromkeys(get_args(keys) if get_origin(keys) is Literal else [key], value)
+        children: dict[str, Any] = {}  # schemas by key
+        for node in _alternatives(schema, nodes):
+            children |= node.get("properties", {})
+            if values := node.get("additionalProperties"):
+                (keys,) = _alternatives(schema, [node.get("propertyNames", {})])
+                children |= dict.fromkeys(keys.get("enum", [key]), values)
         if key not in children:
             parent = f"'{'.'.join(path[:depth])}'" if depth else "an evaluation"
             names = f"it has {', '.join(children)}" if children else "it has no parts"
-            return f"{parent} has no '{key}' ({names})"
-        types = [children[key]]
-    is_number = any(kind in (int, float) for kind in _alternatives(types))
-    return "" if is_number else f"'{'.'.join(path)}' is not a number"
+            raise ValueError(f"{parent} has no '{key}' ({names})")
+        nodes = [children[key]]
+    numbers = [node for node in _alternatives(schema, nodes) if node.get("type") in ("number", "integer")]
+    if not numbers:
+        raise ValueError(f"'{'.'.join(path)}' is not a number")
+    return (
+        min(node.get("minimum", -math.inf) for node in numbers),
+        max(node.get("maximum", math.inf) for node in numbers),
+    )
 
 
-def _alternatives(types: list[Any]) -> list[Any]:
-    """Types with unions taken apart and without Annotated."""
-    plain = []
-    for kind in types:
-        if get_origin(kind) is Annotated:
-            plain += _alternatives([get_args(kind)[0]])
-        elif get_origin(kind) in (Union, UnionType):
-            plain += _alternatives(list(get_args(kind)))
+@cache
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema(mode="serialization")
+
+
+def _alternatives(schema: dict[str, Any], nodes: list[Any]) -> list[dict[str, Any]]:
+    """Nodes of a JSON schema with references followed and unions taken apart."""
+    plain: list[dict[str, Any]] = []
+    for node in nodes:
+        if "$ref" in node:
+            plain += _alternatives(schema, [schema["$defs"][node["$ref"].rpartition("/")[2]]])
+        elif unions := node.get("anyOf") or node.get("oneOf"):
+            plain += _alternatives(schema, unions)
         else:
-            plain.append(kind)
+            plain.append(node)
     return plain

@@ -27,9 +27,9 @@ class ActionShift(Evidence):
     """Null if no interaction has an action."""
     before: float | None
     """Null if none of production's had one."""
-    std: float | None
+    std: float | None = Field(ge=0)
     """Standard deviation of production's actions."""
-    shift: float | None
+    shift: float | None = Field(ge=0)
     """Distance of the means in standard deviations; 0 if production had no actions, null if they got lost."""
 
 
@@ -75,7 +75,7 @@ class PopularityChange(Evidence):
     """Their share of the interactions."""
     before: Share
     """Their share of production's interactions."""
-    ratio: float | None
+    ratio: float | None = Field(ge=0)
     """`now` over `before`; null if `before` is 0."""
     risen: RisenItems
     """Newly popular items."""

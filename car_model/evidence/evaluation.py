@@ -16,34 +16,46 @@ Metric = Literal["recall@5", "ndcg@5", "recall@10", "ndcg@10"]
 
 
 class Interval(Evidence):
-    """A mean over users (or actions) with its 95 % interval; null if there are none."""
+    """A metric's mean over users with its 95 % interval, from 0 to 1; null if there are no users."""
 
-    mean: float | None
+    mean: Share | None
     """The mean."""
-    low: float | None
+    low: Share | None
     """Lower end of the interval."""
-    high: float | None
+    high: Share | None
+    """Upper end of the interval."""
+
+
+class EntropyInterval(Evidence):
+    """A normalised entropy with its 95 % interval; null if only one class occurs."""
+
+    mean: float | None = Field(ge=0)
+    """Over all test actions."""
+    low: float | None = Field(ge=0)
+    """Lower end of the interval."""
+    high: float | None = Field(ge=0)
     """Upper end of the interval."""
 
 
 class Difference(Evidence):
     """The challenger's metric minus another model's, user by user; null if there are no users."""
 
-    difference: float | None
+    difference: float | None = Field(ge=-1, le=1)
     """Mean difference, in the metric's unit."""
-    low: float | None
+    low: float | None = Field(ge=-1, le=1)
     """Lower end of its 95 % interval."""
-    high: float | None
+    high: float | None = Field(ge=-1, le=1)
     """Upper end of the interval."""
-    relative: float | None
+    relative: float | None = Field(ge=-1)
     """`difference` over the other model's mean; null if that is 0."""
-    relative_low: float | None
+    relative_low: float | None = Field(ge=-1)
     """Lower end of the 95 % interval of `relative`."""
-    relative_high: float | None
+    relative_high: float | None = Field(ge=-1)
     """Upper end of it."""
 
 
 MetricIntervals = dict[Metric, Interval]
+Milliseconds = Annotated[float, Field(ge=0, le=3_600_000)]
 MetricDifferences = dict[Metric, Difference]
 
 
@@ -67,7 +79,7 @@ class Slice(Evidence):
 
     users: Count
     """Users in the slice."""
-    models: dict[str, dict[Metric, float]]
+    models: dict[str, dict[Metric, Share]]
     """Mean metrics of each model."""
 
 
@@ -91,9 +103,9 @@ class ChampionComparison(Evidence):
 class Latency(Evidence):
     """Time of one answer in the evaluating process, one request at a time."""
 
-    p50_ms: float
+    p50_ms: Milliseconds
     """Median, in milliseconds."""
-    p99_ms: float
+    p99_ms: Milliseconds
     """99th percentile, in milliseconds."""
 
 
@@ -141,9 +153,9 @@ class LikedAndDisliked(Evidence):
 class ActionLatency(Evidence):
     """Median time of an answer without reasons; null without requests."""
 
-    relevance_p50_ms: float | None = None
+    relevance_p50_ms: Milliseconds | None = None
     """Ranked by relevance, in milliseconds."""
-    action_p50_ms: float | None = None
+    action_p50_ms: Milliseconds | None = None
     """Ranked by action, in milliseconds."""
 
 
@@ -173,15 +185,15 @@ class ActionRankerEvidence(Evidence):
     """Test actions."""
     liked_share: Share | None
     """Share of them that are likes; null without actions."""
-    log_loss: float | None
+    log_loss: float | None = Field(ge=0)
     """In nats per action."""
-    auc: float | None
+    auc: Share | None
     """Area under the ROC curve, 0 to 1."""
-    ece: float | None
+    ece: Share | None
     """Expected calibration error, 0 to 1."""
-    normalised_entropy: Interval
+    normalised_entropy: EntropyInterval
     """Log loss over that of always predicting the share of likes: below 1 is better than that."""
-    normalised_entropy_without_actions: Interval
+    normalised_entropy_without_actions: EntropyInterval
     """The same if a request does not say what the user did, only with which items."""
     ndcg: LikedAndDisliked
     """Rankings of test items."""

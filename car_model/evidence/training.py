@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from car_model.evidence.base import Evidence, EvidenceFile, alias
+from pydantic import Field
+
+from car_model.evidence.base import Evidence, EvidenceFile, Share, alias
 
 
 class TrainingCurves(EvidenceFile):
@@ -30,13 +32,13 @@ class TrainingCurves(EvidenceFile):
 class ActionMetrics(Evidence):
     """How good predicted probabilities of a like are."""
 
-    log_loss: float | None
+    log_loss: float | None = Field(ge=0)
     """In nats per action; null without actions."""
-    normalised_entropy: float | None
+    normalised_entropy: float | None = Field(ge=0)
     """Log loss over that of always predicting the share of likes; null if all actions are of one class."""
-    auc: float | None
+    auc: Share | None
     """Area under the ROC curve, 0 to 1; null if all actions are of one class."""
-    ece: float | None
+    ece: Share | None
     """Expected calibration error, 0 to 1; null without actions."""
 
 

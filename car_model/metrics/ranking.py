@@ -13,7 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from car_model.evidence.evaluation import Difference, Interval, Metric, MetricDifferences, MetricIntervals
+from car_model.evidence.evaluation import (
+    Difference,
+    Interval,
+    Metric,
+    MetricDifferences,
+    MetricIntervals,
+)
 
 CUTOFFS = (5, 10)
 RESAMPLES = 3999

@@ -16,7 +16,7 @@ from tests.pipeline.tiny_shop import write_shop
 def prepare(workshop: Path) -> None:
     """Write what runs below the workshop read: a shop and a gate policy that lets it pass."""
     write_shop(workshop / "shop")
-    (workshop / "policy.yaml").write_text(POLICY.format(name="finds something", bound=0.0))
+    (workshop / "policy.yaml").write_text(POLICY.format(name="finds something", bound=0.01))
 
 
 def command(name: str) -> list[str]:

@@ -30,7 +30,7 @@ Ended = subprocess.CompletedProcess[str]
 @pytest.fixture
 def workshop(tmp_path: Path) -> Iterator[Path]:
     write_shop(tmp_path / "shop")
-    (tmp_path / "policy.yaml").write_text(POLICY.format(name="finds something", bound=0.0))
+    (tmp_path / "policy.yaml").write_text(POLICY.format(name="finds something", bound=0.01))
     yield tmp_path
     for state in tmp_path.glob("serving-*"):
         TorchServe.stop(state)

@@ -15,7 +15,7 @@ from car_model.evaluation.actions import (
     normalised_entropy,
 )
 from car_model.evaluation.evaluate import Holdout, holdout_ranks
-from car_model.evidence.evaluation import ActionRankerEvidence, Interval, NoActionRanker
+from car_model.evidence.evaluation import ActionRankerEvidence, EntropyInterval, NoActionRanker
 from car_model.evidence.training import RankerSummary
 from car_model.metrics.ranking import per_user
 from car_model.recommender.recommender import Recommender
@@ -78,7 +78,7 @@ def test_histories_without_past_actions_know_the_test_actions_alone() -> None:
 @pytest.mark.parametrize("labels", [[], [1, 1, 1], [0, 0]])
 def test_where_only_one_class_is_there_is_no_number(labels: list[int]) -> None:
     predictions = Predictions(np.array(labels), np.full(len(labels), 0.5), np.arange(len(labels)))
-    assert normalised_entropy(predictions) == Interval(mean=None, low=None, high=None)
+    assert normalised_entropy(predictions) == EntropyInterval(mean=None, low=None, high=None)
 
 
 def test_the_base_rate_itself_has_a_normalised_entropy_of_1() -> None:

@@ -1,10 +1,12 @@
 import json
+import math
+import re
 from typing import ClassVar
 
 import pytest
 from pydantic import Field
 
-from car_model.evidence.base import Evidence, EvidenceError, EvidenceFile, number_problem
+from car_model.evidence.base import Evidence, EvidenceError, EvidenceFile, number_range
 from car_model.evidence.evaluation import (
     ChampionComparison,
     Evaluation,
@@ -97,19 +99,23 @@ def test_which_action_evidence_it_is_is_told_by_its_ranker():
 
 
 @pytest.mark.parametrize(
-    "path",
+    ("path", "limits"),
     [
-        "paired.any name.ndcg@10.low",
-        "cold.recall@50",
-        "codebook.churn.unasked",
-        "action.normalised_entropy.high",
-        "holdout.users",
-        "slices.tail items.models.sasrec.recall@5",
-        "drift.activity.distance",
+        ("paired.any name.ndcg@10.low", (-1, 1)),
+        ("paired.any name.ndcg@10.relative_low", (-1, math.inf)),
+        ("models.any name.ndcg@10.mean", (0, 1)),
+        ("cold.recall@50", (0, 1)),
+        ("codebook.churn.unasked", (0, 1)),
+        ("action.normalised_entropy.high", (0, math.inf)),
+        ("action.ndcg.liked.paired.ndcg@10.high", (-1, 1)),
+        ("holdout.users", (0, math.inf)),
+        ("slices.tail items.models.sasrec.recall@5", (0, 1)),
+        ("drift.activity.distance", (0, 1)),
+        ("drift.newest.days_back", (-math.inf, math.inf)),
     ],
 )
-def test_a_path_to_a_number_is_one(path):
-    assert number_problem(Evaluation, tuple(path.split("."))) == ""
+def test_a_number_has_the_limits_of_its_type(path, limits):
+    assert number_range(Evaluation, tuple(path.split("."))) == limits
 
 
 @pytest.mark.parametrize(
@@ -124,7 +130,8 @@ def test_a_path_to_a_number_is_one(path):
     ],
 )
 def test_a_path_to_anything_else_is_explained(path, problem):
-    assert number_problem(Evaluation, tuple(path.split("."))).startswith(problem)
+    with pytest.raises(ValueError, match=f"^{re.escape(problem)}"):
+        number_range(Evaluation, tuple(path.split(".")))
 
 
 def test_every_field_of_every_evidence_file_is_documented():

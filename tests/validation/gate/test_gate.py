@@ -238,7 +238,7 @@ def test_a_champion_left_out_of_the_evidence_is_not_waived():
 
 def test_a_policy_without_champion_conditions_still_asks_for_bootstrap():
     policy = parse_policy(
-        "conditions: [{name: users, metric: holdout.users, above: 0, why: there must be users}]"
+        "conditions: [{name: better, metric: paired.popularity.ndcg@10.low, above: 0, why: w}]"
     )
     assert not evaluate_gate(good_evaluation(champion=None), policy).blessed
     assert evaluate_gate(good_evaluation(champion=None), policy, bootstrap=True).blessed
@@ -252,21 +252,22 @@ def test_bootstrap_must_be_true_itself(bootstrap):
 @pytest.mark.parametrize(
     ("bound", "holds", "breaks"),
     [
-        ("above: 1", 1.001, 1),
-        ("at_least: 1", 1, 0.999),
-        ("below: 1", 0.999, 1),
-        ("at_most: 1", 1, 1.001),
-        ("between: [1, 3]", 1, 0.999),
-        ("between: [1, 3]", 3, 3.001),
+        ("above: 0.1", 0.1001, 0.1),
+        ("at_least: 0.1", 0.1, 0.0999),
+        ("below: 0.1", 0.0999, 0.1),
+        ("at_most: 0.1", 0.1, 0.1001),
+        ("between: [0.1, 0.3]", 0.1, 0.0999),
+        ("between: [0.1, 0.3]", 0.3, 0.3001),
     ],
 )
 def test_each_bound_at_its_edge(bound, holds, breaks):
     policy = parse_policy(
-        f"conditions: [{{name: a, metric: [models, a.b c, ndcg@10, mean], {bound}, why: w}}]"
+        f"conditions: [{{name: a, metric: [models, a.b c, ndcg@10, mean], {bound}, why: w}}, "
+        "{name: b, metric: paired.sasrec.ndcg@10.low, above: 0, why: w}]"
     )
     for value, expected in ((holds, "pass"), (breaks, "fail")):
         evidence = {"models": {"a.b c": {"ndcg@10": {"mean": value}}}, "champion": {"release": "r"}}
-        assert evaluate_gate(evidence, policy).conditions[1].verdict == expected
+        assert result(evaluate_gate(evidence, policy), "a").verdict == expected
 
 
 @pytest.mark.parametrize("evidence", [None, [], "x", 3])

@@ -264,7 +264,9 @@ def test_hostile_text_is_shown_and_never_markup(tmp_path):
         evaluation[part][HOSTILE] = evaluation[part]["sasrec"]
     evaluation["slices"][HOSTILE] = {"users": 3, "models": {HOSTILE: {"ndcg@10": 0.1}}}
     evaluation["champion"]["release"] = HOSTILE
-    policy = parse_policy("conditions: [{name: <b><script>, metric: cold.users, above: 0, why: <img src=y>}]")
+    policy = parse_policy(
+        "conditions: [{name: <b><script>, metric: paired.popularity.ndcg@10.low, above: 0, why: <img src=y>}]"
+    )
     item = {"item_id": "1", "title": HOSTILE, "score": 1.0, "reasons": [HOSTILE]}
     sample = {"user": HOSTILE, "history": [HOSTILE], "items": [item], "fallback": HOSTILE}
     evaluation["samples"] = [sample]
