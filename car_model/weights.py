@@ -48,36 +48,31 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def load_car(folder: Path, sids: Tensor, text: Tensor | None = None) -> CAR:
     """CAR from a folder, over a SID table [I + 1, L] and coordinates of texts [I + 1, A]."""
-    model = CAR(CARConfig(**_config(folder, "CAR")), sids, text)
-    return _load_weights(model, folder, {"sids": sids.long()})
+    return _load(folder, CAR, CARConfig, sids, text)
 
 
 def load_sasrec(folder: Path) -> SASRec:
     """The baseline from a folder."""
-    return _load_weights(SASRec(SASRecConfig(**_config(folder, "SASRec"))), folder, {})
+    return _load(folder, SASRec, SASRecConfig)
 
 
 def load_ranker(folder: Path, sids: Tensor) -> ActionRanker:
     """The ranker by action from a folder, over a SID table [I + 1, L]."""
-    config = _config(folder, "ActionRanker")
-    try:
-        model = ActionRanker(RankerConfig(**config), sids)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder / CONFIG} describes no ranker of this catalogue: {error}") from error
-    return _load_weights(model, folder, {"sids": sids.long()})
+    return _load(folder, ActionRanker, RankerConfig, sids)
 
 
-def _config(folder: Path, kind: str) -> dict[str, Any]:
-    config = read_json_object(folder / CONFIG, CheckpointError)
+def _load(folder: Path, model_type: type[Model], config_type: type[Any], *tables: Tensor | None) -> Model:
+    """A model from its config and weights, over the catalogue's tables: SIDs first, which are no weights."""
+    config, kind = read_json_object(folder / CONFIG, CheckpointError), model_type.__name__
     if config.pop("kind", None) != kind:
         raise CheckpointError(f"{folder / CONFIG} does not describe a {kind}.")
-    return config
-
-
-def _load_weights(model: Model, folder: Path, extra: dict[str, Tensor]) -> Model:
     try:
-        weights = load_file(folder / WEIGHTS)
-        model.load_state_dict({**weights, **extra})
+        model = model_type(config_type(**config), *tables)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / CONFIG} describes no {kind} of this catalogue: {error}") from error
+    sids = {"sids": tables[0].long()} if tables and tables[0] is not None else {}
+    try:
+        model.load_state_dict(load_file(folder / WEIGHTS) | sids)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder / WEIGHTS} does not fit its config.json: {error}") from error
     return model.eval()

@@ -106,11 +106,7 @@ SETTINGS = (
 
 
 def render() -> dict[Path, str]:
-    """Every generated file, as its path below docs/ and its text.
-
-    Raises:
-        MissingDescriptionError: a field, an option or a command is not described.
-    """
+    """Every generated file, as its path below docs/ and its text. Raises MissingDescriptionError."""
     pages = {Path("reference", f"{page.name}.md"): settings_page(page) for page in SETTINGS}
     pages[Path("reference", "environment.md")] = environment_page()
     pages[Path("reference", "command-line.md")] = command_line_page()
@@ -136,11 +132,7 @@ def settings_page(page: SettingsPage) -> str:
 
 
 def described_models(schema: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """The models of a JSON schema, the outermost first.
-
-    Raises:
-        MissingDescriptionError: a field of one of them has no docstring.
-    """
+    """The models of a JSON schema, the outermost first. Raises MissingDescriptionError."""
     models = [(schema["title"], schema), *schema.get("$defs", {}).items()]
     for title, part in models:
         for name, field in part.get("properties", {}).items():
@@ -213,11 +205,7 @@ def commands(command: Any, path: str = "car") -> Iterator[tuple[str, Any]]:
 
 
 def command_line_page() -> str:
-    """Every command with its arguments and options, as typer writes them.
-
-    Raises:
-        MissingDescriptionError: a command, an option or an argument has no help.
-    """
+    """Every command with its arguments and options, as typer writes them. Raises MissingDescriptionError."""
     root = typer.main.get_command(app)
     for path, command in commands(root):
         for described in (command, *command.params):
@@ -231,11 +219,7 @@ def command_line_page() -> str:
 
 
 def schema_files() -> dict[Path, str]:
-    """A JSON schema per file that a run or the registry writes, and their index.
-
-    Raises:
-        MissingDescriptionError: a field of them has no docstring.
-    """
+    """A JSON schema per file that a run or the registry writes, and their index."""
     models: dict[str, type[BaseModel]] = {**FILES}
     models |= {"infra": InfraReport, "manifest": Manifest, "channel_entry": Entry}
     files = {}

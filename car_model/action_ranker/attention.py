@@ -106,11 +106,7 @@ class MixedTransformer(Transformer):
     block = MixedBlock
 
     def mix(self, items: Tensor, actions: Tensor, packing: Packing) -> Tensor:
-        """Items [N, D] and actions [N, D] in the packing's order -> states [N, D].
-
-        Raises:
-            ValueError: a history is longer than `max_positions`.
-        """
+        """Items [N, D] and actions [N, D] in the packing's order -> states [N, D]."""
         self.check_length(packing)
         return self.contextualise(items, packing.positions, self._past_attention(packing), actions)
 

@@ -62,14 +62,9 @@ def action_classes(values: np.ndarray, liked: float) -> np.ndarray:
 
 
 def action_histories(interactions: pd.DataFrame, uids: dict[str, int], liked: float) -> ActionHistories:
-    """Group an ingested table into sequences with actions.
+    """Group an ingested table into sequences with actions, of which those from `liked` on count as liked.
 
-    Args:
-        liked: the least action that counts as liked.
-
-    Raises:
-        ValueError: the table has no `action`.
-        HistoryError: an interaction's item is not in the catalogue.
+    Raises ValueError if the table has no `action`, and HistoryError as `group_by_user` does.
     """
     if "action" not in interactions or interactions["action"].isna().all():
         raise ValueError("the interactions have no 'action'; map one when ingesting, or train no ranker.")

@@ -56,8 +56,7 @@ class CodebookConfig:
 def fit(vectors: np.ndarray, encoder: EncoderSpec, template: str, config: CodebookConfig) -> Codebook:
     """Fit a codebook level by level on residuals of vectors [N, dim], which encoder and template made.
 
-    Raises:
-        CodebookError: fewer distinct vectors than codes, NaN, or sizes that make no sense.
+    Raises CodebookError for fewer distinct vectors than codes, NaN, or sizes that make no sense.
     """
     size = config.codebook_size or default_codebook_size(len(vectors))
     _check(vectors, config, size)
@@ -81,15 +80,11 @@ def refresh(parent: Codebook, vectors: np.ndarray, seed: int = 0, inertia: float
     """Fit a codebook anew from a parent's centroids, its codes aligned to the parent's, level by level.
 
     Mean and axes stay, so that residuals mean the same. Every level starts from the parent's centroids, which
-    are pulled back to where they were: a code keeps its number because its centroid only moves.
+    are pulled back to where they were: a code keeps its number because its centroid only moves. `inertia` is
+    the pull of a centroid's old position, in units of the pull of all its items together. 0 refits freely,
+    which lowers the error a little more and changes several times as many SIDs.
 
-    Args:
-        vectors: [N, dim] of today's items, by the parent's encoder; very many are sampled by the seed.
-        inertia: pull of a centroid's old position, in units of the pull of all its items together. 0 refits
-            freely, which lowers the error a little more and changes several times as many SIDs.
-
-    Raises:
-        CodebookError: as for `fit`, or vectors of another size.
+    `vectors` [N, dim] are today's items', by the parent's encoder. Raises CodebookError as `fit` does.
     """
     size = parent.codebook_size
     _check(vectors, CodebookConfig(parent.n_levels, size), size)

@@ -70,9 +70,7 @@ def tokenize(
         parent: the previous release of the lineage: its UIDs stay, and its items that are no longer offered
             are retired.
 
-    Raises:
-        EncoderError: the encoder can't be loaded.
-        CodebookError: it is not the parent's, or the catalogue is too small for the codes.
+    Raises EncoderError and CodebookError as `encoder_for` and `fit` do.
     """
     limit_threads()
     loaded = encoder_for(dataset, encoder, parent if mode != "fit" else None)

@@ -71,11 +71,7 @@ class Encoder:
 
 
 def model_folder(spec: EncoderSpec) -> Path:
-    """Local folder that holds the encoder's files; a named model is downloaded from the hub.
-
-    Raises:
-        EncoderError: it is neither a folder, nor the embedded model, nor can it be downloaded.
-    """
+    """Folder of the encoder's files; a named model is downloaded from the hub. Raises EncoderError."""
     if os.path.isdir(spec.name):  # noqa: PTH112 - unlike Path.is_dir, false for impossible names
         return Path(spec.name)
     if spec.name == EMBEDDED:

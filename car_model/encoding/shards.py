@@ -54,11 +54,7 @@ def write_shard(
 
 
 def merge_shards(folders: Sequence[Path], target: Path) -> list[Shard]:
-    """Put the vectors of all shards into one folder, which `embed` takes as its cache.
-
-    Raises:
-        ShardError: a shard is missing, there twice, or of another catalogue or encoder.
-    """
+    """Put the vectors of all shards into one folder, which `embed` takes as its cache. Raises ShardError."""
     shards = []
     for folder in folders:
         try:

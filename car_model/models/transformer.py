@@ -168,11 +168,7 @@ class Transformer(nn.Module):
         return self.packed(x.flatten(0, 1), packing).unflatten(0, (batch, length))
 
     def packed(self, x: Tensor, packing: Packing) -> Tensor:
-        """Contextualise packed embeddings: x [N, D] -> [N, D].
-
-        Raises:
-            ValueError: a history is longer than `max_positions`.
-        """
+        """Contextualise packed embeddings: x [N, D] -> [N, D]."""
         self.check_length(packing)
         return self.contextualise(x, packing.positions, packed_attention(packing))
 

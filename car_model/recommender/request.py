@@ -61,8 +61,7 @@ class Request(BaseModel):
 def parse(body: Any, levels: int, by_action: bool = False) -> Request:
     """Check a request body, for a release with so many levels that can or can't rank by action.
 
-    Raises:
-        RequestError: one sentence naming the first wrong field.
+    Raises RequestError, one sentence that names the first wrong field.
     """
     if not isinstance(body, dict):
         raise RequestError('the request must be a JSON object such as {"history": ["50"], "k": 10}.')
@@ -85,8 +84,7 @@ def parse(body: Any, levels: int, by_action: bool = False) -> Request:
 def batch_of(body: Any) -> list[Any] | None:
     """The requests of a batch, unchecked: a list of them or {"requests": [...]}; None for a single request.
 
-    Raises:
-        RequestError: the batch itself is malformed, empty or too long.
+    Raises RequestError if the batch itself is malformed, empty or too long.
     """
     if isinstance(body, dict) and "requests" in body:
         if others := sorted(repr(str(name)[:SHOWN]) for name in body if name != "requests"):

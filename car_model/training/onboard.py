@@ -26,11 +26,8 @@ def onboard(bundle: Bundle, item_ids: Sequence[str], titles: Sequence[str], vect
     """Append new items to a bundle: encoded with its codebook, scored through their SIDs.
 
     Every other item keeps its UID, its SID and, but for rounding, its score before normalisation. `vectors`
-    [n, dim] are of the items' texts, by the codebook's encoder and template.
-
-    Raises:
-        CatalogueError: an item is there already, or twice.
-        CodebookError: the vectors are another encoder's.
+    [n, dim] are of the items' texts, by the codebook's encoder and template; CodebookError says if they are
+    another's. Raises CatalogueError if an item is there already, or twice.
     """
     if duplicates := [item for item in item_ids if item in bundle.catalogue.uids]:
         raise CatalogueError(f"item {duplicates[0]!r} is in the catalogue already ({len(duplicates)} such).")

@@ -140,20 +140,12 @@ AnyRecipe = TypeVar("AnyRecipe", bound=BaseRecipe)
 
 
 def parse_recipe(values: Mapping[str, Any]) -> Recipe:
-    """A recipe from settings such as {"epochs": 5, "d_model": 32}; the rest keeps its default.
-
-    Raises:
-        RecipeError: a setting is unknown or wrong; the sentence names it and what there is.
-    """
+    """A recipe from settings such as {"epochs": 5, "d_model": 32}. Raises RecipeError."""
     return _parse(Recipe, values)
 
 
 def parse_ranker(text: str) -> RankerRecipe | None:
-    """A recipe from JSON such as {"liked": 4}, where the rest keeps its default; None for `off`.
-
-    Raises:
-        RecipeError: it is no JSON object, or a setting is unknown or wrong; the sentence names it.
-    """
+    """A recipe from JSON such as {"liked": 4}; None for `off`. Raises RecipeError."""
     if text == OFF:
         return None
     try:

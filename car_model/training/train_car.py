@@ -46,11 +46,8 @@ def fit_car(
 ) -> tuple[Bundle, TrainingCurves]:
     """Train CAR, from a parent release if any, and put together all that serving needs.
 
-    `checkpoint` is the folder of the resumable state.
-
-    Raises:
-        WarmStartError: the parent's model has other sizes than the recipe.
-        CandidateIndexError: the recipe asks for a candidate index, and faiss is not installed.
+    `checkpoint` is the folder of the resumable state. Raises WarmStartError if the parent's model has other
+    sizes than the recipe, and CandidateIndexError if the recipe asks for an index without faiss.
     """
     if recipe.ann_candidates:
         require_faiss()  # hours of training must not end at an evaluation that lacks it

@@ -72,12 +72,7 @@ def train_ranker(
 ) -> RankerCurves:
     """Train a ranker in place to the epoch of the lowest validation log loss; returns the curves.
 
-    Args:
-        checkpoint: folder of the resumable state; a state of another configuration or other data is ignored.
-        name: shown by the progress bar.
-
-    Raises:
-        ValueError: no action is known to learn from, or the loss stops being a number.
+    Arguments and errors are those of `trainer.train`.
     """
     curves = run_training(like_objective(model, data, config), config, checkpoint, name, World())
     return RankerCurves.model_validate({curve: tuple(values) for curve, values in curves.items()})
@@ -161,8 +156,7 @@ def fit_ranker(
 def least_liked(dataset: Dataset, liked: float | None) -> float | str:
     """From which action on an interaction counts as liked, or why nothing can be learned from actions.
 
-    Raises:
-        RecipeError: from `liked` on, all training actions count as liked, or none.
+    Raises RecipeError if from `liked` on all training actions count as liked, or none.
     """
     frame = dataset.interactions
     if "action" not in frame:

@@ -253,7 +253,7 @@ def test_saving_and_loading_keep_every_prediction(architecture: str, tmp_path: P
 
 def test_a_folder_of_another_model_or_catalogue_is_refused(tmp_path: Path) -> None:
     save_model(RANKERS["lfa"], tmp_path)
-    with pytest.raises(CheckpointError, match="describes no ranker of this catalogue"):
+    with pytest.raises(CheckpointError, match="describes no ActionRanker of this catalogue"):
         load_ranker(tmp_path, tiny_sids(items=ITEMS + 1))
     config = tmp_path / "config.json"
     config.write_text(config.read_text().replace("ActionRanker", "CAR"))

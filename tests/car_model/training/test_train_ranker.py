@@ -51,7 +51,7 @@ def auc(model: ActionRanker, data: ActionHistories) -> float:
 def test_what_alike_items_were_given_before_tells_the_next_action(architecture: str, epochs: int) -> None:
     data = halves(users=120)
     model = fresh(architecture, dropout=0.0)
-    train_ranker(model, data, replace(LEARNT, epochs=epochs))
+    train_ranker(model, data, LEARNT.model_copy(update={"epochs": epochs}))
     shuffled = replace(data, actions=[np.random.default_rng(0).permutation(row) for row in data.actions])
     assert auc(model, data) > 0.9  # items alone tell nothing: either half is liked by half of the users
     assert auc(model, shuffled) < 0.6
