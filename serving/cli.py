@@ -47,11 +47,13 @@ def deploy_command(
     """Roll the server of this machine, which is started if it is down, over to a channel's release."""
     from serving.deployment.deploy_channel import deploy_channel
     from serving.deployment.follow import Follower, TorchServeTarget
+    from serving.torchserve.state_dir import StateDir
 
     store = open_store(registry)
     if follow:
         target = TorchServeTarget(serving, who)
-        Follower(store, channel, target, seconds=follow, report=typer.echo).run()
+        with StateDir(serving).watch(follower=True):
+            Follower(store, channel, target, seconds=follow, report=typer.echo).run()
     typer.echo(deploy_channel(store, channel, serving, who).sentence(channel))
 
 
@@ -119,16 +121,26 @@ def asgi(
 @app.command()
 def status(serving: Serving) -> None:
     """Show what runs and which release it serves; exit code 1 if nothing runs."""
-    from serving.torchserve.process import find_processes
+    from serving.errors import ServingError
+    from serving.torchserve.process import find_processes, supervisor_process
     from serving.torchserve.server import TorchServe
-    from serving.torchserve.state_dir import DeployedRelease
+    from serving.torchserve.state_dir import DeployedRelease, StateDir
 
-    server = TorchServe.attach(serving)
+    supervisor = supervisor_process(StateDir(serving))
+    try:
+        server = TorchServe.attach(serving)
+    except ServingError as error:
+        if supervisor:
+            raise ServingError(
+                f"No TorchServe runs in {serving}; its supervisor (process {supervisor.pid}) starts it soon."
+            ) from error
+        raise
     deployed = DeployedRelease.load(server.state) if server.state.deployed.is_file() else None
     table = plain_table("property", "value")
     table.columns[1].overflow = "fold"
     table.add_row("release", deployed.release if deployed else "none")
     table.add_row("processes", ", ".join(str(process.pid) for process in find_processes(server.state)))
+    table.add_row("supervisor", str(supervisor.pid) if supervisor else "none: deploy, or start, begins one")
     for name, port in asdict(server.ports).items():
         table.add_row(f"{name} port", str(port))
     default = server.client.default_version()
@@ -156,7 +168,8 @@ def stop(
     serving: Serving,
     every: Annotated[bool, typer.Option("--all", help="The servers of all homes in this folder.")] = False,
 ) -> None:
-    """Stop the server and its workers; it is fine if none runs."""
+    """Stop the server, its workers and its supervisor; it is fine if none runs."""
+    from serving.torchserve.process import stop_supervisor
     from serving.torchserve.server import TorchServe
     from serving.torchserve.state_dir import StateDir
 
@@ -165,10 +178,23 @@ def stop(
         if not state.root.is_dir():
             typer.echo(f"No server was ever started in {state.root}.")
             continue
+        stop_supervisor(state)  # it may hold the lock while it tries to reach a server that hangs
         with state.exclusive():
             count = TorchServe.stop(state.root)
         stopped = f"Stopped TorchServe ({count} processes) in {state.root}."
         typer.echo(stopped if count else f"No server runs in {state.root}.")
+
+
+@app.command("supervise", hidden=True)
+def supervise_command(
+    serving: Serving,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 15,
+) -> None:
+    """Start the server again whenever it died, until `stop`; every deployment starts this by itself."""
+    from serving.deployment.follow import supervise
+    from serving.torchserve.state_dir import StateDir
+
+    supervise(StateDir(serving), seconds, typer.echo)
 
 
 @app.command()

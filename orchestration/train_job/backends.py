@@ -29,7 +29,7 @@ class KubernetesBackend:
         return TrainerClient(KubernetesBackendConfig())
 
     def start(self, client: TrainerClient, spec: TrainJobSpec, name: str, shared: Path, folder: Path) -> None:
-        """Create a TrainJob; the runtime is patched with the volume, the node placement and the user.
+        """Create a TrainJob; the runtime is patched with the volume, the nodes and the rights.
 
         Args:
             shared: the folder that all nodes see.
@@ -40,9 +40,18 @@ class KubernetesBackend:
         pod = options.PodSpecPatch(
             volumes=[{"name": VOLUME, "persistentVolumeClaim": {"claimName": spec.claim}}],
             containers=[
-                options.ContainerPatch(name="node", volume_mounts=[{"name": VOLUME, "mountPath": spec.path}])
+                options.ContainerPatch(
+                    name="node",
+                    volume_mounts=[{"name": VOLUME, "mountPath": spec.path}],
+                    security_context={"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                )
             ],
-            security_context={"runAsUser": spec.user, "runAsNonRoot": True, "fsGroup": spec.user},
+            security_context={
+                "runAsUser": spec.user,
+                "runAsNonRoot": True,
+                "fsGroup": spec.user,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
             node_selector=spec.selector or None,
             tolerations=[dict(toleration) for toleration in spec.tolerations] or None,
             image_pull_secrets=[{"name": secret} for secret in spec.pull_secrets] or None,

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 OK, BAD_REQUEST, DEFECT = HTTPStatus.OK, HTTPStatus.BAD_REQUEST, HTTPStatus.INTERNAL_SERVER_ERROR
 GROUP = 16  # requests that the recommender gets at once: this bounds their memory and time
+HEALTH = b'{"history": [], "k": 1}'  # asks whether the model answers; such requests are not counted
 FAILED = "The recommender failed on this request; see the server's log."
 Reply = tuple[int, bytes]
 """HTTP status and JSON in ASCII."""

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import json
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
-from car_model.recommender.request import MAX_BATCH, Request
+from car_model.recommender.request import MAX_BATCH, MAX_ID, Request
 from serving.answering.request_body import MAX_BODY_BYTES, MAX_DEPTH
 from serving.archive.build import MODEL_NAME
+
+if TYPE_CHECKING:
+    from car_model.recommender.recommender import Recommender
 
 PATH = f"/predictions/{MODEL_NAME}"
 COMPONENTS = "#/components/schemas/"
@@ -123,17 +126,25 @@ class BatchAnswer(_Closed):
     answers: Annotated[list[Answer | Error], Field(min_length=1, max_length=MAX_BATCH)]
 
 
-def document() -> dict[str, Any]:
-    """The OpenAPI document."""
+def document(recommender: Recommender | None = None) -> dict[str, Any]:
+    """The OpenAPI document; that of a server gives requests which its release can answer as examples."""
     models = (Request, BatchRequest, Answer, BatchAnswer, Error)
     _, schemas = models_json_schema(
         [(model, "validation") for model in models], ref_template=COMPONENTS + "{model}"
     )
+    server = {"url": "http://127.0.0.1:8080", "description": "The inference port of the server."}
     return {
         "openapi": "3.1.0",
         "info": {"title": "CAR on Kubeflow: recommendations", "version": version("car-on-kubeflow")},
-        "servers": [{"url": "http://127.0.0.1:8080", "description": "The inference port of the server."}],
-        "paths": {PATH: {"post": _operation()}},
+        "servers": [{"url": "/"} if recommender else server],
+        "paths": {
+            PATH: {"post": _operation(_examples(recommender))},
+            "/ping": _get("ping", "Whether the model answers, and in the ASGI server which release"),
+            "/openapi.json": _get("openapi", "This document (ASGI server)"),
+            "/metrics": _get("metrics", "Metrics for Prometheus; pods and TorchServe have a port for them"),
+            "/live": _get("live", "Whether the process should be kept (pods; needs no key)"),
+            "/ready": _get("ready", "Whether a release answers (pods; needs no key)"),
+        },
         "components": {
             "schemas": dict(sorted(schemas["$defs"].items())),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
@@ -141,23 +152,40 @@ def document() -> dict[str, Any]:
     }
 
 
-def _operation() -> dict[str, Any]:
-    batch = {"type": "array", "items": _ref("Request"), "minItems": 1, "maxItems": MAX_BATCH}
-    request = {"history": ["50", "172"], "k": 3}
-    examples = {
-        "one": {"value": request},
-        "candidates": {"value": {**request, "candidates": ["1", "7", "181"], "thinking": 0}},
-        "by action": {"value": {**request, "actions": [5, None], "rank_by": "action"}},
-        "batch": {"value": {"requests": [request, {"history": []}]}},
+def _get(name: str, summary: str) -> dict[str, Any]:
+    """A path that is read only."""
+    refused = {"description": "Not now.", "content": _json(_ref("Error"))}
+    responses = {"200": {"description": "Yes, or the content."}, "503": refused}
+    security: list[dict[str, list[str]]] = [{}] if name in ("live", "ready") else [{"key": []}, {}]
+    return {"get": {"operationId": name, "summary": summary, "security": security, "responses": responses}}
+
+
+def _examples(recommender: Recommender | None) -> dict[str, Any]:
+    """Requests with items of the release, if there are any that a request may name."""
+    items = recommender.catalogue.item_ids if recommender else ["50", "172", "1", "7", "181"]
+    items = [item for item in items if item and len(item) <= MAX_ID][:5]
+    request: dict[str, Any] = {"history": items[:2], "k": 3}
+    examples: dict[str, dict[str, Any]] = {
+        "one": request,
+        "candidates": request | {"candidates": items[2:] or items, "thinking": 0},
+        "batch": {"requests": [request, {"history": []}]},
     }
+    if recommender and recommender.bundle.ranker:
+        actions = [None] * len(request["history"])
+        examples["by action"] = request | {"actions": actions, "rank_by": "action"}
+    return {name: {"value": value} for name, value in examples.items()}
+
+
+def _operation(examples: dict[str, Any]) -> dict[str, Any]:
+    batch = {"type": "array", "items": _ref("Request"), "minItems": 1, "maxItems": MAX_BATCH}
     return {
         "operationId": "recommend",
         "summary": "Recommend items for one or several histories",
         "description": (
             f"A body is UTF-8 JSON of at most {MAX_BODY_BYTES} bytes, nested at most {MAX_DEPTH} levels "
             "deep, without duplicate names in an object. `thinking` is at most the number of levels of the "
-            "release. A bad request in a batch gets its error in its place; only a malformed batch is "
-            "refused as a whole."
+            "release. `rank_by: action` needs a release with a ranker by action. A bad request in a batch "
+            "gets its error in its place; only a malformed batch is refused as a whole."
         ),
         "security": [{"key": []}, {}],
         "requestBody": {
@@ -170,6 +198,8 @@ def _operation() -> dict[str, Any]:
                 "content": _json({"oneOf": [_ref("Answer"), _ref("BatchAnswer")]}),
             },
             "400": {"description": "The request is wrong.", "content": _json(_ref("Error"))},
+            "401": {"description": "No valid key (pods).", "content": _json(_ref("Error"))},
+            "408": {"description": "The request did not end (ASGI).", "content": _json(_ref("Error"))},
             "413": {"description": f"The body has more than {4 * MAX_BODY_BYTES} bytes."},
             "500": {"description": "A defect of the server.", "content": _json(_ref("Error"))},
             "503": {

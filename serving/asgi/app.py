@@ -8,36 +8,35 @@ together; requests that find the queue full get 503.
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Awaitable
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
+from typing import cast
 
 import torch
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, Histogram, ProcessCollector, generate_latest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from car_model.recommender.recommender import Recommender
-from serving.answering.answer import refusal
+from serving.answering.answer import HEALTH, refusal
 from serving.answering.openapi import PATH, document
-from serving.answering.request_body import MAX_BODY_BYTES
 from serving.archive.load import load_archive
 from serving.asgi.batching import Batcher, QueueFullError
+from serving.asgi.connections import RETRY_AFTER, uvicorn_settings
 from serving.metrics.counters import BUCKETS, SHORT, Metrics
 from serving.metrics.observer import InstrumentedResponder
-from serving.torchserve.config import LOOPBACK
+from serving.torchserve.config import LOOPBACK, MAX_REQUEST_BYTES
 
-MAX_READ_BYTES = 4 * MAX_BODY_BYTES  # of a body, as TorchServe's max_request_size
-RETRY_AFTER = "1"  # seconds, in the refusal of a full queue
+HELD_BYTES = 64 * 2**20  # of all bodies that are being received, or wait for their answer
 QUEUE = 100  # requests that may wait, as TorchServe's job_queue_size
 BATCH = 8  # requests that are answered together, as TorchServe's batchSize
-HEALTH = b'{"history": [], "k": 1}'
 
 
 class AsgiMetrics(Metrics):
@@ -91,7 +90,8 @@ class App:
         self.recommender = recommender
         self.metrics = metrics or process_metrics()
         self.batcher = Batcher(InstrumentedResponder(recommender, self.metrics, probe=HEALTH), BATCH, queue)
-        self.openapi = json.dumps(document()).encode()
+        self.openapi = json.dumps(document(recommender)).encode()
+        self._held_bytes = 0
 
     def starlette(self) -> Starlette:
         """The ASGI application."""
@@ -101,23 +101,32 @@ class App:
                 Route("/ping", self.ping),
                 Route("/openapi.json", lambda _: json_response(HTTPStatus.OK, self.openapi)),
                 Route("/metrics", self.metrics.show),
-            ]
+            ],
+            exception_handlers={HTTPException: refuse_route},
         )
 
     async def predict(self, request: Request) -> Response:
         """Answer a body."""
         body = bytearray()
+        release = self.recommender.release
         try:
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > MAX_READ_BYTES:
-                    self.metrics.count_refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self.recommender.release)
+                self._held_bytes += len(chunk)
+                if len(body) > MAX_REQUEST_BYTES:
+                    self.metrics.count_refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, release)
                     return refuse(
-                        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body has more than {MAX_READ_BYTES} bytes."
+                        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                        f"The body has more than {MAX_REQUEST_BYTES} bytes.",
                     )
+                if self._held_bytes > HELD_BYTES:
+                    self.metrics.count_refusal(HTTPStatus.SERVICE_UNAVAILABLE, release)
+                    return busy("Too many large requests are on their way; ask again.")
+            return await self.metrics.measure(self._answer(bytes(body)), release)
         except ClientDisconnect:
             return refuse(HTTPStatus.BAD_REQUEST, "The body ended early.")  # nobody is there to read it
-        return await self.metrics.measure(self._answer(bytes(body)), self.recommender.release)
+        finally:
+            self._held_bytes -= len(body)
 
     async def ping(self, request: Request) -> Response:
         """Whether the model answers, not merely the process."""
@@ -131,9 +140,7 @@ class App:
         try:
             return json_response(*await self.batcher.submit(body))
         except QueueFullError:
-            response = refuse(HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests wait already; ask again.")
-            response.headers["Retry-After"] = RETRY_AFTER
-            return response
+            return busy("Too many requests wait already; ask again.")
 
 
 def json_response(status: int, body: bytes) -> Response:
@@ -146,8 +153,24 @@ def refuse(status: int, sentence: str) -> Response:
     return json_response(*refusal(status, sentence))
 
 
+def refuse_route(request: Request, error: Exception) -> Response:
+    """A response to a path that does not exist, or does not take the method."""
+    refused = cast(HTTPException, error)
+    response = refuse(
+        refused.status_code, f"{refused.detail}: /openapi.json has the paths and their methods."
+    )
+    response.headers.update(refused.headers or {})
+    return response
+
+
+def busy(sentence: str) -> Response:
+    """A response that asks to come back later."""
+    response = refuse(HTTPStatus.SERVICE_UNAVAILABLE, sentence)
+    response.headers["Retry-After"] = RETRY_AFTER
+    return response
+
+
 def serve_archive(archive: Path, port: int, host: str = LOOPBACK, threads: int = 1) -> None:
     """Serve an archive until the process is told to stop; requests in progress are then still answered."""
     torch.set_num_threads(threads)
-    app = App(load_archive(archive)).starlette()
-    uvicorn.run(app, host=host, port=port, log_level=logging.WARNING, access_log=False, server_header=False)
+    uvicorn.run(App(load_archive(archive)).starlette(), host=host, port=port, **uvicorn_settings())

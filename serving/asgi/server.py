@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -19,22 +18,23 @@ import torch
 import uvicorn
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from car_model.recommender.recommender import Recommender
-from serving.answering.answer import respond
+from serving.answering.answer import HEALTH, respond
 from serving.answering.golden import GoldenRequests, replay
 from serving.asgi.api_keys import ApiKeys
-from serving.asgi.app import HEALTH, App, json_response, process_metrics, refuse
+from serving.asgi.app import App, json_response, process_metrics, refuse, refuse_route
+from serving.asgi.connections import uvicorn_settings
 from serving.errors import RequestRefusedError, ServingError
 
 METRICS = "/metrics"
 BEAT_SECONDS = 10.0  # between two health checks of the model
 HUNG_SECONDS = 120.0  # without an answer the model counts as hung; the longest queue takes far less
-DRAIN_SECONDS = 30  # for requests in progress at SIGTERM; terminationGracePeriodSeconds is longer
 NO_RELEASE = "No release answers yet; ask again."
 
 
@@ -54,7 +54,9 @@ class Pod:
         self._release_routes: ASGIApp | None = None
         self._last_answer = time.monotonic()
         routes = [Route("/live", self.live), Route("/ready", self.ready)]
-        self._probes = Starlette(routes=routes, lifespan=self._lifespan)
+        self._probes = Starlette(
+            routes=routes, lifespan=self._lifespan, exception_handlers={HTTPException: refuse_route}
+        )
 
     @property
     def release(self) -> str | None:
@@ -147,21 +149,16 @@ def serve_pod(
     Requests and probes arrive on `host` and `port`; `metrics` are address and port of the metrics, if any.
     """
     torch.set_num_threads(threads)
-    settings: dict[str, Any] = {
-        "log_level": logging.WARNING,
-        "access_log": False,  # requests are private: they tell what people like
-        "server_header": False,
-        "proxy_headers": False,
-        "timeout_graceful_shutdown": DRAIN_SECONDS,
-    }
-    main = uvicorn.Server(uvicorn.Config(pod, host, port, **settings))
+    main = uvicorn.Server(uvicorn.Config(pod, host, port, **uvicorn_settings()))
 
     async def run() -> None:
         """Signals stop the main listener, which stops the second one."""
         if metrics is None:
             await main.serve()
             return
-        second = _SecondListener(uvicorn.Config(pod.metrics(), *metrics, lifespan="off", **settings))
+        second = _SecondListener(
+            uvicorn.Config(pod.metrics(), *metrics, lifespan="off", **uvicorn_settings())
+        )
         task = asyncio.create_task(second.serve())
         await main.serve()
         second.should_exit = True

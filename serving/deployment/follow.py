@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Protocol
 from registry.channels.log import Entry
 from registry.store.base import ObjectStore
 from serving.deployment.deploy_channel import deploy_entry, fetch_validated, require_entry
+from serving.torchserve import process
 from serving.torchserve.rollover import restart_if_dead
+from serving.torchserve.state_dir import StateDir
 
 if TYPE_CHECKING:
     from serving.asgi.server import Pod
@@ -165,3 +167,22 @@ class Follower:
             raise
         self.refusal = None
         self.report(sentence)
+
+
+def supervise(state: StateDir, seconds: float, report: Report) -> None:
+    """Bring the server of a folder back whenever it died, until nothing is deployed there any more.
+
+    While a follower runs, that does the same, and this only waits for its end.
+    """
+    target, health = TorchServeTarget(state.root, who=""), ErrorReporter(report)
+    while state.deployed.is_file():
+        with state.watch(follower=False) as alone:
+            try:
+                if alone:
+                    target.keep_alive(report)
+                    health.resolved("The server answers again.")
+            except Exception as error:
+                health.problem(error)
+        time.sleep(seconds)
+    if not state.root.is_dir():
+        process.stop_processes(state)  # somebody removed the folder, and nobody else would find them

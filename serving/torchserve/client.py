@@ -185,7 +185,9 @@ class Client:
                 logger.warning("The header file holds an old key: %s", error)
 
     def _write_header(self) -> None:
-        write_private(self.state.header, f"Authorization: Bearer {self._key_entry('inference')}\n")
+        header = f"Authorization: Bearer {self._key_entry('inference')}\n"
+        if not self.state.header.is_file() or self.state.header.read_text() != header:
+            write_private(self.state.header, header)
 
     def _key_entry(self, kind: str, field: str = "key") -> str:
         if not self.state.keys.is_file():

@@ -17,6 +17,9 @@ from serving.torchserve.state_dir import StateDir
 LOAD_FAILURE = "The bundle does not load:"  # the handler logs it, and `process.load_failure` looks for it
 LOOPBACK = "127.0.0.1"
 TORCH_THREADS = "CAR_TORCH_THREADS"  # the variable that overrides WorkerConfig.torch_threads
+MAX_REQUEST_BYTES = 4 * MAX_BODY_BYTES
+# TCP connects to no broadcast address, so nobody reaches gRPC, which TorchServe cannot leave out.
+UNREACHABLE = "127.255.255.255"
 FIXED = {
     # Archives run code: load none from a URL (no URL matches this pattern), and let none install packages.
     "allowed_urls": "file://none/.*",
@@ -27,7 +30,7 @@ FIXED = {
     "number_of_gpu": 0,
     # The handler parses every body itself, so that both servers apply the same limits to broken JSON.
     "decode_input_request": "false",
-    "max_request_size": 4 * MAX_BODY_BYTES,
+    "max_request_size": MAX_REQUEST_BYTES,
     "disable_system_metrics": "true",
     "metrics_mode": "prometheus",
     "metrics_config": Path(__file__).with_name("metrics.yaml"),
@@ -36,17 +39,15 @@ FIXED = {
 
 @dataclass(frozen=True)
 class Ports:
-    """TorchServe's five listeners, all on loopback."""
+    """TorchServe's three listeners, all on loopback; gRPC has none that anybody could reach."""
 
     inference: int
     management: int
     metrics: int
-    grpc_inference: int
-    grpc_management: int
 
     @classmethod
     def choose(cls, preferred: Mapping[str, int] | None = None) -> Ports:
-        """Pick five free ports; a preferred port is used if it is free."""
+        """Pick free ports; a preferred port is used if it is free."""
         ports: dict[str, int] = {}
         with ExitStack() as sockets:  # all stay bound until all are picked, so no port is picked twice
             for field in fields(cls):
@@ -92,8 +93,30 @@ class ServerConfig(BaseModel):
     """Requests of a version that may wait; more are refused with 503."""
     response_timeout_s: int = Field(default=30, ge=1)
     """Seconds after which TorchServe replaces a worker that does not answer."""
-    token_minutes: float = Field(default=24 * 60, gt=0)
-    """Minutes after which the keys expire; `torchserve.client` renews them."""
+    connections: int = Field(default=400, ge=1)
+    """Connections of clients at a time; further ones wait until another ends."""
+    token_minutes: float = Field(default=365 * 24 * 60, gt=0)
+    """Minutes after which the keys expire. A renewal ends the old key at once, also in callers' hands."""
+
+
+def _grpc() -> dict[str, object]:
+    """Settings that leave gRPC without callers: no way to the address, or short connections."""
+    with socket.socket() as probe:
+        try:
+            probe.bind((UNREACHABLE, 0))
+            address = UNREACHABLE
+        except OSError:  # not Linux
+            address = LOOPBACK
+    return {
+        f"grpc_{api}_{name}": value
+        for api in ("inference", "management")
+        for name, value in {
+            "address": address,
+            "port": 0,
+            "max_connection_age_ms": 1,
+            "max_connection_age_grace_ms": 1,
+        }.items()
+    }
 
 
 def render(config: ServerConfig, ports: Ports, state: StateDir, load: str | None = None) -> str:
@@ -102,10 +125,7 @@ def render(config: ServerConfig, ports: Ports, state: StateDir, load: str | None
         "inference_address": f"http://{LOOPBACK}:{ports.inference}",
         "management_address": f"http://{LOOPBACK}:{ports.management}",
         "metrics_address": f"http://{LOOPBACK}:{ports.metrics}",
-        "grpc_inference_address": LOOPBACK,
-        "grpc_inference_port": ports.grpc_inference,
-        "grpc_management_address": LOOPBACK,
-        "grpc_management_port": ports.grpc_management,
+        **_grpc(),
         "model_store": state.store,
         "load_models": load or "",
         "token_expiration_min": config.token_minutes,

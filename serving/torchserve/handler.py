@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from serving.answering.answer import HEALTH
 from serving.archive.load import load_unpacked
 from serving.metrics.counters import Metrics
 from serving.metrics.observer import InstrumentedResponder
@@ -37,7 +38,7 @@ class CarHandler:
             logger.error("%s %s: %s", LOAD_FAILURE, type(error).__name__, " ".join(str(error).split()))
             raise
         metrics = Metrics()
-        self.respond = InstrumentedResponder(self.recommender, metrics)
+        self.respond = InstrumentedResponder(self.recommender, metrics, probe=HEALTH)
         if context.metrics is not None:
             FrontEndExporter(metrics.registry, context).start()
 

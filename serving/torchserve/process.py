@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import psutil
 import ts
 
 from serving.errors import ServingError
-from serving.torchserve.config import LOAD_FAILURE, TORCH_THREADS, ServerConfig
+from serving.torchserve.config import LOAD_FAILURE, MAX_REQUEST_BYTES, TORCH_THREADS, ServerConfig
 from serving.torchserve.state_dir import StateDir, report_write_errors
 
 MAIN_CLASS = "org.pytorch.serve.ModelServer"
@@ -27,6 +27,9 @@ SERVER_LOG = "server.log"
 LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
 # TorchServe passes its whole environment on to its workers: give it no credentials to pass on.
 INHERITED = ("PATH", "HOME", "USER", "TZ", "VIRTUAL_ENV", "PYTHONPATH", "LD_LIBRARY_PATH")
+DIRECT_BYTES = 128 * 2**20  # direct memory for all else, such as what workers answer
+OWN_FILES = 100  # that Java and TorchServe have open besides connections; 50 were seen
+SUPERVISOR = ("-m", "serving", "supervise", "--serving")  # the arguments before the folder
 STOP_SECONDS = 20
 KILL_SECONDS = 10
 POLL_SECONDS = 0.1
@@ -47,12 +50,21 @@ def java_home() -> Path:
 
 
 def launch(state: StateDir, config: ServerConfig) -> psutil.Process:
-    """Start TorchServe in a session of its own, so that it outlives this process."""
+    """Start TorchServe, so that it outlives this process."""
     java = java_home()
     server_home = Path(ts.__file__).parent.parent
+    # Connections that never end their request hold their bodies in direct memory: room for all that may be
+    # open. Netty must count it itself, as in Java's own accounting a full memory stops every thread for good.
+    direct_bytes = 2 * config.connections * MAX_REQUEST_BYTES + DIRECT_BYTES
     command = [
+        *("/bin/sh", "-c", f'ulimit -n {config.connections + OWN_FILES} && exec "$@"', "sh"),
         str(java / "bin" / "java"),
         f"-Xmx{config.heap_mb}m",
+        f"-Dio.netty.maxDirectMemory={direct_bytes}",
+        f"-XX:MaxDirectMemorySize={direct_bytes + DIRECT_BYTES}",
+        "-Dio.netty.tryReflectionSetAccessible=true",
+        "--add-opens=java.base/java.nio=ALL-UNNAMED",
+        "--add-opens=java.base/jdk.internal.misc=ALL-UNNAMED",
         "-XX:+UseSerialGC",  # the front end only passes requests on: a collector's threads are not worth it
         f"-Djava.io.tmpdir={state.scratch}",
         f"-Dmodel_server_home={server_home}",
@@ -64,15 +76,27 @@ def launch(state: StateDir, config: ServerConfig) -> psutil.Process:
         *("-s", str(state.store)),
         "-ncs",
     ]
+    return _launch(state, command, state.root, "console.log")
+
+
+def supervise(state: StateDir) -> None:
+    """Start the process that looks after the folder's server, unless there is one."""
+    if not supervisor_process(state):
+        command = [sys.executable, *SUPERVISOR, str(state.root)]
+        _launch(state, command, Path(__file__).parents[2], "supervisor.log")
+
+
+def _launch(state: StateDir, command: list[str], cwd: Path, log: str) -> psutil.Process:
+    """Start a process in a session of its own, so that it outlives this process and its terminal."""
     with report_write_errors(state.logs):
-        console = (state.logs / "console.log").open("wb")
-    with console:
+        output = (state.logs / log).open("wb")
+    with output:
         child = subprocess.Popen(
             command,
-            cwd=state.root,
-            env=server_environment(java, state),
+            cwd=cwd,
+            env=server_environment(java_home(), state),
             stdin=subprocess.DEVNULL,
-            stdout=console,
+            stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
@@ -80,7 +104,7 @@ def launch(state: StateDir, config: ServerConfig) -> psutil.Process:
 
 
 def server_environment(java: Path, state: StateDir) -> dict[str, str]:
-    """The environment that TorchServe and its workers get."""
+    """The environment that TorchServe, its workers and the supervisor get."""
     inherited = {name: os.environ[name] for name in (*INHERITED, TORCH_THREADS) if name in os.environ}
     return inherited | {
         "JAVA_HOME": str(java),
@@ -97,7 +121,7 @@ def server_environment(java: Path, state: StateDir) -> dict[str, str]:
 def find_processes(state: StateDir) -> list[psutil.Process]:
     """Every living process of this folder's server: the front end first, then its workers."""
     processes: list[tuple[bool, int, psutil.Process]] = []
-    for process in psutil.process_iter():
+    for process in _own_processes():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             arguments = process.cmdline()
             if f"-Djava.io.tmpdir={state.scratch}" in arguments:
@@ -117,6 +141,32 @@ def frontend_process(state: StateDir) -> psutil.Process | None:
             if MAIN_CLASS in process.cmdline():
                 return process
     return None
+
+
+def supervisor_process(state: StateDir) -> psutil.Process | None:
+    """The living process that looks after this folder's server, if there is one."""
+    for process in _own_processes():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.cmdline()[1:] == [*SUPERVISOR, str(state.root)] and is_living(process):
+                return process
+    return None
+
+
+def _own_processes() -> Iterator[psutil.Process]:
+    """The processes of this user (all, for root): a neighbour may give his any command line."""
+    user = os.geteuid()
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if user in (0, process.uids().real):
+                yield process
+
+
+def stop_supervisor(state: StateDir) -> None:
+    """End the process that looks after the server, unless this is it."""
+    while (supervisor := supervisor_process(state)) and supervisor.pid != os.getpid():
+        with suppress(psutil.NoSuchProcess):
+            supervisor.kill()
+        _have_ended([supervisor], KILL_SECONDS)
 
 
 def stop_processes(state: StateDir) -> int:

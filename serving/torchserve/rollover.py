@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.digests import file_digest
+from serving.answering.answer import HEALTH
 from serving.answering.golden import SERVER_ERROR, GoldenRequests, ReplayReport
 from serving.archive.build import read_archive
 from serving.errors import RequestRefusedError, ServingError
@@ -31,7 +32,6 @@ from serving.torchserve.versions import (
 
 logger = logging.getLogger(__name__)
 ATTEMPTS = 3  # pings or requests without an answer before a running server counts as dead
-HEALTH = {"history": [], "k": 1, "explain": False}
 LATENCY_SAMPLES = 50  # enough to notice a slow machine; infra_validate measures properly
 
 
@@ -100,7 +100,9 @@ def roll_over(
             target = DeployedRelease(
                 release=release, version=info.version, archive=stored_name(info.version), sha256=digest
             )
-            return _roll_over(archive, target, state, GoldenRequests.read(golden), config)
+            deployment = _roll_over(archive, target, state, GoldenRequests.read(golden), config)
+            process.supervise(state)
+            return deployment
         except (ServingError, OSError) as error:  # an OSError is a full disk, for example
             raise DeployError(f"Release {release[:12]} was not deployed: {error}") from error
 
@@ -119,7 +121,7 @@ def _roll_over(
     if server.client.default_version() == version and not any(
         _is_alive(server, version, golden.requests[0]) for _ in range(ATTEMPTS)
     ):
-        TorchServe.stop(state.root)
+        TorchServe.stop(state.root, supervisor=False)
         server, is_new = TorchServe.start(state.root, config), True
     changed = server.client.default_version() != version
     try:
@@ -148,7 +150,7 @@ def _roll_over(
         if changed and (client.default_version() != version or len(client.versions()) == 1):
             remove_version(server, version)
         if is_new and not client.versions():
-            TorchServe.stop(state.root)
+            TorchServe.stop(state.root, supervisor=False)
         raise
     retired = tuple(retire_others(server, version))
     server.client.refresh_header()
@@ -173,13 +175,14 @@ def _attach_or_start(state: StateDir, config: ServerConfig | None) -> tuple[Torc
     except ServingError as error:
         logger.debug("Starting a server: %s", error)
     state.require_room()  # a server that hangs because the disk is full is not stopped: no other could start
-    TorchServe.stop(state.root)  # one that hangs, or whose start was killed before it was recorded
+    # It hangs, or its start was killed before it was recorded.
+    TorchServe.stop(state.root, supervisor=False)
     try:
         return restore(state.root, config), True
     except ServingError as error:
         if state.deployed.is_file():
             logger.warning("The release deployed last does not come back: %s", error)
-        TorchServe.stop(state.root)
+        TorchServe.stop(state.root, supervisor=False)
         return TorchServe.start(state.root, config), True
 
 
@@ -197,29 +200,35 @@ def restore(state_dir: Path | str, config: ServerConfig | None = None) -> TorchS
     try:
         server.wait_for_workers(deployed.version, position)
     except ServingError:
-        TorchServe.stop(state.root)
+        TorchServe.stop(state.root, supervisor=False)
         raise
+    process.supervise(state)
     return server
 
 
 def restart_if_dead(state_dir: Path | str) -> tuple[str, bool]:
     """Start the server again with the release that was deployed last, if no release answers any more.
 
-    This needs no registry. Returns the release that answers and whether the server was started for it; "" if
-    none was ever deployed, or one answers that was not recorded. Raises ServingError as `restore` does, and,
-    before anything is stopped, if a full disk would prevent a start.
+    This needs no registry. A server that answers gets its header file brought up to date. Returns the release
+    that answers and whether the server was started for it; "" if none was ever deployed, or one answers that
+    was not recorded. Raises ServingError as `restore` does, and, before anything is stopped, if a full disk
+    would prevent a start.
     """
     state = StateDir(state_dir)
     if not state.deployed.is_file():
         return "", False
     with state.exclusive():
         if version := next(filter(None, (_answering_version(state) for _ in range(ATTEMPTS))), None):
+            try:
+                TorchServe.attach(state.root).client.refresh_header()
+            except ServingError as error:  # it answers all the same
+                logger.warning("The header file of %s may hold an old key: %s", state.root, error)
             last = DeployedRelease.load_or_none(state)
             return last.release if last and last.version == version else "", False
         deployed = DeployedRelease.load(state)
         deployed.verify_archive(state)
         state.require_room()
-        TorchServe.stop(state.root)
+        TorchServe.stop(state.root, supervisor=False)
         restore(state.root)
     return deployed.release, True
 
@@ -229,7 +238,7 @@ def _answering_version(state: StateDir) -> str | None:
     try:
         server = TorchServe.attach(state.root)
         version = server.client.default_version() if server.is_up() else None
-        return version if version and _is_alive(server, version, HEALTH) else None
+        return version if version and _is_alive(server, version, json.loads(HEALTH)) else None
     except ServingError:
         return None
 

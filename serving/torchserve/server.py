@@ -105,7 +105,7 @@ class TorchServe:
                     f"with:\n{process.log_tail(state)}"
                 )
         except ServingError:
-            cls.stop(state.root)
+            cls.stop(state.root, supervisor=False)
             raise
         server.client.refresh_header()
         return server
@@ -120,9 +120,14 @@ class TorchServe:
         return cls(state, ports, Client(state, ports))
 
     @staticmethod
-    def stop(state_dir: Path | str) -> int:
-        """Stop the server of a folder and all its workers; return how many processes ended (0: none ran)."""
+    def stop(state_dir: Path | str, *, supervisor: bool = True) -> int:
+        """Stop the server of a folder with its workers, and what would start it again, the supervisor.
+
+        Returns how many processes of the server ended; 0 if none ran.
+        """
         state = StateDir(state_dir)
+        if supervisor:
+            process.stop_supervisor(state)
         count = process.stop_processes(state)
         with report_write_errors(state.root):
             for path in (state.keys, state.header):

@@ -57,6 +57,23 @@ class StateDir:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
+    @contextmanager
+    def watch(self, *, follower: bool) -> Iterator[bool]:
+        """Look after the server alone: a follower all the time, the supervisor while there is no follower.
+
+        Yields whether it may: to a follower always, to the supervisor if no follower runs.
+        """
+        self.create()
+        with report_write_errors(self.root):
+            handle = (self.root / "watch").open("w")
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH if follower else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
     def require_room(self) -> None:
         """Raise a ServingError if a start would fail because the disk is full or cannot be written to."""
         probe = self.root / ".room.probe"

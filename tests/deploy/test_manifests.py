@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import ipaddress
 import re
 import shutil
 from pathlib import Path
@@ -14,7 +15,8 @@ import yaml
 
 import pipeline
 from common.code_digest import code_digest
-from serving.asgi.server import DRAIN_SECONDS, HUNG_SECONDS, Pod
+from serving.asgi.connections import DRAIN_SECONDS
+from serving.asgi.server import HUNG_SECONDS, Pod
 from tests.deploy.manifests import FOLDER, ManifestError, Tree, check, render
 
 PLAIN = ("staging", "production")
@@ -220,7 +222,12 @@ def test_the_network_lets_in_callers_and_prometheus_each_to_their_port(overlay: 
     assert ports == [[options["port"]], [options["metrics_port"]]]
     assert all(rule.get("to") and rule.get("ports") for rule in policy["egress"])
     web = next(rule for rule in policy["egress"] if rule["ports"][0]["port"] == 443)
-    assert "10.0.0.0/8" in web["to"][0]["ipBlock"]["except"]  # not the cluster's own services
+    reached = ipaddress.ip_network(web["to"][0]["ipBlock"]["cidr"])
+    excluded = [ipaddress.ip_network(block) for block in web["to"][0]["ipBlock"]["except"]]
+    assert all(block.subnet_of(reached) for block in excluded)
+    inside = "10.1.2.3 100.64.1.1 172.17.0.1 192.168.1.1 169.254.169.254 127.0.0.1"
+    for address in map(ipaddress.ip_address, inside.split()):  # the cluster's own services, and the node's
+        assert any(address in block for block in excluded)
 
 
 @pytest.mark.parametrize(("plain", "kserve"), list(zip(PLAIN, KSERVE, strict=True)))

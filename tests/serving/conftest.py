@@ -17,6 +17,7 @@ from common.digests import file_digest
 from registry.releases.bundle_files import release_digest
 from serving.answering.answer import respond
 from serving.archive.build import build_archive, read_archive
+from serving.torchserve import process
 from serving.torchserve.process import find_processes
 from serving.torchserve.server import TorchServe
 from serving.torchserve.state_dir import StateDir
@@ -62,6 +63,17 @@ def write_infra_report(folder: Path, archive: Path, **changes: Any) -> Path:
     path = folder / "infra.json"
     path.write_text(json.dumps(report | changes))
     return path
+
+
+SUPERVISE = process.supervise
+
+
+@pytest.fixture(autouse=True, scope="session")
+def unsupervised() -> Iterator[None]:
+    """No server comes back by itself where a test kills it; the tests of the supervisor have it back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "supervise", lambda state: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -217,7 +217,14 @@ def test_a_trainjob_on_kubernetes_trains_as_the_step_does(
     assert pod["nodeSelector"] == {"pool": "train"}
     assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
     assert pod["imagePullSecrets"] == [{"name": "car-registry"}]
-    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"] == {
+        "runAsUser": 10001,
+        "runAsNonRoot": True,
+        "fsGroup": 10001,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    container = pod["containers"][0]["securityContext"]
+    assert container == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
 def test_a_step_that_is_tried_again_takes_up_its_job(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,15 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
+from starlette.testclient import TestClient
 
+from car_model.bundle import Bundle
 from car_model.recommender.recommender import Recommender
 from serving import answering
 from serving.answering.answer import respond
-from serving.answering.openapi import as_yaml, document
+from serving.answering.openapi import PATH, as_yaml, document
+from serving.asgi.app import App, AsgiMetrics
+from serving.asgi.server import Pod
 from tests.car_model.action_ranker.liking import liking
 from tests.serving.answering.conformity import DOCUMENT, OPERATION, REQUEST, conforms, named
 from tests.serving.conftest import ask
@@ -62,12 +67,53 @@ def test_what_the_document_allows_is_answered_and_nothing_else(
         assert conforms(status, answer)
 
 
-def test_the_documents_examples_are_answered(by_action: Recommender) -> None:
-    for example in OPERATION["requestBody"]["content"]["application/json"]["examples"].values():
-        assert REQUEST.is_valid(example["value"])
-        status, answer = ask(by_action, example["value"])
-        assert status == 200
-        assert all("error" not in entry for entry in answer.get("answers", [answer]))
+def examples(operation: dict) -> dict:
+    content = operation["requestBody"]["content"]["application/json"]
+    return {name: example["value"] for name, example in content["examples"].items()}
+
+
+def odd(parts: Bundle, item_ids: list[str]) -> Recommender:
+    """A release whose first items have other ids."""
+    rest = parts.catalogue.item_ids[len(item_ids) :]
+    return Recommender(replace(parts, catalogue=replace(parts.catalogue, item_ids=[*item_ids, *rest])), "r3")
+
+
+def test_the_documents_examples_are_answered_by_every_release(
+    recommender: Recommender, by_action: Recommender
+) -> None:
+    parts = recommender.bundle
+    long = [f"{i} {'x' * 300}" for i in range(parts.catalogue.size)]
+    strange = ["", " ", "\x00", "'\"<b>", "\U0001f3ac", "../..", "x" * 257, "é" * 256, "null", "NaN"]
+    releases = [recommender, by_action, odd(parts, strange), odd(parts, long), odd(parts, long[:-1])]
+    for release in releases:
+        own = document(release)
+        validate(own, cls=OpenAPIV31SpecValidator)
+        requests = examples(own["paths"][PATH]["post"])
+        assert ("by action" in requests) == (release is by_action)
+        for request in [*requests.values(), *examples(OPERATION).values()]:
+            assert REQUEST.is_valid(request)
+            status, answer = ask(release, request)
+            assert status == 200, answer
+            assert all("error" not in entry for entry in answer.get("answers", [answer]))
+        if release is not releases[3]:  # whose ids no request may name
+            assert ask(release, requests["one"])[1]["skipped"] == []
+
+
+def test_every_route_is_in_the_document_and_takes_no_other_method(recommender: Recommender) -> None:
+    pod = Pod(None)
+    pod.app = App(recommender, metrics=AsgiMetrics())
+    pod._release_routes = pod.app.starlette()
+    routes = {route.path for app in (pod._release_routes, pod._probes) for route in app.routes}
+    assert routes == set(DOCUMENT["paths"])
+    with TestClient(pod) as client:
+        for path in routes - {"/metrics"}:
+            allowed = {method.upper() for method in DOCUMENT["paths"][path]}
+            for method in {"GET", "POST", "PUT", "DELETE", "PATCH", "TRACE", "OPTIONS", "STRANGE"} - allowed:
+                reply = client.request(method, path)
+                assert (reply.status_code, reply.json()["status"]) == (405, 405)
+                assert allowed <= set(reply.headers["Allow"].split(", "))
+        assert client.get("/docs").json()["status"] == 404
+        assert client.get("/openapi.json").json() == document(recommender)
 
 
 def test_every_field_of_an_answer_is_in_the_document_and_used(by_action: Recommender) -> None:

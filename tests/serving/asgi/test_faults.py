@@ -20,7 +20,8 @@ import pytest
 from car_model.recommender.recommender import Recommender
 from serving.answering.answer import respond
 from serving.answering.openapi import PATH
-from serving.asgi.app import QUEUE, RETRY_AFTER
+from serving.asgi.app import QUEUE
+from serving.asgi.connections import RETRY_AFTER
 from serving.torchserve.config import Ports
 from tests.serving.conftest import Release
 from tests.serving.deployment.following import wait_until

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from registry.channels.channel import stage
 from registry.releases.release import write_release
 from registry.store.base import ObjectStore
@@ -68,3 +70,10 @@ def wait_until(holds: Callable[[], bool], why: Callable[[], str] = str) -> None:
     while not holds():
         assert time.monotonic() < until, why()
         time.sleep(0.1)
+
+
+def looked(process: psutil.Process, times: int) -> None:
+    """Let a follower look at the server again and again, seen by the time that its process takes."""
+    for _ in range(times):
+        cpu_seconds = sum(process.cpu_times()[:2])
+        wait_until(lambda: sum(process.cpu_times()[:2]) > cpu_seconds)  # noqa: B023

@@ -13,7 +13,7 @@ from serving.torchserve.server import TorchServe
 from serving.torchserve.state_dir import DeployedRelease
 from tests.serving.conftest import REQUESTS, Release
 from tests.serving.damage import flip
-from tests.serving.deployment.following import ANN, Follower, following, released, wait_until
+from tests.serving.deployment.following import ANN, following, looked, released
 from tests.serving.torchserve.test_faults import kill
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -43,7 +43,7 @@ def test_what_breaks_under_a_follower_is_told_once_and_mended(
         (tmp_path / "registry").rename(tmp_path / "away")
         (tmp_path / "registry").write_text("no folder")
         follower.wait_for("Trying again until it works.", times=2)
-        looked(follower, 5)
+        looked(psutil.Process(follower.process.pid), 5)
         assert answers(state_dir) == first.digest
         (tmp_path / "registry").unlink()
         (tmp_path / "away").rename(tmp_path / "registry")
@@ -57,11 +57,3 @@ def test_what_breaks_under_a_follower_is_told_once_and_mended(
 
 def answers(state_dir: Path) -> str:
     return str(TorchServe.attach(state_dir).predict(REQUESTS[0])["release"])
-
-
-def looked(follower: Follower, times: int) -> None:
-    """Let it look at the channel again and again, seen by the time that its process takes."""
-    process = psutil.Process(follower.process.pid)
-    for _ in range(times):
-        cpu_seconds = sum(process.cpu_times()[:2])
-        wait_until(lambda: sum(process.cpu_times()[:2]) > cpu_seconds)  # noqa: B023

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from car_model.recommender.request import RequestError, batch_of
-from serving.answering.answer import respond_all
+from serving.answering.answer import HEALTH, respond_all
 from serving.answering.request_body import BadBodyError, parse_body
-from serving.asgi.app import HEALTH, AsgiMetrics
+from serving.asgi.app import AsgiMetrics
 from serving.metrics.counters import KINDS, STATUSES, Metrics
 from serving.metrics.drift_window import FEWEST, LATEST, DriftWindow
 from serving.metrics.observer import InstrumentedResponder

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from serving.errors import ServingError
-from serving.torchserve.config import LOOPBACK, Ports, ServerConfig, render
+from serving.torchserve.config import LOOPBACK, UNREACHABLE, Ports, ServerConfig, render
 from serving.torchserve.server import ServerRecord
 from serving.torchserve.state_dir import StateDir, write_private
 
@@ -16,11 +16,11 @@ def properties(text: str) -> dict[str, str]:
 
 @pytest.fixture
 def rendered(tmp_path: Path) -> dict[str, str]:
-    return properties(render(ServerConfig(), Ports(1, 2, 3, 4, 5), StateDir(tmp_path), load="car-x.mar"))
+    return properties(render(ServerConfig(), Ports(1, 2, 3), StateDir(tmp_path), load="car-x.mar"))
 
 
 def test_a_path_of_any_letters_reaches_java(tmp_path: Path) -> None:
-    text = render(ServerConfig(), Ports(1, 2, 3, 4, 5), StateDir(tmp_path / "prö 🍵 #a=b\\:c"))
+    text = render(ServerConfig(), Ports(1, 2, 3), StateDir(tmp_path / "prö 🍵 #a=b\\:c"))
     assert text.isascii()  # Java reads Latin-1
     store = properties(text)["model_store"]
     assert store.endswith("/pr\\u00f6\\u0020\\ud83c\\udf75\\u0020#a=b\\u005c:c/model-store")
@@ -29,8 +29,9 @@ def test_a_path_of_any_letters_reaches_java(tmp_path: Path) -> None:
 def test_every_listener_is_on_loopback(rendered: dict[str, str]) -> None:
     addresses = {key: value for key, value in rendered.items() if key.endswith("_address")}
     assert len(addresses) == 5
-    for value in addresses.values():
-        assert value.removeprefix("http://").split(":")[0] == LOOPBACK
+    hosts = {key: value.removeprefix("http://").split(":")[0] for key, value in addresses.items()}
+    assert {hosts.pop(f"grpc_{api}_address") for api in ("inference", "management")} == {UNREACHABLE}
+    assert set(hosts.values()) == {LOOPBACK}
 
 
 def test_what_security_rests_on(rendered: dict[str, str]) -> None:
@@ -42,7 +43,7 @@ def test_what_security_rests_on(rendered: dict[str, str]) -> None:
 
 
 def test_free_ports_are_all_different() -> None:
-    assert len(set(asdict(Ports.choose()).values())) == 5
+    assert len(set(asdict(Ports.choose()).values())) == 3
 
 
 def test_a_preferred_port_is_kept_while_it_is_free() -> None:

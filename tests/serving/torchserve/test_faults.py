@@ -62,7 +62,8 @@ def kill_worker(server: TorchServe) -> None:
 
 
 def kill(server: TorchServe, *, everything: bool = False) -> None:
-    """Kill the server's process, perhaps with its workers."""
+    """Kill the server's process, perhaps with its workers, and first the supervisor that `start` begins."""
+    process.stop_supervisor(server.state)
     for item in (
         process.find_processes(server.state) if everything else [process.frontend_process(server.state)]
     ):

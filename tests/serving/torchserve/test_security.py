@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from serving.answering.golden import GoldenRequests
 from serving.archive.build import MODEL_NAME
 from serving.errors import RequestRefusedError, ServingError
 from serving.torchserve import process
-from serving.torchserve.config import LOOPBACK
+from serving.torchserve.config import LOOPBACK, UNREACHABLE
 from serving.torchserve.rollover import DeployError, curl_line, restore, roll_over
 from serving.torchserve.server import TorchServe
 from serving.torchserve.state_dir import StateDir
@@ -66,10 +67,15 @@ def keys_of(state: StateDir) -> list[str]:
 def test_every_socket_that_listens_is_on_loopback(deployed: TorchServe) -> None:
     addresses = set()
     for item in process.find_processes(deployed.state):
-        for socket in item.net_connections(kind="inet"):
-            if socket.status == psutil.CONN_LISTEN or socket.type != 1:
-                addresses.add((socket.laddr.ip.removeprefix("::ffff:"), socket.laddr.port))
-    assert addresses == {(LOOPBACK, port) for port in asdict(deployed.ports).values()}
+        for listener in item.net_connections(kind="inet"):
+            if listener.status == psutil.CONN_LISTEN or listener.type != 1:
+                addresses.add((listener.laddr.ip.removeprefix("::ffff:"), listener.laddr.port))
+    grpc = {address for address in addresses if address[0] == UNREACHABLE}
+    assert addresses - grpc == {(LOOPBACK, port) for port in asdict(deployed.ports).values()}
+    assert len(grpc) == 2
+    for address in grpc:
+        with socket.socket() as caller, pytest.raises(OSError, match="Network is unreachable"):
+            caller.connect(address)
 
 
 def test_the_live_server_says_that_it_is_closed(deployed: TorchServe) -> None:
