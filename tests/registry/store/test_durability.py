@@ -1,4 +1,4 @@
-"""What a store says is written survives a power cut: content first, then the name, then the folder's entry."""
+"""What a store says is written survives a power cut: content first, then the name, then the folder."""
 
 from __future__ import annotations
 
