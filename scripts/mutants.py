@@ -198,14 +198,17 @@ class Bench:
         self.clock = int(time.time())
 
     def test_mutant(self, mutant: Mutant) -> tuple[Outcome, float]:
-        """Outcome and seconds: tests of the same name, or else those that import it; then the folder's."""
+        """Outcome and seconds: tests of the same name first, then those that import it, then the folder's."""
         place, source = Path(mutant.path), (self.folder / mutant.path).read_bytes()
         folder = self.folder / "tests" / place.parent
         package = sorted((self.folder / "tests" / place.parts[0]).rglob("test_*.py"))
-        near = list(folder.glob(f"test_{place.stem}*.py"))
-        near = near or [test for test in package if imports_module(test, mutant.path)]
+        stages = (
+            folder.glob(f"test_{place.stem}*.py"),
+            (test for test in package if imports_module(test, mutant.path)),
+            folder.glob("test_*.py"),
+        )
         start, done = time.monotonic(), set[str]()
-        for stage in (near, folder.glob("test_*.py")):
+        for stage in stages:
             tests = sorted({str(test.relative_to(self.folder)) for test in stage} - done)
             done.update(tests)
             outcome = self._judge(mutant.path, mutant.apply(source), source, tests) if tests else None

@@ -81,6 +81,15 @@ def test_a_table_has_one_line_under_its_header_and_none_around_it() -> None:
     ]
 
 
+def test_the_header_of_a_table_stands_out_on_a_terminal() -> None:
+    stream = io.StringIO()
+    table = plain_table("Step")
+    table.add_row("train")
+    PlainConsole(file=stream, width=80, force_terminal=True, color_system="standard").print(table)
+    assert "\x1b[1mStep" in stream.getvalue()
+    assert "\x1b[1mtrain" not in stream.getvalue()
+
+
 def test_the_digest_of_the_code_is_printed_when_asked_for_and_not_on_import(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
