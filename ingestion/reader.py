@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from car_model.recommender.request import MAX_ID
 from common.errors import shorten
+from common.limits import MAX_ID, MAX_TITLE
 from ingestion.config import IngestError, Source
 from ingestion.parts import Part, nested_error, require_columns, source_parts
 from ingestion.text_files import MAX_LINE, text_rows
@@ -226,14 +226,15 @@ def _clean(source: Source, part: Part, name: str, column: pa.Array, numbers: Seq
     if pc.any(pc.match_substring(column, "\0")).as_py():
         index = pc.index(pc.match_substring(column, "\0"), True).as_py()
         raise IngestError(f"{label} {unit} {numbers[index]}, holds a NUL character; store it as plain text.")
-    if name == "item_id" and (pc.max(pc.utf8_length(column)).as_py() or 0) > MAX_ID:
-        index = pc.index(pc.greater(pc.utf8_length(column), MAX_ID), True).as_py()
-        raise IngestError(
-            f"{label} {unit} {numbers[index]}, has an id of more than {MAX_ID} characters, which no request "
-            "to a server may hold; give the item a shorter one."
-        )
     if source.role(name) != "id":
         column = pc.utf8_trim_whitespace(column)
+    limit = {"item_id": MAX_ID, "title": MAX_TITLE}.get(name)
+    if limit and (pc.max(pc.utf8_length(column)).as_py() or 0) > limit:
+        index = pc.index(pc.greater(pc.utf8_length(column), limit), True).as_py()
+        raise IngestError(
+            f"{label} {unit} {numbers[index]}, has more than {limit:,} characters, which no request or answer "
+            "of a server may hold; shorten it, or map another column."
+        )
     column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
     if source.casts.get(name, "string") == "string":
         return column

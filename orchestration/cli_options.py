@@ -43,6 +43,9 @@ class RunOptions:
         bool, Option("--train/--no-train", help="Train, or skip training and reuse the champion's weights.")
     ] = True
     warm_start: Annotated[bool, Option("--warm-start", help="Train from the champion's weights.")] = False
+    data_policy: Annotated[
+        str, Option(help="Limits of validation (YAML or JSON file); they override the dataset.json's.")
+    ] = ""
     gate_policy: Annotated[str, Option(help="Gate policy (YAML file); default: the project's own.")] = ""
 
 

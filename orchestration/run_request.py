@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+from pydantic import ValidationError
+
 from car_model.codebook.mode import ModeError, check_mode
-from common.errors import UserError
+from common.errors import UserError, first_problem
+from ingestion.config import DatasetConfig
 from ingestion.sources import resolve, source_digest
 from ingestion.sources.gcs import is_gcs
 from orchestration.cli_options import RunOptions
@@ -63,11 +67,10 @@ class RunRequest(RunOptions):
             raise ArgumentError(
                 f"--no-train needs --codebook reuse, not {mode}: weights belong to their codes."
             )
-        policy = DataPolicy(action_min=config.action_min, action_max=config.action_max)
         arguments = {
-            "source": config.model_dump_json(),
+            "source": config.model_copy(update={"data_policy": {}}).model_dump_json(),
             "source_digest": source_digest(config),
-            "data_policy": policy.model_dump_json(),
+            "data_policy": self._data_policy(config).model_dump_json(),
             "channel": self.channel,
             "recipe": self._recipe(),
             "ranker": self._ranker(),
@@ -91,6 +94,25 @@ class RunRequest(RunOptions):
             load_policy(self.gate_policy)
             arguments["gate_policy"] = Path(self.gate_policy).read_text(encoding="utf-8")
         return arguments
+
+    def _data_policy(self, config: DatasetConfig) -> DataPolicy:
+        """The limits of validation: the file's if there is one, over the dataset's, over the defaults."""
+        settings: dict[str, Any] = {"action_min": config.action_min, "action_max": config.action_max}
+        layers = [("data_policy in dataset.json", config.data_policy)]
+        if self.data_policy:
+            try:
+                layers.append((self.data_policy, yaml.safe_load(Path(self.data_policy).read_bytes())))
+            except yaml.YAMLError as error:
+                raise ArgumentError(f"{self.data_policy} is not valid YAML: {error}.") from error
+        for origin, layer in layers:
+            if not isinstance(layer, dict):
+                raise ArgumentError(f'{origin} must hold settings, such as {{"min_users": 50}}.')
+            settings |= layer
+            try:
+                policy = DataPolicy.model_validate_json(json.dumps(settings, default=str))
+            except ValidationError as error:
+                raise ArgumentError(f"{origin}: {first_problem(error, DataPolicy.model_fields)}") from error
+        return policy
 
     def _recipe(self) -> str:
         """The training settings with the run's seed and epochs."""

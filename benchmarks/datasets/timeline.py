@@ -7,9 +7,9 @@ from dataclasses import replace
 import pandas as pd
 
 from car_model.data.dataset import Dataset
-from car_model.data.histories import MAX_HISTORY
 from car_model.evaluation.evaluate import Holdout
 from common.digests import json_digest
+from common.limits import MAX_HISTORY
 
 LEAST = 3  # interactions of a user to have a test item, a validation item and something before them
 

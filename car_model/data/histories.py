@@ -13,7 +13,6 @@ from torch import Tensor
 
 from common.errors import UserError
 
-MAX_HISTORY = 10_000  # items of a history that a request may hold
 PAD = 0
 
 

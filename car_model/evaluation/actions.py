@@ -9,7 +9,6 @@ import numpy as np
 from car_model.action_ranker.data import ActionHistories, action_histories
 from car_model.action_ranker.rerank import Reranker
 from car_model.data.dataset import Dataset
-from car_model.data.histories import MAX_HISTORY
 from car_model.evidence.evaluation import (
     ActionLatency,
     ActionRankerEvidence,
@@ -24,6 +23,7 @@ from car_model.metrics.ranking import RESAMPLES, TAIL, paired, ranks_of, summary
 from car_model.recommender.held_out import held_out, score_before
 from car_model.recommender.recommender import Recommender
 from car_model.training.train_ranker import Predictions, predict
+from common.limits import MAX_HISTORY
 
 USERS = 5000  # at most about so many are ranked for, one at a time
 LATENCY_REQUESTS = 200

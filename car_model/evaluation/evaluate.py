@@ -19,7 +19,7 @@ from tqdm import tqdm
 from car_model.compute import limit_threads
 from car_model.data.catalogue import Catalogue
 from car_model.data.dataset import Dataset
-from car_model.data.histories import MAX_HISTORY, pad
+from car_model.data.histories import pad
 from car_model.evaluation.actions import evaluate_action_ranker
 from car_model.evidence.codebook import CodebookHealth
 from car_model.evidence.drift import DataDrift
@@ -38,6 +38,7 @@ from car_model.metrics.ranking import mask_histories, paired, per_user, ranks_of
 from car_model.models.baselines import Popularity, SASRec
 from car_model.recommender.recommender import Recommender
 from common.digests import json_digest
+from common.limits import MAX_HISTORY
 
 ROWS = 256  # users scored at once
 HEAD_SHARE = 0.2  # the most popular fifth of the items is the head

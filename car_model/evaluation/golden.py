@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
 from car_model.evaluation.evaluate import Holdout
 from car_model.evidence.evaluation import GoldenRequests
 from car_model.recommender.recommender import Recommender
+from common.limits import MAX_BODY_BYTES, MAX_HISTORY
 
 USERS = 16
+RESERVED_BYTES = 8192  # of a body, for its other fields: an excluded and an unknown item, k, and so on
+ACTION_BYTES = 26  # at most of an action, such as 0.30000000000000004, in a body
 
 
 def golden_requests(
@@ -19,11 +24,12 @@ def golden_requests(
     `liked` is the smallest action that counts as liked, if the release can rank by action.
     """
     step = max(1, len(holdout.users) // users)
+    chosen = [sendable(prompt) for prompt in holdout.prompts[::step][:users]]
     requests: list[dict[str, Any]] = [
         {"history": prompt, "k": 1 + i % 10, "thinking": i % (n_levels + 1), "explain": i % 2 == 0}
-        for i, prompt in enumerate(holdout.prompts[::step][:users])
+        for i, prompt in enumerate(chosen)
     ]
-    first = holdout.prompts[0]
+    first = chosen[0]
     if liked is not None:
         actions = [(liked, liked - 1, None)[i % 3] for i in range(len(first))]
         by_action: dict[str, Any] = {"history": first, "rank_by": "action"}
@@ -34,6 +40,17 @@ def golden_requests(
         {"history": ["no such item"], "k": 3},
         {"history": [*first, "no such item"], "exclude": [holdout.targets[0]], "k": 20},
     ]
+
+
+def sendable(history: Sequence[str]) -> list[str]:
+    """The latest items of a history that fit into a request with an action each, and one item more."""
+    size, start = RESERVED_BYTES, len(history)
+    while start > max(0, len(history) - MAX_HISTORY + 1):
+        size += len(json.dumps(history[start - 1])) + len(", ") + ACTION_BYTES
+        if size > MAX_BODY_BYTES:
+            break
+        start -= 1
+    return list(history[start:])
 
 
 def record_golden(recommender: Recommender, holdout: Holdout) -> GoldenRequests:

@@ -11,8 +11,8 @@ import torch
 from car_model.action_ranker.data import PARTS, ActionHistories, Part
 from car_model.action_ranker.model import LIKED
 from car_model.action_ranker.rerank import ScoredHistory
-from car_model.data.histories import MAX_HISTORY
 from car_model.recommender.recommender import Recommender
+from common.limits import MAX_HISTORY
 
 BATCH_SIZE = 256
 

@@ -6,12 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from car_model.data.histories import MAX_HISTORY
 from common.errors import UserError
+from common.limits import MAX_BATCH, MAX_HISTORY, MAX_ID, MAX_K
 
-MAX_K = 100
-MAX_ID = 256
-MAX_BATCH = 16  # requests of one body: what the slowest of them take together stays within a server's timeout
 SHOWN = 40  # characters of a client's own text that a message repeats
 
 

@@ -59,14 +59,14 @@ def local_file(source: Source, cache_dir: Path) -> Path:
 
 
 def source_digest(config: DatasetConfig) -> str:
-    """The cache key of the ingest step: settings and content, but neither locations nor the engine.
+    """The cache key of the ingest step: settings and content, but not locations, engine or data policy.
 
     Equal digests mean equal datasets.
 
     Raises:
         IngestError: a source is missing.
     """
-    settings = config.model_dump(mode="json", exclude={"engine", "spark"})
+    settings = config.model_dump(mode="json", exclude={"engine", "spark", "data_policy"})
     for part, source in (("interactions", config.interactions), ("items", config.items)):
         if gcs.is_gcs(source.location):
             content = gcs.identity(source.location)

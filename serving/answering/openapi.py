@@ -13,8 +13,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
-from car_model.recommender.request import MAX_BATCH, MAX_ID, Request
-from serving.answering.request_body import MAX_BODY_BYTES, MAX_DEPTH
+from car_model.recommender.request import Request
+from common.limits import MAX_BATCH, MAX_BODY_BYTES, MAX_ID
+from serving.answering.request_body import MAX_DEPTH
 from serving.archive.build import MODEL_NAME
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import json
 import re
 from typing import Any, NoReturn
 
+from common.limits import MAX_BODY_BYTES
 from serving.errors import ServingError
 
-MAX_BODY_BYTES = 256 * 1024
 MAX_DEPTH = 8  # a batch of requests needs four
 SHOWN_CHARACTERS = 40
 BRACKETS = re.compile(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serving.answering.request_body import MAX_BODY_BYTES
+from common.limits import MAX_BODY_BYTES
 from serving.errors import ServingError
 from serving.torchserve.state_dir import StateDir
 

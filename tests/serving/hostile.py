@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from car_model.recommender.request import MAX_BATCH, MAX_ID
-from serving.answering.request_body import MAX_BODY_BYTES
+from common.limits import MAX_BATCH, MAX_BODY_BYTES, MAX_ID
 
 ITEMS = [f"i{i}" for i in range(1, 49)]
 KNOWN_OR_NOT = [*ITEMS, "none such"]

@@ -18,10 +18,10 @@ import torch
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from car_model.recommender.recommender import Recommender
+from common.limits import MAX_BODY_BYTES
 from serving.answering.answer import respond
 from serving.answering.golden import GoldenRequests
 from serving.answering.openapi import document
-from serving.answering.request_body import MAX_BODY_BYTES
 from serving.archive.build import WorkerConfig
 from serving.torchserve import process
 from serving.torchserve.config import Ports

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from car_model.data.dataset import Dataset
-from car_model.data.histories import MAX_HISTORY
 from car_model.evaluation.evaluate import Baseline, Holdout, evaluate, holdout_ranks, slices
 from car_model.evidence.evaluation import ChampionComparison, Evaluation, HoldoutSummary
 from car_model.metrics.ranking import per_user
 from car_model.models.baselines import Popularity, SASRec
 from car_model.recommender.recommender import Recommender
+from common.limits import MAX_HISTORY
 from tests.car_model.builders import tiny_dataset, tiny_sasrec
 from tests.fixtures import ITEMS, tiny_histories
 

@@ -11,6 +11,8 @@ import pytest
 from car_model.evaluation.evaluate import Holdout
 from car_model.evaluation.golden import USERS, golden_requests, record_golden
 from car_model.recommender.recommender import Recommender
+from car_model.recommender.request import parse
+from common.limits import MAX_BODY_BYTES, MAX_HISTORY
 
 
 def test_requests_use_every_feature(holdout: Holdout) -> None:
@@ -56,3 +58,19 @@ def test_edge_cases_are_among_the_answers(recommender: Recommender, holdout: Hol
     assert (nobody["fallback"], unknown["fallback"], mixed["fallback"]) == ("popular", "popular", None)
     assert unknown["skipped"] == mixed["skipped"] == ["no such item"]
     assert holdout.targets[0] not in [item["item_id"] for item in mixed["items"]]
+
+
+@pytest.mark.parametrize("item", ["i", "item-1234", "🍵" * 256, '"\\\n' * 80, "x" * 256])
+@pytest.mark.parametrize("length", [1, 9_000, MAX_HISTORY])
+@pytest.mark.parametrize("liked", [None, 4.0, 0.30000000000000004])
+def test_the_longest_history_can_be_sent(
+    holdout: Holdout, item: str, length: int, liked: float | None
+) -> None:
+    heavy = replace(
+        holdout, prompts=[[item] * length] * len(holdout.users), targets=[item] * len(holdout.users)
+    )
+    requests = golden_requests(heavy, n_levels=3, liked=liked)
+    for request in requests:
+        parse(request, levels=3, by_action=True)
+        assert len(json.dumps(request).encode()) <= MAX_BODY_BYTES
+    assert len(requests[0]["history"]) >= min(length, 80)

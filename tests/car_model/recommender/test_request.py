@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from car_model.data.histories import MAX_HISTORY
 from car_model.recommender.recommender import Recommender
-from car_model.recommender.request import MAX_BATCH, MAX_ID, MAX_K, Request, RequestError, batch_of, parse
+from car_model.recommender.request import Request, RequestError, batch_of, parse
+from common.limits import MAX_BATCH, MAX_HISTORY, MAX_ID, MAX_K
 
 LEVELS = 3
 WILD_TEXT = st.text(st.characters(), max_size=20)  # lone surrogates, controls and NUL among them

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from car_model.recommender.recommender import Recommender
-from car_model.recommender.request import MAX_BATCH
+from common.limits import MAX_BATCH
 from serving.answering.answer import FAILED, respond, respond_all
 from tests.fixtures import tiny_parts, tiny_vectors
 from tests.serving.conftest import REQUESTS, ask

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.answering.request_body import MAX_BODY_BYTES, MAX_DEPTH, BadBodyError, parse_body
+from common.limits import MAX_BODY_BYTES
+from serving.answering.request_body import MAX_DEPTH, BadBodyError, parse_body
 
 leaves = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
