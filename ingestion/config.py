@@ -199,7 +199,7 @@ class DatasetConfig(Settings):
     positive_action: float | None = None
     """Interactions with a lower action, or none, are dropped. Default: all interactions count."""
     data_policy: dict[str, Any] = {}
-    """Limits of validation that differ from the [data policy](data-policy.md)'s, such as `{"min_users": 50}`."""
+    """Limits of validation that differ from the [defaults](data-policy.md), such as `{"min_users": 50}`."""
     engine: Literal["duckdb", "spark"] = "duckdb"
     """What computes the dataset; the result is the same."""
     spark: SparkSettings = SparkSettings()

@@ -103,11 +103,15 @@ class RunRequest(RunOptions):
             try:
                 layers.append((self.data_policy, yaml.safe_load(Path(self.data_policy).read_bytes())))
             except yaml.YAMLError as error:
-                raise ArgumentError(f"{self.data_policy} is not valid YAML: {error}.") from error
+                raise ArgumentError(
+                    f"{self.data_policy} is not valid YAML: {' '.join(str(error).split())}."
+                ) from error
         for origin, layer in layers:
             if not isinstance(layer, dict):
                 raise ArgumentError(f'{origin} must hold settings, such as {{"min_users": 50}}.')
-            settings |= layer
+            drift = layer.get("drift", {})
+            merged = settings.get("drift", {}) | drift if isinstance(drift, dict) else drift
+            settings |= layer | {"drift": merged}
             try:
                 policy = DataPolicy.model_validate_json(json.dumps(settings, default=str))
             except ValidationError as error:

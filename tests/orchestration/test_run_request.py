@@ -69,6 +69,46 @@ def test_the_source_digest_follows_the_content(shop: Path) -> None:
     assert request_for(shop).arguments()["source_digest"] != first
 
 
+def test_a_file_overrides_the_datasets_policy_which_overrides_the_defaults(shop: Path) -> None:
+    digest = request_for(shop).arguments()["source_digest"]
+    settings = json.loads((shop / "dataset.json").read_text())
+    settings["data_policy"] = {"min_users": 3, "action_max": 9, "drift": {"max_ratio": 2, "min_ratio": 0.4}}
+    (shop / "dataset.json").write_text(json.dumps(settings))
+    file = shop / "policy.yaml"
+    file.write_text("earliest: 1900-01-01\nmin_users: 4\ndrift:\n  max_ratio: 3\n")
+    first, second = (request_for(shop, data_policy=path).arguments() for path in ("", str(file)))
+    policies = [json.loads(arguments["data_policy"]) for arguments in (first, second)]
+    assert [policy["min_users"] for policy in policies] == [3, 4]
+    assert [policy["drift"]["max_ratio"] for policy in policies] == [2, 3]
+    assert {policy["drift"]["min_ratio"] for policy in policies} == {0.4}
+    assert [(policy["action_min"], policy["action_max"]) for policy in policies] == [(1, 9), (1, 9)]
+    assert policies[1]["earliest"] == "1900-01-01T00:00:00Z"
+    assert first["source_digest"] == digest  # no other data, so ingest stays in the cache
+    assert first["source"] == second["source"] == request_for(write_shop(shop)).arguments()["source"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("earlist: 1900-01-01", "there is no setting 'earlist'; there are: min_interactions, min_users"),
+        ("- 1", 'must hold settings, such as {"min_users": 50}.'),
+        ("", "must hold settings"),
+        ("min_users: many", "'min_users' is 'many'"),
+        ("action_min: .nan", "'action_min' is nan: input should be a finite number"),
+        ("drift: 3", "'drift' is 3: input should be an object"),
+        ("a: [", "is not valid YAML: while parsing a flow node expected the node content"),
+        ("\x00", "is not valid YAML"),
+    ],
+)
+def test_a_wrong_data_policy_is_named_before_anything_runs(shop: Path, text: str, sentence: str) -> None:
+    file = shop / "policy.yaml"
+    file.write_text(text)
+    with pytest.raises(ArgumentError) as refused:
+        request_for(shop, data_policy=str(file)).arguments()
+    assert sentence in str(refused.value)
+    assert str(refused.value).startswith(str(file))
+
+
 def test_the_range_of_actions_becomes_the_data_policys(shop: Path) -> None:
     policy = json.loads(request_for(shop).arguments()["data_policy"])
     assert (policy["action_min"], policy["action_max"]) == (1, 5)

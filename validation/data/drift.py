@@ -23,13 +23,13 @@ from car_model.evidence.drift import (
 )
 from common.errors import first_problem
 from validation.data.findings import Finding
-from validation.data.policy import DriftPolicy
+from validation.data.policy import POLICY, DriftPolicy
 
 POPULAR = 100  # items of a profile
 COUNTS = ("interactions", "users", "items")
 REMEDY = (
-    "check the source for missing or doubled data, or widen the drift policy if the change is meant "
-    "(and the gate's, which judges the same figures)"
+    f"check the source for missing or doubled data, or widen drift in {POLICY} if the change is meant, and "
+    "the gate's policy, which judges the same figures"
 )
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from car_model.evidence.base import Share
+
+POLICY = "the data policy (data_policy in dataset.json, or --data-policy FILE)"  # how messages name it
+Time = Annotated[datetime, AfterValidator(lambda time: time if time.tzinfo else time.replace(tzinfo=UTC))]
 
 
 class DriftPolicy(BaseModel):
@@ -16,7 +19,7 @@ class DriftPolicy(BaseModel):
     The defaults are generous: they stop accidents, such as lost or doubled data.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     severity: Literal["block", "warn"] = "block"
     """What too much drift does: `block` stops the run, `warn` only reports."""
@@ -39,7 +42,7 @@ class DriftPolicy(BaseModel):
 class DataPolicy(BaseModel):
     """Thresholds of the validate step; the defaults suit a small test set and a large one alike."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     min_interactions: int = Field(default=10, ge=1)
     """Fewest interactions after de-duplication and k-core."""
@@ -51,9 +54,9 @@ class DataPolicy(BaseModel):
     """Smallest action, such as 1 for stars; null: any finite number."""
     action_max: float | None = None
     """Largest action, such as 5 for stars; null: any finite number."""
-    earliest: AwareDatetime = datetime(1970, 1, 1, tzinfo=UTC)
-    """Earliest timestamp."""
-    latest: AwareDatetime | None = None
+    earliest: Time = datetime(1970, 1, 1, tzinfo=UTC)
+    """Earliest timestamp; UTC if it names no zone."""
+    latest: Time | None = None
     """Latest timestamp; null: the moment of validation."""
     max_missing_title_share: Share = 0.2
     """Largest share of the source's items without a title."""

@@ -11,7 +11,7 @@ import great_expectations.expectations as gxe
 import pandas as pd
 from great_expectations.expectations.expectation import Expectation
 
-from validation.data.policy import DataPolicy
+from validation.data.policy import POLICY, DataPolicy
 
 REPAIR = "repair or drop these rows in the source"
 INGEST = "the ingest step broke its contract, so run it again and report the fault if it stays"
@@ -56,7 +56,7 @@ def table_rules(
         Rule(
             f"There are at least {smallest:,} rows." if smallest > 1 else "There is at least one row.",
             f"at least {smallest:,} rows are needed" if smallest > 1 else "the table is empty",
-            "check the source file" if source else "add data, or lower the k-core or the policy's minimum",
+            "check the source file" if source else f"add data, or lower the k-core or min_{name} in {POLICY}",
             gxe.ExpectTableRowCountToBeBetween(min_value=smallest),
         ),
     ]
@@ -88,8 +88,11 @@ def _source_interactions(frame: pd.DataFrame, policy: DataPolicy) -> Iterator[Ru
     if "timestamp" in frame and frame["timestamp"].notna().any():
         latest = policy.latest or datetime.now(UTC)
         future = "after" if policy.latest else "in the future, after"
-        remedy = "correct the clock, the time zone or the unit (seconds, milliseconds) of these rows"
         for low, high, word in ((policy.earliest, None, "before"), (None, latest, future)):
+            remedy = (
+                "correct the clock, the time zone or the unit (seconds, milliseconds) of these rows, or set "
+                f"{'earliest' if low else 'latest'} in {POLICY}"
+            )
             limit = f"{low or high:%Y-%m-%d %H:%M} UTC"
             within = gxe.ExpectColumnValuesToBeBetween(column="timestamp", min_value=low, max_value=high)
             broken = f"timestamp is {word} {limit}"
@@ -101,16 +104,18 @@ def _source_interactions(frame: pd.DataFrame, policy: DataPolicy) -> Iterator[Ru
         upper = f"at most {largest:g}" if largest < LARGEST else ""
         allowed = " and ".join(filter(None, (lower, upper))) or "a finite number"
         within = gxe.ExpectColumnValuesToBeBetween(column="action", min_value=smallest, max_value=largest)
-        remedy = "correct these rows, or the policy's action_min and action_max"
+        remedy = f"correct these rows, or action_min and action_max in {POLICY}"
         yield Rule(f"action is {allowed}.", f"action is not {allowed}", remedy, within, "action")
     if "orphan_item" in frame:
-        remedy = "add the items to the catalogue or drop their interactions"
+        orphans = frame["orphan_item"].dropna().astype(str)
+        trim = "remove the blanks around ids, " if (orphans != orphans.str.strip()).any() else ""
+        remedy = f"{trim}add the items to the catalogue, drop them, or raise max_orphan_share in {POLICY}"
         yield _orphans("the catalogue", remedy, policy.max_orphan_share)
     if order in frame:
         yield Rule(
             f"At most {policy.max_duplicate_share:.0%} of the rows repeat a user, item and {order}.",
             f"the same user_id, item_id and {order} appear more than once",
-            "check whether a file was read twice, or raise max_duplicate_share",
+            f"check whether a file was read twice, or raise max_duplicate_share in {POLICY}",
             gxe.ExpectCompoundColumnsToBeUnique(
                 column_list=["user_id", "item_id", order], mostly=1 - policy.max_duplicate_share
             ),
@@ -124,7 +129,8 @@ def _source_items(frame: pd.DataFrame, policy: DataPolicy) -> Iterator[Rule]:
     yield Rule(
         f"At most {share:.0%} of the items have no title.",
         "the title is empty",
-        "fill in titles or correct the column mapping: semantic IDs are made from text",
+        "fill in titles or correct the column mapping, since semantic IDs are made from text, or raise "
+        f"max_missing_title_share in {POLICY}",
         gxe.ExpectColumnValuesToBeNull(column="item_without_title", mostly=1 - share),
         "title",
     )
@@ -136,7 +142,7 @@ def _interactions(frame: pd.DataFrame, policy: DataPolicy) -> Iterator[Rule]:
     yield Rule(
         f"There are at least {policy.min_users:,} users.",
         f"at least {policy.min_users:,} users are needed",
-        "add data, or lower the k-core or min_users",
+        f"add data, or lower the k-core or min_users in {POLICY}",
         gxe.ExpectColumnUniqueValueCountToBeBetween(column="user_id", min_value=policy.min_users),
         "user_id",
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import great_expectations as gx
+import great_expectations.expectations as gxe
 import pandas as pd
 from great_expectations.core import ExpectationValidationResult
 from great_expectations.data_context.types.base import (
@@ -22,6 +23,8 @@ from validation.data.tables import Table
 
 EXAMPLES = 5
 EXAMPLE_LENGTH = 40
+EXAMPLE_ROWS = 5  # of one value
+UNIQUE = (gxe.ExpectColumnValuesToBeUnique, gxe.ExpectCompoundColumnsToBeUnique)
 RESULT_FORMAT = {"result_format": "SUMMARY", "partial_unexpected_count": 4 * EXAMPLES}  # values may repeat
 # Nothing on disk: the default context leaves a temporary folder for a docs site.
 IN_MEMORY = DataContextConfig(
@@ -74,7 +77,7 @@ def _finding(table: Table, rule: Rule, result: ExpectationValidationResult) -> F
     elif "unexpected_count" in details:
         count, total = details["unexpected_count"], details["element_count"]
         observed = f"{count:,} of {total:,} rows fail" if count else f"all {total:,} rows pass"
-        broken = f"{rule.broken} in {count:,} of {total:,} rows{_examples(details)}"
+        broken = f"{rule.broken} in {count:,} of {total:,} rows{_examples(details, rule, table.frame)}"
     else:  # a check of a whole table or column
         value = details.get("observed_value")
         missing = ((details.get("details") or {}).get("mismatched") or {}).get("missing")
@@ -97,19 +100,23 @@ def _finding(table: Table, rule: Rule, result: ExpectationValidationResult) -> F
     )
 
 
-def _examples(details: Mapping[str, Any]) -> str:
-    """Where to look: values with the number of their row, or the rows alone for nulls."""
+def _examples(details: Mapping[str, Any], rule: Rule, frame: pd.DataFrame) -> str:
+    """Where to look: values with the numbers of their rows, counted from 1 as ingest does."""
     values = details.get("partial_unexpected_list") or []
-    rows = details.get("partial_unexpected_index_list") or []
-    first: dict[str, str] = {}
-    for value, row in zip(values, rows, strict=False):
-        if isinstance(value, dict):
-            text = " ".join(str(part) for part in value.values())
-        elif isinstance(value, pd.Timestamp) and not pd.isna(value):
-            text = value.isoformat(sep=" ")
-        else:
-            text = "" if pd.isna(value) else str(value)
+    indices = details.get("partial_unexpected_index_list") or []
+    if isinstance(rule.expectation, UNIQUE):  # all rows of the first duplicates, however far apart
+        key = getattr(rule.expectation, "column_list", None) or [rule.column]
+        doubled = frame[frame.duplicated(key, keep=False)]
+        groups = sorted(doubled.groupby(key, sort=False, dropna=False).indices.values(), key=min)[:EXAMPLES]
+        indices = [int(doubled.index[row]) for rows in groups for row in rows]
+        values = [" ".join(map(str, row)) for row in frame.loc[indices, key].to_numpy()]
+    rows_by_value: dict[str, list[int]] = {}  # "" is null
+    for value, index in zip(values, indices, strict=False):
+        text = "" if pd.isna(value) else str(value)
         text = text if len(text) <= EXAMPLE_LENGTH else f"{text[:EXAMPLE_LENGTH]}..."
-        first.setdefault(text or str(row), f"{text!r} in row {row}" if text else f"row {row}")
-    examples = ", ".join(list(first.values())[:EXAMPLES])
-    return f" (such as {examples}; rows count from 0)" if examples else ""
+        rows_by_value.setdefault(text, []).append(int(index) + 1)
+    examples = []
+    for text, rows in list(rows_by_value.items())[:EXAMPLES]:
+        numbers = ", ".join(map(str, rows[:EXAMPLE_ROWS])) + (", ..." if len(rows) > EXAMPLE_ROWS else "")
+        examples.append(f"{f'{text!r} in ' if text else ''}row{'s' if len(rows) > 1 else ''} {numbers}")
+    return f" (such as {'; '.join(examples)})" if examples else ""

@@ -80,15 +80,15 @@ def set_value(column, value, rows=(3,)):
 
 BROKEN = {
     "null user": ("source_interactions", set_value("user_id", None, (3, 9)),
-                  ["source_interactions, column user_id", "user_id is null in 2 of 30 rows", "row 3, row 9"]),
+                  ["source_interactions, column user_id", "user_id is null in 2 of 30 rows", "rows 4, 10"]),
     "null item": ("source_interactions", set_value("item_id", None),
-                  ["source_interactions, column item_id", "item_id is null in 1 of 30 rows", "row 3"]),
+                  ["source_interactions, column item_id", "item_id is null in 1 of 30 rows", "row 4"]),
     "blank user": ("source_interactions", set_value("user_id", "  "),
                    ["column user_id: user_id is blank in 1 of 30 rows"]),
     "null time": ("source_interactions", set_value("timestamp", None),
                   ["column timestamp: timestamp is null in 1 of 30 rows"]),
     "future": ("source_interactions", set_value("timestamp", FUTURE),
-               ["column timestamp", "in the future", "1 of 30 rows", "'2999-01-01", "row 3"]),
+               ["column timestamp", "in the future", "1 of 30 rows", "'2999-01-01", "row 4"]),
     "before the epoch": ("source_interactions", set_value("timestamp", datetime(1969, 1, 1, tzinfo=UTC)),
                          ["column timestamp", "before 1970-01-01", "1 of 30 rows"]),
     "rating too high": ("source_interactions", set_value("action", 6.0, (3, 4)),
@@ -96,17 +96,17 @@ BROKEN = {
     "rating too low": ("source_interactions", set_value("action", 0.5),
                        ["column action: action is not at least 1 and at most 5 in 1 of 30 rows"]),
     "rating infinite": ("source_interactions", set_value("action", float("inf")),
-                        ["column action", "1 of 30 rows", "'inf' in row 3"]),
+                        ["column action", "1 of 30 rows", "'inf' in row 4"]),
     "orphan": ("source_interactions", set_value("item_id", "ghost"),
-               ["column item_id: the item is not in the catalogue in 1 of 30 rows", "'ghost' in row 3"]),
+               ["column item_id: the item is not in the catalogue in 1 of 30 rows", "'ghost' in row 4"]),
     "empty interactions": ("source_interactions", list.clear,
                            ["Table source_interactions: the table is empty (found 0)"]),
     "duplicate item": ("source_items", set_value("item_id", "i0"),
-                       ["source_items, column item_id", "appears more than once in 2 of 8 rows", "'i0'"]),
+                       ["source_items, column item_id", "in 2 of 8 rows", "'i0' in rows 1, 4"]),
     "null catalogue item": ("source_items", set_value("item_id", None),
                             ["source_items, column item_id: item_id is null in 1 of 8 rows"]),
     "titles missing": ("source_items", set_value("title", " ", (1, 2)),
-                       ["source_items, column title: the title is empty in 2 of 8 rows", "'i1' in row 1"]),
+                       ["column title: the title is empty in 2 of 8 rows", "'i1' in row 2; 'i2' in row 3"]),
     "empty catalogue": ("source_items", list.clear, ["Table source_items: the table is empty"]),
     "position gap": ("interactions", set_value("position", 7),
                      ["interactions, column position", "1 of 30 rows", "'u0'"]),
@@ -230,7 +230,18 @@ def test_repeated_interactions_have_their_own_threshold(dataset, tmp_path):
     edit(dataset, "source_interactions", lambda rows: rows.extend(rows[:10]))
     assert validate_dataset(dataset, POLICY, tmp_path / "docs.html").ok
     strict = POLICY.model_copy(update={"max_duplicate_share": 0.1})
-    assert any("appear more than once in 20 of 40 rows" in sentence for sentence in problems(dataset, strict))
+    (sentence,) = problems(dataset, strict)
+    assert "appear more than once in 20 of 40 rows" in sentence
+    assert "in rows 1, 31; 'u0 " in sentence  # both rows of a pair, though 30 rows are between them
+    assert sentence.endswith(
+        "raise max_duplicate_share in the data policy (data_policy in dataset.json, or --data-policy FILE)."
+    )
+
+
+def test_blanks_around_an_id_are_named(dataset):
+    edit(dataset, "source_interactions", set_value("item_id", "i3 "))
+    (sentence,) = problems(dataset)
+    assert "'i3 ' in row 4); remove the blanks around ids, add the items to the catalogue" in sentence
 
 
 def test_thresholds_can_allow_orphans_and_missing_titles(dataset, tmp_path):
