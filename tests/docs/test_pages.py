@@ -44,6 +44,7 @@ TOP_FOLDERS = {Path(path).parts[0] for path in TRACKED if "/" in path}
 GENERATED = {"docs/reference", "docs/schemas"}
 HISTORY = {ROOT / "CHANGELOG.md", ROOT / "docs" / "decisions.md"}  # they name what is gone, too
 by_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
+from validation.data.policy import DataPolicy
 
 
 @functools.cache
@@ -140,7 +141,9 @@ def test_every_json_and_yaml_example_is_valid(page: Path) -> None:
             check_json(text, name_of(page))
         elif language == "yaml":
             settings = yaml.safe_load(text)
-            if "scrape_configs" not in settings:  # Prometheus' own
+            if "earliest" in settings:
+                DataPolicy.model_validate_json(json.dumps(settings, default=str))
+            elif "scrape_configs" not in settings:  # Prometheus' own
                 Cluster.model_validate(settings)
 
 
