@@ -232,8 +232,8 @@ def _clean(source: Source, part: Part, name: str, column: pa.Array, numbers: Seq
     if limit and (pc.max(pc.utf8_length(column)).as_py() or 0) > limit:
         index = pc.index(pc.greater(pc.utf8_length(column), limit), True).as_py()
         raise IngestError(
-            f"{label} {unit} {numbers[index]}, has more than {limit:,} characters, which no request or answer "
-            "of a server may hold; shorten it, or map another column."
+            f"{label} {unit} {numbers[index]}, has more than {limit:,} characters, which no request to a "
+            "server and no answer may hold; shorten it, or map another column."
         )
     column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
     if source.casts.get(name, "string") == "string":

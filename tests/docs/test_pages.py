@@ -34,6 +34,7 @@ from tests.docs.pages import (
     links,
     name_of,
 )
+from validation.data.policy import DataPolicy
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 CLI = typer.main.get_command(app)
@@ -44,7 +45,6 @@ TOP_FOLDERS = {Path(path).parts[0] for path in TRACKED if "/" in path}
 GENERATED = {"docs/reference", "docs/schemas"}
 HISTORY = {ROOT / "CHANGELOG.md", ROOT / "docs" / "decisions.md"}  # they name what is gone, too
 by_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
-from validation.data.policy import DataPolicy
 
 
 @functools.cache
