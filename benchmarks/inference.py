@@ -24,12 +24,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.datasets.load import load_dataset, tokens
+from benchmarks.models.autoregressive import ARConfig, AutoRegressive, beam_search
 from benchmarks.report.machine import machine
 from benchmarks.report.rows import Range, Row, write_rows
 from benchmarks.report.table import Table
 from car_model.data.dataset import Dataset
 from car_model.data.histories import pad
-from car_model.models.ablations.autoregressive import ARConfig, AutoRegressive, beam_search
 from car_model.models.car import CAR, CARConfig
 
 OUTPUT = Path("benchmarks/results/inference.csv")

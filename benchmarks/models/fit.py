@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.datasets.load import Tokens
+from benchmarks.models.autoregressive import ARConfig, AutoRegressive
 from benchmarks.models.variants import Kind
 from car_model.bundle import tables
 from car_model.data.catalogue import Catalogue
 from car_model.data.histories import Histories, pad
 from car_model.evaluation.evaluate import Baseline, Ranker
 from car_model.evidence.training import TrainingCurves
-from car_model.models.ablations.autoregressive import ARConfig, AutoRegressive
 from car_model.models.baselines import Popularity, SASRec
 from car_model.models.car import CAR
 from car_model.recommender.scorer import Scorer

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.models.autoregressive import ARConfig, AutoRegressive
 from car_model.data.histories import Histories
-from car_model.models.ablations.autoregressive import ARConfig, AutoRegressive
 from car_model.models.baselines import SASRec
 from car_model.models.car import CAR
 from car_model.training import checkpoint

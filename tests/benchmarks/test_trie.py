@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from car_model.models.ablations.trie import Trie
+from benchmarks.models.trie import Trie
 
 
 @given(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from car_model.models.ablations.trie import Trie
+from benchmarks.models.trie import Trie
 from car_model.models.car import check_sids
 from car_model.models.kv_cache import KVCache
 from car_model.models.losses import linear_cross_entropy, mask_padding

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from car_model.models.ablations.autoregressive import ARConfig, AutoRegressive, beam_search, log_probabilities
+from benchmarks.models.autoregressive import ARConfig, AutoRegressive, beam_search, log_probabilities
 from car_model.models.kv_cache import KVCache
 from tests.car_model.builders import tiny_sids
 from tests.fixtures import ITEMS
@@ -169,7 +169,7 @@ def test_the_order_of_a_batch_and_its_padding_change_nothing(
     model: AutoRegressive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = model.score(HISTORIES, width=6)
-    monkeypatch.setattr("car_model.models.ablations.autoregressive.SCORE_ROWS", 3)
+    monkeypatch.setattr("benchmarks.models.autoregressive.SCORE_ROWS", 3)
     order = torch.tensor([2, 0, 3, 1])
     torch.testing.assert_close(model.score(HISTORIES[order], width=6), scores[order], rtol=0, atol=1e-4)
     alone = torch.cat([model.score(row[row != 0][None], width=6) for row in HISTORIES])
@@ -306,7 +306,7 @@ def test_a_wrong_sid_table_is_refused() -> None:
 
 @pytest.mark.parametrize("rows", [1, 7])
 def test_log_probabilities_in_any_blocks(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("car_model.models.ablations.autoregressive.BLOCK_BYTES", 4 * 9 * rows)
+    monkeypatch.setattr("benchmarks.models.autoregressive.BLOCK_BYTES", 4 * 9 * rows)
     made = torch.Generator().manual_seed(0)
     states, weight = torch.randn(10, 5, generator=made), torch.randn(9, 5, generator=made)
     bias, wanted = torch.randn(9, generator=made), torch.randint(0, 9, (10, 3), generator=made)
