@@ -158,17 +158,9 @@ class RunRequest(RunOptions):
 
 def git_commit(folder: Path = Path(__file__).parent) -> str:
     """Commit of the code, with "-dirty" if files differ from it; "" outside a checkout."""
-
-    def git(*words: str) -> str | None:
-        command = ["git", "-C", str(folder), *words]
-        try:
-            return subprocess.run(
-                command, capture_output=True, text=True, check=True, timeout=10
-            ).stdout.strip()
-        except (OSError, subprocess.SubprocessError):
-            return None
-
-    commit = git("rev-parse", "HEAD")
-    if not commit:
+    words = ["describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]  # no tag: the commit itself
+    command = ["git", "-C", str(folder), *words]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
         return ""
-    return f"{commit}-dirty" if git("status", "--porcelain", "--untracked-files=no") else commit
