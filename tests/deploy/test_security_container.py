@@ -16,10 +16,10 @@ from registry.store.open import open_store
 from tests.deploy.manifests import render
 from tests.deploy.test_manifests import arguments, container_of, environment, only, pod_of
 from tests.docker_engine import client, docker, image
-from tests.serving.conftest import REQUESTS, Release
+from tests.serving.conftest import REQUESTS, Release, first
 from tests.serving.pods import KEY, in_production, released
 
-__all__ = ["client", "image"]  # fixtures
+__all__ = ["client", "first", "image"]  # fixtures
 pytestmark = [pytest.mark.integration, docker]
 ASK = """
 import sys, urllib.error, urllib.request
