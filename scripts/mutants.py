@@ -95,6 +95,8 @@ def _changes(tree: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
         for node in value if isinstance(value, list) else [value]:
             if not isinstance(node, ast.AST) or isinstance(node, ast.JoinedStr | ast.Import | ast.ImportFrom):
                 continue  # offsets inside an f-string aren't those of the file
+            if isinstance(node, ast.keyword) and node.arg in SILENT_KEYWORDS:
+                continue
             if isinstance(node, ast.expr):
                 yield from ((node, f"({text})") for text in _other_expressions(node))
                 if name == "test" or (name == "ifs" and isinstance(tree, ast.comprehension)):
