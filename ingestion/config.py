@@ -113,7 +113,7 @@ class Source(Settings):
 class InteractionSource(Source):
     """Which user interacted with which item, and when."""
 
-    columns: dict[str, str] = {"user_id": "user_id", "item_id": "item_id", "timestamp": "timestamp"}
+    columns: dict[str, Column] = {"user_id": "user_id", "item_id": "item_id", "timestamp": "timestamp"}
     """Column names here, each with the file's name for it: `user_id`, `item_id`, `timestamp` or `position` or
     both, which give the order, and optionally `action`, such as a rating."""
     timestamp_unit: TimestampUnit = "iso"
@@ -148,7 +148,7 @@ class InteractionSource(Source):
 class ItemSource(Source):
     """The catalogue of items and their texts."""
 
-    columns: dict[str, str] = {"item_id": "item_id", "title": "title"}
+    columns: dict[str, Column] = {"item_id": "item_id", "title": "title"}
     """Column names here, each with the file's name for it: `item_id`, usually `title`, and any further text
     columns under names of your choice."""
 

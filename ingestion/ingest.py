@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import ibis.expr.types as ir
@@ -135,6 +136,9 @@ def _question_times(engine: Engine, source: InteractionSource, table: ir.Table) 
         if (rows := counts[f"shift_{factor}"] or 0) * 2 > counts["times"]:
             scale = EPOCHS.get(source.timestamp_unit, 0) // factor
             unit = next((name for name, size in EPOCHS.items() if size == scale), None)
+            is_counter = counts["last"] - counts["first"] >= timedelta(seconds=1)  # 1, 2, 3: no dates at all
+            if not unit and (source.timestamp_unit != "iso" or is_counter):
+                continue
             advice = f"set timestamp_unit to {unit}" if unit else "convert them again"
             raise IngestError(
                 f"{source.location}, column {shorten(source.columns['timestamp'])}: {rows} of "

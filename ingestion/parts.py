@@ -74,7 +74,7 @@ def require_columns(source: Source, location: str, columns: Sequence[str], delim
             hint = f"; {similar[0]!a} differs in case, blanks or accents from {column!a}"
         elif delimiter and len(columns) == 1 and (other := [sign for sign in ";\t|," if sign in columns[0]]):
             hint = f"; if {other[0]!r} separates the fields, set delimiter"
-        elif delimiter:
+        elif delimiter and source.header:
             hint = "; if the first line is a row, set header to false, and map the numbers of columns"
         raise IngestError(
             f"{location} has no column {shorten(column)} (mapped to {name}); it has: {shown}{more}{hint}."

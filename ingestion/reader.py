@@ -25,6 +25,10 @@ from ingestion.text_files import MAX_LINE, text_rows
 
 BATCH = 1 << 14  # rows
 TIME = pa.timestamp("us", tz="UTC")
+LISTS = (
+    pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view,
+    pa.types.is_large_list_view,
+)  # fmt: skip
 DAMAGED = (pa.ArrowException, OSError, ValueError, KeyError, RuntimeError, MemoryError)
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 INT64_DIGITS = 19
@@ -151,7 +155,7 @@ def _check_type(source: Source, part: Part, name: str, kind: pa.DataType) -> Non
     column, role = source.columns[name], source.role(name)
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    is_list = any(is_one(kind) for is_one in LISTS)
     if pa.types.is_nested(kind) and not (
         is_list and role == "text" and not pa.types.is_nested(kind.value_type)
     ):
@@ -182,7 +186,7 @@ def _typed_text(source: Source, part: Part, name: str, column: pa.Array) -> pa.A
         ) from error
 
 
-def _as_text(column: pa.Array, is_number: bool) -> pa.Array:  # noqa: PLR0911 - a line for each type
+def _as_text(column: pa.Array, is_number: bool) -> pa.Array:
     kind = column.type
     if isinstance(kind, pa.UuidType):
         return pa.array([value and str(value) for value in column.to_pylist()], pa.string())
@@ -201,13 +205,18 @@ def _as_text(column: pa.Array, is_number: bool) -> pa.Array:  # noqa: PLR0911 - 
     if pa.types.is_boolean(kind) and is_number:
         return column.cast(pa.int8()).cast(pa.string())
     if pa.types.is_float16(kind):
-        return column.cast(pa.float32()).cast(pa.string())
+        column = column.cast(pa.float32())
     if pa.types.is_fixed_size_binary(kind):
         column = column.cast(pa.binary())
-    if pa.types.is_timestamp(kind):
-        text = column.cast(pa.timestamp(kind.unit, "UTC" if kind.tz else None)).cast(pa.string())
-        return pc.replace_substring_regex(text, r"\.0+(Z?)$", r"\1")
+    if pa.types.is_duration(kind):
+        raise pa.ArrowNotImplementedError("a duration as text is a number without its unit")
+    if pa.types.is_timestamp(kind) and kind.tz:
+        column = column.cast(pa.timestamp(kind.unit, "UTC"))
+    if pa.types.is_floating(column.type) and not is_number:  # NaN is how data frames write no value
+        column = pc.if_else(pc.is_nan(column), None, column)
     text = column.cast(pa.string())
+    if pa.types.is_timestamp(kind) or pa.types.is_time(kind):
+        text = pc.replace_substring_regex(text, r"\.0+(Z?)$", r"\1")
     text.validate(full=True)  # the Parquet reader trusts that text is UTF-8
     return text
 

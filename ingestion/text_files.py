@@ -156,7 +156,8 @@ def _json_rows(
         try:
             pairs = decode(line)
         except (ValueError, RecursionError) as error:
-            reason = getattr(error, "msg", None) or str(error)
+            deep = isinstance(error, RecursionError)
+            reason = "it nests too deeply" if deep else getattr(error, "msg", None) or str(error)
             raise part.unreadable(
                 source, f"line {number} is not a JSON object ({reason}); write one object a line"
             ) from error
@@ -168,9 +169,8 @@ def _json_rows(
             for column in source.columns.values():
                 if names.count(column) > 1:
                     raise part.unreadable(source, f"line {number} names {shorten(column)} twice; remove one")
+        record |= part.keys
         keys.update(record)
-        if part.keys:
-            record |= part.keys
         cells = []
         for name, column in columns:
             value = record.get(column)

@@ -109,8 +109,8 @@ def unreadable(raw: ir.Table, mapped: ir.Table, column: str) -> ir.Table:
 
 
 def shift_counts(table: ir.Table) -> ir.Table:
-    """One row: the number of times, the first one, and for each factor how many lie between 1990 and 2100
-    once the number that they were made of is so many times larger."""
+    """One row: the number of times, the first and the last, and for each factor how many lie between 1990
+    and 2100 once the number that they were made of is so many times larger."""
     shifted = {}
     for factor in SHIFTS:
         first, last = (
@@ -118,7 +118,8 @@ def shift_counts(table: ir.Table) -> ir.Table:
             for second in LIKELY_SECONDS
         )
         shifted[f"shift_{factor}"] = table.timestamp.between(first, last).sum()
-    return table.aggregate(times=table.timestamp.count(), first=table.timestamp.min(), **shifted)
+    times = table.timestamp
+    return table.aggregate(times=times.count(), first=times.min(), last=times.max(), **shifted)
 
 
 def order_keys(table: ir.Table) -> list[str]:

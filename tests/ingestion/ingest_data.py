@@ -31,6 +31,8 @@ def dataset(
     items: Rows = ITEMS,
     columns: Sequence[str] = ("user_id", "item_id", "timestamp"),
     item_columns: Sequence[str] = ("item_id", "title"),
+    *,
+    file_order: bool = False,
     **settings: Any,
 ) -> DatasetConfig:
     """Write both CSV files into `folder` and describe them; cores of 2 unless told otherwise."""
@@ -38,7 +40,9 @@ def dataset(
     left = write_csv(folder / "interactions.csv", columns, interactions)
     right = write_csv(folder / "items.csv", item_columns, items)
     return DatasetConfig(
-        interactions=InteractionSource(location=str(left), columns={name: name for name in columns}),
+        interactions=InteractionSource(
+            location=str(left), columns={name: name for name in columns}, file_order=file_order
+        ),
         items=ItemSource(location=str(right), columns={name: name for name in item_columns}),
         **{"user_core": 2, "item_core": 2, **settings},
     )

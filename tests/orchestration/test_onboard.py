@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +14,10 @@ from kfp import dsl
 from car_model.evidence.drift import DataDrift
 from car_model.evidence.verdict import Verdict
 from car_model.recommender.recommender import Recommender
+from common.errors import UserError
 from components.validate import validate
+from ingestion.config import DatasetConfig, InteractionSource, ItemSource
+from ingestion.ingest import ingest
 from orchestration.onboard import onboard_items, read_items
 from registry.channels.channel import head, promote, stage
 from registry.maintenance.garbage_collection import garbage_collect
@@ -204,3 +208,60 @@ def test_children_of_a_first_release_do_not_hide_that_it_was_compared_with_nothi
     child = onboard_items(store, parent, write_items(tmp_path, NEW), tmp_path / "vectors").manifest
     gate = read_gate(store, child)
     assert (gate.blessed, gate.compared, gate.policy) == (True, False, "onboarding")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", '{"item_id": 7, "title": ["A", "b"], "year": 1999}\n{"item_id": "007", "title": 1e5}\n'),
+        (
+            "a.jsonl",
+            '{"item_id": 7, "title": true, "year": null}\n{"item_id": 8, "title": 2.50, "year": 1}\n',
+        ),
+        ("A.CSV", "year,item_id,title\n1999,NA,null\n,1e5,  x \n"),
+        ("a.csv.gz", gzip.compress(b"\xef\xbb\xbfyear,item_id,title\r\n,0012,x\r\n")),
+    ],
+)
+def test_onboarding_reads_what_ingestion_reads(tmp_path: Path, name: str, content: str | bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    columns = ("item_id", "title", "year")
+    rows = read_items(path, ["year"])[list(columns)].to_dict("records")
+    (tmp_path / "i.csv").write_text("u,i,t\n" + "".join(f"u,{row['item_id']},2024\n" for row in rows))
+    config = DatasetConfig(
+        interactions=InteractionSource(
+            location=str(tmp_path / "i.csv"), columns={"user_id": "u", "item_id": "i"}, file_order=True
+        ),
+        items=ItemSource(location=str(path), columns={name: name for name in columns}),
+        user_core=0,
+        item_core=0,
+    )
+    ingest(config, tmp_path / "out")
+    ingested = pd.read_parquet(tmp_path / "out" / "source_items.parquet").fillna("")
+    assert ingested.to_dict("records") == rows
+
+
+def test_a_data_frame_with_categories_and_an_index(tmp_path: Path) -> None:
+    frame = NEW.assign(genre=NEW["genre"].astype("category"), year=NEW["year"].astype(float))
+    frame = frame.set_index("item_id")
+    frame.to_parquet(tmp_path / "items.parquet")
+    pd.testing.assert_frame_equal(read_items(tmp_path / "items.parquet", ["genre", "year"]), NEW)
+
+
+def test_a_dataset_json_says_how_to_read_the_items(tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_bytes("sku;name;art\nn1;Café;x\n".encode("latin-1"))
+    items = {"location": "gone.csv", "encoding": "latin-1", "delimiter": ";"}
+    items["columns"] = {"item_id": "sku", "title": "name", "genre": "art"}
+    (tmp_path / "dataset.json").write_text(
+        json.dumps({"interactions": {"location": "i.csv"}, "items": items})
+    )
+    table = read_items(tmp_path / "new.csv", ["genre"], tmp_path / "dataset.json")
+    assert table.to_dict("records") == [{"item_id": "n1", "title": "Café", "genre": "x"}]
+    with pytest.raises(UserError, match="maps no column to 'year', which the release needs"):
+        read_items(tmp_path / "new.csv", ["year"], tmp_path / "dataset.json")
+
+
+def test_a_list_of_records_is_no_file_of_items(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('[{"item_id": "n1", "title": "x"}]')
+    with pytest.raises(UserError, match="line 1 holds a list; write one object a line"):
+        read_items(tmp_path / "a.jsonl", [])

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -168,6 +169,33 @@ def test_bad_files(tmp_path: Path, name: str, content: str | bytes, message: str
         sentence = complaint(first, tmp_path / "out")
         assert message in sentence
         assert name in sentence
+
+
+def test_units_stored_times_and_odd_names(tmp_path: Path) -> None:
+    config = dataset(tmp_path)
+    names = ["title", "Title", "_rank", "a.b", "`", "source_row"]
+    rows = "".join(f"i{number},{','.join(f'{name} {number}' for name in names)}\n" for number in range(5))
+    (tmp_path / "items.csv").write_text(f"item_id,{','.join(names)}\n{rows}")
+    items = config.items.model_copy(update={"columns": {name: name for name in ("item_id", *names)}})
+    stored = pa.array([1_704_110_400_123_456_789 + 1000 * number for number in range(20)])
+    for name, times, unit in (
+        ("us", pc.divide(stored, 1000), "epoch_us"),
+        ("ns", stored, "epoch_ns"),
+        ("stored", stored.cast(pa.timestamp("ns", "Asia/Tokyo")), "iso"),
+        ("wrong", pc.divide(stored, 1_000_000_000), "epoch_ms"),
+    ):
+        columns = {column: [row[column] for row in RECORDS] for column in ("user_id", "item_id")}
+        pq.write_table(pa.table({**columns, "timestamp": times}), tmp_path / f"{name}.parquet")
+        changed = with_file(tmp_path, f"{name}.parquet", timestamp_unit=unit).model_copy(
+            update={"items": items}
+        )
+        (tmp_path / "items.csv").write_text(f"item_id,{','.join(names)}\n{rows}")
+        if name == "wrong":
+            sentence = complaint(changed, tmp_path / "duck")
+            assert complaint(on_spark(changed), tmp_path / "spark") == sentence
+            assert "set timestamp_unit to epoch_s" in sentence
+        else:
+            assert_equal_on_both(changed, tmp_path)
 
 
 def test_the_engine_is_no_part_of_what_is_named(tmp_path: Path) -> None:
