@@ -77,7 +77,7 @@ class Verdict(EvidenceFile):
     champion: str | None
     """The release in production that the challenger was compared with; null if there is none."""
     conditions: tuple[ConditionResult, ...] = Field(min_length=1)
-    """In the policy's order, after the one on the champion."""
+    """In the policy's order, after the one on the champion; last the evidence's own, if it cannot be true."""
     forced: tuple[ForcedPromotion, ...] = ()
     """Production's latest promotions by force. They are reported, and decide nothing."""
 

@@ -35,29 +35,32 @@ SLICES = {
 }
 
 
+SCALES = {"recall@5": 1.2, "recall@10": 2, "ndcg@5": 0.8, "ndcg@10": 1}  # against NDCG@10
+
+
 def interval(mean: float, width: float = 0.01) -> dict[str, float]:
     return {"mean": mean, "low": mean - width, "high": mean + width}
 
 
 def scores(ndcg: float) -> dict[str, dict[str, float]]:
-    return {
-        "recall@5": interval(ndcg * 1.2),
-        "recall@10": interval(ndcg * 2),
-        "ndcg@5": interval(ndcg * 0.8),
-        "ndcg@10": interval(ndcg),
-    }
+    return {name: interval(ndcg * scale) for name, scale in SCALES.items()}
 
 
 def difference(value: float, width: float, base: float) -> dict[str, dict[str, float]]:
     bounds = {
-        "difference": value,
-        "low": value - width,
-        "high": value + width,
         "relative": value / base,
         "relative_low": (value - width) / base,
         "relative_high": (value + width) / base,
     }
-    return {name: dict(bounds) for name in ("recall@5", "recall@10", "ndcg@5", "ndcg@10")}
+    return {
+        name: {
+            "difference": value * scale,
+            "low": value * scale - width,
+            "high": value * scale + width,
+            **bounds,
+        }
+        for name, scale in SCALES.items()
+    }
 
 
 def good_evaluation(champion: str | None = "c" * 64) -> dict[str, Any]:

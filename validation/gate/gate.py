@@ -2,7 +2,8 @@
 
 Whatever is missing, not a number or not finite does not pass. Removing anything from the evaluation can turn
 a yes into a no, never a no into a yes: a comparison with the champion is waived only if the evaluation itself
-says that there is no champion *and* the caller asked for `bootstrap`. Nothing else affects a waiver.
+says that there is no champion *and* the caller asked for `bootstrap`. Nothing else affects a waiver. Evidence
+that cannot be true (a share of 100, drift against another champion) blocks any release.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from pydantic import TypeAdapter
 
 from car_model.evidence.base import EvidenceError
 from car_model.evidence.verdict import ConditionResult, ForcedPromotion, Verdict
+from validation.gate.contradictions import contradictions
 from validation.gate.policy import Condition, GatePolicy
 
 CHAMPION = "compared with production"
+EVIDENCE = "the evidence can be true"
 JUDGED = "says what was judged"
 NO_CHAMPION = "There is no champion yet, and bootstrap was asked for."
 _MISSING = object()
@@ -34,7 +37,8 @@ def evaluate_gate(
 
     Args:
         evaluation: the JSON object of an `Evaluation` (`Evaluation.read_object`). It is not validated as a
-            whole, so that one missing or damaged number fails the conditions on it, and no others.
+            whole, so that one missing number fails the conditions on it, and no others. What cannot be true
+            fails a condition of its own, which no policy can leave out.
         policy: the conditions.
         bootstrap: a person asked for a first release. Waives comparisons with the champion if the evaluation
             says that `champion.release` is null; waives nothing if there is a champion.
@@ -48,6 +52,8 @@ def evaluate_gate(
     waived = bootstrap is True and release is None
     results = [_judge_champion(release, waived)]
     results += [_judge(condition, evaluation, waived) for condition in policy.conditions]
+    if phrases := contradictions(evaluation):
+        results.append(_impossible(phrases))
     names = _look_up(evaluation, ("release",)), _look_up(evaluation, ("holdout", "digest"))
     bundle, holdout = (name if _is_digest(name) else None for name in names)
     results.append(_judge_names(bundle, holdout))
@@ -109,6 +115,20 @@ def _judge_names(bundle: str | None, holdout: str | None) -> ConditionResult:
         verdict="pass" if bundle and holdout else "fail",
         why="A verdict holds for one bundle and one holdout, and for no other.",
         detail=detail,
+    )
+
+
+def _impossible(phrases: list[str]) -> ConditionResult:
+    rest = f"; and {len(phrases) - 3} more" if len(phrases) > 3 else ""
+    return ConditionResult(
+        name=EVIDENCE,
+        metric="evaluation",
+        value=None,
+        bound="no contradiction",
+        severity="block",
+        verdict="fail",
+        why="Numbers that cannot be true say nothing about the challenger.",
+        detail=f"The evaluation cannot be true: {'; '.join(phrases[:3])}{rest}. Run evaluate again.",
     )
 
 

@@ -6,7 +6,8 @@ from car_model.evidence.base import EvidenceError
 from car_model.evidence.evaluation import Evaluation
 from car_model.evidence.verdict import Verdict
 from tests.validation.gate_evidence import good_evaluation, paths, put, remove
-from validation.gate.gate import CHAMPION, evaluate_gate
+from validation.gate.contradictions import contradictions
+from validation.gate.gate import CHAMPION, EVIDENCE, evaluate_gate
 from validation.gate.policy import load_policy, parse_policy
 
 POLICY = load_policy()
@@ -81,8 +82,8 @@ def test_the_default_policy_blocks(name, path, value):
         ("answers in time", ("latency", "p99_ms"), 101),
         (
             "ranking by action finds what is liked",
-            ("action", "ndcg", "liked", "paired", "ndcg@10", "high"),
-            -0.001,
+            ("action", "ndcg", "liked", "paired", "ndcg@10"),
+            {"difference": -0.004, "low": -0.007, "high": -0.001},
         ),
         ("the codebook fits the new items", ("codebook", "unexplained_new"), 1.01),
         ("users' activity moved little", ("drift", "activity", "distance"), 0.21),
@@ -170,6 +171,64 @@ def test_a_verdict_without_promotions_by_force_is_read(tmp_path):
 def test_promotions_that_cannot_be_read_are_an_error(forced):
     with pytest.raises(EvidenceError, match="forced promotions of production cannot be read"):
         evaluate_gate(good_evaluation(), POLICY, forced=forced)
+
+
+def test_evidence_of_a_good_challenger_can_be_true():
+    for champion in ("c" * 64, None):
+        assert contradictions(good_evaluation(champion)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (("champion", "users_share"), 100, "champion.users_share is 100"),
+        (("champion", "users_share"), 0.9, "but 930 of 943 users are compared"),
+        (("champion", "users"), 944, "champion.users is 944, but holdout.users is 943"),
+        (("champion", "items"), 1346, "champion.items is 1346, but champion.items_champion is 1345"),
+        (("champion", "release"), "e" * 64, "but drift was measured against"),
+        (("drift", "release"), None, "but drift was measured against None"),
+        (("codebook", "collision_rate"), -1, "codebook.collision_rate is -1"),
+        (("codebook", "usage_min"), 5, "codebook.usage_min is 5"),
+        (("codebook", "usage"), [1.0, 5, 0.94], "codebook.usage.1 is 5"),
+        (("codebook", "usage_min"), "0.94", "codebook.usage_min is '0.94'"),
+        (("codebook", "usage_min"), True, "codebook.usage_min is True"),
+        (("codebook", "unexplained"), float("nan"), "codebook.unexplained is nan"),
+        (("models", "sasrec", "recall@10", "mean"), 1.4, "models.sasrec.recall@10.mean is 1.4"),
+        (("models", "sasrec", "ndcg@5", "low"), 0.9, "low, mean, high in the order 0.9"),
+        (("models", "sasrec", "ndcg@10", "mean"), 0.065, "paired.sasrec.ndcg@10.difference is 0.001, but"),
+        (("paired", "popularity", "ndcg@10", "low"), 0.5, "low, difference, high in the order 0.5"),
+        (("paired", "popularity", "ndcg@10", "high"), -0.5, "low, difference, high in the order"),
+        (("paired", "popularity", "ndcg@10", "relative_low"), 7, "relative_low, relative, relative_high in"),
+        (("paired", "champion", "ndcg@10", "difference"), -1.5, "paired.champion.ndcg@10.difference is -1.5"),
+        (("holdout", "users"), -5, "holdout.users is -5"),
+        (("holdout", "users"), 943.5, "holdout.users is 943.5"),
+        (("holdout", "users"), 400, "slices.head items.users is 600, but holdout.users is 400"),
+        (("holdout", "hits"), 200, "holdout has 200 hits of 943 users"),
+        (("latency", "p50_ms"), 12, "p50_ms, p99_ms in the order 12, 9.7"),
+        (("latency", "p99_ms"), -5, "latency.p99_ms is -5"),
+        (("drift", "popularity", "distance"), 1.5, "drift.popularity.distance is 1.5"),
+        (("cold", "users"), 1e400, "cold.users is inf"),
+        (("slices", "tail items", "models", "challenger", "ndcg@10"), 2, "slices.tail items.models"),
+        (("action", "auc"), 79, "action.auc is 79"),
+    ],
+)  # fmt: skip
+def test_evidence_that_cannot_be_true_blocks_whatever_the_policy_says(path, value, says):
+    policy = parse_policy(
+        "conditions: [{name: better, metric: paired.popularity.recall@5.difference, above: 0, why: w}]"
+    )
+    evaluation = good_evaluation()
+    assert evaluate_gate(evaluation, policy).blessed
+    put(evaluation, path, value)
+    verdict = evaluate_gate(evaluation, policy)
+    assert verdict.blockers == (result(verdict, EVIDENCE),)
+    assert says in result(verdict, EVIDENCE).detail
+
+
+def test_a_comparison_with_a_champion_that_is_not_there_is_a_contradiction():
+    evaluation = good_evaluation()
+    evaluation["champion"] = evaluation["drift"] = {"release": None}
+    verdict = evaluate_gate(evaluation, POLICY, bootstrap=True)
+    assert verdict.blockers == (result(verdict, EVIDENCE),)
 
 
 @pytest.mark.parametrize(
