@@ -53,6 +53,17 @@ def test_split_and_positions_of_one_user(tmp_path: Path) -> None:
     assert [row["item_id"] for row in rows] == ["i0", "i1", "i2", "i3", "i4"]
 
 
+def test_ids_that_differ_by_blanks_are_different(tmp_path: Path) -> None:
+    rows = [
+        (user, item, f"2024-01-0{day}")
+        for user in ("a", " a", "a ")
+        for day, item in enumerate(("i0", " i0"), 1)
+    ]
+    items = [("i0", "Tea"), (" i0", "Other tea")]
+    ingest(dataset(tmp_path, rows, items, user_core=0, item_core=0), tmp_path / "out")
+    assert histories(tmp_path / "out") == {user: ["i0", " i0"] for user in ("a", " a", "a ")}
+
+
 def test_short_histories_only_train(tmp_path: Path) -> None:
     rows = [("a", "i0", "2024-01-01"), ("a", "i1", "2024-01-02"), ("b", "i0", "2024-01-01")]
     report = ingest(dataset(tmp_path, rows, user_core=0, item_core=0), tmp_path / "out")

@@ -71,6 +71,7 @@ def _finding(table: Table, rule: Rule, result: ExpectationValidationResult) -> F
         [info] if "raised_exception" in info else [part for part in info.values() if isinstance(part, dict)]
     )
     faults = [str(entry.get("exception_message")) for entry in entries if entry.get("raised_exception")]
+    ok = bool(result.success) and not faults
     if faults:
         observed = f"could not be checked: {' '.join(faults[0].split())[:200]}"
         broken = f"'{rule.expects}' {observed}"
@@ -93,9 +94,9 @@ def _finding(table: Table, rule: Rule, result: ExpectationValidationResult) -> F
         table=table.name,
         column=rule.column,
         expects=rule.expects,
-        ok=bool(result.success),
+        ok=ok,
         observed=observed,
-        problem="" if result.success else f"{subject}: {broken}; {rule.remedy}.",
+        problem="" if ok else f"{subject}: {broken}; {rule.remedy}.",
         check=result.expectation_config.type if result.expectation_config else "",
     )
 

@@ -4,12 +4,15 @@ import json
 import re
 from datetime import UTC, datetime
 
+import great_expectations.expectations as gxe
 import pyarrow as pa
 import pytest
 
 from tests.validation.data.dataset_folder import ITEMS, LENGTH, USERS, cast, drop, edit, write_dataset
+from validation.data import run_checks
 from validation.data.findings import ValidationError
 from validation.data.policy import DataPolicy
+from validation.data.rules import Rule
 from validation.data.validate import validate_dataset
 
 POLICY = DataPolicy(action_min=1, action_max=5, max_missing_title_share=0.2)
@@ -133,6 +136,7 @@ FAST = (
     "duplicate item",
     "rating too high",
     "orphan",
+    "kept orphan",
     "future",
     "empty interactions",
     "position gap",
@@ -148,6 +152,16 @@ def test_a_broken_row_stops_the_run_and_is_named(dataset, case):
     sentences = problems(dataset)
     assert any(all(part in sentence for part in expected) for sentence in sentences), sentences
     assert all(sentence.endswith(".") for sentence in sentences)
+
+
+def test_a_check_that_raises_has_failed(dataset, monkeypatch):
+    """Great Expectations reports an error as a result among the others."""
+    expectation = gxe.ExpectColumnValuesToNotBeNull(column="no such column")
+    rule = Rule("It is checked.", "it is broken", "look at it", expectation, "user_id")
+    monkeypatch.setattr(run_checks, "table_rules", lambda *_: [rule])
+    sentences = problems(dataset)
+    assert len(sentences) == 4
+    assert all("'It is checked.' could not be checked: " in sentence for sentence in sentences)
 
 
 def test_all_problems_are_told_at_once(dataset):
