@@ -123,7 +123,8 @@ def _check(vectors: np.ndarray, config: CodebookConfig, codebook_size: int) -> N
         return
     if distinct == 1:
         raise CodebookError(
-            "all texts of the catalogue are equal; check that text_columns name what tells items apart."
+            "all texts of the catalogue are equal to the encoder; check that text_columns name what tells "
+            "items apart."
         )
     instead = ", or to 0 to follow the catalogue's size" if config.codebook_size else ""
     raise CodebookError(

@@ -15,7 +15,14 @@ from car_model.codebook.residual_kmeans import CodebookConfig, fit, refresh
 from car_model.compute import limit_threads
 from car_model.data.catalogue import Catalogue
 from car_model.data.dataset import Dataset, text_template
-from car_model.encoding.encoder import Encoder, EncoderSpec, choose_precision, embed, load_encoder
+from car_model.encoding.encoder import (
+    Encoder,
+    EncoderSpec,
+    check_texts,
+    choose_precision,
+    embed,
+    load_encoder,
+)
 from car_model.evidence.codebook import CodebookChurn, CodebookHealth
 from car_model.metrics.codebook import churn, codebook_health, cooccurrence, unexplained
 
@@ -85,6 +92,7 @@ def encoder_for(dataset: Dataset, encoder: EncoderSpec, parent: Parent | None) -
     if one is taken over.
     """
     loaded = load_encoder(encoder)
+    check_texts(loaded, dataset.texts())
     if parent is None:
         return choose_precision(loaded, dataset.texts())
     expected, actual = parent.codebook.encoder, loaded.spec

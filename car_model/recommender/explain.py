@@ -123,7 +123,7 @@ class Explainer:
             because, alike = self._causes(latest, drop), self._item(twin)
             reasons = code_reasons(path)
             if not reasons and uid in self.popularity:
-                reasons = [f"Popular: number {self.popularity[uid]} of {self.catalogue.size}."]
+                reasons = [f"Popular: number {self.popularity[uid]} of {len(self.catalogue.offered)}."]
             similar = f"Of the history, “{alike['title']}” is most like it"
             causes = " and ".join(f"“{cause['title']}”" for cause in because)
             weigh = "weigh" if len(because) > 1 else "weighs"
@@ -136,7 +136,11 @@ class Explainer:
     def explain_popular(self, uid: int) -> dict[str, Any]:
         """The same for a popular item, if nothing is known of the history."""
         rank, words = self.popularity.get(uid), ARROW.join(filter(None, self._item_words(uid)))
-        popular = f"Popular: number {rank} of {self.catalogue.size}" if rank else "Not among the most popular"
+        popular = (
+            f"Popular: number {rank} of {len(self.catalogue.offered)}"
+            if rank
+            else "Not among the most popular"
+        )
         reason = f"{popular}; nothing is known of this history."
         return {"reasons": [reason], "words": words, "path": [], "because": [], "alike": None}
 

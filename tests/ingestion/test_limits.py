@@ -23,12 +23,12 @@ def test_an_id_that_no_request_may_hold_is_refused(tmp_path: Path, letter: str) 
     assert longest in {row["item_id"] for row in rows_of(tmp_path / "out" / "items.parquet")}
 
     too_long = [*rows, ("u3", longest + letter, "2024-02-01"), ("u3", longest + letter, "2024-02-02")]
-    for config, place in (
-        (dataset(tmp_path, too_long, items), "interactions.csv, column 'item_id', line 25"),
-        (dataset(tmp_path, rows, [*items, (longest + letter, "Tea")]), "items.csv, column 'item_id', line 8"),
+    for tables, place in (
+        ((too_long, items), "interactions.csv, column 'item_id', line 25"),
+        ((rows, [*items, (longest + letter, "Tea")]), "items.csv, column 'item_id', line 8"),
     ):
         with pytest.raises(IngestError) as refused:
-            ingest(config, tmp_path / "out")
+            ingest(dataset(tmp_path, *tables), tmp_path / "out")
         assert str(refused.value) == (
             f"{tmp_path}/{place}, has more than 256 characters, which no request to a server and no answer "
             "may hold; shorten it, or map another column."

@@ -83,7 +83,9 @@ def test_an_empty_catalogue_is_refused(dataset: Dataset, cache: Path) -> None:
 
 def test_a_catalogue_of_one_text_is_refused(dataset: Dataset, cache: Path) -> None:
     items = dataset.items.assign(title="Same", genre="", year="")
-    with pytest.raises(CodebookError, match="all texts of the catalogue are equal; check that text_columns"):
+    with pytest.raises(
+        CodebookError, match="all texts of the catalogue are equal to the encoder; check that"
+    ):
         tokenize(replace(dataset, items=items), EncoderSpec(), CONFIG, cache)
 
 
