@@ -105,7 +105,8 @@ def promote(
     elif channel != STAGING and current and not gate.compared and not _follows(store, manifest, current):
         objection = (
             f"Release {release[:12]} was blessed as a first release, and never compared with {current[:12]}, "
-            f"which {channel} uses: let the pipeline compare them, or force it with a reason."
+            f"which {channel} uses: let the pipeline compare them, roll back to it if {channel} had it, or "
+            "force it with a reason."
         )
     elif channel == PRODUCTION and _staging_entry(store, release, sha256) is None:
         objection = (

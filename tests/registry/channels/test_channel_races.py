@@ -110,7 +110,7 @@ def test_a_release_killed_at_any_step_is_complete_or_absent(url: str, tmp_path: 
     evidence = make_evidence(tmp_path / "evidence", tmp_path / "bundle")
     rerun = make_evidence(tmp_path / "rerun", tmp_path / "bundle", note="another time")
     states = []
-    for point in range(1, 500):
+    for point in range(1, 500, 3 if url.startswith("gs://") else 1):
         registry = f"{url}/{point}"
         child = fork.Process(target=write_and_die, args=(registry, bundle, evidence, point))
         child.start()

@@ -91,7 +91,11 @@ def proxy(server_url: str, fault: Fault = honest, strict: bool = False, port: in
 
     class Handler(BaseHTTPRequestHandler):
         def _forward(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            length = int(self.headers.get("Content-Length", 0))
+            body = self.rfile.read(length)
+            if len(body) < length:  # the client died
+                self.close_connection = True
+                return
             request = self.command, self.path, body, dict(self.headers)
             if strict and self.command != "GET":
                 with one_change:
