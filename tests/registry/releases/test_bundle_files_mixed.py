@@ -87,12 +87,13 @@ def settings_of_another_model(bundle: Path) -> None:
 def test_a_model_of_other_sizes(
     bundle: Path, tmp_path: Path, damage: Callable[[Path], None], sentence: str
 ) -> None:
-    store, evidence = open_store(tmp_path / "registry"), make_evidence(tmp_path / "evidence", None)
+    store = open_store(tmp_path / "registry")
     damage(bundle)
     with pytest.raises(BundleError, match=r"model in .* parts of different releases were mixed"):
-        write_release(store, bundle, evidence)
+        write_release(store, bundle, make_evidence(tmp_path / "evidence", None))
     # If the header fits, only loading the model shows it.
-    release = write_release(store, reseal_model(bundle), evidence).release
+    evidence = make_evidence(tmp_path / "evidence", reseal_model(bundle))
+    release = write_release(store, bundle, evidence).release
     fetch_release(store, release, tmp_path / "served")
     with pytest.raises(ValueError, match=sentence):
         Bundle.load(tmp_path / "served")
