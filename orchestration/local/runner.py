@@ -39,6 +39,7 @@ ENDED = re.compile(r"Task '(.+)' finished with status (SUCCESS|FAILURE)")
 PLAIN = ("ValueError", "RuntimeError", "SystemExit", "OSError")  # errors whose message stands alone
 SILENT = "it ended without a message; the system may have killed it (out of memory?)."
 NO_ROOM = "No space left on device"  # as every library writes it that a step uses
+TEMPORARY_BYTES = 1 << 20  # a step writes less: its own code
 ENDED_WITHOUT = "Ended without a message: "  # a runner's own line about a step that could not say why
 
 
@@ -62,7 +63,20 @@ class LocalRun:
 
     @classmethod
     def prepare(cls, work: Path, pipeline: GraphComponent) -> LocalRun:
-        """Create a run's folder below `work` and compile the pipeline into it."""
+        """Create a run's folder below `work` and compile the pipeline into it.
+
+        Raises:
+            UserError: steps could not write their temporary files.
+        """
+        temporary = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - steps' own choice, by mktemp
+        try:
+            with tempfile.TemporaryFile(dir=temporary) as probe:
+                probe.write(b"\0" * TEMPORARY_BYTES)
+        except OSError as error:
+            raise UserError(
+                f"Steps cannot write to their temporary folder {temporary} ({error.strerror}): create it or "
+                "make room, or set TMPDIR to another."
+            ) from error
         runs = work.resolve() / "runs"
         runs.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-", dir=runs))

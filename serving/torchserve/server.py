@@ -27,6 +27,8 @@ class ServerRecord(BaseModel):
 
     pid: int
     """Process id of the front end; informative, see `torchserve.process`."""
+    root: str = ""
+    """The server's folder at its start; it may have been moved since."""
     ports: Ports
     """Ports of its listeners."""
 
@@ -84,7 +86,10 @@ class TorchServe:
                 ports = Ports.choose()
         write_private(state.config, render(config, ports, state, load))
         front_end = process.launch(state, config)
-        write_private(state.server, ServerRecord(pid=front_end.pid, ports=ports).model_dump_json())
+        write_private(
+            state.server,
+            ServerRecord(pid=front_end.pid, ports=ports, root=str(state.root)).model_dump_json(),
+        )
         server = cls(state, ports, Client(state, ports))
 
         def answers() -> bool:
@@ -126,9 +131,11 @@ class TorchServe:
         Returns how many processes of the server ended; 0 if none ran.
         """
         state = StateDir(state_dir)
+        places = [place for place in (state, _former_place(state)) if place]
         if supervisor:
-            process.stop_supervisor(state)
-        count = process.stop_processes(state)
+            for place in places:
+                process.stop_supervisor(place)
+        count = sum(map(process.stop_processes, places))
         with report_write_errors(state.root):
             for path in (state.keys, state.header):
                 path.unlink(missing_ok=True)
@@ -168,3 +175,17 @@ class TorchServe:
                 f"Version {version} has no ready worker after {seconds:g} s; the log ends with:\n"
                 f"{process.log_tail(self.state)}"
             )
+
+
+def _former_place(state: StateDir) -> StateDir | None:
+    """Where the server that this folder's record names was started, if the folder was moved since."""
+    try:
+        record = ServerRecord.load(state)
+    except ServingError:
+        return None
+    former = StateDir(record.root or state.root)
+    if former.root == state.root:
+        return None
+    # Another server may run in the former place by now: it has another process id.
+    front_end = process.frontend_process(former)
+    return former if front_end and front_end.pid == record.pid else None

@@ -168,6 +168,12 @@ def test_an_item_is_closest_to_its_twin(parts: Bundle) -> None:
     assert twin["reasons"][-1].startswith("Of the history, “Film number 4” is most like it")
 
 
+def test_popularity_is_counted_among_what_is_offered(parts: Bundle) -> None:
+    catalogue = replace(parts.catalogue, retired=frozenset(["i3", "i4"]))
+    item = Recommender(replace(parts, catalogue=catalogue)).recommend({"history": []})["items"][0]
+    assert " of 46; nothing is known of this history." in item["reasons"][0]
+
+
 def test_popular_items_say_so(recommender: Recommender) -> None:
     item = recommender.recommend({"history": []})["items"][0]
     assert item["reasons"] == ["Popular: number 1 of 48; nothing is known of this history."]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.code_digest import ROOT, code_digest, image_digest
+from common.errors import UserError
 from orchestration.local.runner import ENDED_WITHOUT, SILENT, LocalRun, StepError, count_steps, last_error
 from tests.orchestration.local.tiny_pipelines import tiny
 
@@ -149,3 +150,20 @@ def test_the_first_failure_ends_the_run_at_once(
     assert str(caught.value) == f"The step end failed: {sentence}\nEverything it wrote: {local.log}"
     assert capsys.readouterr().out.splitlines()[-1] == "[ 2/2] end .......................   failed"
     assert "about to end" in local.log.read_text()
+
+
+def test_a_temporary_folder_that_steps_cannot_use_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for folder, reason in (("missing", "No such file or directory"), ("file", "Not a directory")):
+        monkeypatch.setenv("TMPDIR", str(tmp_path / folder))
+        with pytest.raises(UserError) as refused:
+            LocalRun.prepare(tmp_path, tiny)
+        assert str(refused.value) == (
+            f"Steps cannot write to their temporary folder {tmp_path / folder} ({reason}): create it or make "
+            "room, or set TMPDIR to another."
+        )
+    monkeypatch.setenv("TMPDIR", "/dev/full")
+    with pytest.raises(UserError, match="temporary folder /dev/full"):
+        LocalRun.prepare(tmp_path, tiny)

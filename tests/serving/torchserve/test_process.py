@@ -10,7 +10,8 @@ import pytest
 
 from serving.errors import ServingError
 from serving.torchserve import process
-from serving.torchserve.server import TorchServe
+from serving.torchserve.config import Ports
+from serving.torchserve.server import ServerRecord, TorchServe
 from serving.torchserve.state_dir import StateDir
 
 SLEEPER = [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)"]
@@ -62,6 +63,17 @@ def test_workers_of_a_dead_server_are_ended(state: StateDir, orphan: subprocess.
 def test_another_folders_processes_are_not_ours(tmp_path: Path, orphan: subprocess.Popen[bytes]) -> None:
     assert process.find_processes(StateDir(tmp_path / "other")) == []
     assert process.find_processes(StateDir(tmp_path.parent)) == []
+    assert orphan.poll() is None
+
+
+def test_a_server_in_the_place_that_a_folder_was_moved_from_is_left_alone(
+    state: StateDir, orphan: subprocess.Popen[bytes]
+) -> None:
+    moved = StateDir(state.root / "moved")
+    moved.create()
+    record = ServerRecord(pid=1, ports=Ports(1, 2, 3), root=str(state.root))
+    moved.server.write_text(record.model_dump_json())
+    assert TorchServe.stop(moved.root) == 0
     assert orphan.poll() is None
 
 

@@ -151,3 +151,13 @@ def test_a_server_that_dies_at_its_start_shows_its_log(tmp_path: Path) -> None:
     with pytest.raises(ServingError, match=r"ended at its start; its log ends with:\n(.*\n)*.*heap"):
         TorchServe.start(tmp_path, ServerConfig(heap_mb=1), ports=Ports.choose())
     assert process.find_processes(StateDir(tmp_path)) == []
+
+
+def test_a_server_is_stopped_from_the_place_that_its_folder_was_moved_to(tmp_path: Path) -> None:
+    server = TorchServe.start(tmp_path / "before")
+    try:
+        (tmp_path / "before").rename(tmp_path / "after")
+        assert TorchServe.stop(tmp_path / "after") == 1
+        assert process.frontend_process(server.state) is None
+    finally:
+        process.stop_processes(server.state)
