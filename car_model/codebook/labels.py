@@ -103,11 +103,22 @@ def label_codes(
         (key, min(forms, key=lambda form: (-forms[form], form))) for key, forms in spellings.items()
     ]
     levels = [_label_level(counts, terms, codes, codebook_size) for codes in sids.T]
-    labels = [words for words, _ in levels]
+    labels, weights = [words for words, _ in levels], [weight for _, weight in levels]
     if not item_ids:
         return CodeLabels(labels)
-    own = _item_words(counts, [weight for _, weight in levels], sids, terms, texts)
-    return CodeLabels(labels, dict(zip(item_ids, own, strict=True)))
+
+    items = {}  # per level the heaviest terms of the code that an item carries and no earlier level has used
+    bounds = zip(counts.indptr[:-1], counts.indptr[1:], strict=True)
+    for item, (start, stop), codes, text in zip(item_ids, bounds, sids, texts, strict=True):
+        carried, own = counts.indices[start:stop], list[str]()
+        for weight, code in zip(weights, codes, strict=True):
+            fitting = carried[weight[code, carried] > 0]
+            fresh = [i for i in fitting if not any(_contains(words, terms[i][0]) for words in own)]
+            heaviest = _heaviest(terms, fresh, weight[code])
+            in_text_order = sorted(heaviest, key=lambda term: text.lower().find(term[0]))
+            own.append(SEPARATOR.join(spelling for _, spelling in in_text_order))
+        items[item] = own
+    return CodeLabels(labels, items)
 
 
 def _spelled_terms(text: str) -> list[str]:
@@ -146,24 +157,6 @@ def _label_level(
     heaviest = [_heaviest(terms, row.nonzero()[0], row) for row in usable]  # none if no item uses the code
     labels = [SEPARATOR.join(spelling for _, spelling in code_terms) for code_terms in heaviest]
     return labels, (weight * common * (share >= OWN_LIFT * overall)).astype(np.float32)
-
-
-def _item_words(
-    counts: csr_matrix, weights: list[np.ndarray], sids: np.ndarray, terms: list[Term], texts: Sequence[str]
-) -> list[list[str]]:
-    """Per item and level the heaviest terms of its code that it carries and no earlier level has used."""
-    items = []
-    bounds = zip(counts.indptr[:-1], counts.indptr[1:], strict=True)
-    for (start, stop), codes, text in zip(bounds, sids, texts, strict=True):
-        carried, labels = counts.indices[start:stop], list[str]()
-        for weight, code in zip(weights, codes, strict=True):
-            fitting = carried[weight[code, carried] > 0]
-            fresh = [i for i in fitting if not any(_contains(label, terms[i][0]) for label in labels)]
-            heaviest = _heaviest(terms, fresh, weight[code])
-            in_text_order = sorted(heaviest, key=lambda term: text.lower().find(term[0]))
-            labels.append(SEPARATOR.join(spelling for _, spelling in in_text_order))
-        items.append(labels)
-    return items
 
 
 def _heaviest(terms: list[Term], indices: Iterable[int], weight: np.ndarray) -> list[Term]:

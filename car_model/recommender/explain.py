@@ -120,14 +120,20 @@ class Explainer:
             for level, word, groups in zip(levels, words, self.labels.words, strict=True):
                 group, expected_group = groups[level["code"]], groups[level["expected_code"]]
                 path.append({"words": word, "group": group, "expected_group": expected_group, **level})
-            because, alike = self._causes(latest, drop), self._item(twin)
+            causes: dict[int, float] = {}  # without which the score drops most; equal ones latest first
+            for fall, item in sorted(zip(drop, latest, strict=False), key=lambda pair: -pair[0]):
+                if fall < MIN_DROP or len(causes) == MAX_CAUSES:
+                    break
+                causes.setdefault(item, fall)
+            because = [{**self._item(item), "weight": fall} for item, fall in causes.items()]
+            alike = self._item(twin)
             reasons = code_reasons(path)
             if not reasons and uid in self.popularity:
                 reasons = [f"Popular: number {self.popularity[uid]} of {len(self.catalogue.offered)}."]
             similar = f"Of the history, “{alike['title']}” is most like it"
-            causes = " and ".join(f"“{cause['title']}”" for cause in because)
+            titles = " and ".join(f"“{cause['title']}”" for cause in because)
             weigh = "weigh" if len(because) > 1 else "weighs"
-            reasons.append(f"{similar}; {causes} {weigh} most." if because else f"{similar}.")
+            reasons.append(f"{similar}; {titles} {weigh} most." if because else f"{similar}.")
             own_words = ARROW.join(filter(None, words))
             parts = {"reasons": reasons, "words": own_words, "path": path, "because": because, "alike": alike}
             explanations.append(parts)
@@ -147,15 +153,6 @@ class Explainer:
     def _item_words(self, uid: int) -> list[str]:
         catalogue, row = self.catalogue, uid - 1
         return self.labels.item_words(catalogue.item_ids[row], catalogue.titles[row], catalogue.sids[row])
-
-    def _causes(self, latest: list[int], drops: list[float]) -> list[dict[str, Any]]:
-        """The items of the history without which the score drops most, each once; equal ones latest first."""
-        causes: dict[int, float] = {}
-        for drop, uid in sorted(zip(drops, latest, strict=False), key=lambda pair: -pair[0]):
-            if drop < MIN_DROP or len(causes) == MAX_CAUSES:
-                break
-            causes.setdefault(uid, drop)
-        return [{**self._item(uid), "weight": drop} for uid, drop in causes.items()]
 
     def _item(self, uid: int) -> dict[str, Any]:
         return {"item_id": self.catalogue.item_ids[uid - 1], "title": self.catalogue.titles[uid - 1]}
