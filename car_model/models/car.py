@@ -146,7 +146,7 @@ class CAR(nn.Module):
         """The fused last slot of every UID: [I + 1, D]."""
         vectors = self.uid.weight
         if self.text_reader is not None:
-            vectors = vectors + self.text_reader.all_items()
+            vectors = vectors + self.text_reader()
         if self.config.fusion == "none":
             return vectors
         return vectors + self.code_sums(self.code.weight, self.code_rows())

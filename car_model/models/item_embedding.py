@@ -78,10 +78,6 @@ class TextReader(nn.Module):
         self.map = nn.Linear(axes, width, bias=False)
         nn.init.normal_(self.map.weight, std=START / axes**0.5)
 
-    def forward(self, uids: Tensor) -> Tensor:
-        """What the texts of uids [...] add: [..., D]; nothing for padding."""
+    def forward(self, uids: Tensor | slice = slice(None)) -> Tensor:
+        """What the texts of uids [...] add, of all UIDs by default: [..., D]; nothing for padding."""
         return self.map(self.text[uids] * self.scale)
-
-    def all_items(self) -> Tensor:
-        """The same for every UID: [I + 1, D]."""
-        return self.map(self.text * self.scale)

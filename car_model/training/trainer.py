@@ -72,6 +72,12 @@ class TrainConfig(BaseModel):
     """Arithmetic of training; `auto` is bfloat16 on a GPU and float32 on a CPU."""
 
 
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """The mixed precision a forward pass runs under; weights, sums and the optimiser stay float32."""
+    low = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=low)
+
+
 def scored(data: Histories) -> list[int]:
     """The users validation is measured on: with a validation item and something before it."""
     return [user for user in range(len(data.users)) if data.valid[user] and len(data.train[user])]
@@ -245,8 +251,6 @@ class TrainingRun:
         """Train one epoch; returns the mean loss per target and its parts."""
         self.model.train()
         config, device = self.config, next(self.model.parameters()).device
-        # Mixed precision is the forward pass's; weights, sums and the optimiser stay float32.
-        mixed = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
         sums: dict[str, float] = {}
         targets, total_steps = 0, self.objective.steps_per_epoch * config.epochs
         for share in self.objective.shares(rng):
@@ -254,7 +258,7 @@ class TrainingRun:
             factor = rise * 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / total_steps)))
             for group in self.optimizer.param_groups:
                 group["lr"] = config.learning_rate * factor
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed):
+            with autocast(device, config.precision):
                 losses = self.losses(*(tensor.to(device) for tensor in share.tensors))
             (losses["loss"] * share.weight).backward()
             self.optimizer.step()

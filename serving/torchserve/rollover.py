@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from common.digests import file_digest
-from serving.answering.answer import HEALTH
 from serving.answering.golden import SERVER_ERROR, GoldenRequests, ReplayReport
 from serving.archive.build import read_archive
 from serving.errors import RequestRefusedError, ServingError
@@ -235,6 +234,8 @@ def restart_if_dead(state_dir: Path | str) -> tuple[str, bool]:
 
 def _answering_version(state: StateDir) -> str | None:
     """The default version, if it answers, which /ping does not say; a busy one counts as well."""
+    from serving.answering.answer import HEALTH  # which brings torch
+
     try:
         server = TorchServe.attach(state.root)
         version = server.client.default_version() if server.is_up() else None
