@@ -254,8 +254,7 @@ class TrainingRun:
         sums: dict[str, float] = {}
         targets, total_steps = 0, self.objective.steps_per_epoch * config.epochs
         for share in self.objective.shares(rng):
-            rise = min(1.0, (self.step + 1) / max(1.0, config.warmup * total_steps))  # linear, then a cosine
-            factor = rise * 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / total_steps)))
+            factor = schedule(self.step, total_steps, config.warmup)
             for group in self.optimizer.param_groups:
                 group["lr"] = config.learning_rate * factor
             with autocast(device, config.precision):
@@ -292,3 +291,9 @@ class TrainingRun:
         self.best, state = loaded
         for name in STATE:
             setattr(self, name, state[name])
+
+
+def schedule(step: int, total: int, warmup: float) -> float:
+    """Factor of the learning rate: linear warm-up over a share of all steps, then a cosine to nothing."""
+    rise = min(1.0, (step + 1) / max(1.0, warmup * total))
+    return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
