@@ -185,7 +185,7 @@ def stop(
         typer.echo(stopped if count else f"No server runs in {state.root}.")
 
 
-@app.command("supervise", hidden=True)
+@app.command("supervise")
 def supervise_command(
     serving: Serving,
     seconds: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 15,

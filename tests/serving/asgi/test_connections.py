@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import http.client
 import json
 import socket
@@ -179,6 +180,15 @@ def test_what_is_no_http_is_refused_with_a_sentence(
     assert answer["error"]
     assert ask(port) == 200
     assert capfd.readouterr() == ("", "")  # strangers write no log
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_packed_body_is_not_unpacked(port: int) -> None:
+    bomb = gzip.compress(b" " * 10_000_000 + BODY)[:HELD_BYTES]
+    head = f"{HEAD}Content-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\n\r\n"
+    with held(port, 1, head.encode() + bomb) as (client,):
+        status, answer = reply(client)
+    assert (status, answer["error"]) == (400, "The body is not UTF-8 (byte 1).")
 
 
 @pytest.mark.usefixtures("patient")
