@@ -67,12 +67,12 @@ class Ports:
                     )
 
 
-def _bind(sockets: ExitStack, port: int) -> int | None:
+def _bind(sockets: ExitStack, port: int, host: str = LOOPBACK) -> int | None:
     """Bind a port (0: any free one) until `sockets` closes; return its number, or None if it is taken."""
     listener = sockets.enter_context(socket.socket())
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((LOOPBACK, port))
+        listener.bind((host, port))
     except (OSError, OverflowError):
         return None
     return int(listener.getsockname()[1])
@@ -100,23 +100,12 @@ class ServerConfig(BaseModel):
 
 
 def _grpc() -> dict[str, object]:
-    """Settings that leave gRPC without callers: no way to the address, or short connections."""
-    with socket.socket() as probe:
-        try:
-            probe.bind((UNREACHABLE, 0))
-            address = UNREACHABLE
-        except OSError:  # not Linux
-            address = LOOPBACK
-    return {
-        f"grpc_{api}_{name}": value
-        for api in ("inference", "management")
-        for name, value in {
-            "address": address,
-            "port": 0,
-            "max_connection_age_ms": 1,
-            "max_connection_age_grace_ms": 1,
-        }.items()
-    }
+    """Settings that leave gRPC without callers: no way to the address, or (not Linux) short connections."""
+    with ExitStack() as sockets:
+        address = UNREACHABLE if _bind(sockets, 0, UNREACHABLE) else LOOPBACK
+    settings = {"address": address, "port": 0, "max_connection_age_ms": 1, "max_connection_age_grace_ms": 1}
+    apis = ("inference", "management")
+    return {f"grpc_{api}_{name}": value for api in apis for name, value in settings.items()}
 
 
 def render(config: ServerConfig, ports: Ports, state: StateDir, load: str | None = None) -> str:
