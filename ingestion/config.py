@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from codecs import BOM_UTF8
 from pathlib import Path
@@ -25,6 +26,7 @@ Role = Literal["id", "number", "text"]
 INTERACTION_COLUMNS = ("user_id", "item_id", "timestamp", "position", "action")
 SUFFIXES: dict[str, Format] = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet"}
 SUFFIXES |= {".ndjson": "jsonl", ".pq": "parquet"}
+MAX_CORE = 1 << 31
 COMPRESSED = (".gz", ".bz2", ".zst")
 
 
@@ -186,9 +188,9 @@ class DatasetConfig(Settings):
     """The file of items."""
     text_columns: tuple[str, ...] = ()
     """Columns that an item's text is composed of, in order; `title` is always first. Default: as mapped."""
-    user_core: int = Field(default=5, ge=0)
+    user_core: int = Field(default=5, ge=0, le=MAX_CORE)
     """Every kept user has at least so many interactions with kept items."""
-    item_core: int = Field(default=5, ge=0)
+    item_core: int = Field(default=5, ge=0, le=MAX_CORE)
     """Every kept item has at least so many interactions by kept users."""
     duplicates: Literal["first", "last", "all"] = "first"
     """Which interactions of a user with the same item are kept."""
@@ -230,6 +232,6 @@ def parse_config(content: str | bytes, origin: str = "the dataset configuration"
         text.removeprefix(BOM_UTF8), origin, IngestError, "docs/data.md describes it"
     )
     try:
-        return DatasetConfig.model_validate(settings)
+        return DatasetConfig.model_validate_json(json.dumps(settings))  # where half a character is an error
     except ValidationError as error:
         raise IngestError(f"{origin}: {first_problem(error)}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -65,11 +66,12 @@ def _open_text(source: Source, part: Part) -> Iterator[IO[str]]:
     for magic, reason in FOREIGN.items():
         if head.startswith(magic):
             raise part.unreadable(source, reason)
-    if head.startswith(UTF_16) and source.encoding == "utf-8":
+    is_utf8 = codecs.lookup(source.encoding).name == "utf-8"
+    if head.startswith(UTF_16) and is_utf8:
         raise part.unreadable(source, 'it is UTF-16 text; save it as UTF-8, or set encoding to "utf-16"')
     compression = next((kind for magic, kind in COMPRESSIONS.items() if head.startswith(magic)), None)
     with pa.input_stream(str(part.path), compression=compression) as binary:
-        encoding = "utf-8-sig" if source.encoding == "utf-8" else source.encoding
+        encoding = "utf-8-sig" if is_utf8 else source.encoding
         yield io.TextIOWrapper(binary, encoding=encoding, errors="surrogateescape", newline="")
 
 

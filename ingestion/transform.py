@@ -72,7 +72,10 @@ def as_time(column: ir.Value, unit: TimestampUnit) -> ir.TimestampValue:
         return ibis.ifelse(in_range, time, ibis.null(UTC))
     if unit in ("epoch_us", "epoch_ns"):  # float64 would skip some
         whole = as_integer(column)
-        micros = whole if unit == "epoch_us" else (whole - whole % 1000) // 1000
+        scale = 1 if unit == "epoch_us" else 1000
+        rounded = as_number(column) / float(scale)  # 1.7e+18, as data frames write what they read as floats
+        usable = ibis.ifelse(rounded.abs() < EXACT * 100, rounded, ibis.null("float64"))
+        micros = ibis.coalesce((whole - whole % scale) // scale, usable.round().cast("int64"))
     else:
         seconds = as_number(column) / (1000.0 if unit == "epoch_ms" else 1.0)
         usable = ibis.ifelse(seconds.between(FIRST_SECOND, LAST_SECOND), seconds, ibis.null("float64"))

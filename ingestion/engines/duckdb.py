@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import duckdb
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 from ibis.backends.duckdb import Backend
+
+from ingestion.config import IngestError
 
 
 class DuckEngine:
@@ -44,5 +47,10 @@ def open_duckdb(scratch: Path) -> Iterator[DuckEngine]:
         connection.raw_sql("SET enable_progress_bar = false")
         connection.raw_sql("CREATE MACRO timestamp_micros(us) AS make_timestamp(us)::TIMESTAMPTZ")
         yield DuckEngine(connection)
+    except duckdb.Error as error:
+        reason = str(error).split("\n", 1)[0].split(": ", 1)[-1].rstrip(". ")
+        raise IngestError(
+            f"DuckDB could not compute the dataset ({reason}); check memory and the room in {scratch.parent}."
+        ) from error
     finally:
         connection.disconnect()

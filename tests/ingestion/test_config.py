@@ -57,6 +57,7 @@ def test_format_is_told_by_the_suffix(location: str, expected: str) -> None:
         ("user_cores", 3, "unknown setting 'user_cores'; did you mean 'user_core'"),
         ("interactions.colums", {}, "'interactions': unknown setting 'colums'; did you mean 'columns'?."),
         ("zzz", 3, "unknown setting 'zzz'; known: name, interactions"),
+        ("user_core", 10**30, "'user_core' is 1000000000000000000000000000000: "),
         ("user_core", -1, "'user_core' is -1: input should be greater than or equal to 0"),
         ("duplicates", "some", "'duplicates' is 'some': input should be 'first', 'last' or 'all'"),
         ("interactions.location", "a.xls", "format of a.xls does not follow"),

@@ -84,7 +84,7 @@ def test_text_may_hold_a_quoted_delimiter_of_several_characters(tmp_path: Path) 
         ("a1,x\na2,y\n", "set header to false"),
         ("item_id, Title\na1,x\n", "' Title' differs in case, blanks or accents from 'title'"),
         (f"item_id,{','.join(map(str, range(3000)))}\n", "and 2,981 more"),
-        (f"item_id,title\n{'x' * 257},y\n", "column 'item_id', line 2, has an id of more than 256"),
+        (f"item_id,title\n{'x' * 257},y\n", "column 'item_id', line 2, has more than 256 characters"),
         (CSV.encode("utf-16"), "it is UTF-16 text"),
         (CSV.encode("utf-16-le"), "NUL character"),
         ("item_id,title\na1,T\na2,Café\n".encode("latin-1"), "line 3 is not UTF-8 text; save it as UTF-8"),
@@ -106,6 +106,11 @@ def test_columns_that_look_alike_are_told_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
 def test_compression_is_seen_in_the_content(tmp_path: Path, compress: Any, name: str) -> None:
     assert read(tmp_path / name, compress(CSV.encode())) == ROW
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "u8", "utf-8-sig"])
+def test_a_byte_order_mark_in_any_spelling_of_utf8(tmp_path: Path, encoding: str) -> None:
+    assert read(tmp_path / "a.csv", "\ufeff" + CSV, encoding=encoding) == ROW
 
 
 def test_other_containers_are_named(tmp_path: Path) -> None:
@@ -337,6 +342,7 @@ def test_wrong_settings_of_a_source(settings: dict[str, Any], message: str) -> N
         (b'{"items": {"location": "a", "location": "b"}}', "the name 'location' is given 2 times"),
         (b'{"action_min": NaN}', "'NaN' is not a finite number"),
         (b"[" * 99999, "is not valid JSON"),
+        (b'{"items": {"location": "a.csv", "columns": {"\\ud800": "a"}}}', "invalid JSON"),
         (b"[]", "must hold a JSON object"),
     ],
 )

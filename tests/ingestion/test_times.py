@@ -41,6 +41,14 @@ def test_times_before_1970(tmp_path: Path, unit: str) -> None:
     assert time == datetime.datetime(1969, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
 
 
+def test_epochs_that_a_data_frame_wrote_as_floats(tmp_path: Path) -> None:
+    ingest(timed(tmp_path, ["1.7041104e+18", "1704110400000000000.0"], "epoch_ns"), tmp_path / "ns")
+    ingest(timed(tmp_path, ["1.7041104e+15", "1704110400000000.0"], "epoch_us"), tmp_path / "us")
+    for unit in ("ns", "us"):
+        times = {row["timestamp"] for row in rows_of(tmp_path / unit / "interactions.parquet")}
+        assert times == {datetime.datetime(2024, 1, 1, 12, tzinfo=datetime.UTC)}
+
+
 def test_blanks_around_a_time_do_not_matter(tmp_path: Path) -> None:
     ingest(timed(tmp_path, ["2024-03-01 09:00:00 ", " 2024-03-01", "2024-03-02\u00a0"]), tmp_path / "out")
     assert histories(tmp_path / "out") == {"a": ["i1", "i0", "i2"]}
