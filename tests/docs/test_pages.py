@@ -35,6 +35,7 @@ from tests.docs.pages import (
     name_of,
 )
 from validation.data.policy import DataPolicy
+from validation.gate.policy import parse_policy
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 CLI = typer.main.get_command(app)
@@ -143,6 +144,8 @@ def test_every_json_and_yaml_example_is_valid(page: Path) -> None:
             settings = yaml.safe_load(text)
             if "earliest" in settings:
                 DataPolicy.model_validate_json(json.dumps(settings, default=str))
+            elif "conditions" in settings:
+                parse_policy(text)
             elif "scrape_configs" not in settings:  # Prometheus' own
                 Cluster.model_validate(settings)
 
