@@ -2,55 +2,48 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
-import yaml
 from pydantic import ValidationError
 
-from validation.gate.policy import DEFAULT_POLICY, Condition, GatePolicy, load_policy
+from validation.gate.policy import Condition, load_policy
 
-RAW = yaml.safe_load(DEFAULT_POLICY.read_text())
+CONDITIONS = load_policy().conditions
 OTHER = {"severity": {"block": "warn", "warn": "block"}, "when": {"always": "champion", "champion": "ranker"}}
+KINDS = {"above": "at_least", "at_least": "above", "below": "at_most", "at_most": "below"}
 
 
-def variants(condition: dict[str, Any]) -> list[dict[str, Any]]:
+def variants(condition: Condition) -> list[Condition]:
     """The condition with one field another, for each field; a bound is moved, and turned to another kind."""
-    loaded = Condition.model_validate(condition)
-    changed: list[dict[str, Any]] = [{"name": "another"}, {"why": "another"}]
-    changed += [{field: OTHER[field].get(getattr(loaded, field), "always")} for field in OTHER]
-    if loaded.between:
-        changed.append({"between": [loaded.between[0], loaded.between[1] * 0.99]})
-        changed.append({"between": [loaded.between[0] * 0.99 + 1e-4, loaded.between[1]]})
+    changes: list[dict[str, Any]] = [{"name": "another"}, {"why": "another"}]
+    changes += [{field: OTHER[field].get(getattr(condition, field), "always")} for field in OTHER]
+    if condition.between:
+        low, high = condition.between
+        changes += [{"between": (low, high * 0.99)}, {"between": (low * 0.99 + 1e-4, high)}]
     else:
-        kind = next(kind for kind in ("above", "at_least", "below", "at_most") if kind in condition)
-        other = {"above": "at_least", "at_least": "above", "below": "at_most", "at_most": "below"}[kind]
-        changed += [{kind: condition[kind] * 0.99 + 1e-4}, {kind: None, other: condition[kind]}]
-    return [{**condition, **change} for change in changed]
+        kind = next(kind for kind in KINDS if getattr(condition, kind) is not None)
+        bound = getattr(condition, kind)
+        changes += [{kind: bound * 0.99 + 1e-4}, {kind: None, KINDS[kind]: bound}]
+    return [condition.model_copy(update=change) for change in changes]
 
 
-def digest(raw: dict[str, Any]) -> str:
+def digest(*conditions: Condition) -> str:
     """Of the conditions alone: whether such a policy may judge anything is another question."""
-    conditions = tuple(Condition.model_validate(condition) for condition in raw["conditions"])
-    return GatePolicy.model_construct(**{**dict(load_policy()), "conditions": conditions}).digest
+    return load_policy().model_copy(update={"conditions": conditions}).digest
 
 
 def test_every_field_of_every_condition_counts() -> None:
-    digests = [digest(RAW)]
-    for number, condition in enumerate(RAW["conditions"]):
+    digests = [digest(*CONDITIONS)]
+    for number, condition in enumerate(CONDITIONS):
         for variant in variants(condition):
-            other = copy.deepcopy(RAW)
-            other["conditions"][number] = variant
-            digests.append(digest(other))
-    assert len(set(digests)) == len(digests) == 1 + 6 * len(RAW["conditions"])
+            digests.append(digest(*CONDITIONS[:number], variant, *CONDITIONS[number + 1 :]))
+    assert len(set(digests)) == len(digests) == 1 + 6 * len(CONDITIONS)
     assert digests[0] == load_policy().digest
 
 
 def test_order_counts_and_a_dropped_condition_too() -> None:
-    turned = {**RAW, "conditions": RAW["conditions"][::-1]}
-    shorter = {**RAW, "conditions": RAW["conditions"][1:]}
-    assert len({digest(RAW), digest(turned), digest(shorter)}) == 3
+    assert len({digest(*CONDITIONS), digest(*CONDITIONS[::-1]), digest(*CONDITIONS[1:])}) == 3
 
 
 def test_nothing_changes_once_it_is_read() -> None:
