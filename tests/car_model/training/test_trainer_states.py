@@ -73,7 +73,16 @@ def other_target(data: Histories) -> Histories:
         {"model": lambda: tiny_car(sids=tiny_sids(seed=1))},
         {"model": lambda: tiny_car(max_history=9)},
     ],
-    ids=str,
+    ids=[
+        "another start",
+        "no start",
+        "shorter data",
+        "other target",
+        "seed",
+        "weight decay",
+        "SIDs",
+        "history",
+    ],
 )
 def test_the_state_of_another_run_is_left_alone(
     data: Histories, tmp_path: Path, epochs: list[int], changes: dict[str, Any]
