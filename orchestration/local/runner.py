@@ -12,6 +12,7 @@ import io
 import logging
 import os
 import re
+import sys
 import tempfile
 import threading
 import warnings
@@ -103,8 +104,8 @@ class LocalRun:
         with (
             self.log.open("a", encoding="utf-8") as log,
             _capture_output(log, progress),
-            _step_environment(self.folder),
             watchdog(self.folder),
+            _step_environment(self.folder),
         ):
             local.init(
                 runner=runner or local.SubprocessRunner(use_venv=False),
@@ -188,19 +189,26 @@ def _capture_output(log: TextIO, progress: Progress) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _step_environment(folder: Path) -> Iterator[None]:
-    """Set the environment of steps: unbuffered output, slow progress bars, this checkout's code, the run."""
+    """Set the environment of steps: unbuffered output, slow progress bars, this Python and code, the run.
+
+    kfp.local writes `sys.executable` into a shell script as it is, which a folder with a space breaks, and
+    into every argument that holds the word python3. So steps find this Python by its folder.
+    """
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    previous = dict(os.environ)
+    previous, executable = dict(os.environ), sys.executable
     os.environ.update(
+        PATH=os.pathsep.join((str(Path(executable).parent), os.environ.get("PATH", os.defpath))),
         PYTHONUNBUFFERED="1",
         TQDM_MININTERVAL="1",
         PYTHONPATH=path,
         OMP_WAIT_POLICY="PASSIVE",  # idle threads of a step must not spin on a shared machine
         **{RUN: str(folder)},
     )
+    sys.executable = "python3"
     try:
         yield
     finally:
+        sys.executable = executable
         for name in os.environ.keys() - previous.keys():
             del os.environ[name]
         os.environ.update(previous)

@@ -118,6 +118,19 @@ def test_a_run_shows_a_line_a_step_and_logs_the_rest(
 
 
 @pipeline_run
+def test_steps_run_with_this_python_wherever_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = tmp_path / "prö 'x' $HOME; exit 1 #"
+    environment.symlink_to(Path(sys.prefix), target_is_directory=True)
+    python = environment / "bin" / "python3"
+    monkeypatch.setattr(sys, "executable", str(python))
+    outputs = LocalRun.prepare(tmp_path / "a b", tiny).run({"loops": 5})
+    assert Path(outputs["Output"].path).read_text() == "5"
+    assert sys.executable == str(python)
+
+
+@pipeline_run
 def test_an_equal_step_is_not_run_again_and_another_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
