@@ -197,7 +197,7 @@ def _step_environment(folder: Path) -> Iterator[None]:
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     previous, executable = dict(os.environ), sys.executable
     os.environ.update(
-        PATH=os.pathsep.join((str(Path(executable).parent), os.environ.get("PATH", os.defpath))),
+        PATH=os.pathsep.join((str(Path(executable).parent), previous.get("PATH", os.defpath))),
         PYTHONUNBUFFERED="1",
         TQDM_MININTERVAL="1",
         PYTHONPATH=path,
