@@ -113,11 +113,11 @@ def test_validate_compares_with_the_champions_profile(tmp_path: Path) -> None:
         for name, value in same.items()
     }
     for seed, profile in ((1, same), (2, grown)):
-        (tmp_path / f"evidence-{seed}").mkdir()
-        evidence = evidence_artifacts(tmp_path / f"evidence-{seed}")
+        bundle = make_bundle(tmp_path / f"bundle-{seed}", seed)
+        evidence = evidence_artifacts(tmp_path / f"evidence-{seed}", bundle)
         Path(evidence["profile"].path).write_text(json.dumps(profile))
         champion = release.python_func(
-            bundle=artifact(make_bundle(tmp_path / f"bundle-{seed}", seed)), **evidence,
+            bundle=artifact(bundle), **evidence,
             registry=arguments["registry"], channel="production", champion=champion, entry=seed,
             run_id="run-2", git_commit="", promotion=artifact(tmp_path / f"promotion-{seed}"),
         )  # fmt: skip

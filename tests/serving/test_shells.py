@@ -187,8 +187,8 @@ def test_both_shells_refuse_what_is_far_too_large_unread(torchserve: Shell, asgi
     assert [shell.send(body)[0] for shell in (torchserve, asgi)] == [413 if over else 400] * 2
 
 
-def test_the_asgi_shell_describes_itself(asgi: Shell) -> None:
+def test_the_asgi_shell_describes_itself(asgi: Shell, recommender: Recommender) -> None:
     root = asgi.url.removesuffix("/predictions/car")
-    assert requests.get(f"{root}/openapi.json", timeout=10).json() == document()
+    assert requests.get(f"{root}/openapi.json", timeout=10).json() == document(recommender)
     assert requests.get(asgi.url, timeout=10).status_code == 405
     assert requests.get(f"{root}/models", timeout=10).status_code == 404

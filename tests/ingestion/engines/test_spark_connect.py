@@ -78,4 +78,4 @@ def test_a_broken_line_is_named(tmp_path: Path, master: str) -> None:
     output = str(tmp_path / "out")
     spark = ["--engine", "spark", "--master", master]
     message = ran("custom", "--data-dir", str(folder), "--output", output, *spark, status=1)
-    assert "orders.csv" in message and "is broken" in message and "Columns" in message
+    assert "orders.csv cannot be read as csv: line 16 has 1 field, line 1 has 4; fix it" in message

@@ -232,12 +232,13 @@ def test_a_step_that_is_tried_again_takes_up_its_job(
 ) -> None:
     api, kubeconfig = trainer
     spec = on_kubernetes(tmp_path)
-    first = step(inputs, tmp_path, spec, LONG, backend="kubernetes", KUBECONFIG=str(kubeconfig))
+    recipe = {**RECIPE, "epochs": 1500, "patience": 1500}  # it outlasts the start of a second step
+    first = step(inputs, tmp_path, spec, recipe, backend="kubernetes", KUBECONFIG=str(kubeconfig))
     wait_for(lambda: state(tmp_path)["epoch"] >= 1, first)
     first.kill()  # as a lost node does: its job goes on
     first.wait()
     code, log = ended(
-        step(inputs, tmp_path, spec, LONG, backend="kubernetes", KUBECONFIG=str(kubeconfig)), tmp_path
+        step(inputs, tmp_path, spec, recipe, backend="kubernetes", KUBECONFIG=str(kubeconfig)), tmp_path
     )
     assert code == 0, log
     assert "still runs; waiting for it" in log
