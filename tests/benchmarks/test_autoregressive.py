@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from benchmarks.models.autoregressive import ARConfig, AutoRegressive, beam_search, log_probabilities
 from car_model.models.kv_cache import KVCache
-from tests.car_model.builders import tiny_sids
+from tests.car_model.builders import SIZES, tiny_sids
 from tests.fixtures import ITEMS
 
 HISTORIES = torch.tensor([[3, 17, 9, 48, 1], [22, 30, 0, 0, 0], [5, 5, 41, 2, 0], [12, 0, 0, 0, 0]])
@@ -22,16 +22,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 def tiny_ar(seed: int = 0, sids: torch.Tensor | None = None, **changes: Any) -> AutoRegressive:
     """An untrained model over 48 items, its weights large enough to tell things apart."""
     torch.manual_seed(seed)
-    config = ARConfig(
-        n_items=ITEMS,
-        n_levels=3,
-        codebook_size=4,
-        d_model=16,
-        n_layers=2,
-        n_heads=2,
-        max_history=10,
-        dropout=0.0,
-    )
+    config = ARConfig(**SIZES, n_layers=2, n_heads=2, dropout=0.0)
     model = AutoRegressive(replace(config, **changes), tiny_sids() if sids is None else sids)
     with torch.no_grad():
         for name, weight in model.named_parameters():

@@ -19,6 +19,13 @@ from car_model.models.car import CAR, CARConfig
 from tests.fixtures import ITEMS, tiny_histories, tiny_texts
 
 SPEC = EncoderSpec(name="tiny")
+SIZES: dict[str, Any] = {
+    "n_items": ITEMS,
+    "n_levels": 3,
+    "codebook_size": 4,
+    "d_model": 16,
+    "max_history": 10,
+}  # of every tiny model of semantic IDs
 LAYOUTS = ("collapsed", "full")
 FUSIONS = ("sum", "none")
 SHAPES: list[dict[str, Any]] = [  # every CAR there is
@@ -38,16 +45,7 @@ def tiny_sids(items: int = ITEMS, levels: int = 3, codes: int = 4, seed: int = 0
 def tiny_car(seed: int = 0, sids: torch.Tensor | None = None, **changes: Any) -> CAR:
     """An untrained CAR over 48 items."""
     torch.manual_seed(seed)
-    config = CARConfig(
-        n_items=ITEMS,
-        n_levels=3,
-        codebook_size=4,
-        d_model=16,
-        n_layers=2,
-        n_heads=2,
-        max_history=10,
-        dropout=0.0,
-    )
+    config = CARConfig(**SIZES, n_layers=2, n_heads=2, dropout=0.0)
     return CAR(replace(config, **changes), tiny_sids() if sids is None else sids)
 
 

@@ -18,8 +18,8 @@ from car_model.models.car import CAR
 from car_model.training import checkpoint
 from car_model.training import trainer as training
 from car_model.training.trainer import TrainConfig, train
-from tests.car_model.builders import tiny_car, tiny_sasrec, tiny_sids
-from tests.fixtures import ITEMS, tiny_histories
+from tests.car_model.builders import SIZES, tiny_car, tiny_sasrec, tiny_sids
+from tests.fixtures import tiny_histories
 
 pytestmark = pytest.mark.integration  # trains many models
 
@@ -72,16 +72,7 @@ def car_with_dropout() -> CAR:
 def autoregressive(seed: int = 0) -> AutoRegressive:
     """Another model of SIDs, whose table is no weight of it."""
     torch.manual_seed(0)
-    config = ARConfig(
-        n_items=ITEMS,
-        n_levels=3,
-        codebook_size=4,
-        d_model=16,
-        n_layers=1,
-        max_history=10,
-        dropout=0.3,
-        beam=4,
-    )
+    config = ARConfig(**SIZES, n_layers=1, dropout=0.3, beam=4)
     return AutoRegressive(config, tiny_sids(seed=seed))
 
 

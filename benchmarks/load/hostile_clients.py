@@ -1,6 +1,6 @@
 """Print what clients that never finish a request take of the ASGI server, and that it is given back.
 
-    python -m benchmarks.hostile_clients
+    python -m benchmarks.load.hostile_clients
 
 `car asgi` serves random weights. Clients open connections at once, send a part of a request and then nothing.
 While they wait, a well-behaved client asks. Written to the terminal only; about 2 minutes.
