@@ -108,10 +108,10 @@ manifests: $(DEV_STAMP) ## render the overlays of deploy/kserve into build/manif
 	@ls build/manifests/*.yaml
 
 test: $(DEV_STAMP) ## everything: unit, property, integration (TorchServe, GCS server, KFP local)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(DEV_STAMP) ## unit and property tests only, a few minutes
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not integration"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not integration"
 
 mutants: $(DEV_STAMP) ## change the code of ROOM in small ways, and count what the fast tests notice (SAMPLE=, SEED=)
 	@test -n "$(ROOM)" || { echo "Name a file or folder: make mutants ROOM=car_model/metrics"; exit 1; }

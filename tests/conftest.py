@@ -1,4 +1,4 @@
-"""The last line of a run says what was skipped, and why."""
+"""Long files of tests come first, and the last line of a run says what was skipped, and why."""
 
 from __future__ import annotations
 
@@ -6,6 +6,20 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with a time-out of their own are long: they come first, so that no worker ends with one alone."""
+
+    def seconds(item: pytest.Item) -> float:
+        timeout = item.get_closest_marker("timeout")
+        return timeout.args[0] if timeout else item.get_closest_marker("integration") is not None
+
+    longest: dict[str, float] = {}
+    for item in items:
+        path = str(item.path)
+        longest[path] = max(longest.get(path, 0), seconds(item))
+    items.sort(key=lambda item: -longest[str(item.path)])
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
