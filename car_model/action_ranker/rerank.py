@@ -2,10 +2,10 @@
 
     score(i) = relevance(i) + weight * log P(liked | i, history)
 
-relevance is what the Recommender ranks by: log P(next item is i) and what joins it. With weight 1 the score
-is the log-probability that the next item is i *and* is liked. The weight is chosen on validation, and 0 is a
-possible outcome. Only the `candidates` most relevant items are asked about; all others stay behind them in
-their order.
+relevance is what the Recommender ranks by: log P(next item is i) and what joins it. If nothing does, weight 1
+makes the score the log-probability that the next item is i *and* is liked. The weight is chosen on
+validation, and 0 is a possible outcome. Only the `candidates` most relevant items are asked about; all others
+stay behind them in their order.
 
 Shape letters: N items, K candidates.
 """

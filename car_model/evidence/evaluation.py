@@ -209,7 +209,7 @@ class RecommendedItem(Evidence):
     title: str
     """As in the catalogue."""
     score: float | None
-    """Log-probability of being the next item; null for a fallback."""
+    """What the items of the answer are ranked by; no probability. Null for a fallback."""
     reasons: tuple[str, ...]
     """Sentences."""
 

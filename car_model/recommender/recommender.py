@@ -199,8 +199,8 @@ class Recommender:
     def _most_relevant(self, query: Query, mask: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Scores, text similarity included, and UIDs of the k most relevant items outside mask [N + 1].
 
-        Candidates of the ANN index are scored as log-probabilities among themselves. If too few of them are
-        left, or the request names candidates of its own, all items are scored.
+        Scores of the ANN index's candidates are normalised over these. If too few of them are left, or the
+        request names candidates of its own, all items are scored.
         """
         state, scores = cast(Tensor, query.state), query.scores
         if query.candidates is not None:

@@ -76,7 +76,9 @@ class Item(_Closed):
     item_id: str
     title: str
     score: float | None
-    """Log-probability, higher is better; null for popular items."""
+    """What items are ranked by, higher is better: log P(item), plus the weighted SID levels, text similarity
+    and, if ranked by action, P(liked). It is no probability, may be above 0, and compares items of one answer
+    only; null for popular items."""
     liked: Share | None = None
     """Probability that the user would like it; only if ranked by action."""
     reasons: list[str] = []
