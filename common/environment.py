@@ -45,6 +45,9 @@ VARIABLES = (
              "Parallel tokenizers of sentence-transformers. Default: `false`, since steps are forked."),
     Variable("CAR_NOTIFY_URL", "cluster", "the step conclude",
              "The webhook that is called when a run ends, from the Secret that `notify` names."),
+    Variable("KFP_POD_UID", "cluster", "steps on a cluster",
+             "Set by Kubeflow Pipelines. A step with it repeats network calls for longer, and its "
+             "registry may be no folder."),
     Variable("CAR_TRAIN_JOB", "product", "the step train",
              "The training job to create, as JSON. Set if the cluster file has a `train_job`."),
     Variable("CAR_LOCAL_RUN", "product", "the watchdog of a local run",

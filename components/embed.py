@@ -28,12 +28,12 @@ def embed(
     from car_model.data.dataset import Dataset as Ingested
     from car_model.encoding.encoder import EncoderSpec, load_encoder
     from car_model.encoding.shards import Shard, write_shard
+    from orchestration.step_folder import writable_folder
 
     model = load_encoder(EncoderSpec(**json.loads(Path(encoder.path).read_text())))
     identity = Shard(shard, shards, dataset.metadata["digest"], model.spec.digest())
     texts = Ingested.load(Path(dataset.path)).texts()
-    vector_cache = Path(cache) / "vectors" if cache else None
-    n_texts = write_shard(Path(vectors.path), model, texts, identity, vector_cache)
+    n_texts = write_shard(Path(vectors.path), model, texts, identity, writable_folder(cache, "vectors"))
     vectors.metadata.update(shard=shard, texts=n_texts)
 
 

@@ -17,8 +17,9 @@ def ingest(source: str, source_digest: str, cache: str, dataset: Output[artifact
 
     from ingestion.config import IngestError, parse_config
     from ingestion.ingest import ingest as read
+    from orchestration.step_folder import writable_folder
 
-    report = read(parse_config(source), Path(dataset.path), Path(cache) / "sources" if cache else None)
+    report = read(parse_config(source), Path(dataset.path), writable_folder(cache, "sources"))
     if report.source_digest != source_digest:
         raise IngestError(f"The source of {report.name} changed since this run was asked for; run it again.")
     dataset.metadata.update(digest=report.dataset_digest, source=source_digest)

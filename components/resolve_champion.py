@@ -12,13 +12,14 @@ def resolve_champion(registry: str, channel: str) -> NamedTuple(  # type: ignore
     """Return the release that a channel uses, its entry's number, and the forced promotions to mention.
 
     An empty channel gives "", 0 and []. A champion whose manifest is not the one that was promoted ends the
-    run. Never cached, since the registry may have changed; later steps are cached by the answer.
+    run, and so does a registry that can't be read and written: such a run would train and leave nothing.
+    Never cached, since the registry may have changed; later steps are cached by the answer.
     """
+    from orchestration.shared_registry import open_proven_store
     from registry.channels.channel import forced_promotions, head
     from registry.releases.release import read_manifest
-    from registry.store.open import open_store
 
-    store = open_store(registry)
+    store = open_proven_store(registry)
     entry = head(store, channel)
     if entry is None:
         return "", 0, []

@@ -45,6 +45,7 @@ def tokenize(
     from car_model.data.dataset import Dataset as Ingested
     from car_model.encoding.encoder import EncoderSpec
     from orchestration.champion import fetch_champion
+    from orchestration.step_folder import writable_folder
 
     champion_folder = fetch_champion(registry, champion, codebook.path)
     catalogue.path, health.path = f"{catalogue.path}.parquet", f"{health.path}.json"
@@ -52,7 +53,7 @@ def tokenize(
         Ingested.load(Path(dataset.path)),
         EncoderSpec(**json.loads(encoder)),
         CodebookConfig(n_levels=n_levels, codebook_size=codebook_size, seed=seed),
-        Path(vectors.path) if vectors else Path(cache) / "vectors" if cache else None,
+        Path(vectors.path) if vectors else writable_folder(cache, "vectors"),
         mode=check_mode(mode),
         parent=Parent.load(champion_folder) if champion_folder else None,
     )

@@ -43,6 +43,7 @@ def train(
     from car_model.training.torchrun_job import Inputs
     from car_model.training.train_car import fit_car
     from orchestration.champion import fetch_champion
+    from orchestration.step_folder import writable_folder
     from orchestration.train_job.launch import run_train_job
     from orchestration.train_job.spec import spec_from_env
 
@@ -50,8 +51,8 @@ def train(
     folder = fetch_champion(registry, champion, curves.path) if warm_start or not training else None
     parent = Bundle.load(folder) if folder else None
     inputs = Inputs(Path(dataset.path), Path(codebook.path), Path(catalogue.path), folder)
+    states = None if parent and not training else writable_folder(checkpoints)
     data, items = Ingested.load(inputs.dataset), Catalogue.load(inputs.catalogue)
-    states = Path(checkpoints) if checkpoints else None
     if parent and not training:
         trained, losses = reuse_weights(parent, data, inputs.codebook, items), TrainingCurves()
     elif spec := spec_from_env():

@@ -28,14 +28,16 @@ def train_baseline(
     from car_model.training.recipe import parse_recipe
     from car_model.training.train_car import fit_sasrec
     from common.digests import tree_digest
+    from orchestration.step_folder import writable_folder
 
     curves.path = f"{curves.path}.json"
+    states = writable_folder(checkpoints)
     losses = fit_sasrec(
         Ingested.load(Path(dataset.path)),
         Catalogue.load(Path(catalogue.path)),
         parse_recipe(json.loads(recipe)),
         Path(sasrec.path),
-        Path(checkpoints) / "sasrec" if checkpoints else None,
+        states / "sasrec" if states else None,
     )
     losses.write(Path(curves.path))
     sasrec.metadata.update(digest=tree_digest(sasrec.path), data=dataset.metadata["digest"])

@@ -32,6 +32,7 @@ def train_ranker(
     from car_model.evidence.training import RankerSummary
     from car_model.training.recipe import parse_ranker
     from car_model.training.train_ranker import fit_ranker
+    from orchestration.step_folder import writable_folder
 
     ranker_summary.path = f"{ranker_summary.path}.json"
     before, recipe = Bundle.load(Path(bundle.path)), parse_ranker(ranker)
@@ -41,11 +42,14 @@ def train_ranker(
         why = "nothing was trained, and production has none."
         after, summary = before, RankerSummary(trained=False, why=why)
     else:
-        states = Path(checkpoints) / "ranker" if checkpoints else None
-        after, summary = fit_ranker(Ingested.load(Path(dataset.path)), before, recipe, states)
+        states = writable_folder(checkpoints)
+        after, summary = fit_ranker(
+            Ingested.load(Path(dataset.path)), before, recipe, states / "ranker" if states else None
+        )
     if after.ranker is before.ranker:
         shutil.copytree(bundle.path, ranked_bundle.path, dirs_exist_ok=True)
     else:
         after.save(Path(ranked_bundle.path))
     summary.write(ranker_summary.path)
-    ranked_bundle.metadata.update(bundle.metadata, ranker=after.ranker is not None)
+    about = {name: bundle.metadata[name] for name in ("model", "codebook", "catalogue", "data")}
+    ranked_bundle.metadata.update(about, ranker=after.ranker is not None)

@@ -97,8 +97,9 @@ class CompileOptions:
         if spec:
             task.set_env_variable(VARIABLE, spec.model_dump_json())
         retries = self.cluster.retries
-        if retries.count:  # KFP retries after any failure; steps are idempotent, so that costs only time
-            task.set_retry(retries.count, retries.backoff, retries.factor, retries.longest)
+        if retries.count:  # steps are idempotent
+            window = f"{retries.window(timeout)}s"
+            task.set_retry(retries.count, retries.backoff, retries.factor, window)
         if self.platform == "kubeflow":
             self.cluster.apply_to_task(
                 task, accelerated=accelerated, uses_cache=resources.uses_cache,

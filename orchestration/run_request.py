@@ -17,6 +17,8 @@ from ingestion.config import DatasetConfig
 from ingestion.sources import resolve, source_digest
 from ingestion.sources.gcs import is_gcs
 from orchestration.cli_options import RunOptions
+from orchestration.shared_registry import check_remote
+from registry.store.open import open_store
 from validation.data.policy import DataPolicy
 from validation.gate.policy import load_policy
 
@@ -52,6 +54,10 @@ class RunRequest(RunOptions):
         Raises:
             UserError: dataset, recipe or policy are wrong or out of reach.
         """
+        if remote:
+            check_remote(self.registry)
+        elif self.registry:
+            open_store(self.registry)
         config = resolve(self.data, self.data_dir or None, self.downloads)
         for source in (config.interactions, config.items):
             if remote and not is_gcs(source.location):

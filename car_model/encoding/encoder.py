@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 from tqdm import tqdm
 
 from car_model.compute import native_bf16
 from car_model.encoding.vector_cache import VectorCache
 from common.digests import files_digest, json_digest, tree_files
 from common.errors import UserError, shorten
+from common.patience import network_patience
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -84,13 +86,30 @@ def model_folder(spec: EncoderSpec) -> Path:
         return Path(package.origin).parent / "model"
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - only named models need the hub
 
+    retrying = Retrying(
+        retry=retry_if_exception(_is_outage),
+        stop=stop_after_delay(network_patience()),
+        wait=wait_exponential(max=30),
+        reraise=True,
+    )
     try:
-        return Path(snapshot_download(spec.name, revision=spec.revision or None))
+        return Path(retrying(snapshot_download, spec.name, revision=spec.revision or None))
     except Exception as error:
         raise EncoderError(
             f"the encoder {spec.name!r} can't be downloaded ({type(error).__name__}); check the name and the "
             f"network, bake it into the image, give a local folder, or use {EMBEDDED!r}."
         ) from error
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Whether the hub may answer a download later that it did not answer now."""
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled  # noqa: PLC0415 - as above
+
+    cause = error.__cause__ or error
+    if isinstance(cause, HfHubHTTPError):
+        return cause.response.status_code == 429 or cause.response.status_code >= 500
+    is_settled = isinstance(cause, OfflineModeIsEnabled | ValueError) or getattr(cause, "errno", None)
+    return not is_settled
 
 
 def load_encoder(spec: EncoderSpec, device: str = "cpu") -> Encoder:

@@ -16,9 +16,10 @@ from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from common.files import atomic_path
+from common.patience import network_patience
 from ingestion.config import IngestError
 
-RETRY = DEFAULT_RETRY.with_timeout(30.0)  # seconds; the default of two minutes hides a wrong address
+RETRY = DEFAULT_RETRY.with_timeout(network_patience())
 
 
 def is_gcs(location: str) -> bool:

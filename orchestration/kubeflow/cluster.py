@@ -18,6 +18,7 @@ from common.errors import UserError, first_problem
 from orchestration.train_job.spec import TrainJobSpec
 
 USER = 10001  # of the image
+PLACEMENT = 1800  # seconds that a pod may wait for a node
 
 
 class ClusterError(UserError, ValueError):
@@ -94,16 +95,26 @@ class Cache(Section):
 
 
 class Retries(Section):
-    """How often a failed step is tried again, and how long to wait before: 30 s, 60 s, 120 s, ..."""
+    """How often a step whose pod was lost is tried again, and how long to wait before: 30 s, 60 s, ...
+
+    Kubeflow Pipelines doesn't try a step again that failed or ran into its time limit.
+    """
 
     count: int = Field(default=2, ge=0, le=10)
     """Retries after the first try."""
     backoff: str = Field(default="30s", pattern=r"^[0-9]+s$")
     """Seconds before the first retry."""
-    factor: float = Field(default=2.0, ge=1)
-    """Each wait is this many times the previous one."""
-    longest: str = Field(default="600s", pattern=r"^[0-9]+s$")
-    """The longest wait."""
+    factor: int = Field(default=2, ge=1, le=10)
+    """Each wait is this many times the previous one, a whole number."""
+
+    def window(self, seconds: int) -> int:
+        """Seconds since a step's first start in which a try may begin, if each takes up to `seconds`.
+
+        Argo gives a step up after them, however many tries are left.
+        """
+        first = int(self.backoff.removesuffix("s"))
+        waits = sum(first * self.factor**retry for retry in range(self.count))
+        return self.count * (seconds + PLACEMENT) + waits
 
 
 class Notify(Section):

@@ -24,6 +24,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 
 from common.digests import CHUNK_BYTES, file_digest
 from common.errors import DISK_FULL, disk_full_message
+from common.patience import network_patience
 from registry.errors import ObjectDamaged, ObjectMissing, StoreError
 from registry.store.base import (
     MAX_READ_BYTES,
@@ -36,6 +37,7 @@ from registry.store.base import (
 )
 
 TIMEOUT_S = 60.0  # of one request; the retry has its own deadline
+LEAST_PATIENCE_S = 120.0  # for which a request is repeated; a release is worth more than a source
 CHECKSUM = "crc32c"  # computed on both sides of every transfer
 MARK = "mark"  # metadata key; writing it changes the object's metageneration and the server's time of update
 CLOCK = "clock"  # an object that is marked to ask the server for its time
@@ -58,8 +60,9 @@ class GcsStore(ObjectStore):
     """
 
     def __init__(
-        self, url: str, retry: Retry = DEFAULT_RETRY, timeout: float = TIMEOUT_S, workers: int = WORKERS
+        self, url: str, retry: Retry | None = None, timeout: float = TIMEOUT_S, workers: int = WORKERS
     ) -> None:
+        retry = retry or DEFAULT_RETRY.with_timeout(max(LEAST_PATIENCE_S, network_patience()))
         self._bucket, _, prefix = url.removeprefix("gs://").partition("/")
         self._prefix = prefix.strip("/")
         self._request_options: dict[str, Any] = {"timeout": timeout, "retry": retry}

@@ -24,7 +24,7 @@ from components.validate import validate
 from ingestion.config import IngestError
 from orchestration.run_request import RunRequest
 from registry.channels.channel import head, history
-from registry.errors import ConflictError, RegistryError
+from registry.errors import ConflictError, RegistryError, StoreError
 from registry.releases.layout import manifest_name
 from registry.releases.release import list_releases
 from registry.store.open import open_store
@@ -165,6 +165,20 @@ def test_an_empty_registry_has_no_champion_and_a_damaged_one_is_an_error(tmp_pat
         entry.write_text("{")
     with pytest.raises(RegistryError):
         resolve_champion.python_func(**arguments)
+
+
+def test_the_first_step_refuses_a_registry_that_a_run_could_not_leave_its_release_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = tmp_path / "taken"
+    taken.touch()
+    with pytest.raises(StoreError, match=r"taken.*Not a directory"):
+        resolve_champion.python_func(registry=str(taken), channel="production")
+    monkeypatch.setenv("KFP_POD_UID", "e1")  # in a pod
+    for folder in (tmp_path / "registry", f"file://{tmp_path}/registry"):
+        with pytest.raises(StoreError, match="is a folder, and on a cluster every step has its own disk"):
+            resolve_champion.python_func(registry=str(folder), channel="production")
+    assert not (tmp_path / "registry").exists()
 
 
 @pytest.mark.integration

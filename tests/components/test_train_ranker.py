@@ -21,6 +21,13 @@ from tests.car_model.builders import tiny_dataset
 
 SETTINGS = json.dumps(QUICK.model_copy(update={"epochs": 4}).model_dump(exclude_defaults=True))
 
+FACTS = {
+    "model": "m",
+    "codebook": "k",
+    "catalogue": "c",
+    "data": "d",
+}  # KFP adds its own
+
 
 def write(dataset: Dataset, folder: Path) -> None:
     folder.mkdir()
@@ -39,7 +46,7 @@ def trained(
         name: dsl.Artifact(uri=str(folder / name))
         for name in ("dataset", "bundle", "ranked_bundle", "ranker_summary")
     }
-    artifacts["bundle"].metadata["model"] = "m"
+    artifacts["bundle"].metadata |= FACTS | {"display_name": "bundle", "store_session_info": "s"}
     train_ranker.python_func(
         **artifacts, ranker=ranker, training=training, checkpoints=str(folder / "states")
     )
@@ -54,7 +61,7 @@ def test_with_actions_the_bundle_gets_a_ranker_and_the_same_digest_every_time(tm
     runs = [trained(tmp_path / name, rated(), plain(), SETTINGS) for name in ("one", "two")]
     for artifacts, summary in runs:
         assert summary.trained is True
-        assert artifacts["ranked_bundle"].metadata == {"model": "m", "ranker": True}
+        assert artifacts["ranked_bundle"].metadata == {**FACTS, "ranker": True}
         assert Bundle.load(Path(artifacts["ranked_bundle"].path)).ranker is not None
     first, second = (release_digest(artifacts["ranked_bundle"].path) for artifacts, _ in runs)
     assert first == second != release_digest(runs[0][0]["bundle"].path)
@@ -74,7 +81,7 @@ def test_otherwise_it_passes_through(
     artifacts, summary = trained(tmp_path / "run", dataset, plain(), ranker, training)
     assert summary == RankerSummary(trained=False, why=why)
     assert tree_digest(artifacts["ranked_bundle"].path) == tree_digest(artifacts["bundle"].path)
-    assert artifacts["ranked_bundle"].metadata == {"model": "m", "ranker": False}
+    assert artifacts["ranked_bundle"].metadata == {**FACTS, "ranker": False}
 
 
 def test_without_training_the_champions_ranker_is_carried_on_unless_none_is_wanted(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_a_cluster_is_not_sent_after_files_of_this_machine(shop: Path) -> None:
     with pytest.raises(
         ArgumentError, match=f"A cluster cannot read {shop}/orders.csv; put the files on gs://"
     ):
-        request_for(shop).arguments(remote=True)
+        request_for(shop, registry="gs://shop/registry").arguments(remote=True)
 
 
 def test_a_commit_is_named_with_what_differs_from_it(tmp_path: Path) -> None:

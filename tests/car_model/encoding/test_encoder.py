@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 
 from car_model.encoding.encoder import (
     BF16_COSINE,
@@ -35,8 +38,6 @@ TEXTS = [
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import constants
-
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # read once, at import
 
@@ -55,6 +56,30 @@ def test_vectors_are_finite_and_unit_length(minilm: Encoder) -> None:
 def test_meaning_decides_what_is_near(minilm: Encoder) -> None:
     toys, cars, war = minilm.encode(["animated film for children", "a cartoon for kids", "trench warfare"])
     assert toys @ cars > 0.5 > toys @ war
+
+
+def test_a_hub_that_is_down_for_a_while_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [503, 429, 404]  # and a model that is not there is not
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(answers.pop(0) if len(answers) > 1 else answers[0])
+
+        do_HEAD = do_GET  # noqa: N815 - http.server's own name
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
+    with pytest.raises(EncoderError, match="the encoder 'team/encoder' can't be downloaded"):
+        model_folder(EncoderSpec(name="team/encoder"))
+    server.shutdown()
+    server.server_close()
+    assert answers == [404]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -272,6 +272,24 @@ def test_the_command_tells_what_is_wrong_with_the_dataset(tmp_path: Path) -> Non
     assert ended.output == f"{tmp_path}/dataset.json does not exist; docs/data.md describes it.\n"
 
 
+@pytest.mark.parametrize(
+    ("registry", "sentence"),
+    [
+        ("releases", "The registry 'releases' is a folder, and on a cluster every step has its own disk"),
+        ("file:///cache/registry", "is a folder, and on a cluster every step has its own disk"),
+        ("s3://bucket/car", "The registry 's3://bucket/car' is neither a folder nor gs://bucket/prefix."),
+        ("gs:///car", "The registry 'gs:///car' names no bucket"),
+    ],
+)
+def test_a_registry_that_steps_cannot_share_is_refused_before_submitting(
+    tmp_path: Path, registry: str, sentence: str
+) -> None:
+    options = ["--registry", registry, "--data-dir", str(tmp_path), "--host", CLOSED]
+    ended = CliRunner().invoke(app, ["submit", *options])
+    assert ended.exit_code == 1
+    assert sentence in ended.output and len(ended.output.splitlines()) == 1
+
+
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     ended = CliRunner().invoke(app, ["compile", "--output", str(tmp_path / "file" / "x.yaml")])
