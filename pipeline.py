@@ -16,6 +16,7 @@ from components.package import package
 from components.release import release
 from components.report import report
 from components.resolve_champion import resolve_champion
+from components.resolve_recipe import resolve_recipe
 from components.resolve_source import resolve_source
 from components.tokenize import tokenize
 from components.train import train
@@ -41,6 +42,7 @@ class PipelineOutputs(NamedTuple):
     golden: artifact_types.Golden
     verdict: artifact_types.Verdict
     report: dsl.HTML
+    recipe: str
 
 
 def build(options: CompileOptions | None = None) -> GraphComponent:
@@ -56,11 +58,8 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
         channel: str = "production",
         data_policy: str = "{}",
         encoder: str = PRODUCTION_ENCODER,
-        n_levels: int = 4,
-        codebook_size: int = 0,
-        recipe: str = "{}",
-        ranker: str = "{}",
-        seed: int = 0,
+        recipe: str = "champion",
+        changes: str = "{}",
         codebook_mode: str = "reuse",
         training: bool = True,
         warm_start: bool = False,
@@ -79,12 +78,10 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
             registry: releases and channels, a folder or gs://bucket/prefix.
             channel: the channel to compare with and to promote to.
             data_policy: rules that the data must keep, a DataPolicy as JSON.
-            encoder: text encoder, an EncoderSpec as JSON.
-            n_levels: semantic-ID levels.
-            codebook_size: codes per level; 0 follows the catalogue's size.
-            recipe: training settings as JSON; the rest keeps its default.
-            ranker: settings of the ranker by action as JSON, for data with actions; "off" trains none.
-            seed: of the codebook's fit.
+            encoder: text encoder of a recipe that names none, an EncoderSpec as JSON.
+            recipe: "champion" starts from the recipe of the channel's release, "default" from the default
+                one; or settings as JSON, and the rest keeps its default.
+            changes: single settings on top as JSON, such as {"d_model": 96, "ranker.liked": 4}.
             codebook_mode: fit a new codebook, reuse the champion's, or refresh it (codes aligned).
             training: false releases today's catalogue with the champion's weights.
             warm_start: train from the champion's weights.
@@ -98,6 +95,19 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
         champion_task = configure(resolve_champion(registry=registry, channel=channel))
         champion = champion_task.outputs["release"]
 
+        recipe_task = configure(
+            resolve_recipe(
+                registry=registry,
+                champion=champion,
+                recipe=recipe,
+                changes=changes,
+                encoder=encoder,
+                mode=codebook_mode,
+                training=training,
+            )
+        )
+        settings = recipe_task.outputs
+
         source_task = configure(resolve_source(source=source, source_digest=source_digest))
         ingest_task = configure(ingest(source=source, source_digest=source_task.output, cache=cache))
         dataset = ingest_task.output
@@ -109,10 +119,10 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
             tokenize_task = configure(
                 tokenize(
                     dataset=dataset,
-                    encoder=encoder,
-                    n_levels=n_levels,
-                    codebook_size=codebook_size,
-                    seed=seed,
+                    encoder=settings["encoder"],
+                    n_levels=settings["n_levels"],
+                    codebook_size=settings["codebook_size"],
+                    seed=settings["seed"],
                     mode=codebook_mode,
                     registry=registry,
                     champion=champion,
@@ -123,7 +133,7 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
             choose_encoder_task = configure(
                 choose_encoder(
                     dataset=dataset,
-                    encoder=encoder,
+                    encoder=settings["encoder"],
                     mode=codebook_mode,
                     registry=registry,
                     champion=champion,
@@ -144,10 +154,10 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
                 tokenize(
                     dataset=dataset,
                     vectors=merge_task.output,
-                    encoder=encoder,
-                    n_levels=n_levels,
-                    codebook_size=codebook_size,
-                    seed=seed,
+                    encoder=settings["encoder"],
+                    n_levels=settings["n_levels"],
+                    codebook_size=settings["codebook_size"],
+                    seed=settings["seed"],
                     mode=codebook_mode,
                     registry=registry,
                     champion=champion,
@@ -161,7 +171,7 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
                 dataset=dataset,
                 codebook=tokenize_task.outputs["codebook"],
                 catalogue=catalogue,
-                recipe=recipe,
+                recipe=settings["car"],
                 registry=registry,
                 champion=champion,
                 training=training,
@@ -170,13 +180,15 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
             )
         )
         train_baseline_task = configure(
-            train_baseline(dataset=dataset, catalogue=catalogue, recipe=recipe, checkpoints=checkpoints)
+            train_baseline(
+                dataset=dataset, catalogue=catalogue, recipe=settings["car"], checkpoints=checkpoints
+            )
         )
         train_ranker_task = configure(
             train_ranker(
                 dataset=dataset,
                 bundle=train_task.outputs["bundle"],
-                ranker=ranker,
+                ranker=settings["ranker"],
                 training=training,
                 checkpoints=checkpoints,
             )
@@ -209,7 +221,13 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
         verdict = gate_task.outputs["verdict"]
         report_task = configure(
             report(
-                dataset=dataset, bundle=bundle, evaluation=evaluation, verdict=verdict, git_commit=git_commit
+                dataset=dataset,
+                bundle=bundle,
+                evaluation=evaluation,
+                verdict=verdict,
+                recipe=settings["record"],
+                run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+                git_commit=git_commit,
             )
         )
 
@@ -229,6 +247,7 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
                     report=report_task.output,
                     data_docs=validate_task.outputs["data_docs"],
                     profile=validate_task.outputs["profile"],
+                    recipe=settings["record"],
                     registry=registry,
                     channel=channel,
                     champion=champion,
@@ -255,6 +274,7 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
             golden=golden,
             verdict=verdict,
             report=report_task.output,
+            recipe=settings["record"],
         )
 
     return car_on_kubeflow
@@ -271,11 +291,8 @@ def build_for_cluster(options: CompileOptions) -> GraphComponent:
         channel: str = "production",
         data_policy: str = "{}",
         encoder: str = PRODUCTION_ENCODER,
-        n_levels: int = 4,
-        codebook_size: int = 0,
-        recipe: str = "{}",
-        ranker: str = "{}",
-        seed: int = 0,
+        recipe: str = "champion",
+        changes: str = "{}",
         codebook_mode: str = "reuse",
         training: bool = True,
         warm_start: bool = False,
@@ -297,10 +314,10 @@ def build_for_cluster(options: CompileOptions) -> GraphComponent:
         with dsl.ExitHandler(conclude_task, name="run"):
             pipeline(
                 source=source, source_digest=source_digest, registry=registry, channel=channel,
-                data_policy=data_policy, encoder=encoder, n_levels=n_levels, codebook_size=codebook_size,
-                recipe=recipe, ranker=ranker, seed=seed, codebook_mode=codebook_mode, training=training,
-                warm_start=warm_start, gate_policy=gate_policy, bootstrap=bootstrap, serving=serving,
-                cache=cache, checkpoints=checkpoints, git_commit=git_commit,
+                data_policy=data_policy, encoder=encoder, recipe=recipe, changes=changes,
+                codebook_mode=codebook_mode, training=training, warm_start=warm_start,
+                gate_policy=gate_policy, bootstrap=bootstrap, serving=serving, cache=cache,
+                checkpoints=checkpoints, git_commit=git_commit,
             )  # fmt: skip
 
     car_on_kubeflow.__doc__ = pipeline.pipeline_func.__doc__  # KFP takes the parameters' help from it

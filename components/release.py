@@ -16,6 +16,7 @@ def release(
     report: Input[HTML],
     data_docs: Input[HTML],
     profile: Input[artifact_types.DataProfile],
+    recipe: str,
     registry: str,
     channel: str,
     champion: str,
@@ -30,6 +31,7 @@ def release(
     Never cached: it changes the registry. Releasing the release in use again changes nothing.
 
     Args:
+        recipe: record of the run's recipe, which the next run on the channel starts from.
         champion, entry: the release and channel entry that the gate compared with; if another run moved the
             channel since, nothing is promoted and the step says who moved it.
     """
@@ -37,6 +39,7 @@ def release(
     from pathlib import Path
 
     from registry.channels.channel import promote, stage
+    from registry.releases.recipe import RECIPE
     from registry.releases.release import write_release
     from registry.store.open import open_store
     from serving.deployment.deploy_channel import record_validation
@@ -45,11 +48,13 @@ def release(
         "evaluation.json": evaluation, "verdict.json": verdict, "golden.json": golden, "infra.json": infra,
         "report.html": report, "data_docs.html": data_docs, "data_profile.json": profile,
     }  # fmt: skip
+    record = Path(f"{promotion.path}.{RECIPE}")
+    record.write_text(recipe)
     store = open_store(registry)
     manifest = write_release(
         store,
         Path(bundle.path),
-        {name: Path(artifact.path) for name, artifact in evidence.items()},
+        {RECIPE: record} | {name: Path(artifact.path) for name, artifact in evidence.items()},
         parent=champion or None,
         git_commit=git_commit,
         run_id=run_id,

@@ -79,7 +79,8 @@ def command_line(
         """
         home = Home.of_data(data, data_dir, registry, serving)
         request = RunRequest(
-            **(vars(run_options) | {"encoder": run_options.encoder or EMBEDDED_ENCODER}),
+            **vars(run_options),
+            default_encoder=EMBEDDED_ENCODER,
             data=data,
             data_dir=data_dir,
             downloads=DOWNLOADS,

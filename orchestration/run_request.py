@@ -34,6 +34,7 @@ class RunRequest(RunOptions):
     Attributes:
         data, data_dir: the dataset, see `ingestion.sources.resolve`.
         downloads: where fetched and converted sources are kept.
+        default_encoder: text encoder of a recipe that names none; "" for the pipeline's.
         registry, serving, cache, checkpoints: see the pipeline's parameters.
     """
 
@@ -41,6 +42,7 @@ class RunRequest(RunOptions):
     data_dir: str
     downloads: Path
     registry: str
+    default_encoder: str = ""
     serving: str = ""
     cache: str = ""
     checkpoints: str = ""
@@ -73,14 +75,14 @@ class RunRequest(RunOptions):
             raise ArgumentError(
                 f"--no-train needs --codebook reuse, not {mode}: weights belong to their codes."
             )
+        recipe, changes = self._recipe()
         arguments = {
             "source": config.model_copy(update={"data_policy": {}}).model_dump_json(),
             "source_digest": source_digest(config),
             "data_policy": self._data_policy(config).model_dump_json(),
             "channel": self.channel,
-            "recipe": self._recipe(),
-            "ranker": self._ranker(),
-            "seed": self.seed,
+            "recipe": recipe,
+            "changes": json.dumps(changes, sort_keys=True),
             "codebook_mode": mode,
             "training": self.training,
             "warm_start": self.warm_start,
@@ -91,11 +93,8 @@ class RunRequest(RunOptions):
             path = getattr(self, name)
             local = path and "://" not in path
             arguments[name] = str(Path(path).expanduser().resolve()) if local else path
-        for name in ("n_levels", "codebook_size"):
-            if getattr(self, name) is not None:
-                arguments[name] = getattr(self, name)
-        if self.encoder:
-            arguments["encoder"] = json.dumps({"name": self.encoder})
+        if self.default_encoder:
+            arguments["encoder"] = json.dumps({"name": self.default_encoder})
         if self.gate_policy:
             load_policy(self.gate_policy)
             arguments["gate_policy"] = Path(self.gate_policy).read_text(encoding="utf-8")
@@ -124,42 +123,43 @@ class RunRequest(RunOptions):
                 raise ArgumentError(f"{origin}: {first_problem(error, DataPolicy.model_fields)}") from error
         return policy
 
-    def _recipe(self) -> str:
-        """The training settings with the run's seed and epochs."""
-        try:
-            settings = json.loads(self.recipe)
-        except ValueError as error:
-            raise ArgumentError(f"--recipe is not valid JSON: {error}.") from error
-        if not isinstance(settings, dict):
-            raise ArgumentError('--recipe must be a JSON object, such as {"d_model": 32}.')
-        settings |= {"seed": self.seed} if self.seed else {}
-        settings |= {"epochs": self.epochs} if self.epochs is not None else {}
-        if settings:
-            from car_model.training.recipe import RecipeError, parse_recipe
-
+    def _recipe(self) -> tuple[str, dict[str, Any]]:
+        """What the run starts from, and the settings that it changes, by options of their own or by --set."""
+        options = {
+            "epochs": self.epochs,
+            "n_levels": self.n_levels,
+            "codebook_size": self.codebook_size,
+            "seed": self.seed,
+            "encoder.name": self.encoder or None,
+        }
+        changes = {name: value for name, value in options.items() if value is not None}
+        for text in self.changes or ():
+            name, equals, value = text.partition("=")
+            if not equals:
+                raise ArgumentError(f"--set {text}: write NAME=VALUE, such as d_model=96.")
             try:
-                parse_recipe(settings)
-            except RecipeError as error:
-                raise ArgumentError(f"--recipe: {error}") from error
-        return json.dumps(settings, sort_keys=True)
+                changes[name.strip()] = json.loads(value)
+            except ValueError:
+                changes[name.strip()] = value.strip()
+        if self.recipe == RunOptions.recipe and not changes:
+            return self.recipe, changes
+        from car_model.training.recipe import RecipeError, parse_run_recipe
+        from orchestration.recipe import CHAMPION, DEFAULT, check_untrained, read_recipe_file
 
-    def _ranker(self) -> str:
-        """The ranker's settings; unless it has its own, the run's seed and at most the run's epochs."""
-        if self.ranker == "{}" and not self.seed and self.epochs is None:
-            return self.ranker
-        from car_model.training.recipe import RecipeError, parse_ranker
-
+        base, settings, origin = self.recipe, dict[str, Any](), f"--recipe {self.recipe}"
         try:
-            recipe = parse_ranker(self.ranker)
-            if recipe is None:
-                return self.ranker
-            settings = ({"seed": self.seed} if self.seed else {}) | json.loads(self.ranker)
-            if self.epochs is not None and "epochs" not in settings:
-                settings["epochs"] = min(self.epochs, recipe.epochs)
-            parse_ranker(json.dumps(settings))
+            if base not in (CHAMPION, DEFAULT):
+                settings = read_recipe_file(Path(base))
+                base = json.dumps(settings, sort_keys=True)
+            recipe = parse_run_recipe(settings)
+            origin = "--set"
+            recipe.changed(changes)
+            if not self.training:
+                origin = "--no-train"
+                check_untrained(base, changes)
         except RecipeError as error:
-            raise ArgumentError(f"--ranker: {error}") from error
-        return json.dumps(settings, sort_keys=True)
+            raise ArgumentError(f"{origin}: {error}") from error
+        return base, changes
 
 
 def git_commit(folder: Path = Path(__file__).parent) -> str:

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from typer.cli import get_docs_for_click
 
 from car_model.evidence.schemas import FILES
-from car_model.training.recipe import RankerRecipe, Recipe
+from car_model.training.recipe import RunRecipe
 from common.environment import VARIABLES
 from ingestion.config import DatasetConfig
 from orchestration.kubeflow.cluster import Cluster
@@ -68,16 +68,12 @@ SETTINGS = (
     ),
     SettingsPage(
         name="recipe",
-        model=Recipe,
+        model=RunRecipe,
         title="Recipe",
-        intro="How CAR and its baseline are trained, as JSON: `car run --recipe '{\"epochs\": 5}'`.",
-    ),
-    SettingsPage(
-        name="ranker",
-        model=RankerRecipe,
-        title="Ranker recipe",
-        intro="How the [ranker by action](../ranking.md) is trained, as JSON:\n"
-        "`car run --ranker '{\"liked\": 4}'`. `--ranker off` trains none.",
+        intro="What a run trains, and how: a YAML or JSON file for `car run --recipe FILE`, or single\n"
+        "settings for `car run --set d_model=96 --set ranker.liked=4`. Without a recipe of its own, a run\n"
+        "starts from that of the release that its channel uses; `--recipe default` starts from the values\n"
+        "below.",
     ),
     SettingsPage(
         name="data-policy",

@@ -7,7 +7,7 @@ from car_model.evidence.codebook import CodebookHealth
 from car_model.evidence.data_profile import DataProfile
 from car_model.evidence.drift import DataDrift
 from car_model.evidence.evaluation import Evaluation, GoldenRequests
-from car_model.evidence.training import RankerSummary, TrainingCurves
+from car_model.evidence.training import RankerSummary, RecipeRecord, TrainingCurves
 from car_model.evidence.verdict import Verdict
 
 FILES: dict[str, type[EvidenceFile]] = {
@@ -17,6 +17,7 @@ FILES: dict[str, type[EvidenceFile]] = {
     "evaluation": Evaluation,
     "golden": GoldenRequests,
     "ranker_summary": RankerSummary,
+    "recipe": RecipeRecord,
     "training_curves": TrainingCurves,
     "verdict": Verdict,
 }

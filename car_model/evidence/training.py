@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -70,3 +71,44 @@ class RankerSummary(RankerCurves, EvidenceFile):
     """On validation actions; null if nothing was trained."""
     weight: float | None = None
     """Weight of log P(liked) in the ranking; null if the bundle has no newly trained ranker."""
+
+
+class RecipeRecord(EvidenceFile):
+    """The recipe of a run: all its settings, and where they came from; written by resolve-recipe.
+
+    The next run on the channel that uses the release starts from it.
+    """
+
+    step: ClassVar[str] = "resolve-recipe"
+
+    settings: dict[str, Any]
+    """Every setting, as `--recipe FILE` takes them."""
+    base: Literal["default", "champion", "file"]
+    """What the run started from."""
+    release: str | None = None
+    """Digest of the release whose recipe the run started from; null unless `base` is `champion`."""
+    changes: dict[str, Any] = Field({})
+    """Single settings that the run changed, by dotted name."""
+
+    @property
+    def origin(self) -> str:
+        """Where the settings came from, in words."""
+        base = {
+            "default": "the default recipe",
+            "champion": f"the recipe of release {(self.release or '')[:12]}",
+            "file": "the recipe of a file",
+        }[self.base]
+        changes = ", ".join(f"{name}={value}" for name, value in self.changes.items())
+        return f"{base} with {changes}" if changes else base
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """Every setting by its dotted name, with its value as text."""
+        for name, value in self.settings.items():
+            if isinstance(value, dict):
+                yield from ((f"{name}.{part}", _as_text(of_part)) for part, of_part in value.items())
+            else:
+                yield name, "off" if name == "ranker" else _as_text(value)
+
+
+def _as_text(value: Any) -> str:
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

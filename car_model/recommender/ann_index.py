@@ -100,6 +100,6 @@ def require_faiss() -> Any:
     except ImportError as error:
         raise CandidateIndexError(
             "a release with a candidate index needs faiss: pip install '.[ann]' in a checkout, "
-            "make image EXTRAS=ann for containers, or train without it (--recipe '{\"ann_candidates\": 0}')."
+            "make image EXTRAS=ann for containers, or train without it (--set ann_candidates=0)."
         ) from error
     return faiss

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, Self, TypeVar
+from difflib import get_close_matches
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from car_model.action_ranker.model import Architecture, RankerConfig
+from car_model.encoding.encoder import EMBEDDED
 from car_model.models.baselines import SASRecConfig
 from car_model.models.car import CARConfig, Fusion, Layout
 from car_model.models.transformer import PositionEncoding, check_heads
@@ -105,7 +107,7 @@ class Recipe(BaseRecipe):
 
     def baseline_recipe(self) -> Recipe:
         """This recipe with the baseline's own settings in place; the baseline draws no negatives."""
-        shared = self.model_dump(exclude={"baseline", "negatives"})
+        shared = self.model_dump(include=Recipe.model_fields.keys() - {"baseline", "negatives"})
         return Recipe.model_validate({**shared, **self.baseline})
 
 
@@ -136,7 +138,100 @@ class RankerRecipe(BaseRecipe):
         return RankerConfig(n_items, n_levels, codebook_size, **options)
 
 
+class EncoderSettings(BaseModel):
+    """The text encoder of a run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    name: str = Field(EMBEDDED, min_length=1)
+    """The embedded encoder, a model on the hub, or a local folder."""
+    revision: str = ""
+    """Revision on the hub; empty is the newest."""
+    max_tokens: int = Field(128, ge=1)
+    """Longer texts are cut off."""
+    normalisation: Literal["l2", "none"] = "l2"
+    """`l2` scales vectors to unit length."""
+
+
+class RunRecipe(Recipe):
+    """Every setting that decides which model a run makes of its data."""
+
+    n_levels: int = Field(4, ge=1)
+    """Levels of the semantic IDs of a new codebook."""
+    codebook_size: int = Field(0, ge=0)
+    """Codes per level of a new codebook; 0 follows the catalogue's size."""
+    encoder: EncoderSettings = Field(EncoderSettings.model_validate({}))
+    """The text encoder of a new codebook."""
+    ranker: RankerRecipe | None = Field(RankerRecipe.model_validate({}))
+    """The ranker by action, for data with actions; `off` trains none."""
+
+    @field_validator("ranker", mode="before")
+    @classmethod
+    def _off_is_none(cls, value: Any) -> Any:
+        return None if value is False or value == OFF else value  # YAML reads `off` as false
+
+    def car_recipe(self) -> Recipe:
+        """The part that CAR and the baseline are trained by."""
+        return Recipe.model_validate(self.model_dump(include=set(Recipe.model_fields)))
+
+    def changed(self, changes: Mapping[str, Any]) -> RunRecipe:
+        """This recipe with single settings changed, by dotted names such as `ranker.liked`.
+
+        `seed` and `epochs` are the ranker's too: its seed, and the most epochs that it gets. A ranker that is
+        off is trained again if one of its own settings is changed. Raises RecipeError.
+        """
+        values = self.model_dump(mode="json")
+        check_names(changes)
+        if isinstance(values["ranker"], dict) and "ranker" not in changes:
+            if "seed" in changes:
+                values["ranker"]["seed"] = changes["seed"]
+            if isinstance(epochs := changes.get("epochs"), int):
+                values["ranker"]["epochs"] = min(values["ranker"]["epochs"], epochs)
+        for name, value in changes.items():
+            part, _, setting = name.partition(".")
+            if setting:
+                values[part] = {**(values[part] or {}), setting: value}
+            else:
+                values[part] = value
+        return _parse(RunRecipe, values)
+
+
 AnyRecipe = TypeVar("AnyRecipe", bound=BaseRecipe)
+PARTS: dict[str, type[BaseModel]] = {"encoder": EncoderSettings, "ranker": RankerRecipe}
+
+
+def setting_descriptions() -> dict[str, str]:
+    """Every setting of a run's recipe by its dotted name, and what it means."""
+    models: dict[str, type[BaseModel]] = {"": RunRecipe, "baseline.": Recipe}
+    models |= {f"{part}.": model for part, model in PARTS.items()}
+    return {
+        f"{prefix}{name}": field.description or ""
+        for prefix, model in models.items()
+        for name, field in model.model_fields.items()
+    }
+
+
+def check_names(names: Mapping[str, Any]) -> None:
+    """Raise a RecipeError for the first dotted name that is no setting; it names those near to it."""
+    settings = setting_descriptions()
+    for name in names:
+        if name in settings:
+            continue
+        word = name.rpartition(".")[2].lower()
+        near = get_close_matches(name, settings)
+        near = near or [setting for setting, text in settings.items() if word in text.lower().split()]
+        choice = f"near it: {', '.join(near)}" if near else f"there are: {', '.join(RunRecipe.model_fields)}"
+        raise RecipeError(f"there is no setting {name!r}; {choice}.")
+
+
+def parse_run_recipe(values: Mapping[str, Any]) -> RunRecipe:
+    """A run's recipe from settings such as {"epochs": 5, "ranker": {"liked": 4}}. Raises RecipeError."""
+    check_names({
+        f"{name}.{setting}" if setting else name: None
+        for name, value in values.items()
+        for setting in ["", *(value if name in PARTS and isinstance(value, Mapping) else ())]
+    })  # fmt: skip
+    return _parse(RunRecipe, values)
 
 
 def parse_recipe(values: Mapping[str, Any]) -> Recipe:

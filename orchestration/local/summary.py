@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from car_model.evidence.evaluation import Evaluation, GoldenRequests, Metric
+from car_model.evidence.training import RecipeRecord
 from car_model.evidence.verdict import Verdict
 from common.cli import DONE, NOT_PROMOTED, plain_table
 from common.home import Home
@@ -52,6 +54,8 @@ class Summary:
             self._print_answer(entry, history)
         self._print_quality(evaluation)
         self._print_gate(verdict)
+        recipe = RecipeRecord.from_object(json.loads(self.outputs["recipe"]), "the run's recipe")
+        self._print_line("Recipe", recipe.origin)
         if not verdict.blessed:
             self.console.print(
                 "Not promoted. What production serves is unchanged. Failing:", style="bold red"

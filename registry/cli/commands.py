@@ -28,7 +28,9 @@ from registry.cli.tables import difference_table, format_size, history_table, ma
 from registry.maintenance.diff import compare
 from registry.maintenance.garbage_collection import GRACE, find_garbage, garbage_collect
 from registry.maintenance.verify import verify as verify_registry
+from registry.releases.fetch import FetchedRelease
 from registry.releases.gate import read_gate
+from registry.releases.recipe import read_recipe
 from registry.releases.release import find_release, list_releases, read_manifest
 from registry.releases.validations import read_validations
 from registry.store.base import in_parallel
@@ -64,13 +66,15 @@ def show(release: ReleaseOrChannel, registry: Registry, as_json: AsJson = False)
     store, problems = open_store(registry), list[str]()
     manifest = read_manifest(store, channels.find(store, release))
     gate, validations = read_gate(store, manifest), read_validations(store, manifest.release)
+    recipe = read_recipe(FetchedRelease(store, manifest))
     used_by = channels.channels_by_release(store, problems).get(manifest.release, [])
     if as_json:
         reports = [validation.model_dump(mode="json") for validation in validations]
         facts = {"gate": gate.model_dump(), "channels": used_by, "validations": reports}
-        show_json(manifest.model_dump(mode="json") | facts)
+        trained = {"recipe": recipe.to_json() if recipe else None}
+        show_json(manifest.model_dump(mode="json") | facts | trained)
     else:
-        show_table(manifest_table(manifest, gate, used_by, validations))
+        show_table(manifest_table(manifest, gate, used_by, validations, recipe))
     show_problems(problems)
 
 

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from car_model.evidence.training import RecipeRecord
 from common.cli import plain_table
 from registry.channels.log import Entry
 from registry.maintenance.diff import Difference
@@ -41,9 +42,13 @@ def releases_table(
 
 
 def manifest_table(
-    manifest: Manifest, gate: Gate, channels: Sequence[str], validations: Sequence[Validation] = ()
+    manifest: Manifest,
+    gate: Gate,
+    channels: Sequence[str],
+    validations: Sequence[Validation] = (),
+    recipe: RecipeRecord | None = None,
 ) -> Group:
-    """Everything in a manifest: facts, metrics, files, evidence; the gate's answer, later validations."""
+    """Everything in a manifest: facts, metrics, files, evidence; the gate's answer, validations, recipe."""
     versions = manifest.versions
     rows: list[tuple[str, str | Text]] = [
         ("release", manifest.release),
@@ -71,6 +76,11 @@ def manifest_table(
     for name, text in rows:
         facts.add_row(name, text)
     parts: list[RenderableType] = [facts]
+    if recipe:
+        settings = _table("setting", "value")
+        for name, text in recipe.rows():
+            settings.add_row(name, text)
+        parts += ["", f"Trained by {recipe.origin}:", "", settings]
     if manifest.metrics:
         metrics = _table("metric", "value")
         for name, number in sorted(manifest.metrics.items()):

@@ -59,11 +59,16 @@ def evidence_artifacts(folder: Path, bundle: Path, **options: Any) -> dict[str, 
     return artifacts
 
 
-def released(folder: Path, registry: Path, seed: int = 0, entry: int = 0, **options: Any) -> str:
+RECIPE = json.dumps({"settings": {"epochs": 3}, "base": "default"})
+
+
+def released(
+    folder: Path, registry: Path, seed: int = 0, entry: int = 0, recipe: str = RECIPE, **options: Any
+) -> str:
     bundle = make_bundle(folder / f"bundle-{seed}", seed)
     return release.python_func(
         bundle=artifact(bundle), **evidence_artifacts(folder / f"evidence-{seed}", bundle, **options),
-        registry=str(registry), channel="production", champion="", entry=entry,
+        recipe=recipe, registry=str(registry), channel="production", champion="", entry=entry,
         run_id="run-1", git_commit="", promotion=artifact(folder / f"promotion-{seed}"),
     )  # fmt: skip
 
@@ -117,7 +122,7 @@ def test_validate_compares_with_the_champions_profile(tmp_path: Path) -> None:
         evidence = evidence_artifacts(tmp_path / f"evidence-{seed}", bundle)
         Path(evidence["profile"].path).write_text(json.dumps(profile))
         champion = release.python_func(
-            bundle=artifact(bundle), **evidence,
+            bundle=artifact(bundle), **evidence, recipe=RECIPE,
             registry=arguments["registry"], channel="production", champion=champion, entry=seed,
             run_id="run-2", git_commit="", promotion=artifact(tmp_path / f"promotion-{seed}"),
         )  # fmt: skip
@@ -201,7 +206,14 @@ def test_a_champion_promoted_by_force_stands_out_in_verdict_and_report(tmp_path:
         page = artifact(tmp_path / "page")
         bundle = artifact(tmp_path / "bundle-1")
         report.python_func(
-            dataset=dataset, bundle=bundle, evaluation=evaluation, verdict=verdict, git_commit="", page=page
+            dataset=dataset,
+            bundle=bundle,
+            evaluation=evaluation,
+            verdict=verdict,
+            recipe=RECIPE,
+            run_id="run-1",
+            git_commit="",
+            page=page,
         )
         return json.loads(Path(verdict.path).read_text()), Path(page.path).read_text()
 

@@ -18,7 +18,7 @@ import typer
 import yaml
 
 from car_model.recommender.request import Request
-from car_model.training.recipe import parse_ranker, parse_recipe
+from car_model.training.recipe import setting_descriptions
 from ingestion.config import parse_config
 from orchestration.kubeflow.cluster import Cluster
 from pipeline import app
@@ -115,10 +115,10 @@ def check_car(command: Command, arguments: list[str]) -> None:
     for word in arguments:
         assert not word.startswith("--") or word in options, f"{command}: no {word}"
     for option, value in itertools.pairwise(arguments):
-        if option == "--recipe":
-            parse_recipe(json.loads(value))
-        elif option == "--ranker":
-            parse_ranker(value)
+        if option == "--set":
+            name, equals, _ = value.partition("=")
+            assert name in setting_descriptions(), f"{command}: no setting {name}"
+            assert equals, f"{command}: {value} gives no value"
 
 
 def check_module(command: Command, module: str, arguments: list[str]) -> None:

@@ -55,7 +55,9 @@ def package_takes_the_baseline() -> None:
 def report_swaps_page_and_evaluation() -> None:
     dataset = ingest(source="", source_digest="", cache="").output
     docs = validate(dataset=dataset, policy="", registry="", champion="").outputs["data_docs"]
-    report(dataset=dataset, bundle=dataset, evaluation=docs, verdict=docs, git_commit="")
+    report(
+        dataset=dataset, bundle=dataset, evaluation=docs, verdict=docs, recipe="", run_id="", git_commit=""
+    )
 
 
 @pytest.mark.parametrize(

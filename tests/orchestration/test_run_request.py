@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from car_model.training.recipe import RankerRecipe
 from common.errors import UserError
 from ingestion.config import parse_config
 from orchestration.run_request import ArgumentError, RunRequest, git_commit
@@ -30,21 +29,22 @@ def request_for(shop: Path, **changes: Any) -> RunRequest:
 
 def test_what_is_not_asked_for_keeps_the_pipelines_default(shop: Path) -> None:
     arguments = request_for(shop).arguments()
-    assert not {"n_levels", "codebook_size", "encoder", "gate_policy"} & set(arguments)
-    assert arguments["recipe"] == "{}"
+    assert not {"encoder", "gate_policy"} & set(arguments)
+    assert (arguments["recipe"], arguments["changes"]) == ("champion", "{}")
 
 
 def test_what_is_asked_for_reaches_the_pipeline(shop: Path) -> None:
     policy = shop / "policy.yaml"
     policy.write_text(DEFAULT_POLICY.read_text())
     request = request_for(
-        shop, encoder="some/encoder", n_levels=2, codebook_size=0, epochs=3, seed=7, recipe='{"d_model": 32}',
+        shop, encoder="some/encoder", n_levels=2, codebook_size=0, epochs=3, seed=7, changes=["d_model=32"],
         gate_policy=str(policy), bootstrap=True,
     )  # fmt: skip
     arguments = request.arguments()
-    assert json.loads(arguments["recipe"]) == {"epochs": 3, "seed": 7, "d_model": 32}
-    assert json.loads(arguments["encoder"]) == {"name": "some/encoder"}
-    assert (arguments["n_levels"], arguments["codebook_size"], arguments["seed"]) == (2, 0, 7)
+    assert json.loads(arguments["changes"]) == {
+        "epochs": 3, "seed": 7, "d_model": 32, "n_levels": 2, "codebook_size": 0,
+        "encoder.name": "some/encoder",
+    }  # fmt: skip
     assert arguments["gate_policy"] == policy.read_text()
     assert arguments["bootstrap"] is True
 
@@ -120,12 +120,14 @@ def test_the_range_of_actions_becomes_the_data_policys(shop: Path) -> None:
         ({"data": "netflix"}, "There is no dataset 'netflix'"),
         ({"data_dir": ""}, "needs DATA_DIR"),
         ({"data_dir": "/nowhere"}, "/nowhere/dataset.json does not exist"),
-        ({"recipe": "{"}, "--recipe is not valid JSON"),
-        ({"recipe": "[1]"}, "--recipe must be a JSON object"),
-        ({"recipe": '{"epoch": 3}'}, "--recipe: there is no setting 'epoch'"),
-        ({"recipe": '{"d_model": "wide"}'}, "--recipe: 'd_model' is 'wide'"),
-        ({"ranker": "on", "seed": 1}, "--ranker: it is neither 'off' nor JSON"),
-        ({"ranker": '{"stars": 4}'}, "--ranker: there is no setting 'stars'"),
+        ({"recipe": "chmpion"}, "--recipe chmpion: no such file can be read"),
+        ({"changes": ["epoch=3"]}, "--set: there is no setting 'epoch'; near it: epochs"),
+        ({"changes": ["width=96"]}, "--set: there is no setting 'width'; near it: d_model"),
+        ({"changes": ["d_model=wide"]}, "--set: 'd_model' is 'wide'"),
+        ({"changes": ["d_model"]}, "--set d_model: write NAME=VALUE, such as d_model=96."),
+        ({"changes": ["ranker=on"]}, "--set: 'ranker' is 'on'"),
+        ({"changes": ["ranker.stars=4"]}, "--set: there is no setting 'ranker.stars'"),
+        ({"training": False, "epochs": 3}, "--no-train: nothing is trained with --no-train, so epochs would"),
         ({"gate_policy": "/nowhere.yaml"}, "Gate policy /nowhere.yaml cannot be read"),
     ],
 )
@@ -159,21 +161,35 @@ def test_a_commit_is_named_with_what_differs_from_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "ranker"),
+    ("text", "settings"),
     [
-        ({}, {}),
-        ({"ranker": '{"liked": 4}'}, {"liked": 4}),
-        ({"seed": 3}, {"seed": 3}),
-        ({"epochs": 2}, {"epochs": 2}),
-        ({"epochs": 999}, {"epochs": RankerRecipe().epochs}),
-        ({"epochs": 2, "seed": 3, "ranker": '{"epochs": 4, "seed": 0}'}, {"epochs": 4, "seed": 0}),
+        ("epochs: 3\nlearning_rate: 1e-3\nranker:\n  liked: 4\n", {"epochs": 3, "ranker": {"liked": 4}}),
+        ('{"ranker": "off", "tied": false}', {"ranker": "off", "tied": False}),
     ],
 )
-def test_seed_and_epochs_are_the_rankers_too(
-    shop: Path, changes: dict[str, Any], ranker: dict[str, Any]
-) -> None:
-    assert json.loads(request_for(shop, **changes).arguments()["ranker"]) == ranker
+def test_a_recipe_is_a_file_of_yaml_or_json(shop: Path, text: str, settings: dict[str, Any]) -> None:
+    file = shop / "recipe.yaml"
+    file.write_text(text)
+    recipe = json.loads(request_for(shop, recipe=str(file)).arguments()["recipe"])
+    assert settings.items() <= recipe.items()
 
 
-def test_no_ranker_is_asked_for_with_a_word(shop: Path) -> None:
-    assert request_for(shop, ranker="off", epochs=2).arguments()["ranker"] == "off"
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("- 1", "the file must hold settings by name, such as d_model: 96."),
+        ("", "the file must hold settings by name"),
+        ("a: [", "the file is not valid YAML: while parsing a flow node"),
+        ("epoch: 3", "there is no setting 'epoch'; near it: epochs"),
+        ("ranker: {like: 4}", "there is no setting 'ranker.like'; near it: ranker.liked"),
+        ("d_model: wide", "'d_model' is 'wide'"),
+        ("epochs: 2026-01-01", "the file is not valid YAML"),
+    ],
+)
+def test_a_wrong_recipe_file_is_named_before_anything_runs(shop: Path, text: str, sentence: str) -> None:
+    file = shop / "recipe.yaml"
+    file.write_text(text)
+    with pytest.raises(ArgumentError) as refused:
+        request_for(shop, recipe=str(file)).arguments()
+    assert str(refused.value).startswith(f"--recipe {file}: ")
+    assert sentence in str(refused.value)

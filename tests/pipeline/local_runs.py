@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
@@ -23,7 +22,7 @@ def command(name: str) -> list[str]:
     """A run whose registry and server are those of its name, from a folder in the workshop."""
     words = "--data custom --data-dir ../shop --codebook-size 4 --levels 2 --epochs 2 --bootstrap"
     words += f" --gate-policy ../policy.yaml --registry ../registry-{name} --serving ../serving-{name}"
-    recipe = ["--recipe", json.dumps({"d_model": 16, "n_layers": 1, "max_history": 10, "threads": 1})]
+    recipe = shlex.split("--set d_model=16 --set n_layers=1 --set max_history=10 --set threads=1")
     return [sys.executable, str(PIPELINE), "run", *shlex.split(words), *recipe]
 
 

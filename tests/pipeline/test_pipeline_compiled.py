@@ -186,7 +186,7 @@ def uncached(tree: Tree) -> set[str]:
 
 
 def test_only_steps_that_touch_the_world_are_never_cached(tmp_path: Path) -> None:
-    world = {"resolve-champion", "resolve-source", "release", "deploy", "conclude"}
+    world = {"resolve-champion", "resolve-source", "report", "release", "deploy", "conclude"}
     assert uncached(compiled(tmp_path, CompileOptions(image=PINNED))) == world
     assert uncached(compiled(tmp_path, CompileOptions(always_cache=True))) == world
 

@@ -41,7 +41,7 @@ def run(workshop: Path, name: str, *options: str, shop: str = "shop") -> Ended:
     (workshop / name).mkdir(exist_ok=True)
     words = f"--data custom --data-dir ../{shop} --codebook-size 4 --levels 2 --epochs 2 --bootstrap"
     words += f" --gate-policy ../policy.yaml --registry ../registry-{name} --serving ../serving-{name}"
-    recipe = ["--recipe", json.dumps({"d_model": 16, "n_layers": 1, "max_history": 10, "threads": 1})]
+    recipe = shlex.split("--set d_model=16 --set n_layers=1 --set max_history=10 --set threads=1")
     return subprocess.run(
         [sys.executable, str(PIPELINE), "run", *shlex.split(words), *recipe, *options],
         cwd=workshop / name,

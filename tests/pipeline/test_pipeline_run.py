@@ -73,7 +73,7 @@ def run(
     workshop: Path, registry: Path, *options: str, shop: str = "shop"
 ) -> subprocess.CompletedProcess[str]:
     words = f"--data custom --data-dir {shop} --registry {registry} --codebook-size 4 --levels 2 --epochs 2"
-    recipe = ["--recipe", json.dumps({"d_model": 16, "n_layers": 1, "max_history": 10, "threads": 1})]
+    recipe = shlex.split("--set d_model=16 --set n_layers=1 --set max_history=10 --set threads=1")
     return subprocess.run(
         [sys.executable, str(PIPELINE), "run", *shlex.split(words), *recipe, *options],
         cwd=workshop,
@@ -121,6 +121,7 @@ def test_a_first_release_is_promoted_served_and_then_found_in_the_caches(
     assert {name for name, end in steps(third.stdout).items() if end != "cached"} == {
         "resolve-champion",
         "resolve-source",
+        "report",
         "release",
         "deploy",
     }

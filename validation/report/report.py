@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from car_model.evidence.evaluation import Evaluation
+from car_model.evidence.training import RecipeRecord
 from car_model.evidence.verdict import Verdict
 from common.files import write_atomic
 from validation.report import charts, sections
 from validation.report.html import render_page
 
+PACKAGES = ("car-on-kubeflow", "torch", "kfp", "sentence-transformers", "scikit-learn", "pyarrow")
 SAMPLES, HISTORY, ANSWERS = 6, 10, 5  # samples shown, titles of a history, items of an answer
 
 
@@ -28,7 +31,9 @@ class ReportInputs:
     verdict: Verdict
     dataset: Mapping[str, Any] = field(default_factory=dict)  # ingest's report.json
     bundle: Mapping[str, Any] = field(default_factory=dict)  # bundle.json
-    run: Mapping[str, str] = field(default_factory=dict)  # further facts by name, such as the git commit
+    recipe: RecipeRecord | None = None  # what the run trained by, and where that came from
+    run: Mapping[str, str] = field(default_factory=dict)  # date, id and code commit
+    packages: Mapping[str, str] = field(default_factory=dict)  # versions by name
 
 
 def render_report(inputs: ReportInputs, output: Path) -> None:
@@ -64,9 +69,31 @@ def render_report(inputs: ReportInputs, output: Path) -> None:
         answer_length=ANSWERS,
         dataset=inputs.dataset,
         funnel=sections.funnel(inputs.dataset),
-        versions=[*_flatten(inputs.bundle), *_flatten(inputs.run)],
+        facts=list(_run_facts(inputs)),
+        recipe=list(inputs.recipe.rows()) if inputs.recipe else [],
+        changes=inputs.recipe.changes if inputs.recipe else {},
+        versions=[*_flatten(inputs.bundle), *inputs.packages.items()],
     )
     write_atomic(Path(output), page)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of this project and of the packages that decide what a model is."""
+    return {name: version(name) for name in PACKAGES}
+
+
+def _run_facts(inputs: ReportInputs) -> Iterator[tuple[str, str]]:
+    """What names this run: when, which release, from which recipe, data and code."""
+    evaluation, dataset = inputs.evaluation, inputs.dataset
+    yield from _flatten({**inputs.run, "release": evaluation.release})
+    if inputs.recipe:
+        yield "recipe", inputs.recipe.origin
+    counts = {"interactions": dataset.get("kept", {}).get("interactions")}
+    counts |= {name: dataset.get(name) for name in ("users", "items")}
+    yield from _flatten({
+        "data": ", ".join(f"{count:,} {name}" for name, count in counts.items() if isinstance(count, int)),
+        "data digest": inputs.bundle.get("data"),
+    })  # fmt: skip
 
 
 def _flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

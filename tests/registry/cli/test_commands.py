@@ -77,7 +77,7 @@ def test_json_output(run: Run, releases: list[str]) -> None:
     assert listed.keys() == set(releases)
     assert listed[releases[0]]["channels"] == ["production"]
     document = json.loads(run("show", "production", "--json")[1])
-    assert document == listed[releases[0]] | {"validations": []}
+    assert document == listed[releases[0]] | {"validations": [], "recipe": None}
     undone = json.loads(run("rollback", "--to", releases[0][:8], "--why", "x", "--json")[1])
     assert undone == entry
 

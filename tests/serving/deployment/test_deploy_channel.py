@@ -296,8 +296,8 @@ def test_what_the_pipeline_released_is_deployed_again_from_the_registry(
         bundle=artifact("bundle", bundle), evaluation=artifact("", files["evaluation.json"]),
         verdict=artifact("", files["verdict.json"], summary="Promoted."), golden=golden, infra=infra,
         report=artifact("", files["report.html"]), data_docs=artifact("", files["report.html"]),
-        profile=artifact("", files["verdict.json"]), registry=store.url, channel="production", champion="",
-        entry=0, run_id="run-1", git_commit="", promotion=artifact("promotion"),
+        profile=artifact("", files["verdict.json"]), recipe="{}", registry=store.url, channel="production",
+        champion="", entry=0, run_id="run-1", git_commit="", promotion=artifact("promotion"),
     )  # fmt: skip
     assert released == digest
     deploy.python_func(
