@@ -24,6 +24,7 @@ def validate(
     import logging
     from pathlib import Path
 
+    from car_model.data.catalogue import Catalogue
     from common.digests import file_digest
     from registry.releases.fetch import FetchedRelease
     from registry.store.open import open_store
@@ -33,16 +34,19 @@ def validate(
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
     data_docs.path, profile.path = f"{data_docs.path}.html", f"{profile.path}.json"
     drift.path = f"{drift.path}.json"
-    previous = None
+    previous = offered = None
     if champion:
-        target = Path(f"{profile.path}.production")
+        target, catalogue = (Path(f"{profile.path}.production{suffix}") for suffix in (".json", ".parquet"))
         production = FetchedRelease.read(open_store(registry), champion)
         previous = production.fetch_evidence("data_profile.json", target)
+        production.fetch_files({"catalogue.parquet": catalogue})
+        offered = Catalogue.load(catalogue).offered
     report = validate_dataset(
         Path(dataset.path),
         DataPolicy.model_validate_json(policy),
         Path(data_docs.path),
         json.loads(previous.read_text()) if previous else None,
+        offered,
         profile=Path(profile.path),
         release=champion,
     )

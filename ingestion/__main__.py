@@ -47,7 +47,9 @@ def main(  # noqa: PLR0917 - options
 
 def summary(report: IngestReport) -> Table:
     """The report as a table: rows read, dropped by each rule, and kept."""
-    table = Table(title=f"{report.name}: {report.users} users, {report.items} items", title_justify="left")
+    cold = f", and {report.cold_items:,} without interactions" if report.cold_items else ""
+    title = f"{report.name}: {report.users:,} users, {report.items:,} items{cold}"
+    table = Table(title=title, title_justify="left")
     table.add_column("rows")
     table.add_column("interactions", justify="right")
     table.add_column("items", justify="right")

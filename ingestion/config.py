@@ -192,6 +192,9 @@ class DatasetConfig(Settings):
     """Every kept user has at least so many interactions with kept items."""
     item_core: int = Field(default=5, ge=0, le=MAX_CORE)
     """Every kept item has at least so many interactions by kept users."""
+    cold_items: Literal["offer", "drop"] = "offer"
+    """Items of the catalogue without a kept interaction, such as new ones: `offer` recommends them through
+    their text, if they have one; `drop` leaves them out."""
     duplicates: Literal["first", "last", "all"] = "first"
     """Which interactions of a user with the same item are kept."""
     action_min: float | None = None

@@ -174,7 +174,13 @@ def _filter(
             f"No interaction of {config.interactions.location} is left of {interactions.read}; dropped were "
             f"{dropped}. Lower user_core and item_core, or check that both sources use the same item ids."
         )
-    items.apply("no kept interaction", items.table.semi_join(interactions.table, "item_id"))
+    inside = text_names(config)
+    text = [inside[name] for name in config.ordered_text() if name in inside]
+    warm, cold = transform.warm_and_cold(items.table, interactions.table, text)
+    if config.cold_items == "offer":
+        items.apply("neither interactions nor text", warm.union(cold))
+    else:
+        items.apply("no kept interaction", warm)
     return rounds
 
 
@@ -191,7 +197,7 @@ def _finish(
     catalogue = catalogue.rename_columns(["item_id", *config.ordered_text()])
     _write(final, output / "interactions.parquet")
     _write(catalogue, output / "items.parquet")
-    users = pc.count_distinct(final["user_id"]).as_py()
+    users, warm = (pc.count_distinct(final[name]).as_py() for name in ("user_id", "item_id"))
     splits = Counter(final["split"].to_pylist())
     first_time, last_time = time_range(final["timestamp"])
     return IngestReport(
@@ -200,8 +206,9 @@ def _finish(
         dropped=Dropped(interactions=interactions.dropped, items=items.dropped),
         kept=Counts(interactions=interactions.rows, items=items.rows),
         users=users,
-        items=items.rows,
-        density=interactions.rows / (users * items.rows),
+        items=warm,
+        cold_items=items.rows - warm,
+        density=interactions.rows / (users * warm),
         splits={name: splits[name] for name in ("train", "valid", "test")},
         k_core_rounds=rounds,
         order=tuple(transform.order_keys(interactions.table)),

@@ -51,6 +51,8 @@ class IngestReport(ReportModel):
     """Users with a kept interaction."""
     items: int
     """Items with a kept interaction."""
+    cold_items: int
+    """Items without one, which are offered through their text."""
     density: float
     """Interactions per possible pair of a user and an item, 0 to 1."""
     splits: dict[str, int]

@@ -167,6 +167,18 @@ def k_core(
     return current, rounds
 
 
+def warm_and_cold(items: ir.Table, interactions: ir.Table, text: Sequence[str]) -> tuple[ir.Table, ir.Table]:
+    """Items with interactions, and items without any that have a text; a column `cold` tells them apart.
+
+    Args:
+        text: names of the text columns.
+    """
+    warm = items.semi_join(interactions, "item_id").mutate(cold=False)
+    described = ibis.or_(*(items[column].notnull() for column in text))
+    cold = items.filter(described).anti_join(interactions, "item_id").mutate(cold=True)
+    return warm, cold
+
+
 def leave_one_out(table: ir.Table) -> ir.Table:
     """Number every user's interactions from 0, and hold out the last (test) and the one before it (valid).
 
@@ -200,10 +212,12 @@ def canonical_interactions(table: ir.Table) -> ir.Table:
 def canonical_items(table: ir.Table, text: dict[str, str]) -> ir.Table:
     """`item_id`, `title` and other text: the title is the id if there is none, the rest is never null.
 
+    Items with interactions come first, then cold ones, each by id.
+
     Args:
         text: names of text columns, each with its name in the table, which the others keep.
     """
     title = table[text["title"]] if "title" in text else ibis.null("string")
     others = {column: table[column].coalesce("") for name, column in text.items() if name != "title"}
-    named = table.select("item_id", title=ibis.coalesce(title, table.item_id), **others)
-    return named.order_by("item_id")
+    named = table.select("item_id", "cold", title=ibis.coalesce(title, table.item_id), **others)
+    return named.order_by(["cold", "item_id"]).drop("cold")

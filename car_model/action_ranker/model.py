@@ -20,7 +20,7 @@ Shape letters: B batch, T items, N packed items, P items of one history, C candi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 import torch
@@ -167,12 +167,3 @@ def like_probability(logits: Tensor) -> Tensor:
     """P(liked) from logits of disliked and liked [..., 2]: [...], in float32 at least."""
     exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return exact.softmax(dim=-1)[..., LIKED - 1]
-
-
-def resize_to(model: ActionRanker, sids: Tensor) -> ActionRanker:
-    """The ranker over a catalogue with items appended, SIDs [I + 1, L]; new items have no UID row yet."""
-    resized = ActionRanker(replace(model.config, n_items=len(sids) - 1), sids)
-    weights = model.state_dict() | {"sids": resized.sids}
-    weights["uid.weight"] = F.pad(weights["uid.weight"], (0, 0, 0, len(sids) - len(weights["uid.weight"])))
-    resized.load_state_dict(weights)
-    return resized.eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def encoder_for(dataset: Dataset, encoder: EncoderSpec, parent: Parent | None) -
     loaded = load_encoder(encoder)
     check_texts(loaded, dataset.texts())
     if parent is None:
-        return choose_precision(loaded, dataset.texts())
+        return choose_precision(loaded, list(compress(dataset.texts(), dataset.warm)))
     expected, actual = parent.codebook.encoder, loaded.spec
     for part, value, parent_value in (
         ("the encoder weights", actual.weights[:12], expected.weights[:12]),
@@ -119,25 +120,35 @@ def tokenize_vectors(
     mode: CodebookMode = "fit",
     parent: Parent | None = None,
 ) -> Tokenized:
-    """The second half of `tokenize`, from the encoder's vectors [N, dim] of the texts, in row order."""
+    """The second half of `tokenize`, from the encoder's vectors [N, dim] of the texts, in row order.
+
+    The codebook, its labels and its health are those of warm items. Cold ones are only encoded, so that
+    however many there are changes nothing for the others.
+    """
+    warm = dataset.warm
+    warm_vectors = vectors if warm.all() else vectors[warm]
     if parent is None or mode == "fit":
-        codebook = fit(vectors, encoder, text_template(dataset.text_columns), config)
+        codebook = fit(warm_vectors, encoder, text_template(dataset.text_columns), config)
     elif mode == "reuse":
         codebook = parent.codebook
     else:
-        codebook = refresh(parent.codebook, vectors, config.seed)
+        codebook = refresh(parent.codebook, warm_vectors, config.seed)
     item_ids, titles = (dataset.items[column].astype(str).tolist() for column in ("item_id", "title"))
     sids, errors = codebook.residuals(vectors)
     catalogue = Catalogue(item_ids, titles, sids, text=codebook.coordinates(vectors))
-    labels = label_codes(dataset.texts(), sids, codebook.codebook_size, item_ids)
+    warm_texts, warm_ids = (list(compress(values, warm)) for values in (dataset.texts(), item_ids))
+    labels = label_codes(warm_texts, sids[warm], codebook.codebook_size, warm_ids)
     spread = codebook.spread(vectors)
-    lineage: dict[str, Any] = {}
+    lineage: dict[str, Any] = {
+        "cold_items": int((~warm).sum()),
+        "unexplained_cold": unexplained(errors[~warm], spread[~warm]),
+    }
     if parent:
         new = np.array([item not in parent.catalogue.uids for item in item_ids], dtype=bool)
         catalogue = parent.catalogue.extend_lineage(catalogue, recode(parent, codebook))
         all_changes = churn(parent.catalogue, catalogue)
         unasked = 0.0 if mode == "fit" else all_changes.whole  # a new codebook is meant to change SIDs
-        lineage = {
+        lineage |= {
             "mode": mode,
             "parent": parent.codebook.version,
             "churn": CodebookChurn(**all_changes.model_dump(), unasked=unasked),
@@ -146,7 +157,7 @@ def tokenize_vectors(
         if parent.codebook.version == codebook.version:
             labels = parent.labels.with_items_of(labels)
     pairs = cooccurrence(dataset.histories(catalogue.uids).train, catalogue.sid_table)
-    health = codebook_health(sids, errors, spread, codebook.codebook_size, pairs)
+    health = codebook_health(sids[warm], errors[warm], spread[warm], codebook.codebook_size, pairs)
     return Tokenized(codebook, labels, catalogue, health.model_copy(update=lineage))
 
 

@@ -9,7 +9,7 @@ Shape letters: N items, L levels, A axes of texts.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -89,6 +89,17 @@ class Catalogue:
         if self.text is not None:
             parts.append(hashlib.sha256(self.text.astype("<f2").tobytes()).hexdigest())
         return json_digest(parts)
+
+    def without(self, items: Set[str]) -> Catalogue:
+        """This catalogue without some items; the others move up."""
+        rows = [row for row, item in enumerate(self.item_ids) if item not in items]
+        return Catalogue(
+            [self.item_ids[row] for row in rows],
+            [self.titles[row] for row in rows],
+            self.sids[rows],
+            self.retired - items,
+            None if self.text is None else self.text[rows],
+        )
 
     def append(
         self, item_ids: Sequence[str], titles: Sequence[str], sids: np.ndarray, text: np.ndarray | None = None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
@@ -61,6 +62,11 @@ class Dataset:
     def text_columns(self) -> tuple[str, ...]:
         """Columns that an item's text is composed of, in order."""
         return self.report.text_columns
+
+    @property
+    def warm(self) -> np.ndarray:
+        """Which items have interactions, bool [items] in row order; the others are cold."""
+        return self.items["item_id"].isin(self.interactions["item_id"].unique()).to_numpy()
 
     def texts(self) -> list[str]:
         """The text of every item, in row order."""

@@ -53,7 +53,9 @@ class CodebookHealth(EvidenceFile):
     codebook_size: int = Field(ge=1)
     """Codes per level."""
     items: Count
-    """Items encoded."""
+    """Items with interactions, which the figures are about unless they say otherwise."""
+    cold_items: Count
+    """Items without interactions, encoded too."""
     usage: tuple[Share, ...]
     """Share of the codes that an item carries, per level."""
     usage_min: Share
@@ -70,6 +72,8 @@ class CodebookHealth(EvidenceFile):
     """Quantisation error: the share of variance that whole SIDs leave unexplained."""
     unexplained_new: float | None = Field(ge=0)
     """`unexplained` of items that production did not have; 0 if there are none, null without production."""
+    unexplained_cold: float = Field(ge=0)
+    """`unexplained` of cold items; 0 if there are none."""
     collision_rate: Share
     """Share of items whose whole SID another item has too."""
     usage_counts: tuple[tuple[Count, ...], ...]

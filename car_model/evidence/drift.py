@@ -83,6 +83,17 @@ class PopularityChange(Evidence):
     """Jensen-Shannon distance of the two distributions: 0 if equal, 1 if they have nothing in common."""
 
 
+class RetiredItems(Evidence):
+    """Items that production recommends and that are no longer in the catalogue."""
+
+    items: Count
+    """How many there are."""
+    before: Count
+    """Items that production offers."""
+    share: Share
+    """`items` over `before`."""
+
+
 class DataDrift(EvidenceFile):
     """Written by validate; part `drift` of the evaluation. Without a champion everything is null."""
 
@@ -106,3 +117,5 @@ class DataDrift(EvidenceFile):
     """Spread of interactions over users."""
     popularity: PopularityChange | None = None
     """Spread of interactions over items."""
+    retired: RetiredItems | None = None
+    """Items that are no longer offered."""

@@ -274,3 +274,16 @@ class Evaluation(EvidenceFile):
     """Curves of `challenger` and `sasrec`."""
     release: Digest | None = None
     """The release that the challenger's bundle makes."""
+
+    @property
+    def offer(self) -> tuple[str, ...]:
+        """What is offered without interactions, and what is no longer offered, as sentences."""
+        sentences = []
+        if self.codebook and (cold := self.codebook.cold_items):
+            sentences.append(f"Without interactions, offered through their text: {cold:,} items.")
+        if self.drift and (retired := self.drift.retired) and retired.items:
+            sentences.append(
+                f"No longer in the catalogue, so no longer offered: {retired.items:,} of the "
+                f"{retired.before:,} items ({retired.share:.1%}) that production offers."
+            )
+        return tuple(sentences)

@@ -17,7 +17,7 @@ def codebook_health(
     codebook_size: int,
     cooccurrence: Cooccurrence,
 ) -> CodebookHealth:
-    """Measure a codebook without a parent on the catalogue that it encoded.
+    """Measure a codebook without a parent on the items that it was fit on.
 
     Args:
         sids: int [N, levels].
@@ -41,6 +41,8 @@ def codebook_health(
         residual=tuple((residual.mean(axis=0) / spread.mean()).round(6).tolist()),
         unexplained=unexplained(residual, spread),
         unexplained_new=None,
+        cold_items=0,
+        unexplained_cold=0.0,
         collision_rate=round(collision_rate(sids), 6),
         usage_counts=tuple(tuple(level) for level in (-np.sort(-counts, axis=1)).tolist()),
         mode="fit",

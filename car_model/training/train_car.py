@@ -25,6 +25,7 @@ from car_model.models.losses import Negatives
 from car_model.recommender.ann_index import require_faiss
 from car_model.recommender.scorer import Scorer
 from car_model.recommender.text_similarity import TextSimilarity
+from car_model.training.onboard import extend_car, extend_sasrec, without_cold
 from car_model.training.recipe import Recipe
 from car_model.training.trainer import scored, train
 from car_model.training.warm_start import codes_aligned, warm_start
@@ -52,22 +53,23 @@ def fit_car(
     if recipe.ann_candidates:
         require_faiss()  # hours of training must not end at an evaluation that lacks it
     codebook, labels = Codebook.load(codebook_folder), CodeLabels.load(codebook_folder)
-    data = dataset.histories(catalogue.uids)
+    trained = without_cold(catalogue, dataset)
+    training_data = dataset.histories(trained.uids)
     torch.manual_seed(recipe.seed)
-    config = recipe.car(catalogue.size, codebook.n_levels, codebook.codebook_size)
-    axes = 0 if catalogue.text is None else catalogue.text.shape[1]
-    model = CAR(replace(config, text_dim=min(config.text_dim, axes)), *tables(catalogue))
+    config = recipe.car(trained.size, codebook.n_levels, codebook.codebook_size)
+    axes = 0 if trained.text is None else trained.text.shape[1]
+    model = CAR(replace(config, text_dim=min(config.text_dim, axes)), *tables(trained))
     start = ""
     if parent:
-        aligned = codes_aligned(codebook, catalogue, parent)
-        warm_start(model, catalogue, parent.model, parent.catalogue, aligned)
+        aligned = codes_aligned(codebook, trained, parent)
+        warm_start(model, trained, parent.model, parent.catalogue, aligned)
         start = weights_digest(model)
-    counts = data.counts(catalogue.size)
     if recipe.negatives:
-        model.negatives = Negatives(torch.from_numpy(counts), recipe.negatives)
+        model.negatives = Negatives(torch.from_numpy(training_data.counts(trained.size)), recipe.negatives)
         start += f" negatives {recipe.negatives}"
-    curves = train(model, data, recipe, checkpoint, "CAR", start=start)
-    popular, share = popularity_priors(counts, catalogue, codebook.codebook_size)
+    curves = train(model, training_data, recipe, checkpoint, "CAR", start=start)
+    model, data = extend_car(model, trained, catalogue), dataset.histories(catalogue.uids)
+    popular, share = popularity_priors(data.counts(catalogue.size), catalogue, codebook.codebook_size)
     texts = TextSimilarity.of_catalogue(catalogue, model.config.max_history)
     think, similarity = choose_scales(model, data, texts)
     bundle = Bundle(
@@ -90,10 +92,10 @@ def fit_sasrec(
 ) -> TrainingCurves:
     """Train the baseline on the same histories and write its weights to `output`."""
     torch.manual_seed(recipe.seed)
-    model = SASRec(recipe.sasrec(catalogue.size))
-    data = dataset.histories(catalogue.uids)
-    curves = train(model, data, recipe.baseline_recipe(), checkpoint, "SASRec")
-    save_model(model, output)
+    trained = without_cold(catalogue, dataset)
+    model = SASRec(recipe.sasrec(trained.size))
+    curves = train(model, dataset.histories(trained.uids), recipe.baseline_recipe(), checkpoint, "SASRec")
+    save_model(extend_sasrec(model, trained, catalogue), output)
     return curves
 
 

@@ -28,6 +28,7 @@ from car_model.metrics.actions import action_metrics, log_losses
 from car_model.recommender.held_out import held_out, score_before
 from car_model.recommender.recommender import Recommender
 from car_model.training.distributed import World
+from car_model.training.onboard import extend_ranker, without_cold
 from car_model.training.recipe import RankerRecipe, RecipeError
 from car_model.training.trainer import Objective, Share, TrainConfig, run_training
 
@@ -124,12 +125,14 @@ def fit_ranker(
     liked = least_liked(dataset, recipe.liked)
     if isinstance(liked, str):
         return bundle, RankerSummary(trained=False, why=liked)
-    sids, catalogue = tables(bundle.catalogue)[0], bundle.catalogue
-    config = recipe.ranker(catalogue.size, bundle.codebook.n_levels, bundle.codebook.codebook_size, liked)
-    data = action_histories(dataset.interactions, catalogue.uids, liked)
+    trained = without_cold(bundle.catalogue, dataset)
+    config = recipe.ranker(trained.size, bundle.codebook.n_levels, bundle.codebook.codebook_size, liked)
+    training_data = action_histories(dataset.interactions, trained.uids, liked)
     torch.manual_seed(recipe.seed)
-    model = ActionRanker(config, sids)
-    curves = train_ranker(model, data, recipe, checkpoint, "ranker by action")
+    model = ActionRanker(config, tables(trained)[0])
+    curves = train_ranker(model, training_data, recipe, checkpoint, "ranker by action")
+    model = extend_ranker(model, trained, bundle.catalogue)
+    data = action_histories(dataset.interactions, bundle.catalogue.uids, liked)
     predictions = predict(model, data, "valid")
     metrics = action_metrics(predictions.labels, predictions.probabilities)
     reached, weight, why = metrics.normalised_entropy, None, ""

@@ -51,6 +51,7 @@ def dataset(data_dir: Path, cache_dir: Path, set_name: str | None = None) -> Dat
         interactions=InteractionSource(location=str(folder / INTERACTIONS), columns=columns, quote=""),
         items=ItemSource(location=str(items), columns={name: name for name in ("item_id", *text)}),
         text_columns=tuple(text),
+        cold_items="drop",  # published numbers rank the items of the core
         action_min=0 if "action" in columns else None,
         action_max=1 if "action" in columns else None,
     )

@@ -63,6 +63,7 @@ def dataset(cache_dir: Path) -> DatasetConfig:
             location=str(items), columns={name: name for name in ("item_id", "title", "year", "genres")}
         ),
         text_columns=("title", "year", "genres"),
+        cold_items="drop",  # published numbers rank the items of the core
         action_min=1,
         action_max=5,
     )

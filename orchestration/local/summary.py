@@ -106,6 +106,8 @@ class Summary:
                 "history masked: mean and 95 % interval"
             )
         self.console.print(table)
+        for sentence in evaluation.offer:
+            self.console.print(sentence)
         self.console.print()
         for name in ("popularity", "sasrec", "champion"):
             if differences := evaluation.paired.get(name):

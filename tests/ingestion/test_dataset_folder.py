@@ -96,7 +96,7 @@ def test_every_dropped_row_is_counted_by_its_rule(tmp_path: Path) -> None:
         ("lonely", "i0", "2024-02-03", 4),
     ]
     good = [(*row, 4) for row in INTERACTIONS]
-    items = [*ITEMS, ("i0", "Twice"), (None, "Nameless"), ("i9", "Never met")]
+    items = [*ITEMS, ("i0", "Twice"), (None, "Nameless"), ("i8", None), ("i7", "Never met")]
     config = dataset(tmp_path, good + broken, items, ACTION, positive_action=3)
     report = ingest(config, tmp_path / "out")
     assert report.dropped.interactions == {
@@ -107,10 +107,23 @@ def test_every_dropped_row_is_counted_by_its_rule(tmp_path: Path) -> None:
         "duplicate of user and item": 1,
         "k-core 2/2": 1,
     }
-    assert report.dropped.items == {"missing id": 1, "duplicate item_id": 1, "no kept interaction": 1}
+    dropped = {"missing id": 1, "duplicate item_id": 1}
+    assert report.dropped.items == {**dropped, "neither interactions nor text": 1}
     assert (report.read.interactions, report.kept.interactions) == (28, 20)
-    assert (report.read.items, report.kept.items, report.users) == (8, 5, 4)
-    assert report.density == 1.0
+    assert (report.read.items, report.kept.items, report.users) == (9, 6, 4)
+    assert (report.items, report.cold_items, report.density) == (5, 1, 1.0)
+    report = ingest(config.model_copy(update={"cold_items": "drop"}), tmp_path / "out")
+    assert report.dropped.items == {**dropped, "no kept interaction": 2}
+    assert (report.kept.items, report.items, report.cold_items) == (5, 5, 0)
+
+
+def test_items_without_interactions_are_offered_after_the_others(tmp_path: Path) -> None:
+    """However an item lost its interactions: nobody met it, or too few people did."""
+    rows = [*INTERACTIONS, ("u0", "h", "2024-03-01")]
+    items = [("h", "Met once"), *ITEMS, ("g", "Never met")]
+    ingest(dataset(tmp_path, rows, items), tmp_path / "out")
+    expected = ["i0", "i1", "i2", "i3", "i4", "g", "h"]
+    assert [row["item_id"] for row in rows_of(tmp_path / "out" / "items.parquet")] == expected
 
 
 def test_broken_rows_stay_visible_for_validation(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ def test_the_example_gives_what_the_page_says(tmp_path: Path) -> None:
     assert "eli" not in histories(tmp_path / "out")
     assert histories(tmp_path / "out")["ann"] == ["sencha", "matcha", "genmaicha"]
     items = {row["item_id"]: row for row in rows_of(tmp_path / "out" / "items.parquet")}
-    assert "rooibos" not in items
+    assert list(items)[-1] == "rooibos"
+    assert (report.items, report.cold_items) == (5, 1)
     assert items["sencha"]["title"] == "sencha"
     assert list(items["assam"]) == ["item_id", "title", "kind", "description", "brand"]
 

@@ -83,6 +83,8 @@ def good_evaluation(champion: str | None = "c" * 64) -> dict[str, Any]:
             "residual": [0.6, 0.45, 0.37],
             "unexplained": 0.37,
             "unexplained_new": 0.5 if champion else None,
+            "unexplained_cold": 0.6,
+            "cold_items": 40,
             "collision_rate": 0.12,
             "usage_min": 0.94,
             "perplexity_min_share": 0.69,
@@ -148,7 +150,8 @@ def small_drift() -> dict[str, Any]:
         "activity": [0.0] * 5 + [0.24, 0.25, 0.25, 0.2, 0.06],
     }
     now, before = (DataProfile.model_validate_json(json.dumps(each)) for each in (PROFILE | week, PROFILE))
-    return measure_drift(now, before, {"50": 0.006, "100": 0.004, "181": 0.006}, "c" * 64).to_json()
+    drift = measure_drift(now, before, {"50": 0.006, "100": 0.004, "181": 0.006}, "c" * 64).to_json()
+    return drift | {"retired": {"items": 5, "before": 1345, "share": 5 / 1345}}
 
 
 def paths(value: Any, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

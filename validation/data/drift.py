@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from car_model.evidence.drift import (
     DataDrift,
     NewestInteraction,
     PopularityChange,
+    RetiredItems,
     RisenItems,
 )
 from common.errors import first_problem
@@ -147,6 +148,30 @@ def js_distance(first: Sequence[float], second: Sequence[float]) -> float:
     pair /= pair.sum(axis=1, keepdims=True)
     divergence = rel_entr(pair, pair.mean(axis=0)).sum() / (2 * np.log(2))
     return round(float(np.sqrt(np.clip(divergence, 0.0, 1.0))), 6)  # rounding may go slightly below zero
+
+
+def measure_retired(offered: Set[str], items: pd.DataFrame) -> RetiredItems:
+    """Which of the items that production offers are no longer in the kept table of items."""
+    retired = len(offered - set(items["item_id"]))
+    return RetiredItems(items=retired, before=len(offered), share=round(retired / max(len(offered), 1), 6))
+
+
+def judge_retired(retired: RetiredItems, policy: DriftPolicy) -> Finding:
+    """Whether the catalogue still holds enough of what production offers."""
+    counts = f"{retired.items:,} of the {retired.before:,} items that production offers"
+    ok = retired.share <= policy.max_retired_share
+    return Finding(
+        expects=f"At most {policy.max_retired_share:.0%} of production's items are no longer offered.",
+        ok=ok,
+        observed=f"{retired.items:,} of {retired.before:,} are retired",
+        problem=""
+        if ok
+        else f"Drift against production: {counts} are no longer in the catalogue, or dropped from it; check "
+        f"whether the file of items is complete, or raise drift.max_retired_share in {POLICY}, and the bound "
+        "in the gate's policy.",
+        severity=policy.severity,
+        check="drift",
+    )
 
 
 def compare_profiles(

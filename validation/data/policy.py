@@ -35,6 +35,8 @@ class DriftPolicy(BaseModel):
     """How many days the newest interaction may be older than production's."""
     min_popular_ratio: Share = 0.25
     """What production's most popular items must keep of their share of the interactions."""
+    max_retired_share: Share = 0.3
+    """Largest share of the items that production offers which the catalogue no longer holds."""
     max_distance: Share = 0.5
     """Largest Jensen-Shannon distance of the spreads over users and items; 0.2 is a significant shift."""
 

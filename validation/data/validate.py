@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,13 @@ from typing import Any
 from car_model.evidence.data_profile import QUANTILES
 from car_model.evidence.drift import DataDrift
 from common.files import write_atomic
-from validation.data.drift import compare_profiles, item_shares, profile_tables
+from validation.data.drift import (
+    compare_profiles,
+    item_shares,
+    judge_retired,
+    measure_retired,
+    profile_tables,
+)
 from validation.data.findings import ValidationError, ValidationReport
 from validation.data.policy import DataPolicy
 from validation.data.run_checks import check_tables
@@ -31,6 +37,7 @@ def validate_dataset(
     policy: DataPolicy,
     docs: Path,
     previous_profile: Mapping[str, Any] | None = None,
+    previous_items: Set[str] | None = None,
     *,
     profile: Path | None = None,
     release: str = "",
@@ -41,6 +48,7 @@ def validate_dataset(
         docs: the Data Docs, one self-contained HTML file; written also on failure. (Great Expectations' own
             page loads styles and scripts from the network, which a cluster may not reach.)
         previous_profile: the JSON object of production's data_profile.json; None skips drift.
+        previous_items: ids of the items that production offers; None does not look for retired ones.
         profile: where to write this dataset's data_profile.json; None writes none.
         release: digest of the production release; "" if there is none.
 
@@ -57,6 +65,10 @@ def validate_dataset(
         shares = item_shares(interactions)
         moved, drift = compare_profiles(measured, previous_profile, policy.drift, shares, release)
         findings += moved
+    if previous_items is not None and measured is not None:
+        retired = measure_retired(previous_items, items)
+        drift = drift.model_copy(update={"retired": retired})
+        findings.append(judge_retired(retired, policy.drift))
     report = ValidationReport(tuple(findings), measured, drift)
     groups = [
         (table or "Drift", about, part)

@@ -25,6 +25,7 @@ NOT_MORE = {
     "holdout.users": ("holdout.hits", "champion.users", "cold.users", "action.ndcg.liked.users"),
     "holdout.items": ("champion.items", "cold.items", "champion.items_challenger"),
     "champion.items_champion": ("champion.items",),
+    "drift.retired.before": ("drift.retired.items",),
     "champion.items_challenger": ("champion.items", "holdout.items"),
 }
 """Counts that can't be larger than the count of which they are a part."""

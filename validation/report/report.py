@@ -49,6 +49,7 @@ def render_report(inputs: ReportInputs, output: Path) -> None:
         forced=sorted(verdict.forced, key=lambda promotion: not promotion.in_use),
         headline=list(sections.headline(evaluation)),
         holdout=evaluation.holdout,
+        offer=evaluation.offer,
         metrics=[sections.metric_title(metric) for metric in sections.METRICS],
         models=sections.models_table(evaluation.models),
         comparison=sections.comparison(evaluation.champion, evaluation.holdout),

@@ -215,6 +215,10 @@ def drift_rows(drift: DataDrift) -> list[Row]:
         spread = f" ± {action.std:.2f}" if action.std is not None else ""
         moved = NONE if action.shift is None else f"{action.shift:.2f} standard deviations"
         rows.append(("Mean action", before + spread, now, moved))
+    if retired := drift.retired:
+        share = f"{percent(retired.share, 1)} retired" if retired.items else "none retired"
+        before, now = (f"{count:,}" for count in (retired.before, retired.before - retired.items))
+        rows.append(("Of the items that production offers, still offered", before, now, share))
     if newest := drift.newest:
         before, now = (NONE if when is None else f"{when:%Y-%m-%d}" for when in (newest.before, newest.now))
         days, moved = newest.days_back, NONE

@@ -187,4 +187,5 @@ def test_the_gates_blocking_bounds_are_those_that_validate_holds_to_before_train
     assert bounds.pop(("newest", "days_back")).at_most == policy.max_days_back
     for name in ("activity", "popularity"):
         assert bounds.pop((name, "distance")).at_most == policy.max_distance
+    assert bounds.pop(("retired", "share")).at_most == policy.max_retired_share
     assert not bounds

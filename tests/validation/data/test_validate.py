@@ -11,7 +11,7 @@ import pytest
 from tests.validation.data.dataset_folder import ITEMS, LENGTH, USERS, cast, drop, edit, write_dataset
 from validation.data import run_checks
 from validation.data.findings import ValidationError
-from validation.data.policy import DataPolicy
+from validation.data.policy import DataPolicy, DriftPolicy
 from validation.data.rules import Rule
 from validation.data.validate import validate_dataset
 
@@ -283,3 +283,16 @@ def test_drift_against_production_stops_the_run(sound, tmp_path):
     previous = report.profile.to_json() | {"interactions": 1_000}
     with pytest.raises(ValidationError, match=r"Drift against production: 30 interactions are 0\.03 times"):
         validate_dataset(dataset, POLICY, tmp_path / "drift.html", previous, release="c" * 64)
+
+
+def test_a_catalogue_that_lost_most_of_productions_items_stops_the_run(sound, tmp_path):
+    """Interactions alone would not show it: the items that are lost have none."""
+    cold = {f"cold{number}" for number in range(72)}
+    items = {f"i{number}" for number in range(ITEMS)}
+    with pytest.raises(ValidationError, match="72 of the 80 items that production offers are no longer"):
+        validate_dataset(sound[0], DataPolicy(), tmp_path / "docs.html", None, items | cold)
+    policy = DataPolicy(drift=DriftPolicy(max_retired_share=0.9))
+    report = validate_dataset(sound[0], policy, tmp_path / "docs.html", None, items | cold)
+    assert report.drift.retired.model_dump() == {"items": 72, "before": 80, "share": 0.9}
+    kept = validate_dataset(sound[0], DataPolicy(), tmp_path / "docs.html", None, items)
+    assert (kept.drift.retired.items, kept.ok) == (0, True)
