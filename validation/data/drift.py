@@ -95,6 +95,7 @@ def measure_drift(
     return DataDrift(
         release=release,
         **counts,
+        retired=None,  # needs the catalogues; see `measure_retired`
         action=ActionShift(
             now=now.action.mean if now.action else None,
             before=before.action.mean if before.action else None,
