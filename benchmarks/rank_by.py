@@ -58,11 +58,11 @@ def main(
         settings = {"seed": seed, "threads": 1}
         bundle, _ = trained_bundle(dataset, vectors, Recipe.model_validate(settings))
         ranked, summary = fit_ranker(dataset, bundle, RankerRecipe.model_validate(settings))
-        if not summary.trained:
+        evidence = evaluate_action_ranker(dataset, Recommender(ranked))
+        if evidence is None:
             raise typer.BadParameter(f"no ranker for {dataset.report.name}: {summary.why}")
-        evidence = evaluate_action_ranker(dataset, Recommender(ranked), summary).model_dump(mode="json")
-        row = RankByRow(machine=machine(), dataset=dataset.report.name, seed=seed, evidence=evidence)
-        rows.append(row)
+        measured = evidence.model_dump(mode="json")
+        rows.append(RankByRow(machine=machine(), dataset=dataset.report.name, seed=seed, evidence=measured))
     write_rows(OUTPUT, rows)
     for table in tables(rows):
         table.print()

@@ -20,6 +20,7 @@ from common.files import read_json_object
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+SCORE = "score.json"  # of the baseline
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -37,6 +38,12 @@ def save_model(model: CAR | SASRec | ActionRanker, folder: Path) -> None:
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
+def save_baseline(model: SASRec, similarity_scale: float, folder: Path) -> None:
+    """Write the baseline and the weight of text similarity in its score."""
+    save_model(model, folder)
+    (folder / SCORE).write_text(json.dumps({"similarity_scale": similarity_scale}) + "\n")
+
+
 def weights_digest(model: nn.Module) -> str:
     """SHA-256 (hex) of a model's weights: names, shapes and bytes."""
     return hashlib.sha256(save(_tensors(model))).hexdigest()
@@ -52,8 +59,16 @@ def load_car(folder: Path, sids: Tensor, text: Tensor | None = None) -> CAR:
 
 
 def load_sasrec(folder: Path) -> SASRec:
-    """The baseline from a folder."""
+    """SASRec from a folder."""
     return _load(folder, SASRec, SASRecConfig)
+
+
+def load_baseline(folder: Path) -> tuple[SASRec, float]:
+    """The baseline from a folder, and the weight of text similarity in its score."""
+    scale = read_json_object(folder / SCORE, CheckpointError).get("similarity_scale")
+    if not isinstance(scale, int | float) or isinstance(scale, bool) or not scale >= 0:
+        raise CheckpointError(f"{folder / SCORE} has no proper 'similarity_scale'; train the baseline again.")
+    return load_sasrec(folder), float(scale)
 
 
 def load_ranker(folder: Path, sids: Tensor) -> ActionRanker:

@@ -37,7 +37,7 @@ def evaluate(
     from car_model.evidence.drift import DataDrift
     from car_model.evidence.training import RankerSummary, TrainingCurves
     from car_model.recommender.recommender import Recommender
-    from car_model.weights import load_sasrec
+    from car_model.weights import load_baseline
     from common.digests import file_digest
     from orchestration.champion import fetch_champion
     from registry.releases.bundle_files import release_digest
@@ -47,11 +47,13 @@ def evaluate(
     challenger = Recommender.load(bundle.path)
     folder = fetch_champion(registry, champion, evaluation.path)
     production = Recommender.load(folder, champion) if folder else None
+    baseline, sasrec_similarity = load_baseline(Path(sasrec.path))
     evidence = score(
         data,
         challenger,
-        load_sasrec(Path(sasrec.path)),
+        baseline,
         production,
+        sasrec_similarity=sasrec_similarity,
         codebook=CodebookHealth.read(health.path),
         drift=DataDrift.read(drift.path),
         training={
@@ -65,6 +67,7 @@ def evaluate(
     evidence.write(evaluation.path)
     record_golden(challenger, holdout).write(golden.path)
     golden.metadata.update(digest=file_digest(golden.path), model=bundle.metadata["model"])
-    evaluation.metadata.update(digest=file_digest(evaluation.path), holdout=holdout.digest)
+    evaluation.metadata.update(digest=file_digest(evaluation.path))
+    evaluation.metadata.update(holdout=holdout.digest(challenger.catalogue.offered))
     evaluation.metadata.update(model=bundle.metadata["model"], sasrec=sasrec.metadata["digest"])
     evaluation.metadata.update(champion=champion, data=bundle.metadata["data"])

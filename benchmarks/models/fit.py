@@ -17,7 +17,7 @@ from benchmarks.models.variants import Kind
 from car_model.bundle import tables
 from car_model.data.catalogue import Catalogue
 from car_model.data.histories import Histories, pad
-from car_model.evaluation.evaluate import Baseline, Ranker
+from car_model.evaluation.evaluate import Baseline, NearestText, Ranker
 from car_model.evidence.training import TrainingCurves
 from car_model.models.baselines import Popularity, SASRec
 from car_model.models.car import CAR
@@ -57,20 +57,6 @@ class CARRanker:
             return self.scorer.score_all(states, self.model.config.n_levels)
 
 
-@dataclass
-class SimilarityRanker:
-    """Any ranker with weighted text similarity added to its scores."""
-
-    catalogue: Catalogue
-    ranker: Ranker
-    similarity: TextSimilarity
-    scale: float
-
-    def scores(self, histories: Sequence[np.ndarray]) -> Tensor:
-        """Scores [B, N + 1]."""
-        return self.ranker.scores(histories) + self.scale * self.similarity.to_all(histories)
-
-
 def fit_model(
     kind: Kind,
     tokens: Tokens,
@@ -102,7 +88,7 @@ def fit_model(
         return scores, torch.zeros_like(scores)
 
     scale = best_scales(score, data, (0.0,), similarity)[1]
-    ranker = SimilarityRanker(tokens.catalogue, fitted.ranker, similarity, scale)
+    ranker = NearestText(tokens.catalogue, similarity, fitted.ranker, scale)
     return replace(fitted, ranker=ranker, similarity_scale=scale)
 
 
@@ -110,6 +96,15 @@ def fit_popularity(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: 
     """Count interactions; nothing is trained."""
     model = Popularity(data.counts(tokens.catalogue.size))
     return Fitted(Baseline(tokens.catalogue, model, recipe.max_history), TrainingCurves(), 0.0, 0)
+
+
+def fit_nearest_text(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
+    """Text similarity to the nearest item of the history; nothing is trained."""
+    texts = tables(tokens.catalogue)[1]
+    if texts is None:
+        raise ValueError("the catalogue has no texts.")
+    similarity = TextSimilarity(texts.numpy(), recipe.max_history)
+    return Fitted(NearestText(tokens.catalogue, similarity), TrainingCurves(), 0.0, 0)
 
 
 def fit_sasrec(tokens: Tokens, data: Histories, recipe: Recipe, checkpoint: Path) -> Fitted:
@@ -157,6 +152,7 @@ def n_parameters(model: torch.nn.Module) -> int:
 
 FIT_FUNCTIONS: dict[Kind, Callable[[Tokens, Histories, Recipe, Path], Fitted]] = {
     "popularity": fit_popularity,
+    "nearest-text": fit_nearest_text,
     "sasrec": fit_sasrec,
     "car": fit_car,
     "ar": partial(fit_autoregressive, uid=True),

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from car_model.compute import native_bf16
 
-Kind = Literal["popularity", "sasrec", "car", "ar", "tiger"]
+Kind = Literal["popularity", "nearest-text", "sasrec", "car", "ar", "tiger"]
 SID_SETTINGS = ("n_levels", "codebook_size", "method")
 
 
@@ -62,6 +62,7 @@ def _car(title: str, *, recipe: str = "car", text_similarity: bool = False, **se
 
 VARIANTS: dict[str, Variant] = {
     "popularity": Variant(kind="popularity", title="Popularity"),
+    "nearest-text": Variant(kind="nearest-text", title="Nearest text alone"),
     "sasrec": Variant(kind="sasrec", title="SASRec", recipe="sasrec"),
     "tiger": Variant(kind="tiger", title="TIGER-style (SIDs only), width 64", recipe="ar"),
     "ar": Variant(kind="ar", title="AR (SIDs and UID), width 64", recipe="ar"),

@@ -141,18 +141,18 @@ def tokenize_vectors(
     spread = codebook.spread(vectors)
     lineage: dict[str, Any] = {
         "cold_items": int((~warm).sum()),
-        "unexplained_cold": unexplained(errors[~warm], spread[~warm]),
+        "unexplained_cold": None if warm.all() else unexplained(errors[~warm], spread[~warm]),
     }
     if parent:
         new = np.array([item not in parent.catalogue.uids for item in item_ids], dtype=bool)
         catalogue = parent.catalogue.extend_lineage(catalogue, recode(parent, codebook))
         all_changes = churn(parent.catalogue, catalogue)
-        unasked = 0.0 if mode == "fit" else all_changes.whole  # a new codebook is meant to change SIDs
+        unasked = None if mode == "fit" else all_changes.whole  # a new codebook is meant to change SIDs
         lineage |= {
             "mode": mode,
             "parent": parent.codebook.version,
             "churn": CodebookChurn(**all_changes.model_dump(), unasked=unasked),
-            "unexplained_new": unexplained(errors[new], spread[new]),
+            "unexplained_new": unexplained(errors[new], spread[new]) if new.any() else None,
         }
         if parent.codebook.version == codebook.version:
             labels = parent.labels.with_items_of(labels)

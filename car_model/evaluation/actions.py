@@ -14,10 +14,8 @@ from car_model.evidence.evaluation import (
     ActionRankerEvidence,
     EntropyInterval,
     LikedAndDisliked,
-    NoActionRanker,
     RankedBothWays,
 )
-from car_model.evidence.training import RankerSummary
 from car_model.metrics.actions import action_metrics, entropy, log_losses
 from car_model.metrics.ranking import RESAMPLES, TAIL, paired, ranks_of, summary
 from car_model.recommender.held_out import held_out, score_before
@@ -27,19 +25,13 @@ from common.limits import MAX_HISTORY
 
 USERS = 5000  # at most about so many are ranked for, one at a time
 LATENCY_REQUESTS = 200
-NO_RANKER = "the release has no action ranker."
 
 
-def evaluate_action_ranker(
-    dataset: Dataset, recommender: Recommender, ranker_summary: RankerSummary | None = None
-) -> ActionRankerEvidence | NoActionRanker:
-    """Measure predicted likes on test actions, and rankings by action on test items.
-
-    The summary of training the ranker says why a release has none.
-    """
+def evaluate_action_ranker(dataset: Dataset, recommender: Recommender) -> ActionRankerEvidence | None:
+    """Predicted likes on test actions, and rankings by action of test items; None without a ranker."""
     ranker = recommender.bundle.ranker
     if ranker is None:
-        return NoActionRanker(why=ranker_summary.why if ranker_summary else NO_RANKER)
+        return None
     data = action_histories(dataset.interactions, recommender.catalogue.uids, ranker.model.config.liked)
     predictions = predict(ranker.model, data, "test")
     without_actions = predict(ranker.model, hide_past_actions(data), "test")

@@ -6,13 +6,12 @@ Full ranking over the catalogue, history masked, leave-one-out. Never sampled ne
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 from tqdm import tqdm
 
@@ -28,15 +27,19 @@ from car_model.evidence.evaluation import (
     ColdItems,
     Evaluation,
     HoldoutSummary,
+    Interval,
     Latency,
+    Part,
     RecommendedItem,
     Sample,
     Slice,
 )
 from car_model.evidence.training import RankerSummary, TrainingCurves
-from car_model.metrics.ranking import mask_histories, paired, per_user, ranks_of, summary
+from car_model.metrics.ranking import interval, mask_histories, paired, per_user, ranks_of, summary
 from car_model.models.baselines import Popularity, SASRec
 from car_model.recommender.recommender import Recommender
+from car_model.recommender.text_similarity import TextSimilarity
+from car_model.weights import weights_digest
 from common.digests import json_digest
 from common.limits import MAX_HISTORY
 
@@ -44,6 +47,7 @@ ROWS = 256  # users scored at once
 HEAD_SHARE = 0.2  # the most popular fifth of the items is the head
 LATENCY_REQUESTS = 200
 COLD_CUTOFFS = (10, 50)
+NO_RANKER = "the release has no action ranker."
 
 
 class Ranker(Protocol):
@@ -76,6 +80,21 @@ class Baseline:
             return self.model.score(pad(histories, self.max_history).to(device)).clone()
 
 
+@dataclass
+class NearestText:
+    """Ranks by text similarity: alone, or added with a weight to the scores of a ranker."""
+
+    catalogue: Catalogue
+    similarity: TextSimilarity
+    ranker: Ranker | None = None
+    weight: float = 1.0
+
+    def scores(self, histories: Sequence[np.ndarray]) -> Tensor:
+        """Scores [B, N + 1]."""
+        scores = self.weight * self.similarity.to_all(histories)
+        return scores if self.ranker is None else self.ranker.scores(histories) + scores
+
+
 @dataclass(frozen=True)
 class Holdout:
     """Prompts and targets by item id, the same for every model."""
@@ -101,10 +120,9 @@ class Holdout:
         counts = frame[frame["split"] == "train"]["item_id"].value_counts()
         return cls(users, prompts, test[users].tolist(), {str(item): int(n) for item, n in counts.items()})
 
-    @property
-    def digest(self) -> str:
-        """Version of the holdout."""
-        return json_digest([self.users, self.prompts, self.targets])
+    def digest(self, ranked: Collection[str]) -> str:
+        """Version of the holdout with the items that are ranked: metrics of equal ones can be compared."""
+        return json_digest([self.users, self.prompts, self.targets, sorted(ranked)])
 
     def part(self, rows: Sequence[int]) -> Holdout:
         """The same holdout for some of its users."""
@@ -142,6 +160,7 @@ def evaluate(
     sasrec: SASRec,
     champion: Recommender | None = None,
     *,
+    sasrec_similarity: float = 0.0,
     codebook: CodebookHealth | None = None,
     drift: DataDrift | None = None,
     training: Mapping[str, TrainingCurves] | None = None,
@@ -151,9 +170,11 @@ def evaluate(
     """Measure everything that the gate judges.
 
     If the champion has another catalogue, both are ranked over the items that they share, and compared on the
-    users whose test item is among these.
+    users whose test item is among these. The baseline has what CAR has: the same budget, and text similarity
+    in its score.
 
     Args:
+        sasrec_similarity: weight of text similarity in SASRec's score, chosen on validation.
         codebook, drift, training: what other steps measured, passed on.
         ranker_summary: what training the action ranker reported.
         release: the release that the challenger's bundle makes.
@@ -162,14 +183,20 @@ def evaluate(
     catalogue = challenger.catalogue
     holdout = Holdout.of(dataset)
     counts = np.array([0, *(holdout.counts.get(item, 0) for item in catalogue.item_ids)])
+    max_history = challenger.model.config.max_history
     rankers: dict[str, Ranker] = {
         "challenger": challenger,
-        "popularity": Baseline(catalogue, Popularity(counts), challenger.model.config.max_history),
         "sasrec": Baseline(catalogue, sasrec, sasrec.config.max_history),
+        "popularity": Baseline(catalogue, Popularity(counts), max_history),
     }
+    if similarity := TextSimilarity.of_catalogue(catalogue, max_history):
+        rankers["nearest_text"] = NearestText(catalogue, similarity)
+    if similarity and sasrec_similarity:
+        similarity = TextSimilarity(cast(np.ndarray, catalogue.text_table), sasrec.config.max_history)
+        rankers["sasrec"] = NearestText(catalogue, similarity, rankers["sasrec"], sasrec_similarity)
     ranks = {name: holdout_ranks(ranker, holdout, name=name) for name, ranker in rankers.items()}
     models = {name: summary(model_ranks) for name, model_ranks in ranks.items()}
-    differences = {name: paired(ranks["challenger"], ranks[name]) for name in ("popularity", "sasrec")}
+    differences = {name: paired(ranks["challenger"], ranks[name]) for name in rankers if name != "challenger"}
     comparison = ChampionComparison(release=None)
     if champion is not None:
         shared = catalogue.offered & champion.catalogue.offered
@@ -177,8 +204,8 @@ def evaluate(
         ours, theirs = ranks["challenger"], holdout_ranks(champion, holdout, shared, "champion")
         if not shared == catalogue.offered == champion.catalogue.offered:
             ours = holdout_ranks(challenger, holdout, shared, "challenger, shared items")
-        models["champion"] = summary(theirs[users])
-        differences["champion"] = paired(ours[users], theirs[users])
+        ours, theirs = ours[users], theirs[users]
+        differences["champion"] = paired(ours, theirs)
         comparison = ChampionComparison(
             release=champion.release,
             items=len(shared),
@@ -186,27 +213,72 @@ def evaluate(
             items_champion=len(champion.catalogue.offered),
             users=int(users.sum()),
             users_share=round(float(users.mean()), 6),
+            holdout=holdout.part(np.flatnonzero(users).tolist()).digest(shared),
+            models={"challenger": summary(ours), "champion": summary(theirs)},
+            same_weights=scored_by(challenger) == scored_by(champion),
+            same_ranks=bool(np.array_equal(ours, theirs)),
         )
+    cold = cold_items(challenger, holdout, ranks)
     return Evaluation(
         release=release,
         holdout=HoldoutSummary(
             users=len(holdout.users),
             items=len(catalogue.offered),
             hits=int((ranks["challenger"] <= 10).sum()),
-            digest=holdout.digest,
+            digest=holdout.digest(catalogue.offered),
         ),
         models=models,
         paired=differences,
+        similarity={"challenger": challenger.bundle.similarity_scale, "sasrec": sasrec_similarity},
         slices=slices(holdout, ranks),
         champion=comparison,
         latency=latency(challenger, holdout),
         samples=samples(challenger, holdout),
-        cold=cold_recall(challenger, holdout),
-        action=evaluate_action_ranker(dataset, challenger, ranker_summary),
+        cold=cold,
+        action=evaluate_action_ranker(dataset, challenger),
         codebook=codebook,
         drift=drift,
         training=dict(training or {}),
+        not_measured=nothing_to_measure(challenger, cold, codebook, drift, ranker_summary),
     )
+
+
+def scored_by(recommender: Recommender) -> tuple[str, float, float]:
+    """Version of a recommender's weights, and those of the parts of its score."""
+    bundle = recommender.bundle
+    return weights_digest(recommender.model), bundle.think_scale, bundle.similarity_scale
+
+
+def nothing_to_measure(
+    challenger: Recommender,
+    cold: ColdItems | None,
+    codebook: CodebookHealth | None,
+    drift: DataDrift | None,
+    ranker_summary: RankerSummary | None,
+) -> dict[Part, str]:
+    """Parts of the evidence that there is nothing to measure for, and why."""
+    reasons: dict[Part, str] = {}
+    if challenger.bundle.ranker is None:
+        reasons["action"] = (ranker_summary.why if ranker_summary else "") or NO_RANKER
+    if cold is None:
+        reasons["cold"] = "no user's test item is one that was never trained on."
+    if challenger.catalogue.text is None:
+        reasons["models.nearest_text"] = reasons["paired.nearest_text"] = "the catalogue has no texts."
+    if codebook and codebook.unexplained_cold is None:
+        reasons["codebook.unexplained_cold"] = "every item has training interactions."
+    if codebook and codebook.parent and codebook.unexplained_new is None:
+        reasons["codebook.unexplained_new"] = "production has every item of this catalogue."
+    if codebook and (churn := codebook.churn):
+        if churn.whole is None:
+            reasons["codebook.churn.whole"] = "production and this catalogue share no item."
+        if churn.unasked is None:
+            asked = "a new codebook was asked for (mode fit)." if codebook.mode == "fit" else ""
+            reasons["codebook.churn.unasked"] = asked or reasons["codebook.churn.whole"]
+    if drift and drift.action and drift.action.before is None:
+        reasons["drift.action.shift"] = "production's interactions have no actions."
+    if drift and drift.newest and drift.newest.before is None:
+        reasons["drift.newest.days_back"] = "production's interactions have no timestamps."
+    return reasons
 
 
 def slices(holdout: Holdout, ranks: Mapping[str, np.ndarray]) -> dict[str, Slice]:
@@ -265,25 +337,44 @@ def samples(recommender: Recommender, holdout: Holdout, users: int = 3) -> tuple
     return tuple(result)
 
 
-def cold_recall(ranker: Ranker, holdout: Holdout) -> ColdItems:
-    """Recall among cold items, for the users whose test item is one.
+def cold_items(challenger: Ranker, holdout: Holdout, ranks: Mapping[str, np.ndarray]) -> ColdItems | None:
+    """How the challenger ranks cold items, among each other and among all; None if no test item is cold.
 
-    Only cold items are ranked: among all items the number would mostly say how many of them are popular.
+    Among all items, cold ones compete with popular ones; among each other, their order alone counts.
+
+    Args:
+        ranks: of each model, among all items, [users].
     """
-    cold = {item for item in ranker.catalogue.offered if not holdout.counts.get(item)}
+    cold = {item for item in challenger.catalogue.offered if not holdout.counts.get(item)}
     rows = [row for row, target in enumerate(holdout.targets) if target in cold]
     if not rows:
-        return ColdItems(users=0, items=len(cold), shortfall=0.0)
-    ranks = holdout_ranks(ranker, holdout.part(rows), cold, "cold items")
-    recall = [round(float((ranks <= cutoff).mean()), 6) for cutoff in COLD_CUTOFFS]
+        return None
+    part = holdout.part(rows)
+    among = holdout_ranks(challenger, part, cold, "cold items")
+    others = np.array([len(cold.difference(prompt)) - 1 for prompt in part.prompts])
+    shares = np.clip((others + 1 - among) / np.maximum(others, 1), 0.0, 1.0)[others > 0]
+    low, high = interval(shares)
+    ahead = (float(shares.mean()), low, high) if len(shares) else (None, None, None)
+    recall = [round(float((among <= cutoff).mean()), 6) for cutoff in COLD_CUTOFFS]
     random = [round(min(1.0, cutoff / len(cold)), 6) for cutoff in COLD_CUTOFFS]
-    upper = binomtest(int((ranks <= COLD_CUTOFFS[-1]).sum()), len(ranks)).proportion_ci().high
+    found = {name: model_ranks[rows] for name, model_ranks in ranks.items()}
     return ColdItems(
         users=len(rows),
         items=len(cold),
+        ahead=Interval(
+            **{
+                name: None if value is None else round(value, 6)
+                for name, value in zip(("mean", "low", "high"), ahead, strict=True)
+            }
+        ),
         recall_10=recall[0],
         recall_50=recall[1],
         random_10=random[0],
         random_50=random[1],
-        shortfall=round(max(0.0, random[1] - float(upper)), 6),
+        models={name: summary(model_ranks) for name, model_ranks in found.items()},
+        paired={
+            name: paired(found["challenger"], model_ranks)
+            for name, model_ranks in found.items()
+            if name != "challenger"
+        },
     )

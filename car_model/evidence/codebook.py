@@ -16,8 +16,8 @@ class Churn(Evidence):
     """Items that both offer."""
     by_level: tuple[Share, ...]
     """Share of them with another code, each level on its own (over the levels that both codebooks have)."""
-    whole: Share
-    """Share of them with another semantic ID; 1 if the number of levels changed."""
+    whole: Share | None
+    """Share of them with another semantic ID; 1 if the number of levels changed, null without such items."""
     added: Count
     """Items that only this catalogue offers."""
     retired: Count
@@ -27,8 +27,8 @@ class Churn(Evidence):
 class CodebookChurn(Churn):
     """Churn against production's codebook."""
 
-    unasked: Share
-    """`whole` if the codebook was meant to stay (modes reuse and refresh); 0 if a new one was asked for."""
+    unasked: Share | None
+    """`whole` if the codebook was meant to stay (modes reuse, refresh); null if a new one was asked for."""
 
 
 class Cooccurrence(Evidence):
@@ -71,9 +71,9 @@ class CodebookHealth(EvidenceFile):
     unexplained: float = Field(ge=0)
     """Quantisation error: the share of variance that whole SIDs leave unexplained."""
     unexplained_new: float | None = Field(ge=0)
-    """`unexplained` of items that production did not have; 0 if there are none, null without production."""
-    unexplained_cold: float = Field(ge=0)
-    """`unexplained` of cold items; 0 if there are none."""
+    """`unexplained` of items that production did not have; null if there are none, and without production."""
+    unexplained_cold: float | None = Field(ge=0)
+    """`unexplained` of cold items; null if there are none."""
     collision_rate: Share
     """Share of items whose whole SID another item has too."""
     usage_counts: tuple[tuple[Count, ...], ...]

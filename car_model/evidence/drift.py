@@ -30,7 +30,7 @@ class ActionShift(Evidence):
     std: float | None = Field(ge=0)
     """Standard deviation of production's actions."""
     shift: float | None = Field(ge=0)
-    """Distance of the means in standard deviations; 0 if production had no actions, null if they got lost."""
+    """Distance of the means in standard deviations; null without actions in one of the two."""
 
 
 class NewestInteraction(Evidence):
@@ -41,7 +41,7 @@ class NewestInteraction(Evidence):
     before: AwareDatetime | None
     """Null if production's interactions had no timestamps."""
     days_back: float | None
-    """Days by which `now` is older; 0 if production had no timestamps, null if they got lost."""
+    """Days by which `now` is older; null without timestamps in one of the two."""
 
 
 class ActivityChange(Evidence):

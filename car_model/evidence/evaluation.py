@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from car_model.evidence.base import Count, Digest, Evidence, EvidenceFile, Share, alias
+from car_model.evidence.base import Count, Digest, Evidence, EvidenceFile, Share, Text, alias
 from car_model.evidence.codebook import CodebookHealth
 from car_model.evidence.drift import DataDrift
 from car_model.evidence.training import TrainingCurves
@@ -71,7 +71,22 @@ class HoldoutSummary(Evidence):
     hits: Count
     """Users whose test item the challenger ranks among the first 10."""
     digest: Digest
-    """Version of users, histories and test items."""
+    """Version of users, histories, test items and the items that are ranked."""
+
+
+Part = Literal[
+    "action",
+    "cold",
+    "codebook.churn.unasked",
+    "codebook.churn.whole",
+    "codebook.unexplained_cold",
+    "codebook.unexplained_new",
+    "drift.action.shift",
+    "drift.newest.days_back",
+    "models.nearest_text",
+    "paired.nearest_text",
+]
+"""Parts that there may be nothing to measure for."""
 
 
 class Slice(Evidence):
@@ -98,6 +113,19 @@ class ChampionComparison(Evidence):
     """Users of the holdout whose test item both offer."""
     users_share: Share | None = None
     """Their share of the holdout."""
+    holdout: Digest | None = None
+    """Version of these users and items; the holdout's own if nothing is left out."""
+    models: dict[str, MetricIntervals] = Field(default={})
+    """Metrics of `challenger` and `champion` for these users over these items."""
+    same_weights: bool | None = None
+    """Whether both have equal weights, in their models and in the score."""
+    same_ranks: bool | None = None
+    """Whether both rank every one of these test items alike."""
+
+    @property
+    def same(self) -> str:
+        """What both have in common if no metric can differ: `the same weights`; "" if some can."""
+        return "the same weights" if self.same_weights else "the same ranks" if self.same_ranks else ""
 
 
 class Latency(Evidence):
@@ -110,22 +138,27 @@ class Latency(Evidence):
 
 
 class ColdItems(Evidence):
-    """How well items without a training interaction are found, ranked among each other."""
+    """How well items without a training interaction are found."""
 
     users: Count
     """Users whose test item is cold."""
     items: Count
     """Cold items."""
-    recall_10: Annotated[Share | None, alias("recall@10")] = None
-    """Share of the users whose item is among the first 10; null without users."""
-    recall_50: Annotated[Share | None, alias("recall@50")] = None
-    """Share of the users whose item is among the first 50."""
-    random_10: Annotated[Share | None, alias("random@10")] = None
+    ahead: Interval
+    """Ranked among each other: the share of the cold items that come after the test item, 0.5 by chance; null
+    with a single cold item."""
+    recall_10: Annotated[Share, alias("recall@10")]
+    """Share of the users whose item is among the first 10 cold items."""
+    recall_50: Annotated[Share, alias("recall@50")]
+    """Share of the users whose item is among the first 50 cold items."""
+    random_10: Annotated[Share, alias("random@10")]
     """`recall@10` of a random order."""
-    random_50: Annotated[Share | None, alias("random@50")] = None
+    random_50: Annotated[Share, alias("random@50")]
     """`recall@50` of a random order."""
-    shortfall: Share
-    """How far the upper end of recall@50's exact 95 % interval is below random; 0 if it is not below."""
+    models: dict[str, MetricIntervals] = Field(default={})
+    """Metrics of each model for these users, among all items."""
+    paired: dict[str, MetricDifferences] = Field(default={})
+    """Challenger minus each other model for these users, among all items."""
 
 
 class RankedBothWays(Evidence):
@@ -159,20 +192,9 @@ class ActionLatency(Evidence):
     """Ranked by action, in milliseconds."""
 
 
-class NoActionRanker(Evidence):
-    """The release cannot rank by action."""
-
-    ranker: Literal[False] = False
-    """Says that there is none."""
-    why: str
-    """The reason, as a sentence."""
-
-
 class ActionRankerEvidence(Evidence):
     """How good ranking by action is, on test actions and test items."""
 
-    ranker: Literal[True] = True
-    """Says that there is one."""
     architecture: str
     """Of the ranker."""
     liked: float
@@ -241,9 +263,10 @@ class GoldenRequests(EvidenceFile):
 class Evaluation(EvidenceFile):
     """Challenger, champion and baselines on the same holdout, measured by the same code.
 
-    Models are named `challenger`, `champion`, `popularity` and `sasrec`. Full ranking over the catalogue,
-    items of the history left out. Evaluate writes every part; a part that is missing is null or empty here,
-    and fails the gate's conditions on it.
+    Models are named `challenger`, `champion`, `sasrec`, `nearest_text` (text similarity without a model) and
+    `popularity`. Full ranking over the catalogue, items of the history left out. Evaluate writes every part,
+    or says in `not_measured` why there is nothing to measure; what is missing without a reason fails the
+    gate's conditions on it.
     """
 
     step: ClassVar[str] = "evaluate"
@@ -251,9 +274,11 @@ class Evaluation(EvidenceFile):
     holdout: HoldoutSummary | None = None
     """What was evaluated on."""
     models: dict[str, MetricIntervals] = Field(default={})
-    """Metrics of each model. The champion's are of the users that it shares with the challenger."""
+    """Metrics of each model on the holdout. The champion's are in `champion`."""
     paired: dict[str, MetricDifferences] = Field(default={})
-    """Challenger minus each other model."""
+    """Challenger minus each other model; minus the champion on the users and items that both share."""
+    similarity: dict[str, Annotated[float, Field(ge=0)]] = Field(default={})
+    """Weight of text similarity in the scores of `challenger` and `sasrec`, chosen on validation alike."""
     slices: dict[str, Slice] = Field(default={})
     """Parts of the holdout by name."""
     champion: ChampionComparison | None = None
@@ -264,7 +289,7 @@ class Evaluation(EvidenceFile):
     """For people to read."""
     cold: ColdItems | None = None
     """Items without training interactions."""
-    action: Annotated[ActionRankerEvidence | NoActionRanker, Field(discriminator="ranker")] | None = None
+    action: ActionRankerEvidence | None = None
     """Ranking by action."""
     codebook: CodebookHealth | None = None
     """As tokenize wrote it."""
@@ -274,6 +299,8 @@ class Evaluation(EvidenceFile):
     """Curves of `challenger` and `sasrec`."""
     release: Digest | None = None
     """The release that the challenger's bundle makes."""
+    not_measured: dict[Part, Text] = Field(default={})
+    """Parts that there was nothing to measure for, and why, as sentences."""
 
     @property
     def offer(self) -> tuple[str, ...]:

@@ -45,18 +45,25 @@ class ConditionResult(Evidence):
     """The condition, as the policy calls it."""
     metric: str
     """Keys into the evaluation, joined by dots."""
-    value: float | None
-    """What was measured; null if the evaluation holds no usable number."""
+    value: float | Text | None
+    """What was measured: a number, or the digest of a release; null if there is nothing usable."""
     bound: str
     """What the value must be, such as `>= 0.5`."""
     severity: Literal["block", "warn"]
     """What a failure does."""
-    verdict: Literal["pass", "fail", "waived"]
-    """`waived` is for comparisons with a champion, at a first release."""
+    verdict: Literal["pass", "fail", "waived", "not applicable"]
+    """`waived` is for comparisons with a champion, at a first release; `not applicable` says that there was
+    nothing to measure. Only what was measured passes."""
     why: str
     """The policy's reason for the condition."""
     detail: str
     """What was measured and decided, as a sentence."""
+
+    @model_validator(mode="after")
+    def _passes_only_with_a_value(self) -> ConditionResult:
+        if self.verdict == "pass" and self.value is None:
+            raise ValueError(f"{self.name!r} passes although nothing was measured")
+        return self
 
 
 class Verdict(EvidenceFile):
@@ -67,7 +74,7 @@ class Verdict(EvidenceFile):
     blessed: bool
     """Whether the challenger may be released: no blocking condition failed."""
     bootstrap: bool
-    """Whether a person asked for a first release, which waives comparisons with a champion."""
+    """Whether this is a first release, as a person asked for: comparisons with a champion were waived."""
     policy: str
     """Digest of the policy that decided; `onboarding` for the conditions of adding items."""
     release: Text | None
@@ -76,6 +83,8 @@ class Verdict(EvidenceFile):
     """Version of the holdout that it was judged on; null if it was judged without one (onboarding)."""
     champion: str | None
     """The release in production that the challenger was compared with; null if there is none."""
+    compared_on: Text | None = None
+    """Version of the users and items that both were compared on; null without a champion."""
     conditions: tuple[ConditionResult, ...] = Field(min_length=1)
     """In the policy's order, after the one on the champion; last the evidence's own, if it cannot be true."""
     forced: tuple[ForcedPromotion, ...] = ()
@@ -115,5 +124,8 @@ class Verdict(EvidenceFile):
             if promotion.in_use:
                 notes += f" The champion is in use by force ({promotion.who}, entry {promotion.number})."
         if self.blessed:
-            return f"Passed the gate: no blocking condition failed.{notes}"
+            judged = "as a first release, compared with none"
+            if self.champion:
+                judged = f"compared with release {self.champion[:12]}"
+            return f"Passed the gate, {judged}: no blocking condition failed.{notes}"
         return f"Not promoted: {blockers} failed.{notes}"

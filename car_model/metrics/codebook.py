@@ -42,7 +42,7 @@ def codebook_health(
         unexplained=unexplained(residual, spread),
         unexplained_new=None,
         cold_items=0,
-        unexplained_cold=0.0,
+        unexplained_cold=None,
         collision_rate=round(collision_rate(sids), 6),
         usage_counts=tuple(tuple(level) for level in (-np.sort(-counts, axis=1)).tolist()),
         mode="fit",
@@ -53,11 +53,11 @@ def codebook_health(
 
 
 def unexplained(residual: np.ndarray, spread: np.ndarray) -> float:
-    """Quantisation error: share of the vectors' variance that whole SIDs leave unexplained; 0 without items.
+    """Quantisation error: share of the vectors' variance that whole SIDs leave unexplained.
 
     It may exceed 1 for items that the codebook was not fit on: their SIDs say less than the mean would.
     """
-    return round(float(residual[:, -1].sum() / spread.sum()), 6) if len(residual) else 0.0
+    return round(float(residual[:, -1].sum() / spread.sum()), 6)
 
 
 def collision_rate(sids: np.ndarray) -> float:
@@ -108,7 +108,7 @@ def churn(old: Catalogue, new: Catalogue) -> Churn:
     return Churn(
         items=len(common),
         by_level=tuple(share(level) for level in changed.T),
-        whole=share(whole),
+        whole=share(whole) if common else None,
         added=len(new_items - old_items),
         retired=len(old_items - new_items),
     )

@@ -29,7 +29,7 @@ from car_model.training.onboard import extend_car, extend_sasrec, without_cold
 from car_model.training.recipe import Recipe
 from car_model.training.trainer import scored, train
 from car_model.training.warm_start import codes_aligned, warm_start
-from car_model.weights import save_model, weights_digest
+from car_model.weights import save_baseline, weights_digest
 
 THINK_SCALES = (0.0, 0.05, 0.1, 0.2, 0.4)
 SIMILARITY_SCALES = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
@@ -90,13 +90,30 @@ def fit_car(
 def fit_sasrec(
     dataset: Dataset, catalogue: Catalogue, recipe: Recipe, output: Path, checkpoint: Path | None = None
 ) -> TrainingCurves:
-    """Train the baseline on the same histories and write its weights to `output`."""
+    """Train the baseline on the same histories and write it to `output`.
+
+    It gets what CAR gets: its budget, and text similarity with a weight chosen on the same validation items.
+    """
     torch.manual_seed(recipe.seed)
     trained = without_cold(catalogue, dataset)
     model = SASRec(recipe.sasrec(trained.size))
     curves = train(model, dataset.histories(trained.uids), recipe.baseline_recipe(), checkpoint, "SASRec")
-    save_model(extend_sasrec(model, trained, catalogue), output)
+    model = extend_sasrec(model, trained, catalogue)
+    texts = TextSimilarity.of_catalogue(catalogue, model.config.max_history)
+    similarity_scale = choose_similarity(model, dataset.histories(catalogue.uids), texts)
+    save_baseline(model, similarity_scale, output)
     return curves
+
+
+def choose_similarity(model: SASRec, data: Histories, similarity: TextSimilarity | None) -> float:
+    """Weight of text similarity in the baseline's score, as `best_scales`."""
+    device = next(model.parameters()).device
+
+    def score(prompts: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+        scores = model.score(pad(prompts, model.config.max_history).to(device))
+        return scores, torch.zeros_like(scores)
+
+    return best_scales(score, data, (0.0,), similarity)[1]
 
 
 def choose_scales(model: CAR, data: Histories, similarity: TextSimilarity | None) -> tuple[float, float]:

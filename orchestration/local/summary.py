@@ -10,9 +10,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
-from car_model.evidence.evaluation import Evaluation, GoldenRequests, Metric
+from car_model.evidence.evaluation import Evaluation, GoldenRequests, Metric, MetricIntervals
 from car_model.evidence.training import RecipeRecord
 from car_model.evidence.verdict import Verdict
 from common.cli import DONE, NOT_PROMOTED, plain_table
@@ -25,8 +26,14 @@ from serving.torchserve.rollover import curl_line
 from serving.torchserve.server import TorchServe
 
 METRICS: tuple[Metric, ...] = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
-MODELS = {"challenger": "CAR", "champion": "Production", "sasrec": "SASRec", "popularity": "Popularity"}
-COLOURS = {"pass": "green", "fail": "red", "waived": "yellow"}
+MODELS = {
+    "challenger": "CAR",
+    "champion": "Production",
+    "sasrec": "SASRec",
+    "nearest_text": "Nearest text alone",
+    "popularity": "Popularity",
+}
+COLOURS = {"pass": "green", "fail": "red", "waived": "yellow", "not applicable": "cyan"}
 RECENT = 5  # titles of the history shown
 
 
@@ -94,39 +101,55 @@ class Summary:
 
     def _print_quality(self, evaluation: Evaluation) -> None:
         """Print every model's metrics with their intervals, and the differences to CAR."""
-        table = plain_table("Model", "Recall@5", "Recall@10", "NDCG@5", "NDCG@10")
-        for name, label in MODELS.items():
-            if metrics := evaluation.models.get(name):
-                intervals = [metrics[metric] for metric in METRICS]
-                texts = [f"{item.mean:.4f} [{item.low:.3f}, {item.high:.3f}]" for item in intervals]
-                table.add_row(label, *texts)
-        if holdout := evaluation.holdout:
+        holdout, champion = evaluation.holdout, evaluation.champion
+        models, compared = dict(evaluation.models), dict(champion.models) if champion else {}
+        if holdout and champion and champion.holdout == holdout.digest:  # its figures stand beside all others
+            models, compared = models | compared, {}
+        if holdout:
             self.console.print(
                 f"\nThe last item of {holdout.users} users, ranked among all {holdout.items} items, "
                 "history masked: mean and 95 % interval"
             )
-        self.console.print(table)
+        self.console.print(_metrics_table(models))
+        if compared and champion and champion.users:
+            self.console.print(
+                f"\nAgainst production: the {champion.users} users whose last item both offer, ranked among "
+                f"the {champion.items} items that both offer"
+            )
+            self.console.print(_metrics_table(compared))
         for sentence in evaluation.offer:
             self.console.print(sentence)
         self.console.print()
-        for name in ("popularity", "sasrec", "champion"):
+        for name, label in MODELS.items():
             if differences := evaluation.paired.get(name):
                 item = differences["ndcg@10"]
-                if item.relative is None:  # the other model's metric is 0
+                if name == "champion" and champion and champion.same:
+                    text = f"no difference, both have {champion.same}"
+                elif item.difference is None:
+                    text = "no user can be compared"
+                elif item.relative is None:  # the other model's metric is 0
                     text = f"{item.difference:+.4f} ({item.low:+.4f} to {item.high:+.4f})"
                 else:
                     interval = f"{item.relative_low:+.1%} to {item.relative_high:+.1%}"
                     text = f"{item.relative:+.1%} (95 % interval {interval})"
-                self.console.print(f"CAR against {MODELS[name]}, NDCG@10: {text}")
+                self.console.print(f"CAR against {label}, NDCG@10: {text}")
         self.console.print()
 
     def _print_gate(self, verdict: Verdict) -> None:
         table = plain_table("Gate", "Value", "Must be", "Fails", "Verdict")
         for condition in verdict.conditions:
-            value = "" if condition.value is None else f"{condition.value:.4g}"
+            value = "" if condition.value is None else str(condition.value)[:12]
+            if isinstance(condition.value, float):
+                value = f"{condition.value:.4g}"
             badge = Text(condition.verdict, COLOURS[condition.verdict])
             table.add_row(condition.name, value, condition.bound, condition.severity, badge)
         self.console.print(table)
+        reasons: dict[str, list[str]] = {}
+        for condition in verdict.conditions:
+            if condition.verdict == "not applicable":
+                reasons.setdefault(condition.detail, []).append(condition.name)
+        for reason, names in reasons.items():
+            self.console.print(f"Not applicable ({'; '.join(names)}): {reason}")
         self.console.print()
         for forced in verdict.forced:
             self.console.print(forced.sentence, style="bold red" if forced.in_use else "yellow")
@@ -136,3 +159,13 @@ class Summary:
 
     def _print_line(self, name: str, text: str | Path) -> None:
         self.console.print(f"{name:10} {text}", soft_wrap=True)
+
+
+def _metrics_table(models: Mapping[str, MetricIntervals]) -> Table:
+    """A row of means and intervals for each model, in the order of `MODELS`."""
+    table = plain_table("Model", "Recall@5", "Recall@10", "NDCG@5", "NDCG@10")
+    for name, label in MODELS.items():
+        if metrics := models.get(name):
+            cells = (metrics[metric] for metric in METRICS)
+            table.add_row(label, *(f"{cell.mean:.4f} [{cell.low:.3f}, {cell.high:.3f}]" for cell in cells))
+    return table

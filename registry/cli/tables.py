@@ -142,7 +142,7 @@ def difference_table(difference: Difference) -> RenderableType:
     return Group(
         *parts,
         "",
-        f"SIDs of {churn.items} common items: {churn.whole:.1%} changed (by level: {levels}); "
+        f"SIDs of {churn.items} common items: {churn.whole or 0:.1%} changed (by level: {levels}); "
         f"{churn.added} items added, {churn.retired} retired",
         "",
         files,

@@ -16,7 +16,7 @@ from car_model.evaluation import evaluate as evaluation_library
 from car_model.evaluation.evaluate import Holdout, holdout_ranks
 from car_model.metrics.ranking import summary
 from car_model.recommender.recommender import Recommender
-from car_model.weights import save_model
+from car_model.weights import save_baseline
 from components.evaluate import evaluate
 from components.gate import gate
 from registry.releases.release import write_release
@@ -59,7 +59,7 @@ def test_the_champion_is_the_release_in_production_and_not_the_challenger(
     weakened(tiny_parts(epochs=1)).save(production)
     registry = open_store(str(tmp_path / "registry"))
     champion = write_release(registry, production, make_evidence(tmp_path / "evidence", production)).release
-    save_model(tiny_sasrec(), tmp_path / "sasrec")
+    save_baseline(tiny_sasrec(), 3.0, tmp_path / "sasrec")
     sound, nothing = good_evaluation(champion), artifact(tmp_path / "curves.json", {})
     dataset, evaluation = tiny_dataset(), artifact(tmp_path / "evaluation")
     evaluate.python_func(
@@ -80,8 +80,11 @@ def test_the_champion_is_the_release_in_production_and_not_the_challenger(
     holdout = Holdout.of(dataset)
     theirs = summary(holdout_ranks(Recommender.load(production), holdout))
     assert evidence["champion"]["release"] == champion
-    assert evidence["models"]["champion"] == {name: part.model_dump() for name, part in theirs.items()}
-    assert evidence["models"]["champion"] != evidence["models"]["challenger"]
+    compared = evidence["champion"]["models"]
+    assert compared["champion"] == {name: part.model_dump() for name, part in theirs.items()}
+    assert compared["champion"] != compared["challenger"] == evidence["models"]["challenger"]
+    assert evidence["champion"]["holdout"] == evidence["holdout"]["digest"] == evaluation.metadata["holdout"]
+    assert evidence["similarity"]["sasrec"] == 3.0
     assert evidence["paired"]["champion"]["ndcg@10"]["difference"] != 0
 
 
@@ -104,7 +107,8 @@ def test_the_gate_judges_by_the_policy_that_it_is_given(
     evaluation["slices"] = {}
     evaluation["holdout"] |= {"users": users, "hits": round(users * 0.14)}
     evaluation["champion"] |= {"users": users, "users_share": 1.0}
-    evaluation["action"] = {"ranker": False, "why": "there are no actions."}
+    evaluation |= {"action": None, "cold": None}
+    evaluation["not_measured"] = {"action": "there are no actions.", "cold": "no test item is cold."}
     verdict = artifact(tmp_path / "verdict")
     answer = gate.python_func(
         evaluation=artifact(tmp_path / "evaluation.json", evaluation, digest="e"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from hypothesis import strategies as st
@@ -68,8 +69,16 @@ def good_evaluation(champion: str | None = "c" * 64) -> dict[str, Any]:
     evaluation: dict[str, Any] = {
         "release": "e" * 64,
         "holdout": {"split": "test", "users": 943, "items": 1349, "hits": 132, "digest": "d" * 64},
-        "models": {"challenger": scores(0.07), "popularity": scores(0.05), "sasrec": scores(0.069)},
-        "paired": {"popularity": difference(0.02, 0.006, 0.05), "sasrec": difference(0.001, 0.006, 0.069)},
+        "models": {
+            **{"challenger": scores(0.07), "sasrec": scores(0.069)},
+            **{"nearest_text": scores(0.04), "popularity": scores(0.05)},
+        },
+        "paired": {
+            "sasrec": difference(0.001, 0.006, 0.069),
+            "nearest_text": difference(0.03, 0.006, 0.04),
+            "popularity": difference(0.02, 0.006, 0.05),
+        },
+        "similarity": {"challenger": 2.0, "sasrec": 4.0},
         "slices": copy.deepcopy(SLICES),
         "codebook": {
             "codebook_size": 32,
@@ -92,7 +101,12 @@ def good_evaluation(champion: str | None = "c" * 64) -> dict[str, Any]:
             "parent": "b" * 64 if champion else None,
             "churn": copy.deepcopy(CHURN) if champion else None,
         },
-        "cold": {"users": 31, "items": 40, "recall@50": 1.0, "random@50": 1.0, "shortfall": 0.0},
+        "cold": {
+            **{"users": 31, "items": 40, "ahead": {"mean": 0.8, "low": 0.65, "high": 0.9}},
+            **{"recall@10": 0.6, "recall@50": 1.0, "random@10": 0.25, "random@50": 1.0},
+            "models": {"challenger": scores(0.03), "nearest_text": scores(0.02)},
+            "paired": {"nearest_text": difference(0.01, 0.02, 0.02)},
+        },
         "samples": [],
         "action": ranking_by_action(),
         "latency": {"p50_ms": 3.1, "p99_ms": 9.7},
@@ -102,17 +116,39 @@ def good_evaluation(champion: str | None = "c" * 64) -> dict[str, Any]:
     }
     if champion is not None:
         shared = {"items": 1340, "items_challenger": 1349, "items_champion": 1345}
-        evaluation["champion"] |= shared | {"users": 930, "users_share": 0.986214}
+        evaluation["champion"] |= shared | {"users": 930, "users_share": 0.986214, "holdout": "f" * 64}
+        evaluation["champion"]["models"] = {"challenger": scores(0.07), "champion": scores(0.068)}
+        evaluation["champion"] |= {"same_weights": False, "same_ranks": False}
         evaluation["drift"] |= small_drift()
-        evaluation["models"]["champion"] = scores(0.068)
         evaluation["paired"]["champion"] = difference(0.002, 0.004, 0.068)
+    return evaluation
+
+
+UNMEASURED = {
+    "action": "the interactions have no actions.",
+    "cold": "no user's test item is one that was never trained on.",
+    "codebook.churn.unasked": "a new codebook was asked for (mode fit).",
+    "codebook.unexplained_cold": "every item has training interactions.",
+    "codebook.unexplained_new": "production has every item of this catalogue.",
+    "drift.action.shift": "production's interactions have no actions.",
+    "drift.newest.days_back": "production's interactions have no timestamps.",
+}
+
+
+def say_unmeasured(evaluation: dict[str, Any], parts: Iterable[str] = UNMEASURED) -> dict[str, Any]:
+    """The evaluation without some of its parts, as evaluate writes it if there is nothing to measure."""
+    for part in parts:
+        if "." in part:
+            put(evaluation, tuple(part.split(".")), None)
+        else:
+            evaluation[part] = None
+    evaluation["not_measured"] = {part: UNMEASURED[part] for part in parts}
     return evaluation
 
 
 def ranking_by_action() -> dict[str, Any]:
     """Of a ranker that beats the share of likes and helps to find what is liked."""
     return {
-        "ranker": True,
         "architecture": "lfa",
         "actions": 930,
         "liked_share": 0.52,

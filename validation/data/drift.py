@@ -71,7 +71,7 @@ def item_shares(interactions: pd.DataFrame) -> dict[str, float]:
 def measure_drift(
     now: DataProfile, before: DataProfile, shares: Mapping[str, float], release: str
 ) -> DataDrift:
-    """Measure every figure of drift. Figures that can't be computed are None, which no gate passes."""
+    """Measure every figure of drift; what can't be computed is None."""
     counts = {
         name: CountChange(
             now=getattr(now, name),
@@ -81,16 +81,12 @@ def measure_drift(
         for name in (*COUNTS, "median_interactions")
     }
     shift: float | None = None
-    if before.action is None:
-        shift = 0.0  # production had no actions that could have moved
-    elif now.action and before.action.std:
+    if now.action and before.action and before.action.std:
         shift = round(abs(now.action.mean - before.action.mean) / before.action.std, 6)
-    elif now.action and now.action.mean == before.action.mean:
+    elif now.action and before.action and now.action.mean == before.action.mean:
         shift = 0.0
     days_back: float | None = None
-    if before.last is None:
-        days_back = 0.0  # production was ordered by position alone
-    elif now.last:
+    if now.last and before.last:
         days_back = round((before.last - now.last).total_seconds() / 86400, 6)
     return DataDrift(
         release=release,

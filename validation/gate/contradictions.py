@@ -29,7 +29,7 @@ NOT_MORE = {
     "champion.items_challenger": ("champion.items", "holdout.items"),
 }
 """Counts that can't be larger than the count of which they are a part."""
-MISSING = ("missing", "extra_forbidden", "union_tag_not_found", "union_tag_invalid")
+MISSING = ("missing", "extra_forbidden")
 ROUNDING = 2e-6  # numbers are written with six digits
 
 
@@ -41,8 +41,6 @@ def contradictions(evaluation: Mapping[str, Any]) -> list[str]:
     except ValidationError as error:
         for item in error.errors():
             path = item["loc"]
-            if path[0] == "action":  # the second key says whether there is a ranker
-                path = (path[0], *path[2:])
             missing = item["input"] is None or item["type"] in MISSING
             if not missing:
                 phrases.append(f"{'.'.join(map(str, path))} is {shorten(item['input'])} ({item['msg']})")
@@ -84,10 +82,9 @@ def _disagreement(evaluation: Mapping[str, Any], numbers: Mapping[tuple[str, ...
     if users and shared is not None and share is not None and abs(shared / users - share) > ROUNDING:
         yield f"champion.users_share is {share:g}, but {shared:g} of {users:g} users are compared"
     for path, difference in numbers.items():
-        if path[0] == "paired" and path[-1] == "difference" and path[1] != "champion":
-            ours, theirs = (
-                numbers.get(("models", name, path[2], "mean")) for name in ("challenger", path[1])
-            )
+        if path[0] == "paired" and path[-1] == "difference":
+            among = ("champion", "models") if path[1] == "champion" else ("models",)
+            ours, theirs = (numbers.get((*among, name, path[2], "mean")) for name in ("challenger", path[1]))
             if ours is not None and theirs is not None and abs(ours - theirs - difference) > ROUNDING:
                 yield f"{'.'.join(path)} is {difference:g}, but the models' means are {ours:g} and {theirs:g}"
     champion, drift = (
@@ -96,5 +93,9 @@ def _disagreement(evaluation: Mapping[str, Any], numbers: Mapping[tuple[str, ...
     )
     if "" not in (champion, drift) and champion != drift:
         yield f"the champion is {shorten(champion)}, but drift was measured against {shorten(drift)}"
+    reasons = evaluation.get("not_measured")
+    for part in reasons if isinstance(reasons, Mapping) else ():
+        if any(f"{'.'.join(path)}.".startswith(f"{part}.") for path in numbers):
+            yield f"{shorten(part)} was measured, but there was nothing to measure"
     if champion is None and any(path[:2] == ("paired", "champion") for path in numbers):
         yield "there is no champion, but a comparison with one"

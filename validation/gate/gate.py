@@ -2,8 +2,9 @@
 
 Whatever is missing, not a number or not finite does not pass. Removing anything from the evaluation can turn
 a yes into a no, never a no into a yes: a comparison with the champion is waived only if the evaluation itself
-says that there is no champion *and* the caller asked for `bootstrap`. Nothing else affects a waiver. Evidence
-that cannot be true (a share of 100, drift against another champion) blocks any release.
+says that there is no champion *and* the caller asked for `bootstrap`, and a condition is not applicable only
+if the evaluation says why there was nothing to measure. Evidence that cannot be true (a share of 100, drift
+against another champion) blocks any release.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import TypeAdapter
 
 from car_model.evidence.base import EvidenceError
+from car_model.evidence.evaluation import Part
 from car_model.evidence.verdict import ConditionResult, ForcedPromotion, Verdict
 from validation.gate.contradictions import contradictions
 from validation.gate.policy import Condition, GatePolicy
@@ -54,8 +56,9 @@ def evaluate_gate(
     results += [_judge(condition, evaluation, waived) for condition in policy.conditions]
     if phrases := contradictions(evaluation):
         results.append(_impossible(phrases))
-    names = _look_up(evaluation, ("release",)), _look_up(evaluation, ("holdout", "digest"))
-    bundle, holdout = (name if _is_digest(name) else None for name in names)
+    paths = ("release",), ("holdout", "digest"), ("champion", "holdout")
+    names = (_look_up(evaluation, path) for path in paths)
+    bundle, holdout, compared_on = (name if _is_digest(name) else None for name in names)
     results.append(_judge_names(bundle, holdout))
     try:
         promotions = TypeAdapter(tuple[ForcedPromotion, ...]).validate_json(json.dumps(forced))
@@ -66,11 +69,12 @@ def evaluate_gate(
         ) from error
     return Verdict(
         blessed=not any(result.verdict == "fail" and result.severity == "block" for result in results),
-        bootstrap=bootstrap is True,
+        bootstrap=waived,
         policy=policy.digest,
         release=bundle,
         holdout=holdout,
         champion=release if _is_digest(release) else None,
+        compared_on=compared_on,
         conditions=tuple(results),
         forced=promotions,
     )
@@ -90,7 +94,7 @@ def _judge_champion(release: Any, waived: bool) -> ConditionResult:
     return ConditionResult(
         name=CHAMPION,
         metric="champion.release",
-        value=None,
+        value=release if verdict == "pass" else None,
         bound="a release",
         severity="block",
         verdict=verdict,
@@ -109,7 +113,7 @@ def _judge_names(bundle: str | None, holdout: str | None) -> ConditionResult:
     return ConditionResult(
         name=JUDGED,
         metric="release",
-        value=None,
+        value=bundle if holdout else None,
         bound="a bundle and a holdout",
         severity="block",
         verdict="pass" if bundle and holdout else "fail",
@@ -137,11 +141,13 @@ def _judge(condition: Condition, evaluation: Mapping[str, Any], waived: bool) ->
     measured = _look_up(evaluation, condition.metric)
     value = _finite(measured)
     metric, bound = condition.metric_name, condition.bound_text
-    verdict: Literal["pass", "fail", "waived"] = "fail"
+    verdict: Literal["pass", "fail", "waived", "not applicable"] = "fail"
     if condition.when == "champion" and waived:
         verdict, detail, value = "waived", NO_CHAMPION, None
-    elif condition.when == "ranker" and _look_up(evaluation, ("action", "ranker")) is False:
-        verdict, detail = "pass", "The release has no action ranker."
+    elif reason := _not_measured(evaluation, metric):
+        verdict, detail, value = "not applicable", f"There was nothing to measure: {reason}", None
+        if condition.required:
+            verdict, detail = "fail", f"{detail.rstrip('.')}, but the policy requires it."
     elif value is None:
         if measured is _MISSING:
             flaw = "is missing from the evaluation"
@@ -166,6 +172,17 @@ def _judge(condition: Condition, evaluation: Mapping[str, Any], waived: bool) ->
         why=condition.why,
         detail=detail,
     )
+
+
+def _not_measured(evaluation: Mapping[str, Any], metric: str) -> str:
+    """Why the evaluation says that there was nothing to measure for a metric; "" if it does not say so."""
+    reasons = _look_up(evaluation, ("not_measured",))
+    for part in get_args(Part):
+        if f"{metric}.".startswith(f"{part}.") and isinstance(reasons, Mapping):
+            reason = reasons.get(part)
+            if isinstance(reason, str) and reason.strip():
+                return reason
+    return ""
 
 
 def _look_up(evaluation: Any, path: tuple[str, ...]) -> Any:

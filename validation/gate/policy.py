@@ -11,7 +11,7 @@ import math
 import operator
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from car_model.evidence.base import Text, number_range
-from car_model.evidence.evaluation import Evaluation
+from car_model.evidence.evaluation import Evaluation, Part
 from common.digests import json_digest
 from common.errors import UserError, shorten
 
@@ -39,16 +39,8 @@ COMPARISONS = {
 BOUNDS = (*COMPARISONS, "between")
 LARGEST = 1e12  # no evaluation holds a larger number
 NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]+)?")
-CHAMPION = (
-    "champion",
-    "drift",
-    "models.champion",
-    "paired.champion",
-    "codebook.churn",
-    "codebook.unexplained_new",
-)
-PARTS = {"champion": CHAMPION, "ranker": ("action",)}
-"""What conditions of a `when` may judge: without a champion or a ranker, they do not apply."""
+CHAMPION = ("champion", "drift", "paired.champion", "codebook.churn", "codebook.unexplained_new")
+"""What conditions with `when: champion` may judge."""
 TOLERANCES = {"difference": 0.0, "low": 0.0, "relative": -0.5, "relative_low": -0.5}
 """Fields of `paired.MODEL.METRIC` that compare quality, and the least that a bound on them must ask for."""
 
@@ -117,9 +109,12 @@ class Condition(BaseModel):
     """[low, high]: the value must lie between the two, or be one of them."""
     severity: Literal["block", "warn"] = "block"
     """What a failure does: `block` stops the release, `warn` only reports."""
-    when: Literal["always", "champion", "ranker"] = "always"
-    """`champion`: compares with the release in production; waived at a first release that asks for bootstrap.
-    `ranker`: judges the action ranker; passes if the evaluation says that the release has none."""
+    when: Literal["always", "champion"] = "always"
+    """`champion`: compares with the release in production; waived at a first release that asks for
+    bootstrap."""
+    required: bool = False
+    """Whether it fails if the evaluation says that there was nothing to measure, such as a release without a
+    ranker or a holdout without cold items; otherwise it is not applicable then."""
     why: Text
     """The reason for the condition, shown in the gate table."""
 
@@ -133,7 +128,7 @@ class Condition(BaseModel):
 
     @model_validator(mode="after")
     def _fits_its_metric(self) -> Condition:
-        parts = PARTS.get(self.when, [self.metric[0]])
+        parts = CHAMPION if self.when == "champion" else [self.metric[0]]
         if not any(f"{self.metric_name}.".startswith(f"{part}.") for part in parts):
             raise ValueError(f"'when: {self.when}' is for numbers of {', '.join(parts)}")
         least, most = number_range(Evaluation, self.metric)
@@ -162,8 +157,13 @@ class Condition(BaseModel):
 
     @property
     def compares_quality(self) -> bool:
-        """Whether a challenger that is clearly worse than another model fails the condition."""
-        return self.metric[0] == "paired" and self.limits[0] >= TOLERANCES.get(self.metric[-1], math.inf)
+        """Whether a challenger that is clearly worse than another model fails the condition.
+
+        One that need not be measured does not count.
+        """
+        parts = [part for part in get_args(Part) if f"{self.metric_name}.".startswith(f"{part}.")]
+        strict = self.limits[0] >= TOLERANCES.get(self.metric[-1], math.inf)
+        return self.metric[0] == "paired" and strict and (self.required or not parts)
 
     @property
     def metric_name(self) -> str:

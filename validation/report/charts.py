@@ -23,11 +23,18 @@ NAMES = {
     "challenger": "CAR (challenger)",
     "champion": "Champion",
     "sasrec": "SASRec",
+    "nearest_text": "Nearest text alone",
     "popularity": "Popularity",
 }
-COLOURS = {"challenger": "#2457a6", "champion": "#7a3e9d", "sasrec": "#d9822b", "popularity": "#8a94a3"}
+COLOURS = {
+    "challenger": "#2457a6",
+    "champion": "#7a3e9d",
+    "sasrec": "#d9822b",
+    "nearest_text": "#2a9d8f",
+    "popularity": "#8a94a3",
+}
 NOTE = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none"}
-SPARE = ("#2a9d8f", "#c2185b", "#6d8b00", "#0088a8")
+SPARE = ("#c2185b", "#6d8b00", "#0088a8")
 STYLE: Any = {  # (matplotlib's own type for this is a list of 300 literals)
     "font.size": 10,
     "text.color": INK,

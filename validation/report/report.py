@@ -40,19 +40,31 @@ def render_report(inputs: ReportInputs, output: Path) -> None:
     """Write the report, whole or not at all."""
     evaluation, verdict = inputs.evaluation, inputs.verdict
     drift, codebook = evaluation.drift, evaluation.codebook
+    champion, holdout = evaluation.champion, evaluation.holdout
+    models, compared = dict(evaluation.models), dict(champion.models) if champion else {}
+    if champion and holdout and champion.holdout == holdout.digest:  # its figures stand beside all others
+        models, compared = models | compared, {}
     differences = sections.differences(evaluation.paired, sections.METRICS)
     page = render_page(
         "report.html",
         verdict=verdict,
         failed=[*verdict.blockers, *verdict.warnings],
         waived=sum(result.verdict == "waived" for result in verdict.conditions),
+        not_applicable=sum(result.verdict == "not applicable" for result in verdict.conditions),
         forced=sorted(verdict.forced, key=lambda promotion: not promotion.in_use),
         headline=list(sections.headline(evaluation)),
-        holdout=evaluation.holdout,
+        holdout=holdout,
+        champion=champion,
         offer=evaluation.offer,
         metrics=[sections.metric_title(metric) for metric in sections.METRICS],
-        models=sections.models_table(evaluation.models),
+        models=sections.models_table(models),
+        levers=sections.levers(evaluation.similarity),
+        compared=sections.models_table(compared),
         comparison=sections.comparison(evaluation.champion, evaluation.holdout),
+        same=champion.same if champion else "",
+        cold=sections.cold_summary(evaluation.cold),
+        cold_models=sections.models_table(evaluation.cold.models if evaluation.cold else {}),
+        not_measured=evaluation.not_measured,
         paired=charts.forest(sections.differences(evaluation.paired, ("ndcg@10", "recall@10"))),
         differences=differences,
         slices=sections.slices_chart(evaluation.slices),

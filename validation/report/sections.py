@@ -9,12 +9,12 @@ from car_model.evidence.drift import CountChange, DataDrift
 from car_model.evidence.evaluation import (
     ActionRankerEvidence,
     ChampionComparison,
+    ColdItems,
     Difference,
     Evaluation,
     HoldoutSummary,
     Interval,
     Metric,
-    NoActionRanker,
     Slice,
 )
 from car_model.evidence.training import TrainingCurves
@@ -56,9 +56,11 @@ def headline(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
         yield f"{metric_title(MAIN)}, CAR", f"{challenger.mean:.4f}"
     for model in model_order(evaluation.paired):
         difference = evaluation.paired[model].get(MAIN)
-        if difference and difference.relative is not None:
-            relative = f"{100 * difference.relative:+.1f} %"
-            yield f"{metric_title(MAIN)} compared with {charts.name_of(model)}", relative
+        name = f"{metric_title(MAIN)} compared with {charts.name_of(model)}"
+        if model == "champion" and evaluation.champion and evaluation.champion.same:
+            yield name, evaluation.champion.same
+        elif difference and difference.relative is not None:
+            yield name, f"{100 * difference.relative:+.1f} %"
     if evaluation.holdout:
         yield "Users in the holdout", f"{evaluation.holdout.users:,}"
     if evaluation.latency:
@@ -71,6 +73,20 @@ class ModelRow(NamedTuple):
     name: str
     challenger: bool
     cells: list[tuple[str, str, bool]]  # per metric: mean, interval, whether it is the best
+
+
+def cold_summary(cold: ColdItems | None) -> str:
+    """How cold items are ranked among each other, in sentences; "" without evidence."""
+    if cold is None:
+        return ""
+    ahead, order = cold.ahead, ""
+    if ahead.mean is not None and ahead.low is not None and ahead.high is not None:
+        order = (
+            f" Among each other, {percent(ahead.mean)} of the cold items come after the test item "
+            f"({percent(ahead.low)} to {percent(ahead.high)}; 50 % by chance)."
+        )
+    users = f"{cold.users:,} users have a test item that was never trained on"
+    return f"{users}, one of {cold.items:,} on offer.{order}"
 
 
 def models_table(models: Mapping[str, Mapping[Metric, Interval]]) -> list[ModelRow]:
@@ -110,9 +126,17 @@ def comparison(champion: ChampionComparison | None, holdout: HoldoutSummary | No
     return (
         f"Champion and challenger have different catalogues{offers}. They are compared over the "
         f"{champion.items:,} items that both offer, on the {champion.users:,} of {holdout.users:,} users "
-        f"({percent(champion.users / max(holdout.users, 1))}) whose test item is among them. The champion's "
-        "row is about these users; all other rows are about all users."
+        f"({percent(champion.users / max(holdout.users, 1))}) whose test item is among them: another holdout "
+        f"than the one above, {(champion.holdout or 'unknown')[:12]}."
     )
+
+
+def levers(similarity: Mapping[str, float]) -> str:
+    """How text similarity joins the scores of the trained models, in a sentence; "" if nothing is known."""
+    weights = [f"{charts.name_of(name)} with weight {similarity[name]:g}" for name in model_order(similarity)]
+    if not weights:
+        return ""
+    return f"Text similarity joins the scores, weights chosen on validation alike: {', '.join(weights)}."
 
 
 def differences(
@@ -155,12 +179,10 @@ def curves_chart(training: Mapping[str, TrainingCurves]) -> str:
     return charts.curves(trained) if trained else ""
 
 
-def action_summary(action: ActionRankerEvidence | NoActionRanker | None) -> str:
+def action_summary(action: ActionRankerEvidence | None) -> str:
     """What the action ranker predicts and how well, in sentences; "" without evidence."""
     if action is None:
         return ""
-    if isinstance(action, NoActionRanker):
-        return f"There is no action ranker: {action.why}"
     figures = []
     entropy = action.normalised_entropy
     if entropy.mean is not None and entropy.low is not None and entropy.high is not None:
@@ -178,9 +200,9 @@ def action_summary(action: ActionRankerEvidence | NoActionRanker | None) -> str:
     )
 
 
-def action_rows(action: ActionRankerEvidence | NoActionRanker | None) -> list[Row]:
+def action_rows(action: ActionRankerEvidence | None) -> list[Row]:
     """NDCG@10 of liked and of other test items, by relevance and by action, and the time of an answer."""
-    if not isinstance(action, ActionRankerEvidence):
+    if action is None:
         return []
     rows: list[Row] = []
     parts = (("who liked their test item", action.ndcg.liked), ("who did not like it", action.ndcg.disliked))

@@ -15,8 +15,7 @@ from car_model.evaluation.actions import (
     normalised_entropy,
 )
 from car_model.evaluation.evaluate import Holdout, holdout_ranks
-from car_model.evidence.evaluation import ActionRankerEvidence, EntropyInterval, NoActionRanker
-from car_model.evidence.training import RankerSummary
+from car_model.evidence.evaluation import ActionRankerEvidence, EntropyInterval
 from car_model.metrics.ranking import per_user
 from car_model.recommender.recommender import Recommender
 from car_model.training.train_ranker import Predictions
@@ -31,13 +30,14 @@ def recommender() -> Recommender:
 
 @pytest.fixture(scope="module")
 def evidence(recommender: Recommender) -> ActionRankerEvidence:
-    return evaluate_action_ranker(rated(), recommender)
+    measured = evaluate_action_ranker(rated(), recommender)
+    assert measured
+    return measured
 
 
 def test_it_is_json_and_says_what_was_measured(evidence: ActionRankerEvidence) -> None:
     written = json.dumps(evidence.model_dump(mode="json"), allow_nan=False)
     assert ActionRankerEvidence.model_validate_json(written) == evidence
-    assert evidence.ranker is True
     assert (evidence.liked, evidence.actions, evidence.candidates) == (5.0, 40, 100)
     entropy = evidence.normalised_entropy
     assert entropy.low < entropy.mean < entropy.high  # type: ignore[operator]
@@ -60,11 +60,8 @@ def test_by_relevance_the_ranks_are_those_of_the_evaluation(
         assert part.relevance["ndcg@10"].mean == pytest.approx(gains[keep].mean(), abs=1e-6)
 
 
-def test_without_a_ranker_it_says_why() -> None:
-    recommender = Recommender(tiny_parts())
-    assert evaluate_action_ranker(rated(), recommender).ranker is False
-    summary = RankerSummary(trained=False, why="none was asked for.")
-    assert evaluate_action_ranker(rated(), recommender, summary) == NoActionRanker(why="none was asked for.")
+def test_without_a_ranker_there_is_nothing_to_measure() -> None:
+    assert evaluate_action_ranker(rated(), Recommender(tiny_parts())) is None
 
 
 def test_histories_without_past_actions_know_the_test_actions_alone() -> None:

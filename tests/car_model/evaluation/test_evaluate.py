@@ -12,12 +12,15 @@ import pytest
 from car_model.data.dataset import Dataset
 from car_model.evaluation.evaluate import Baseline, Holdout, evaluate, holdout_ranks, slices
 from car_model.evidence.evaluation import ChampionComparison, Evaluation, HoldoutSummary
-from car_model.metrics.ranking import per_user
+from car_model.metrics.ranking import per_user, summary
 from car_model.models.baselines import Popularity, SASRec
 from car_model.recommender.recommender import Recommender
+from car_model.recommender.text_similarity import TextSimilarity
 from common.limits import MAX_HISTORY
 from tests.car_model.builders import tiny_dataset, tiny_sasrec
-from tests.fixtures import ITEMS, tiny_histories
+from tests.fixtures import ITEMS, tiny_histories, tiny_vectors
+
+ITEM_IDS = [f"i{uid}" for uid in range(1, ITEMS + 1)]
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +59,17 @@ def test_the_holdout_is_the_test_split(holdout: Holdout, dataset: Dataset) -> No
 
 def test_row_order_does_not_matter(holdout: Holdout, dataset: Dataset) -> None:
     shuffled = replace(dataset, interactions=dataset.interactions.sample(frac=1, random_state=0))
-    assert Holdout.of(shuffled).digest == holdout.digest
+    assert Holdout.of(shuffled).digest(ITEM_IDS) == holdout.digest(ITEM_IDS[::-1])
 
 
-def test_any_other_user_prompt_or_target_is_another_holdout(holdout: Holdout) -> None:
+def test_any_other_user_prompt_target_or_ranked_item_is_another_holdout(holdout: Holdout) -> None:
     others = [
         replace(holdout, targets=["i1", *holdout.targets[1:]]),
         replace(holdout, prompts=[holdout.prompts[0][::-1], *holdout.prompts[1:]]),
         replace(holdout, users=["someone", *holdout.users[1:]]),
     ]
-    assert len({holdout.digest, *(other.digest for other in others)}) == 4
+    digests = {each.digest(ITEM_IDS) for each in (holdout, *others)}
+    assert len(digests | {holdout.digest(ITEM_IDS[1:])}) == 5  # fewer ranked items: another holdout, too
 
 
 def test_users_without_a_test_item_or_a_past_are_left_out() -> None:
@@ -145,7 +149,9 @@ def test_retired_items_are_neither_ranked_nor_found(recommender: Recommender, ho
 
 def test_the_evidence_has_what_the_gate_reads(evidence: Evaluation, holdout: Holdout) -> None:
     hits = round(40 * (evidence.models["challenger"]["recall@10"].mean or 0))
-    assert evidence.holdout == HoldoutSummary(users=40, items=ITEMS, hits=hits, digest=holdout.digest)
+    assert evidence.holdout == HoldoutSummary(
+        users=40, items=ITEMS, hits=hits, digest=holdout.digest(ITEM_IDS)
+    )
     assert sorted(evidence.models) == ["challenger", "popularity", "sasrec"]
     assert sorted(evidence.paired) == ["popularity", "sasrec"]
     assert evidence.champion == ChampionComparison(release=None)
@@ -156,6 +162,33 @@ def test_the_evidence_has_what_the_gate_reads(evidence: Evaluation, holdout: Hol
     assert Evaluation.model_validate_json(json.dumps(evidence.to_json(), allow_nan=False)) == evidence
 
 
+def test_both_models_are_judged_with_text_similarity_and_beside_it_alone(
+    dataset: Dataset, recommender: Recommender, sasrec: SASRec, holdout: Holdout
+) -> None:
+    catalogue = replace(recommender.catalogue, text=tiny_vectors(ITEMS))
+    with_text = Recommender(replace(recommender.bundle, catalogue=catalogue, similarity_scale=3.0))
+    evidence = evaluate(dataset, with_text, sasrec, sasrec_similarity=4.0)
+    assert evidence.similarity == {"challenger": 3.0, "sasrec": 4.0}
+    length = recommender.model.config.max_history
+    texts = TextSimilarity(tiny_vectors(ITEMS + 1)[[0, *range(ITEMS)]], length)
+    plain = Baseline(catalogue, sasrec, sasrec.config.max_history)
+    rows = zip(holdout.prompts, holdout.targets, strict=True)
+    alone, joined = [], []
+    for prompt, target in rows:
+        history = np.array([catalogue.uids[item] for item in prompt])
+        likeness = texts.to_all([history])[0]
+        both = (plain.scores([history])[0] + 4 * likeness).tolist()
+        alone.append(slow_rank({i: float(likeness[u]) for i, u in catalogue.uids.items()}, prompt, target))
+        joined.append(slow_rank({i: both[u] for i, u in catalogue.uids.items()}, prompt, target))
+    assert evidence.models["nearest_text"] == summary(np.array(alone))
+    assert evidence.models["sasrec"] == summary(np.array(joined))
+    assert evidence.paired["nearest_text"]["ndcg@10"].difference is not None
+    assert "models.nearest_text" not in evidence.not_measured
+    without = evaluate(dataset, recommender, sasrec)
+    assert "nearest_text" not in without.models
+    assert without.not_measured["paired.nearest_text"] == "the catalogue has no texts."
+
+
 def test_a_champion_of_another_catalogue_is_compared_over_the_shared_items(
     evidence: Evaluation, dataset: Dataset, recommender: Recommender, sasrec: SASRec, holdout: Holdout
 ) -> None:
@@ -163,14 +196,21 @@ def test_a_champion_of_another_catalogue_is_compared_over_the_shared_items(
     smaller = replace(recommender.bundle, catalogue=replace(recommender.catalogue, retired=retired_items))
     evaluation = evaluate(dataset, recommender, sasrec, Recommender(smaller, "c" * 64))
     users = sum(target not in retired_items for target in holdout.targets)
-    assert evaluation.champion == ChampionComparison(
+    comparison = evaluation.champion
+    assert comparison == ChampionComparison(
         release="c" * 64,
         items=ITEMS - len(retired_items),
         items_challenger=ITEMS,
         items_champion=ITEMS - len(retired_items),
         users=users,
         users_share=round(users / 40, 6),
+        holdout=comparison.holdout,
+        models=comparison.models,
+        same_weights=True,
+        same_ranks=True,
     )
+    assert comparison.models["champion"] == comparison.models["challenger"]
+    assert comparison.holdout != evaluation.holdout.digest and "champion" not in evaluation.models
     # the same weights over the same items for the same users: no difference, whatever the catalogues
     assert {part.difference for part in evaluation.paired["champion"].values()} == {0.0}
     assert evaluation.models["challenger"] == evidence.models["challenger"]

@@ -52,8 +52,11 @@ def test_a_model_against_itself_differs_by_nothing(
 ) -> None:
     evidence = against(dataset, recommender, Recommender.load(bundle, "r" * 64))
     sizes: dict[str, Any] = {"items_challenger": ITEMS, "items_champion": ITEMS, "users_share": 1.0}
+    ours = evidence.models["challenger"]
+    sizes |= {"holdout": evidence.holdout.digest, "same_weights": True, "same_ranks": True}
+    sizes |= {"models": {"challenger": ours, "champion": ours}}
     assert evidence.champion == ChampionComparison(release="r" * 64, items=ITEMS, users=40, **sizes)
-    assert evidence.models["champion"] == evidence.models["challenger"]
+    assert evidence.champion.same == "the same weights"
     for difference in evidence.paired["champion"].values():
         assert difference.difference == difference.relative == 0.0
         assert -difference.low == difference.high == pytest.approx(0.09, abs=0.01)  # of 40 users
@@ -64,8 +67,9 @@ def test_renumbered_items_are_the_same_items(
 ) -> None:
     order = np.random.default_rng(0).permutation(ITEMS)
     evidence = against(dataset, recommender, over(parts, order.tolist()))
-    assert evidence.models["champion"] == evidence.models["challenger"]
+    assert evidence.champion.models["champion"] == evidence.models["challenger"]
     assert evidence.paired["champion"]["ndcg@10"].difference == 0.0
+    assert evidence.champion.same == "the same ranks"  # rows of the weights have moved
 
 
 def shared_ranks(recommender: Recommender, holdout: Holdout, shared: set[str]) -> np.ndarray:
@@ -90,7 +94,10 @@ def test_other_catalogues_are_compared_on_shared_items(
     assert len(shared) == len(KEPT)
     evidence = against(dataset, challenger, champion)
     ours, theirs = (shared_ranks(recommender, holdout, shared) for recommender in (challenger, champion))
-    assert evidence.models["champion"] == summary(theirs)
+    assert evidence.champion.models == {"challenger": summary(ours), "champion": summary(theirs)}
+    assert "champion" not in evidence.models and evidence.champion.same == ""
+    users = [row for row, target in enumerate(holdout.targets) if target in shared]
+    assert evidence.champion.holdout == holdout.part(users).digest(shared) != evidence.holdout.digest
     assert evidence.paired["champion"] == paired(ours, theirs)
     assert evidence.champion.items == len(KEPT)
     assert evidence.champion.users == len(ours) < len(holdout.users)
@@ -113,9 +120,10 @@ def test_a_champion_that_shares_nothing_has_no_numbers(
     stranger.catalogue = Catalogue(ids, ids, parts.catalogue.sids)
     evidence = against(dataset, recommender, stranger)
     sizes: dict[str, Any] = {"items_challenger": ITEMS, "items_champion": ITEMS, "users_share": 0.0}
-    assert evidence.champion == ChampionComparison(release="c" * 64, items=0, users=0, **sizes)
+    assert (evidence.champion.items, evidence.champion.users) == (0, 0)
+    assert evidence.champion.model_dump(include=set(sizes)) == sizes
     assert {value for _, value in evidence.paired["champion"]["ndcg@10"]} == {None}
-    assert {value for _, value in evidence.models["champion"]["recall@5"]} == {None}
+    assert {value for _, value in evidence.champion.models["champion"]["recall@5"]} == {None}
 
 
 def test_a_broken_champion_does_not_win(dataset: Dataset, recommender: Recommender) -> None:
@@ -123,4 +131,4 @@ def test_a_broken_champion_does_not_win(dataset: Dataset, recommender: Recommend
     with torch.no_grad():
         broken.model.uid.weight.fill_(torch.nan)
     evidence = against(dataset, recommender, Recommender(broken))
-    assert evidence.models["champion"]["recall@10"].mean == 0.0
+    assert evidence.champion.models["champion"]["recall@10"].mean == 0.0

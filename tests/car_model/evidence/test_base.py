@@ -11,7 +11,6 @@ from car_model.evidence.evaluation import (
     ChampionComparison,
     Evaluation,
     Interval,
-    NoActionRanker,
 )
 from car_model.evidence.schemas import FILES
 
@@ -92,9 +91,12 @@ def test_only_a_written_null_says_that_there_is_no_champion():
         assert Evaluation.salvage({"champion": champion}).champion is None
 
 
-def test_which_action_evidence_it_is_is_told_by_its_ranker():
-    assert isinstance(Evaluation.salvage({"action": {"ranker": False, "why": "w"}}).action, NoActionRanker)
-    for action in ({"ranker": True}, {"ranker": None, "why": "w"}, {"why": "w"}, {}):
+def test_what_was_not_measured_has_a_known_name_and_a_reason():
+    stated = {"action": "no interaction has an action.", "cold": " ", "paired.popularity": "why not"}
+    assert Evaluation.salvage({"not_measured": {"action": "w"}}).not_measured == {"action": "w"}
+    with pytest.raises(EvidenceError, match="not_measured"):
+        Evaluation.from_object({"not_measured": stated}, "evaluation.json")
+    for action in ({"architecture": "lfa"}, {"why": "w"}, {}):
         assert Evaluation.salvage({"action": action}).action is None
 
 

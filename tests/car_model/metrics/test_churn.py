@@ -49,7 +49,7 @@ def test_nothing_in_common_is_no_churn() -> None:
     assert churn(OLD, catalogue({"x": [0, 0]})).model_dump(mode="json") == {
         "items": 0,
         "by_level": [0.0, 0.0],
-        "whole": 0.0,
+        "whole": None,
         "added": 1,
         "retired": 4,
     }

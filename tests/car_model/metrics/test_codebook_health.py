@@ -44,7 +44,6 @@ def test_residual_is_the_share_of_variance_left(health: CodebookHealth) -> None:
 
 def test_items_that_a_codebook_misses_are_explained_worse_than_by_the_mean() -> None:
     assert unexplained(np.array([[9.0, 3.0], [9.0, 5.0]]), np.array([1.0, 3.0])) == 2.0
-    assert unexplained(np.zeros((0, 2)), np.zeros(0)) == 0.0
 
 
 def test_collisions_count_items_that_share_a_whole_sid(health: CodebookHealth) -> None:

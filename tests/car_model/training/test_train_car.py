@@ -13,13 +13,14 @@ import torch
 from car_model.bundle import Bundle
 from car_model.data.dataset import Dataset
 from car_model.data.histories import Histories
+from car_model.evaluation.evaluate import Baseline, NearestText
 from car_model.metrics.ranking import per_user, ranks_of
 from car_model.recommender.ann_index import CandidateIndexError
 from car_model.recommender.recommender import Recommender
 from car_model.recommender.text_similarity import TextSimilarity
 from car_model.training.recipe import parse_recipe
 from car_model.training.train_car import SIMILARITY_SCALES, THINK_SCALES, choose_scales, fit_car, fit_sasrec
-from car_model.weights import weights_digest
+from car_model.weights import load_baseline, weights_digest
 from tests.car_model.builders import tiny_dataset
 from tests.fixtures import ITEMS, tiny_histories, tiny_vectors
 
@@ -152,12 +153,29 @@ def test_a_warm_start_does_not_resume_what_was_trained_cold_or_from_another_pare
 
 
 def test_the_baseline_uses_its_own_settings(parts: Bundle, tmp_path: Path) -> None:
-    from car_model.weights import load_sasrec
-
     own = RECIPE.model_copy(update={"baseline": {"epochs": 1, "d_model": 8}})
     curves = fit_sasrec(tiny_dataset(), parts.catalogue, own, tmp_path)
     assert curves.epoch == (1,)
-    assert load_sasrec(tmp_path).config == own.sasrec(ITEMS)
+    assert load_baseline(tmp_path)[0].config == own.sasrec(ITEMS)
+
+
+def test_the_baseline_gets_text_similarity_as_car_does(parts: Bundle, tmp_path: Path) -> None:
+    """From the same weights, on the same validation items, by the same metric."""
+    catalogue, data = with_texts(parts).catalogue, tiny_histories()
+    fit_sasrec(tiny_dataset(), catalogue, RECIPE, tmp_path)
+    model, weight = load_baseline(tmp_path)
+    plain, texts = Baseline(catalogue, model, 10), TextSimilarity.of_catalogue(catalogue, 10)
+    assert texts
+    gains = {}
+    for scale in SIMILARITY_SCALES:
+        scores = NearestText(catalogue, texts, plain, scale).scores(data.train).numpy()
+        for row, prompt in zip(scores, data.train, strict=True):
+            row[[0, *prompt]] = -np.inf
+        gains[scale] = round(float(per_user(ranks_of(scores, data.valid))["ndcg@10"].sum()), 6)
+    best = max(gains.values())
+    assert weight == min(scale for scale, gain in gains.items() if gain == best) > 0
+    fit_sasrec(tiny_dataset(), parts.catalogue, RECIPE, tmp_path)
+    assert load_baseline(tmp_path)[1] == 0.0  # there are no texts
 
 
 def test_a_model_reads_as_much_of_the_texts_as_there_is(

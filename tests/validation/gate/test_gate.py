@@ -5,7 +5,7 @@ import pytest
 from car_model.evidence.base import EvidenceError
 from car_model.evidence.evaluation import Evaluation
 from car_model.evidence.verdict import Verdict
-from tests.validation.gate_evidence import good_evaluation, paths, put, remove
+from tests.validation.gate_evidence import UNMEASURED, good_evaluation, paths, put, remove, say_unmeasured
 from validation.gate.contradictions import contradictions
 from validation.gate.gate import CHAMPION, EVIDENCE, evaluate_gate
 from validation.gate.policy import load_policy, parse_policy
@@ -24,13 +24,18 @@ def test_a_good_challenger_passes_every_condition():
     assert len(verdict.conditions) == len(POLICY.conditions) + 2
     assert verdict.champion == "c" * 64
     assert (verdict.policy, verdict.release, verdict.holdout) == (POLICY.digest, "e" * 64, "d" * 64)
-    assert verdict.summary() == "Passed the gate: no blocking condition failed."
+    assert (
+        verdict.summary()
+        == "Passed the gate, compared with release cccccccccccc: no blocking condition failed."
+    )
 
 
 def test_a_challenger_equal_to_the_champion_passes():
     evaluation = good_evaluation()
     zero = {"difference": 0.0, "low": 0.0, "high": 0.0, "relative": 0.0, "relative_low": 0.0}
     evaluation["paired"]["champion"]["ndcg@10"] = zero
+    compared = evaluation["champion"]["models"]
+    compared["champion"]["ndcg@10"] = compared["challenger"]["ndcg@10"]
     assert evaluate_gate(evaluation, POLICY).blessed
 
 
@@ -48,7 +53,7 @@ def test_a_challenger_equal_to_the_champion_passes():
         ("codes are in use", ("codebook", "usage_min"), 0.49),
         ("codes are used evenly", ("codebook", "perplexity_min_share"), 0.1),
         ("semantic IDs stay", ("codebook", "churn", "unasked"), 0.51),
-        ("cold items are found", ("cold", "shortfall"), 0.001),
+        ("cold items are not ranked worse than by chance", ("cold", "ahead", "high"), 0.49),
         ("semantic IDs say what items are", ("codebook", "unexplained"), 0.91),
         ("most users are compared", ("champion", "users_share"), 0.49),
         ("the number of interactions is plausible", ("drift", "interactions", "ratio"), 0.49),
@@ -78,6 +83,13 @@ def test_the_default_policy_blocks(name, path, value):
     ("name", "path", "value"),
     [
         ("keeps up with SASRec", ("paired", "sasrec", "ndcg@10", "relative"), -0.06),
+        ("beats text similarity alone", ("paired", "nearest_text", "ndcg@10", "low"), 0.0),
+        ("cold items are ranked better than by chance", ("cold", "ahead", "low"), 0.5),
+        (
+            "cold items are found as well as by their text",
+            ("cold", "paired", "nearest_text", "ndcg@10"),
+            {"difference": -0.04, "low": -0.07, "high": -0.01},
+        ),
         ("loss against the champion is small", ("paired", "champion", "ndcg@10", "relative_low"), -0.06),
         ("answers in time", ("latency", "p99_ms"), 101),
         (
@@ -99,24 +111,69 @@ def test_the_default_policy_warns_without_blocking(name, path, value):
     assert name in verdict.summary()
 
 
-def test_a_release_without_a_ranker_passes_what_judges_rankers():
-    evaluation = good_evaluation()
-    evaluation["action"] = {"ranker": False, "why": "the interactions have no actions."}
-    verdict = evaluate_gate(evaluation, POLICY)
-    assert verdict.blessed
-    condition = result(verdict, "likes are predicted")
-    assert (condition.verdict, condition.value) == ("pass", None)
-    assert condition.detail == "The release has no action ranker."
+def test_what_there_was_nothing_to_measure_for_is_not_applicable_and_says_why():
+    verdict = evaluate_gate(say_unmeasured(good_evaluation()), POLICY)
+    assert verdict.blessed and not verdict.warnings
+    unmeasured = {item.name: item for item in verdict.conditions if item.verdict == "not applicable"}
+    parts = {"likes are predicted": "action", "cold items are ranked better than by chance": "cold"}
+    parts |= {
+        "semantic IDs stay": "codebook.churn.unasked",
+        "actions mean what they did": "drift.action.shift",
+    }
+    for name, part in parts.items():
+        assert unmeasured[name].value is None
+        assert unmeasured[name].detail == f"There was nothing to measure: {UNMEASURED[part]}"
+    assert len(unmeasured) == 10
+    assert {item.verdict for item in verdict.conditions} == {"pass", "not applicable"}
 
 
-@pytest.mark.parametrize("action", [None, {}, {"ranker": True}, {"ranker": None}, {"ranker": 0}])
-def test_evidence_that_does_not_speak_of_a_ranker_does_not_pass(action):
+@pytest.mark.parametrize("part", UNMEASURED)
+def test_a_policy_can_require_what_need_not_be_measured(part):
+    condition = next(item for item in POLICY.conditions if item.metric_name.startswith(part))
+    required = condition.model_copy(update={"required": True, "severity": "block"})
+    policy = POLICY.model_copy(update={"conditions": (*POLICY.conditions[:3], required)})
+    assert evaluate_gate(good_evaluation(), policy).blessed
+    verdict = evaluate_gate(say_unmeasured(good_evaluation(), [part]), policy)
+    assert [item.name for item in verdict.blockers] == [condition.name]
+    assert verdict.blockers[0].detail.endswith("but the policy requires it.")
+
+
+@pytest.mark.parametrize("reasons", [None, [], "action", {"action": ""}, {"action": 3}, {"Action": "no"}, {}])
+@pytest.mark.parametrize("action", [None, {}])
+def test_evidence_that_lacks_a_part_without_a_reason_does_not_pass(action, reasons):
     evaluation = good_evaluation()
-    evaluation["action"] = action
+    evaluation["action"], evaluation["not_measured"] = action, reasons
     verdict = evaluate_gate(evaluation, POLICY)
-    assert [item.name for item in verdict.blockers] == ["likes are predicted"]
+    assert "likes are predicted" in [item.name for item in verdict.blockers]
     remove(evaluation, ("action",))
     assert not evaluate_gate(evaluation, POLICY).blessed
+
+
+@pytest.mark.parametrize("part", ["paired.popularity", "paired.champion", "holdout", "latency", ""])
+def test_what_is_always_measured_cannot_be_excused(part):
+    evaluation = good_evaluation() | {"not_measured": {part: "there was nothing to measure."}}
+    put(evaluation, ("paired", "popularity", "ndcg@10", "low"), None)
+    verdict = evaluate_gate(evaluation, POLICY)
+    assert result(verdict, "beats popularity").verdict == "fail"
+    assert result(verdict, EVIDENCE) in verdict.blockers
+
+
+def test_what_was_measured_cannot_be_called_unmeasured():
+    evaluation = good_evaluation() | {"not_measured": {"action": "the release has no action ranker."}}
+    verdict = evaluate_gate(evaluation, POLICY)
+    assert verdict.blockers == (result(verdict, EVIDENCE),)
+    assert "'action' was measured, but there was nothing to measure" in verdict.blockers[0].detail
+
+
+def test_a_second_release_says_that_it_was_compared_though_bootstrap_was_asked_for():
+    """`make run` always asks for bootstrap: only where nothing was compared the verdict says so."""
+    first = evaluate_gate(good_evaluation(champion=None), POLICY, bootstrap=True)
+    assert first.bootstrap and not first.compared and first.compared_on is None
+    assert first.summary().startswith("Passed the gate, as a first release, compared with none")
+    second = evaluate_gate(good_evaluation(), POLICY, bootstrap=True)
+    assert second.compared and not second.bootstrap
+    assert (second.champion, second.compared_on, second.holdout) == ("c" * 64, "f" * 64, "d" * 64)
+    assert second == evaluate_gate(good_evaluation(), POLICY, bootstrap=False)
 
 
 DRIFT = [path for path in paths(good_evaluation()) if path[0] == "drift" and path[-1] in

@@ -115,7 +115,7 @@ def test_the_digest_names_meaning_not_layout():
         ),
         (
             "conditions: [{name: a, metric: cold.users, above: 0, why: w, when: never}]",
-            "'champion' or 'ranker'",
+            "'always' or 'champion'",
         ),
         (
             "conditions: [{name: a, metric: cold.users, above: 0, why: w, severity: warn}]",
@@ -194,7 +194,6 @@ def test_a_merge_key_is_an_unknown_field():
         ("metric: codebook.collision_rate, above: 1", "> 1 can't hold"),
         ("metric: codebook.collision_rate, below: 0", "< 0 can't hold"),
         ("metric: holdout.users, above: -1", "-1 is out of reach: holdout.users is 0 or more"),
-        ("metric: paired.popularity.ndcg@10.low, above: 0, when: ranker", "'when: ranker' is for numbers of"),
         ("metric: paired.popularity.ndcg@10.low, above: 0, when: champion", "'when: champion' is for"),
         ("metric: codebook.unexplained, at_most: 0.9, when: champion", "'when: champion' is for"),
     ],
@@ -217,6 +216,7 @@ def test_a_bound_that_means_nothing_is_refused(condition, says):
         "metric: paired.popularity.ndcg@10.relative, at_least: -0.9",
         "metric: paired.popularity.ndcg@10.low, above: 0, severity: warn",
         "metric: paired.champion.ndcg@10.low, above: 0, when: champion",
+        "metric: paired.nearest_text.ndcg@10.low, above: 0",
     ],
 )
 def test_a_policy_must_block_on_a_comparison_of_quality(condition):
@@ -231,6 +231,7 @@ def test_a_policy_must_block_on_a_comparison_of_quality(condition):
         "metric: paired.sasrec.ndcg@10.relative, at_least: -0.05",
         "metric: paired.sasrec.recall@5.relative_low, above: -0.5",
         "metric: paired.popularity.recall@10.difference, between: [0, 1]",
+        "metric: paired.nearest_text.ndcg@10.low, above: 0, required: true",
     ],
 )
 def test_comparisons_that_a_worse_model_fails_are_enough(condition):

@@ -10,14 +10,15 @@ from pydantic import ValidationError
 from validation.gate.policy import Condition, load_policy
 
 CONDITIONS = load_policy().conditions
-OTHER = {"severity": {"block": "warn", "warn": "block"}, "when": {"always": "champion", "champion": "ranker"}}
+OTHER = {"severity": {"block": "warn", "warn": "block"}, "when": {"always": "champion", "champion": "always"}}
 KINDS = {"above": "at_least", "at_least": "above", "below": "at_most", "at_most": "below"}
 
 
 def variants(condition: Condition) -> list[Condition]:
     """The condition with one field another, for each field; a bound is moved, and turned to another kind."""
     changes: list[dict[str, Any]] = [{"name": "another"}, {"why": "another"}]
-    changes += [{field: OTHER[field].get(getattr(condition, field), "always")} for field in OTHER]
+    changes += [{field: OTHER[field][getattr(condition, field)]} for field in OTHER]
+    changes += [{"required": not condition.required}]
     if condition.between:
         low, high = condition.between
         changes += [{"between": (low, high * 0.99)}, {"between": (low * 0.99 + 1e-4, high)}]
@@ -38,7 +39,7 @@ def test_every_field_of_every_condition_counts() -> None:
     for number, condition in enumerate(CONDITIONS):
         for variant in variants(condition):
             digests.append(digest(*CONDITIONS[:number], variant, *CONDITIONS[number + 1 :]))
-    assert len(set(digests)) == len(digests) == 1 + 6 * len(CONDITIONS)
+    assert len(set(digests)) == len(digests) == 1 + 7 * len(CONDITIONS)
     assert digests[0] == load_policy().digest
 
 

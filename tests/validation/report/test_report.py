@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from car_model.evidence.evaluation import Evaluation
-from tests.validation.gate_evidence import GARBAGE, good_evaluation, paths, put
+from tests.validation.gate_evidence import GARBAGE, good_evaluation, paths, put, say_unmeasured
 from validation.gate.gate import evaluate_gate
 from validation.gate.policy import load_policy, parse_policy
 from validation.report.report import ReportInputs, render_report
@@ -161,7 +161,35 @@ def test_a_blocked_release_says_so_first(tmp_path):
 def test_a_first_release_shows_what_was_waived(tmp_path):
     text = Tags(rendered(full_inputs(None, bootstrap=True), tmp_path)).text
     assert "22 waived because this is a first release" in text
-    assert "asked for" in text
+    assert "yes, as asked for (bootstrap)" in text
+
+
+def test_a_later_release_says_that_it_was_compared_and_on_what(tmp_path):
+    text = words(rendered(full_inputs(bootstrap=True), tmp_path))
+    assert "no, it was compared" in text and "asked for" not in text
+    assert "d" * 64 in text and "f" * 64 in text  # the holdout, and what both models share of it
+
+
+def test_the_champions_figures_stand_beside_the_challengers_on_the_same_users(page, tmp_path):
+    """On another holdout than all others they have a table of their own."""
+    text = words(page)
+    apart = text[text.index("Challenger and champion Champion and challenger have") :]
+    assert "another holdout than the one above, ffffffffffff" in apart
+    assert apart.index("CAR (challenger) 0.0840") < apart.index("Champion 0.0816")
+    assert "Champion 0.0816" not in text[: text.index("Challenger and champion Champion")]
+    evaluation = full_evaluation()
+    evaluation["champion"]["holdout"] = evaluation["holdout"]["digest"]
+    together = words(rendered(inputs_of(evaluation), tmp_path))
+    table = together[together.index("Models on the same holdout") :]
+    assert table.index("Champion 0.0816") < table.index("SASRec 0.0828")
+    assert "Challenger and champion Champion" not in together
+
+
+def test_no_difference_is_explained(tmp_path):
+    evaluation = full_evaluation()
+    evaluation["champion"]["same_weights"] = True
+    text = words(rendered(inputs_of(evaluation), tmp_path))
+    assert "NDCG@10 compared with Championthe same weights" in text
 
 
 def words(page):
@@ -171,7 +199,8 @@ def words(page):
 def test_the_items_that_the_comparison_is_over_are_stated(page, tmp_path):
     assert (
         "different catalogues (the challenger offers 1,349, the champion 1,345). They are compared over the "
-        "1,340 items that both offer, on the 930 of 943 users (99 %) whose test item is among them."
+        "1,340 items that both offer, on the 930 of 943 users (99 %) whose test item is among them: another "
+        "holdout than the one above, ffffffffffff."
     ) in words(page)
     evaluation = full_evaluation()
     same = {"items": 1349, "items_champion": 1349, "users": 943, "users_share": 1.0}
@@ -309,10 +338,12 @@ def test_ranking_by_action_is_told_with_and_without_it(tmp_path):
 
 
 def test_without_a_ranker_the_report_says_why(tmp_path):
-    evaluation = full_evaluation() | {"action": {"ranker": False, "why": "the interactions have no actions."}}
+    evaluation = say_unmeasured(full_evaluation(), ["action"])
     text = " ".join(Tags(rendered(inputs_of(evaluation), tmp_path)).text.split())
     assert "There is no action ranker: the interactions have no actions." in text
     assert "By relevance" not in text
+    assert "There was nothing to measure: the interactions have no actions." in text
+    assert "2 not applicable" in text
 
 
 def test_the_evidence_of_these_tests_is_whole():
