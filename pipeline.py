@@ -12,6 +12,7 @@ from components.evaluate import evaluate
 from components.gate import gate
 from components.infra_validate import infra_validate
 from components.ingest import ingest
+from components.not_promoted import not_promoted
 from components.package import package
 from components.release import release
 from components.report import report
@@ -65,6 +66,7 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
         warm_start: bool = False,
         gate_policy: str = "",
         bootstrap: bool = False,
+        require_promotion: bool = False,
         serving: str = "",
         cache: str = "",
         checkpoints: str = "",
@@ -87,6 +89,7 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
             warm_start: train from the champion's weights.
             gate_policy: text of a gate policy in YAML; empty for the project's own.
             bootstrap: let a first release through, which has no champion to be compared with.
+            require_promotion: end the run as failed if the gate refuses the challenger.
             serving: folder of the TorchServe to roll over; empty if servers follow the channel.
             cache: folder that survives runs (fetched sources, text vectors); empty for none.
             checkpoints: folder that survives a killed run, to resume training from; empty for none.
@@ -265,6 +268,15 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
                     serving=serving,
                 )
             )
+        with dsl.If(gate_task.outputs["Output"] == False, name="refused"):  # noqa: E712 - KFP builds the condition
+            configure(
+                not_promoted(
+                    verdict=verdict,
+                    registry=registry,
+                    run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+                    require_promotion=require_promotion,
+                )
+            )
 
         return PipelineOutputs(
             dataset=dataset,
@@ -298,6 +310,7 @@ def build_for_cluster(options: CompileOptions) -> GraphComponent:
         warm_start: bool = False,
         gate_policy: str = "",
         bootstrap: bool = False,
+        require_promotion: bool = False,
         serving: str = "",
         cache: str = "",
         checkpoints: str = "",
@@ -316,8 +329,8 @@ def build_for_cluster(options: CompileOptions) -> GraphComponent:
                 source=source, source_digest=source_digest, registry=registry, channel=channel,
                 data_policy=data_policy, encoder=encoder, recipe=recipe, changes=changes,
                 codebook_mode=codebook_mode, training=training, warm_start=warm_start,
-                gate_policy=gate_policy, bootstrap=bootstrap, serving=serving, cache=cache,
-                checkpoints=checkpoints, git_commit=git_commit,
+                gate_policy=gate_policy, bootstrap=bootstrap, require_promotion=require_promotion,
+                serving=serving, cache=cache, checkpoints=checkpoints, git_commit=git_commit,
             )  # fmt: skip
 
     car_on_kubeflow.__doc__ = pipeline.pipeline_func.__doc__  # KFP takes the parameters' help from it

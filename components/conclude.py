@@ -15,26 +15,36 @@ def conclude(
     git_commit: str,
     summary: Output[artifact_types.RunSummary],
 ) -> None:
-    """Log and record how the run ended and what the channel uses now, and post it to CAR_NOTIFY_URL.
+    """Say how the run ended and what the channel uses now: in the log, to CAR_NOTIFY_URL, in the registry.
 
-    A webhook that does not answer is a warning in the log and changes nothing about the run.
+    A webhook that does not answer, or a registry that can't be written, is a warning in the log and changes
+    nothing about the run.
     """
+    import logging
     import os
     from pathlib import Path
 
-    from orchestration.kubeflow.webhook import notify, run_summary
+    from orchestration.kubeflow.ending import RunState, run_summary
+    from orchestration.kubeflow.webhook import notify
+    from registry.errors import RegistryError
+    from registry.run_records import record_ending
+    from registry.store.open import open_store
 
     ending = run_summary(
-        status.state,
-        status.error_message,
+        RunState.observe(status.state, run_id),
         run_id=run_id,
         registry=registry,
         channel=channel,
         git_commit=git_commit,
     )
+    document = ending.model_dump_json(indent=2)
     summary.path = f"{summary.path}.json"
-    Path(summary.path).write_text(ending.model_dump_json(indent=2))
-    summary.metadata.update(state=ending.state, promoted=ending.promoted, release=ending.release)
+    Path(summary.path).write_text(document)
+    summary.metadata.update(ending=str(ending.ending), promoted=ending.promoted, release=ending.release)
+    try:
+        record_ending(open_store(registry), run_id, document.encode())
+    except RegistryError as error:
+        logging.getLogger(__name__).warning("The registry does not keep how the run ended: %s", error)
     print(ending.text)
     if url := os.environ.get("CAR_NOTIFY_URL", ""):
         notify(url, ending)

@@ -18,10 +18,10 @@ from common.home import WORK, Home
 from common.home import requested as requested_home
 from orchestration import cli_options as options
 from orchestration.artifact_types import standard_titles
-from orchestration.cli_options import RunOptions, with_run_options
-from orchestration.kubeflow.auth import Credentials
-from orchestration.kubeflow.client import Kubeflow
+from orchestration.cli_options import KubeflowOptions, RunOptions, with_kubeflow_options, with_run_options
 from orchestration.kubeflow.cluster import load_cluster
+from orchestration.kubeflow.commands import app as kubeflow_app
+from orchestration.kubeflow.commands import watch_run
 from orchestration.local.docker import run_in_containers
 from orchestration.local.runner import LocalRun
 from orchestration.local.summary import Summary
@@ -125,21 +125,18 @@ def command_line(
         typer.echo(f"Wrote {output}.")
 
     @app.command()
+    @with_kubeflow_options
     @with_run_options
     def submit(
         *,
         registry: options.RemoteRegistry,
         data_dir: options.RemoteData,
-        host: options.Host = "",
-        namespace: options.Namespace = "kubeflow",
+        kubeflow_options: KubeflowOptions,
         experiment: options.Experiment = name,
-        auth: options.Auth = None,
-        token: options.Token = "",
-        cookie: options.Cookie = "",
-        secret_file: options.SecretFile = None,
-        ca: options.Certificates = "",
         service_account: options.ServiceAccount = "",
         schedule: options.Cron = "",
+        watch: options.WatchRun = False,
+        require_promotion: options.RequirePromotion = False,
         run_options: RunOptions,
         image: options.Image = IMAGE,
         gpu: options.Gpu = 0,
@@ -147,7 +144,12 @@ def command_line(
         cluster: options.ClusterFile = None,
         shards: options.Shards = 1,
     ) -> None:
-        """Submit the pipeline to Kubeflow Pipelines, for one run or as a recurring run."""
+        """Submit the pipeline to Kubeflow Pipelines, for one run or as a recurring run.
+
+        Exit codes with --watch: 0 promoted or already in use, 1 failed, 2 wrong usage, 3 not promoted.
+        """
+        if watch and schedule:
+            raise typer.BadParameter("it follows one run, not the runs of a schedule.", param_hint="--watch")
         settings = load_cluster(cluster)
         request = RunRequest(
             **vars(run_options),
@@ -161,19 +163,22 @@ def command_line(
         pipeline = build_for_cluster(
             CompileOptions(image=image, gpus=gpu, gpu_type=gpu_type, cluster=settings, shards=shards)
         )
-        credentials = Credentials.from_options(auth, token, cookie, secret_file, ca)
-        kubeflow = Kubeflow(host, namespace, credentials, service_account)
-        arguments = request.arguments(remote=True)
+        kubeflow = kubeflow_options.kubeflow(service_account)
+        arguments = request.arguments(remote=True) | {"require_promotion": require_promotion}
         if schedule:  # the source's content at those times is not known now
             arguments["source_digest"] = ""
             run_id = kubeflow.schedule(
                 pipeline, arguments, experiment, f"{experiment} {request.channel}", schedule
             )
             typer.echo(f"Scheduled recurring run {run_id} at {schedule}.")
-        else:
-            typer.echo(f"Submitted run {kubeflow.submit(pipeline, arguments, experiment)}.")
+            return
+        run_id = kubeflow.submit(pipeline, arguments, experiment)
+        typer.echo(f"Submitted run {run_id}.\n{kubeflow.run_page(run_id)}")
+        if watch:
+            watch_run(kubeflow, run_id, registry, request.channel)
 
     app.add_typer(serving_app)  # without a name: these commands stand beside `run`
+    app.add_typer(kubeflow_app)
     app.add_typer(registry_app, name="registry")
     return app
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-from typer import Option
+from typer import Argument, Option
 
-from orchestration.kubeflow.auth import AuthMethod
+from orchestration.kubeflow.auth import AuthMethod, Credentials
+from orchestration.kubeflow.client import Kubeflow
 from orchestration.resources import Platform
 
 
@@ -61,27 +62,59 @@ class RunOptions:
     gate_policy: Annotated[str, Option(help="Gate policy (YAML file); default: the project's own.")] = ""
 
 
-def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the fields of RunOptions as options, in place of its parameter `run_options`."""
-    hints = get_type_hints(RunOptions, include_extras=True)
+@dataclass(frozen=True, kw_only=True)
+class KubeflowOptions:
+    """Options of every command that asks Kubeflow Pipelines."""
+
+    host: Annotated[str, Option(envvar="KF_PIPELINES_ENDPOINT", help="URL of Kubeflow Pipelines.")] = ""
+    namespace: Annotated[str, Option(help="Namespace (profile) of the runs.")] = "kubeflow"
+    auth: Annotated[
+        AuthMethod | None, Option(help="How to authenticate; default: token if there is one, else none.")
+    ] = None
+    token: Annotated[
+        str, Option(envvar="KF_PIPELINES_TOKEN", help="Bearer token; better set in the environment.")
+    ] = ""
+    cookie: Annotated[
+        str, Option(envvar="KF_PIPELINES_COOKIE", help="Session cookie; better set in the environment.")
+    ] = ""
+    secret_file: Annotated[Path | None, Option(help="File that holds the token or the cookie.")] = None
+    ca: Annotated[str, Option(help="File of certificates that the server's is checked with.")] = ""
+
+    def kubeflow(self, service_account: str = "") -> Kubeflow:
+        """The Kubeflow Pipelines that they name."""
+        credentials = Credentials.from_options(self.auth, self.token, self.cookie, self.secret_file, self.ca)
+        return Kubeflow(self.host, self.namespace, credentials, service_account)
+
+
+def with_options(parameter: str, options: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the fields of a dataclass as options, in place of one parameter that holds them all."""
+    hints = get_type_hints(options, include_extras=True)
     shared = [
         inspect.Parameter(
             item.name, inspect.Parameter.KEYWORD_ONLY, default=item.default, annotation=hints[item.name]
         )
-        for item in fields(RunOptions)
+        for item in fields(options)
     ]
-    parameters: list[inspect.Parameter] = []
-    for parameter in inspect.signature(command, eval_str=True).parameters.values():
-        parameters += shared if parameter.name == "run_options" else [parameter]
 
-    @functools.wraps(command)
-    def expanded(**values: Any) -> None:
-        options = RunOptions(**{item.name: values.pop(item.name) for item in shared})
-        command(run_options=options, **values)
+    def expand(command: Callable[..., None]) -> Callable[..., None]:
+        parameters: list[inspect.Parameter] = []
+        for item in inspect.signature(command, eval_str=True).parameters.values():
+            parameters += shared if item.name == parameter else [item]
 
-    expanded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    expanded.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return expanded
+        @functools.wraps(command)
+        def expanded(**values: Any) -> None:
+            chosen = options(**{item.name: values.pop(item.name) for item in shared})
+            command(**{parameter: chosen}, **values)
+
+        expanded.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        expanded.__annotations__ = {item.name: item.annotation for item in parameters}
+        return expanded
+
+    return expand
+
+
+with_run_options = with_options("run_options", RunOptions)
+with_kubeflow_options = with_options("kubeflow_options", KubeflowOptions)
 
 
 Shards = Annotated[
@@ -98,22 +131,14 @@ PlatformName = Annotated[Platform, Option(help="vertex leaves out what only Kube
 
 RemoteRegistry = Annotated[str, Option("--registry", help="gs://bucket/prefix that the cluster reaches.")]
 RemoteData = Annotated[str, Option("--data-dir", help="Folder with a dataset.json that names gs:// files.")]
-Host = Annotated[str, Option(envvar="KF_PIPELINES_ENDPOINT", help="URL of Kubeflow Pipelines.")]
-Namespace = Annotated[str, Option(help="Namespace (profile) to run in.")]
 Experiment = Annotated[str, Option(help="Experiment to file the run under.")]
-Auth = Annotated[
-    AuthMethod | None,
-    Option("--auth", help="How to authenticate; default: token if there is one, else none."),
-]
-Token = Annotated[
-    str, Option(envvar="KF_PIPELINES_TOKEN", help="Bearer token; better set in the environment.")
-]
-Cookie = Annotated[
-    str, Option(envvar="KF_PIPELINES_COOKIE", help="Session cookie; better set in the environment.")
-]
-SecretFile = Annotated[Path | None, Option(help="File that holds the token or the cookie.")]
-Certificates = Annotated[str, Option("--ca", help="File of certificates that the server's is checked with.")]
 ServiceAccount = Annotated[str, Option(help="What the steps run as; default: Kubeflow's own.")]
 Cron = Annotated[
     str, Option("--schedule", help='Run again at these times, such as "0 0 3 * * *" (seconds first).')
 ]
+
+RequirePromotion = Annotated[
+    bool, Option("--require-promotion", help="A run that the gate refuses ends as failed.")
+]
+WatchRun = Annotated[bool, Option("--watch", help="Follow the run and print how it ends.")]
+RunId = Annotated[str, Argument(help="Id of the run, as submit and runs print it.")]

@@ -55,6 +55,7 @@ RESOURCES = {
     "infra-validate": StepResources(MEDIUM),
     "release": StepResources(SMALL, cached=False),
     "deploy": StepResources(SMALL, cached=False),
+    "not-promoted": StepResources(SMALL, cached=False),
     EXIT_STEP: StepResources(SMALL, cached=False),
 }
 

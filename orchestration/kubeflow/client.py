@@ -1,10 +1,11 @@
-"""Submit the pipeline to Kubeflow Pipelines, for one run or as a recurring run."""
+"""Kubeflow Pipelines: submit the pipeline for one run or as a recurring run, and ask about runs."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
+import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,11 +20,16 @@ from kfp.dsl.graph_component import GraphComponent
 
 from common.errors import UserError
 from orchestration.kubeflow.auth import Credentials
+from orchestration.kubeflow.runs import Run
 from orchestration.kubeflow.schedule import replace_recurring_run
 
 
 class SubmitError(UserError, RuntimeError):
-    """The pipeline was not submitted; the message is one sentence that says why."""
+    """Kubeflow Pipelines did not answer, or it refused; the message is one sentence that says why."""
+
+    def __init__(self, sentence: str, status: int = 0) -> None:
+        super().__init__(sentence)
+        self.status = status  # of the refusal over HTTP; 0 without an answer
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,32 @@ class Kubeflow:
                 service_account=self.service_account,
             )
 
+    def run(self, run_id: str) -> Run:
+        """A run and its tasks, as they are now."""
+        with self._client() as client:
+            return client.get_run(run_id)
+
+    def runs(self, count: int) -> list[Run]:
+        """The latest runs, newest first."""
+        with self._client() as client:
+            answer = client.list_runs(
+                page_size=count, sort_by="created_at desc", namespace=self.namespace or None
+            )
+        return list(answer.runs or [])
+
+    def run_page(self, run_id: str) -> str:
+        """Where a person sees a run: the URL, or how to reach it without a host."""
+        host = (os.environ.get("KF_PIPELINES_UI_ENDPOINT") or self.host).rstrip("/")
+        if not host:
+            return (
+                f"See it at http://127.0.0.1:8080/#/runs/details/{run_id} after "
+                f"'kubectl port-forward -n {self.namespace} svc/ml-pipeline-ui 8080:80'."
+            )
+        if host.endswith("/pipeline"):  # behind Kubeflow's dashboard
+            dashboard = host.removesuffix("/pipeline")
+            return f"{dashboard}/_/pipeline/?ns={self.namespace}#/runs/details/{run_id}"
+        return f"{host}/#/runs/details/{run_id}"
+
     @contextlib.contextmanager
     def _client(self) -> Iterator[Client]:
         server = self.host or "its default address (no --host was given)"
@@ -88,7 +120,7 @@ class Kubeflow:
             except (TypeError, ValueError, AttributeError):
                 message = None
             raise SubmitError(
-                f"Kubeflow at {server} refused: {error.status} {message or error.reason}."
+                f"Kubeflow at {server} refused: {error.status} {message or error.reason}.", error.status
             ) from error
         except (urllib3.exceptions.HTTPError, OSError, TimeoutError) as error:
             raise SubmitError(

@@ -67,15 +67,15 @@ class Progress:
 
     def finished(self, step: str) -> None:
         """The running step succeeded."""
-        self._end(step, f"{self._clock() - self._start:6.1f} s")
+        self.ended(step, f"{self._clock() - self._start:6.1f} s")
 
     def cached(self, step: str) -> None:
         """A step was skipped because an earlier run had the same inputs."""
-        self._end(step, "  cached")
+        self.ended(step, "  cached")
 
     def failed(self, step: str) -> None:
         """The running step failed."""
-        self._end(step, "  failed", style="red")
+        self.ended(step, "  failed", style="red")
 
     def close(self) -> None:
         """Stop the animation."""
@@ -83,7 +83,12 @@ class Progress:
             self._live.stop()
             self._live = None
 
-    def _end(self, step: str, outcome: str, style: str | None = None) -> None:
+    def note(self, text: str) -> None:
+        """Something else that a person should know."""
+        self.console.print(f"        {text}", style="yellow")
+
+    def ended(self, step: str, outcome: str, style: str | None = None) -> None:
+        """A step ended, in one way or another."""
         self.close()
         self.done += 1
         dots = "." * max(2, 26 - len(step))

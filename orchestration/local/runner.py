@@ -32,12 +32,12 @@ from common.code_digest import ROOT, code_digest
 from common.errors import UserError
 from orchestration.local.progress import Progress
 from orchestration.local.watchdog import RUN, watchdog
+from orchestration.step import FAILURE, FAILURE_LINE
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 RUNNING = re.compile(r"Executing task '(.+)'$")
 CACHED = re.compile(r"Task (\S+) cache hit")
 ENDED = re.compile(r"Task '(.+)' finished with status (SUCCESS|FAILURE)")
-PLAIN = ("ValueError", "RuntimeError", "SystemExit", "OSError")  # errors whose message stands alone
 SILENT = "it ended without a message; the system may have killed it (out of memory?)."
 NO_ROOM = "No space left on device"  # as every library writes it that a step uses
 TEMPORARY_BYTES = 1 << 20  # a step writes less: its own code
@@ -49,7 +49,7 @@ class StepError(UserError):
 
     def __init__(self, step: str, sentence: str, log: Path) -> None:
         pages = sorted(log.parent.glob(f"*/{step}/*.html"))
-        lines = [f"The step {step} failed: {sentence}", *(f"Its page: {page}" for page in pages)]
+        lines = [FAILURE.format(step=step, sentence=sentence), *(f"Its page: {page}" for page in pages)]
         super().__init__("\n".join([*lines, f"Everything it wrote: {log}"]))
         self.step, self.sentence, self.log = step, sentence, log
 
@@ -100,7 +100,7 @@ class LocalRun:
         Raises:
             StepError: at the first step that fails.
         """
-        progress = Progress(count_steps(self.ir))
+        progress = Progress(count_steps(next(yaml.safe_load_all(self.ir.read_text()))))
         with (
             self.log.open("a", encoding="utf-8") as log,
             _capture_output(log, progress),
@@ -214,28 +214,30 @@ def _step_environment(folder: Path) -> Iterator[None]:
         os.environ.update(previous)
 
 
-def count_steps(ir: Path) -> int:
-    """Number of steps of a compiled pipeline, including those behind conditions."""
-    spec = next(yaml.safe_load_all(ir.read_text()))
-    graphs = [spec["root"], *spec["components"].values()]
-    tasks = [task for graph in graphs for task in graph.get("dag", {}).get("tasks", {}).values()]
-    return sum("executorLabel" in spec["components"][task["componentRef"]["name"]] for task in tasks)
+def count_steps(spec: Mapping[str, Any]) -> int:
+    """Number of steps that a run of a compiled pipeline can have: of conditional groups, only the largest."""
+
+    def count(component: Mapping[str, Any]) -> int:
+        if "dag" not in component:
+            return 1
+        always, branches = 0, [0]
+        for task in component["dag"]["tasks"].values():
+            steps = count(spec["components"][task["componentRef"]["name"]])
+            if "condition" in task.get("triggerPolicy", {}):
+                branches.append(steps)
+            else:
+                always += steps
+        return always + max(branches)
+
+    return count(spec["root"])
 
 
 def last_error(lines: deque[str] | list[str]) -> str:
-    """The error message in the last traceback of a step's output.
-
-    For this project's exceptions that is the sentence alone; for Python's own, the class is part of it.
-    """
+    """Why a step failed, from its output: what it said itself, or else what its runner or Python said."""
+    failures = [match["sentence"] for line in lines if (match := FAILURE_LINE.search(line))]
     reports = [line.removeprefix(ENDED_WITHOUT) for line in lines if line.startswith(ENDED_WITHOUT)]
-    written = [line for line in lines if not line.startswith(ENDED_WITHOUT)]
-    starts = [number for number, line in enumerate(written) if line.startswith("Traceback (most recent call")]
-    if not starts:
-        return reports[-1] if reports else SILENT
-    after = written[starts[-1] + 1 :]
-    first = next((number for number, line in enumerate(after) if line and not line.startswith(" ")), None)
-    if first is None:
-        return SILENT
-    message = " ".join(line.strip() for line in after[first:] if line.strip())
-    kind, _, sentence = message.partition(": ")
-    return sentence if sentence and ("." in kind or kind in PLAIN) else message
+    if failures or reports:
+        return (failures or reports)[-1]
+    if any(line.startswith("Traceback (most recent call") for line in lines):  # it could not even start
+        return next(line.strip() for line in reversed(lines) if line.strip())
+    return SILENT

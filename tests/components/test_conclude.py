@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,15 +16,18 @@ from typing import Any
 import pytest
 from kfp import dsl
 
+from common.code_digest import ROOT
 from components.conclude import conclude
-from orchestration.kubeflow.webhook import ATTEMPTS, RunSummary, notify, run_summary
-from registry.channels.channel import head, promote, stage
+from orchestration.kubeflow.ending import Ending, RunSummary
+from orchestration.kubeflow.webhook import ATTEMPTS, notify
+from registry.channels.channel import promote, stage
+from registry.run_records import read_ending
 from registry.store.open import open_store
 from tests.registry.bundles import make_release
 
 SUMMARY = RunSummary(
-    state="SUCCEEDED", error="", run_id="r1", git_commit="", channel="production", promoted=True, release="a",
-    entry=1, text="done",
+    ending=Ending.PROMOTED, step="", error="", failing=(), run_id="r1", git_commit="", channel="production",
+    promoted=True, release="a", entry=1, text="done",
 )  # fmt: skip
 Serve = Callable[[list[int]], tuple[str, list[Any]]]
 
@@ -54,12 +60,6 @@ def webhook() -> Iterator[Serve]:
         server.server_close()
 
 
-def ended(registry: Path, state: str = "SUCCEEDED", error: str | None = None) -> RunSummary:
-    return run_summary(
-        state, error, run_id="r1", registry=str(registry), channel="production", git_commit="abc"
-    )
-
-
 def released(registry: Path, who: str) -> str:
     """Put a release in production; its digest."""
     store = open_store(str(registry))
@@ -69,43 +69,10 @@ def released(registry: Path, who: str) -> str:
     return release
 
 
-def test_a_run_that_promoted_says_so(tmp_path: Path) -> None:
-    release = released(tmp_path / "registry", "pipeline run r1")
-    summary = ended(tmp_path / "registry")
-    assert (summary.promoted, summary.release, summary.entry) == (True, release, 1)
-    assert summary.text.startswith(
-        f"Pipeline run r1 succeeded and promoted its release. production uses release {release[:12]} (no. 1, "
-    )
-
-
-def test_a_run_that_promoted_nothing_says_what_is_in_use(tmp_path: Path) -> None:
-    release = released(tmp_path / "registry", "pipeline run r0")
-    summary = ended(tmp_path / "registry")
-    assert (summary.promoted, summary.release) == (False, release)
-    assert summary.text.startswith("Pipeline run r1 succeeded and promoted nothing. production uses release")
-
-
-def test_a_failure_gives_its_reason(tmp_path: Path) -> None:
-    summary = ended(tmp_path / "registry", "FAILED", "train failed:\n  out of memory" + "!" * 1000)
-    assert summary.text.startswith("Pipeline run r1 ended as FAILED: train failed: out of memory!!!")
-    assert summary.text.endswith("! production is empty.")
-    assert len(summary.text) < 700
-    assert ended(tmp_path / "registry", "CANCELLED").text.startswith("Pipeline run r1 ended as CANCELLED. ")
-
-
-def test_an_unreadable_registry_is_part_of_the_summary(tmp_path: Path) -> None:
-    released(tmp_path / "registry", "pipeline run r1")
-    (entry,) = (tmp_path / "registry" / "channels" / "production").iterdir()
-    entry.write_text("{}")
-    summary = ended(tmp_path / "registry", "FAILED", "boom")
-    assert summary.text.startswith("Pipeline run r1 ended as FAILED: boom What production uses is unknown: ")
-    assert (summary.promoted, summary.release) == (False, "")
-
-
 def test_a_webhook_gets_one_post(webhook: Serve) -> None:
     url, taken = webhook([200])
     assert notify(url, SUMMARY)
-    assert taken == [SUMMARY.model_dump()]
+    assert taken == [SUMMARY.model_dump(mode="json")]
 
 
 def test_a_busy_webhook_is_tried_again(webhook: Serve) -> None:
@@ -131,13 +98,34 @@ def test_the_step_stores_prints_and_posts_the_same(
 ) -> None:
     url, taken = webhook([200])
     monkeypatch.setenv("CAR_NOTIFY_URL", url)
-    release = released(tmp_path / "registry", "pipeline run r1")
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", "http://127.0.0.1:9")
+    registry = tmp_path / "registry"
+    release = released(registry, "pipeline run r1")
     artifact = dsl.Artifact(uri=str(tmp_path / "summary"))
-    status = dsl.PipelineTaskFinalStatus("FAILED", "job", "exit-handler-1", 1, "deploy failed")
-    about = {"run_id": "r1", "registry": str(tmp_path / "registry"), "channel": "production"}
+    status = dsl.PipelineTaskFinalStatus("COMPLETE", "job", "exit-handler-1", 0, "")
+    about = {"run_id": "r1", "registry": str(registry), "channel": "production"}
     conclude.python_func(status=status, git_commit="abc", summary=artifact, **about)
     stored = json.loads(Path(artifact.path).read_text())
-    assert stored == taken[0]
+    assert stored == taken[0] == json.loads(read_ending(open_store(registry), "r1") or b"")
     assert stored["text"] == capsys.readouterr().out.strip()
-    assert artifact.metadata == {"state": "FAILED", "promoted": True, "release": release}
-    assert head(open_store(str(tmp_path / "registry")), "production")
+    assert artifact.metadata == {"ending": "promoted", "promoted": True, "release": release}
+
+
+def test_a_registry_that_cannot_be_written_changes_nothing_about_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", "http://127.0.0.1:9")
+    (tmp_path / "file").touch()
+    artifact = dsl.Artifact(uri=str(tmp_path / "summary"))
+    status = dsl.PipelineTaskFinalStatus("FAILED", "job", "exit-handler-1", 0, "")
+    about = {"run_id": "r1", "registry": str(tmp_path / "file" / "registry"), "channel": "production"}
+    conclude.python_func(status=status, git_commit="abc", summary=artifact, **about)
+    assert "The registry does not keep how the run ended" in caplog.text
+    assert json.loads(Path(artifact.path).read_text())["ending"] == "failed"
+
+
+def test_the_exit_step_imports_what_it_needs_in_kfps_process_for_steps() -> None:
+    program = "import orchestration.kubeflow.ending, orchestration.kubeflow.webhook"
+    subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "_KFP_RUNTIME": "true"}, check=True, cwd=ROOT
+    )

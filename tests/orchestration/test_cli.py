@@ -19,7 +19,11 @@ from orchestration.resources import CompileOptions
 from pipeline import app, build, build_for_cluster
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = {"run", "compile", "submit", "deploy", "infra-validate", "serve", "ask", "stop", "registry"}
+COMMANDS = {"run", "compile", "submit", "deploy", "infra-validate", "serve", "ask", "stop", "registry"} | {
+    "watch",
+    "runs",
+    "logs",
+}
 REGISTRY_COMMANDS = {"list", "show", "history", "promote", "rollback", "diff", "onboard", "gc", "verify"}
 
 

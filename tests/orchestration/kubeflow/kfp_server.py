@@ -47,12 +47,14 @@ class Pipelines:
         people: Authorization or Cookie header -> the namespaces it may use.
         multi_user: whether everything belongs to a namespace.
         log: requests as "METHOD path".
+        stories: by a run's id, what is answered about it in turn; the last answer stays.
     """
 
     people: dict[str, set[str]]
     multi_user: bool = True
     held: dict[str, dict[str, Tree]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
     log: list[str] = field(default_factory=list)
+    stories: dict[str, list[Tree]] = field(default_factory=dict)
     count: int = 0
 
     def answer(self, method: str, path: str, headers: Any, body: Tree | None) -> Tree:
@@ -106,7 +108,7 @@ class Pipelines:
         if self.multi_user and query.get("namespace"):
             self._permit(query, allowed)
         items = list(self.held[kind].values())
-        for name in ("namespace", "experiment_id"):
+        for name in ("namespace", "experiment_id") if self.multi_user else ("experiment_id",):
             items = [item for item in items if name not in query or item.get(name) == query[name]]
         for predicate in json.loads(query.get("filter") or "{}").get("predicates", []):
             items = [item for item in items if item.get(predicate["key"]) == predicate["stringValue"]]
@@ -115,6 +117,8 @@ class Pipelines:
         return {**page, "next_page_token": str(start + PAGE)} if start + PAGE < len(items) else page
 
     def _get(self, kind: str, name: str) -> Tree:
+        if story := self.stories.get(name):
+            return story.pop(0) if len(story) > 1 else story[0]
         if name not in self.held[kind]:
             raise RefusedError(404, f"{kind} {name} not found")
         return self.held[kind][name]

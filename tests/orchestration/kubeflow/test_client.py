@@ -234,12 +234,34 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_the_command_submits_the_pipeline(bucket: Path, serve: Serve) -> None:
     host, seen = serve(200, {"experiment_id": "e1", "run_id": "r1"})
     options = ["--registry", "gs://shop/registry", "--data-dir", str(bucket), "--host", host, "--gpu", "1"]
+    options.append("--require-promotion")
     ended = CliRunner().invoke(app, ["submit", *options])
-    assert (ended.exit_code, ended.output) == (0, "Submitted run r1.\n")
+    assert (ended.exit_code, ended.output) == (0, f"Submitted run r1.\n{host}/#/runs/details/r1\n")
     sent = seen[-1].body
     assert "gs://shop/orders.csv" in sent["runtime_config"]["parameters"]["source"]
+    assert sent["runtime_config"]["parameters"]["require_promotion"] is True
     assert "accelerator" in json.dumps(sent["pipeline_spec"])
     assert len(sent["runtime_config"]["parameters"]["source_digest"]) == 64
+
+
+def test_the_page_of_a_run_is_where_a_person_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for host, page in (
+        ("http://127.0.0.1:8080/", "http://127.0.0.1:8080/#/runs/details/r1"),
+        ("https://kf.example/pipeline", "https://kf.example/_/pipeline/?ns=team-a#/runs/details/r1"),
+    ):
+        assert Kubeflow(host, "team-a").run_page("r1") == page
+    assert "kubectl port-forward -n team-a svc/ml-pipeline-ui 8080:80" in Kubeflow("", "team-a").run_page(
+        "r1"
+    )
+    monkeypatch.setenv("KF_PIPELINES_UI_ENDPOINT", "https://ui.example")
+    assert Kubeflow("http://127.0.0.1:1", "x").run_page("r1") == "https://ui.example/#/runs/details/r1"
+
+
+def test_a_schedule_cannot_be_watched() -> None:
+    options = ["--registry", "gs://bucket/x", "--data-dir", "d", "--schedule", "0 0 3 * * *", "--watch"]
+    ended = CliRunner().invoke(app, ["submit", *options])
+    assert ended.exit_code == 2
+    assert "it follows one run" in ended.output
 
 
 @pytest.mark.integration

@@ -2,8 +2,10 @@
 
 from kfp import dsl
 
+from orchestration.step import step
 
-@dsl.component(base_image="tiny", install_kfp_package=False)
+
+@step
 def work(loops: int, made: dsl.Output[dsl.Artifact]) -> bool:
     import time
     from pathlib import Path
@@ -19,7 +21,7 @@ def work(loops: int, made: dsl.Output[dsl.Artifact]) -> bool:
     return loops > 1
 
 
-@dsl.component(base_image="tiny", install_kfp_package=False)
+@step
 def end(how: str) -> None:
     import os
     import signal
@@ -27,11 +29,12 @@ def end(how: str) -> None:
     print("about to end")
     if how == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "unexpected":
+        raise KeyError("the first")
     if how == "raised":
-        try:
-            raise KeyError("the first")
-        except KeyError as error:
-            raise ValueError("orders.csv: column 'stars'\nis wrong; correct it.") from error
+        from common.errors import UserError
+
+        raise UserError("orders.csv: column 'stars'\nis wrong; correct it.")
 
 
 @dsl.pipeline(name="tiny")
@@ -40,3 +43,12 @@ def tiny(loops: int = 3, how: str = "well") -> dsl.Artifact:
     with dsl.If(counted.outputs["Output"] == True):  # noqa: E712 - KFP builds the condition
         end(how=how).set_caching_options(False).set_retry(3, "60s").set_memory_limit("1Gi")
     return counted.outputs["made"]
+
+
+@dsl.pipeline(name="branching")
+def branching(loops: int = 3) -> None:
+    counted = work(loops=loops).outputs["Output"]
+    with dsl.If(counted == True):  # noqa: E712 - KFP builds the condition
+        end(how="well").after(end(how="well"))
+    with dsl.If(counted == False):  # noqa: E712
+        end(how="well")
