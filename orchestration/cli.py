@@ -20,14 +20,14 @@ from orchestration import cli_options as options
 from orchestration.artifact_types import standard_titles
 from orchestration.cli_options import KubeflowOptions, RunOptions, with_kubeflow_options, with_run_options
 from orchestration.kubeflow.cluster import load_cluster
-from orchestration.kubeflow.commands import app as kubeflow_app
-from orchestration.kubeflow.commands import watch_run
 from orchestration.local.docker import run_in_containers
 from orchestration.local.runner import LocalRun
 from orchestration.local.summary import Summary
 from orchestration.registry_cli import app as registry_app
 from orchestration.resources import CompileOptions
 from orchestration.run_request import RunRequest
+from orchestration.runs.commands import app as kubeflow_app
+from orchestration.runs.commands import watch_run
 from orchestration.step import IMAGE
 from serving.cli import app as serving_app
 

@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from common.cli import DONE, FAILED, NOT_PROMOTED
-from orchestration.kubeflow import watch
-from orchestration.kubeflow.commands import app
 from orchestration.kubeflow.ending import RunState, run_summary
+from orchestration.runs import watch
+from orchestration.runs.commands import app
 from registry.run_records import record_ending
 from registry.store.open import open_store
 from tests.orchestration.kubeflow.kfp_server import Pipelines, serving_pipelines

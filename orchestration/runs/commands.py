@@ -14,8 +14,8 @@ from orchestration.cli_options import KubeflowOptions, with_kubeflow_options
 from orchestration.kubeflow.client import Kubeflow
 from orchestration.kubeflow.ending import Ending, RunSummary, run_summary
 from orchestration.kubeflow.run_pods import RunPods
-from orchestration.kubeflow.watch import Watch
 from orchestration.local.progress import Progress
+from orchestration.runs.watch import Watch
 from registry.errors import RegistryError
 from registry.run_records import read_ending
 from registry.store.open import open_store
