@@ -57,6 +57,7 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
         source_digest: str,
         registry: str,
         channel: str = "production",
+        new_channel: bool = False,
         data_policy: str = "{}",
         encoder: str = PRODUCTION_ENCODER,
         recipe: str = "champion",
@@ -79,6 +80,7 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
             source_digest: digest of the source's settings and content; empty for what is there.
             registry: releases and channels, a folder or gs://bucket/prefix.
             channel: the channel to compare with and to promote to.
+            new_channel: make the channel if it is not there.
             data_policy: rules that the data must keep, a DataPolicy as JSON.
             encoder: text encoder of a recipe that names none, an EncoderSpec as JSON.
             recipe: "champion" starts from the recipe of the channel's release, "default" from the default
@@ -95,7 +97,9 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
             checkpoints: folder that survives a killed run, to resume training from; empty for none.
             git_commit: commit of the code that asks for the run.
         """
-        champion_task = configure(resolve_champion(registry=registry, channel=channel))
+        champion_task = configure(
+            resolve_champion(registry=registry, channel=channel, new_channel=new_channel)
+        )
         champion = champion_task.outputs["release"]
 
         recipe_task = configure(
@@ -265,6 +269,8 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
                     infra=infra_validate_task.output,
                     golden=golden,
                     release=release_task.outputs["Output"],
+                    registry=registry,
+                    channel=channel,
                     serving=serving,
                 )
             )
@@ -301,6 +307,7 @@ def build_for_cluster(options: CompileOptions) -> GraphComponent:
         source_digest: str,
         registry: str,
         channel: str = "production",
+        new_channel: bool = False,
         data_policy: str = "{}",
         encoder: str = PRODUCTION_ENCODER,
         recipe: str = "champion",
@@ -327,7 +334,7 @@ def build_for_cluster(options: CompileOptions) -> GraphComponent:
         with dsl.ExitHandler(conclude_task, name="run"):
             pipeline(
                 source=source, source_digest=source_digest, registry=registry, channel=channel,
-                data_policy=data_policy, encoder=encoder, recipe=recipe, changes=changes,
+                new_channel=new_channel, data_policy=data_policy, encoder=encoder, recipe=recipe, changes=changes,
                 codebook_mode=codebook_mode, training=training, warm_start=warm_start,
                 gate_policy=gate_policy, bootstrap=bootstrap, require_promotion=require_promotion,
                 serving=serving, cache=cache, checkpoints=checkpoints, git_commit=git_commit,

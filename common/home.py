@@ -1,7 +1,7 @@
-"""Homes: where each dataset's releases and server are on this machine, in `.car` of the current folder.
+"""Homes: where each dataset's releases and servers are on this machine, in `.car` of the current folder.
 
 `car run` gives every dataset a home of its own, `.car/NAME`, and selects it: later commands find its registry
-and its server without options, and `--home` selects another.
+and its servers, one for each channel, without options, and `--home` selects another.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -21,6 +22,7 @@ WORK = Path(".car")  # homes, runs and caches: `make clean` removes it
 RECORD = "home.json"  # of a home, in its folder
 SELECTED = "selected-home"  # file with the name of the home that the last run used
 FIRST = "movielens"  # the home before any run
+SERVING = "serving"  # of a home: the folders of its servers, by channel
 MAX_LABEL = 40  # characters of a folder's name
 requested: ContextVar[str] = ContextVar("requested", default="")  # `car --home`; "" is the last run's
 
@@ -42,29 +44,50 @@ class Home(BaseModel):
     """The folder of the data; empty for data that is fetched."""
     registry: str
     """The releases: a folder, or gs://bucket/prefix."""
-    serving: str
-    """The server's folder."""
+    servers: dict[str, str] = {}
+    """Folders of servers that stand elsewhere than `server` says, by channel."""
 
     @classmethod
-    def of_data(cls, data: str, data_dir: str = "", registry: str = "", serving: str = "") -> Home:
+    def of_data(cls, data: str, data_dir: str = "", registry: str = "") -> Home:
         """The home of a dataset: two folders never share one, whatever they are called.
 
         Args:
-            registry, serving: other places than the home's own.
+            registry: another registry than the home's own; the dataset has another home for it.
         """
-        name = data
+        label, paths = data, list[Path | str]()
         if data_dir:
-            folder, here = Path(data_dir).expanduser().resolve(), Path.cwd()
+            folder = _relative(Path(data_dir))
             label = re.sub(r"[^\w.-]+", "-", folder.name)[:MAX_LABEL].strip("-.") or data
-            path = folder.relative_to(here) if folder.is_relative_to(here) else folder
-            name = f"{label}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
-        return cls(
-            name=name,
-            data=data,
-            data_dir=data_dir,
-            registry=registry or str(WORK / name / "registry"),
-            serving=serving or str(WORK / name / "serving"),
+            paths.append(folder)
+        name = _name(label, paths)
+        if registry and (place := registry if "://" in registry else _relative(Path(registry))) != (
+            WORK / name / "registry"
+        ):
+            name = _name(label, [*paths, place])
+        home = cls(
+            name=name, data=data, data_dir=data_dir, registry=registry or str(WORK / name / "registry")
         )
+        with suppress(OSError, ValidationError):  # a damaged record is written anew
+            home = home.model_copy(update={"servers": cls._read(name).servers})
+        return home
+
+    def server(self, channel: str) -> Path:
+        """The folder of the server that answers for a channel."""
+        return Path(self.servers.get(channel) or WORK / self.name / SERVING / channel)
+
+    def with_server(self, channel: str, folder: str) -> Home:
+        """The same home whose server of a channel is in that folder; "" changes nothing."""
+        return self.model_copy(update={"servers": self.servers | {channel: folder}}) if folder else self
+
+    def channels(self) -> list[str]:
+        """The channels that have, or had, a server in this home."""
+        folders = (WORK / self.name / SERVING).glob("*/")
+        return sorted({*self.servers, *(path.name for path in folders)})
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether a run has made the home; the first one is taken for granted before any run."""
+        return (WORK / self.name / RECORD).is_file()
 
     @classmethod
     def load(cls, name: str | None = None) -> Home:
@@ -79,21 +102,53 @@ class Home(BaseModel):
                 name = (WORK / SELECTED).read_text("utf-8").strip()
             except (OSError, UnicodeDecodeError):
                 return cls.of_data(FIRST)
-        record = WORK / Path(name).name / RECORD  # `.car/NAME` is a name too
         try:
-            return cls.model_validate_json(record.read_bytes())
+            return cls._read(Path(name).name)  # `.car/NAME` is a name too
         except OSError as error:
-            homes = ", ".join(home.name for home in cls.all()) or "none yet; `car run` makes one"
-            raise HomeError(f"There is no home {name!r} in {WORK.resolve()}; there are: {homes}.") from error
+            homes = ", ".join(sorted(path.parent.name for path in WORK.glob(f"*/{RECORD}")))
+            raise HomeError(
+                f"There is no home {name!r} in {WORK.resolve()}; there are: "
+                f"{homes or 'none yet; `car run` makes one'}."
+            ) from error
         except ValidationError as error:
+            record = WORK / Path(name).name / RECORD
             raise HomeError(f"{record} is damaged; run the pipeline on that dataset again.") from error
 
     @classmethod
-    def all(cls) -> list[Home]:
-        """Every home of the current folder."""
-        return [cls.load(path.parent.name) for path in sorted(WORK.glob(f"*/{RECORD}"))]
+    def all(cls, problems: list[str]) -> list[Home]:
+        """Every home of the current folder; damaged ones are left out, with a sentence each in `problems`."""
+        homes = []
+        for record in sorted(WORK.glob(f"*/{RECORD}")):
+            try:
+                homes.append(cls.load(record.parent.name))
+            except HomeError as error:
+                problems.append(str(error))
+        return homes
+
+    @classmethod
+    def all_servers(cls, problems: list[str]) -> list[Path]:
+        """Folders of the servers of all homes of the current folder, also of damaged ones; see `all`."""
+        elsewhere = [Path(folder) for home in cls.all(problems) for folder in home.servers.values()]
+        return sorted({*elsewhere, *WORK.glob(f"*/{SERVING}/*/")})
+
+    @classmethod
+    def _read(cls, name: str) -> Home:
+        return cls.model_validate_json((WORK / name / RECORD).read_bytes())
 
     def select(self) -> None:
         """Write the home's record, and make it the one that commands use from now on."""
         write_atomic(WORK / self.name / RECORD, self.model_dump_json(indent=2) + "\n")
         write_atomic(WORK / SELECTED, self.name + "\n")
+
+
+def _relative(path: Path) -> Path:
+    """A path relative to the current folder if it is below it, so that both can move; else absolute."""
+    path, here = path.expanduser().resolve(), Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _name(label: str, paths: list[Path | str]) -> str:
+    """A home's name: the label, and a digest of the paths if there are any."""
+    if not paths:
+        return label
+    return f"{label}-{hashlib.sha256(b':'.join(map(os.fsencode, paths))).hexdigest()[:8]}"

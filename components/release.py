@@ -25,8 +25,10 @@ def release(
     git_commit: str,
     promotion: Output[artifact_types.Promotion],
 ) -> str:
-    """Store bundle and evidence as one release, stage it and put it in use; returns the release's digest.
+    """Store bundle and evidence as one release and put it in use; returns the release's digest.
 
+    A run on another channel than production leaves staging alone: it is what production takes its releases
+    from.
     The archive is not stored: deploying builds it again from the bundle, and the infra report has its digest.
     Never cached: it changes the registry. Releasing the release in use again changes nothing.
 
@@ -39,6 +41,7 @@ def release(
     from pathlib import Path
 
     from registry.channels.channel import promote, stage
+    from registry.releases.layout import PRODUCTION
     from registry.releases.recipe import RECIPE
     from registry.releases.release import write_release
     from registry.store.open import open_store
@@ -61,7 +64,8 @@ def release(
     )
     who, why = f"pipeline run {run_id}", verdict.metadata["summary"]
     record_validation(store, manifest, Path(infra.path), who)
-    stage(store, manifest.release, who=who, why=why)
+    if channel == PRODUCTION:
+        stage(store, manifest.release, who=who, why=why)
     promoted = promote(store, channel, manifest.release, who=who, why=why, expected=entry)
     promotion.path = f"{promotion.path}.json"
     Path(promotion.path).write_text(json.dumps(promoted.model_dump(mode="json"), indent=2))

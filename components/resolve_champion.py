@@ -6,7 +6,7 @@ from orchestration.step import step
 
 
 @step
-def resolve_champion(registry: str, channel: str) -> NamedTuple(  # type: ignore[valid-type]
+def resolve_champion(registry: str, channel: str, new_channel: bool) -> NamedTuple(  # type: ignore[valid-type]
     "Champion", [("release", str), ("entry", int), ("forced", list)]
 ):
     """Return the release that a channel uses, its entry's number, and the forced promotions to mention.
@@ -14,12 +14,16 @@ def resolve_champion(registry: str, channel: str) -> NamedTuple(  # type: ignore
     An empty channel gives "", 0 and []. A champion whose manifest is not the one that was promoted ends the
     run, and so does a registry that can't be read and written: such a run would train and leave nothing.
     Never cached, since the registry may have changed; later steps are cached by the answer.
+
+    Args:
+        new_channel: make the channel; without it, a channel that is not there ends the run.
     """
     from orchestration.shared_registry import open_proven_store
-    from registry.channels.channel import forced_promotions, head
+    from registry.channels.channel import forced_promotions, head, require_channel
     from registry.releases.release import read_manifest
 
     store = open_proven_store(registry)
+    require_channel(store, channel, new=new_channel)
     entry = head(store, channel)
     if entry is None:
         return "", 0, []

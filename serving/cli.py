@@ -12,19 +12,20 @@ import typer
 
 from common.cli import PlainConsole, command_group, plain_table
 from common.home import Home
-from registry.channels.channel import find
-from registry.cli.options import Registry, ReleaseOrChannel, Who
+from registry.channels.channel import find, require_channel
+from registry.cli.options import Registry, ReleaseOrChannel, Who, show_problems
+from registry.releases.layout import PRODUCTION
 from registry.store.open import open_store
 from serving.torchserve.config import LOOPBACK, TORCH_THREADS
+from serving.torchserve.state_dir import StateDir
 
 Serving = Annotated[
-    Path,
-    typer.Option(
-        "--serving",
-        help="The server's folder.",
-        default_factory=lambda: Path(Home.load().serving),
-        show_default="the home's",
-    ),
+    Path | None,
+    typer.Option("--serving", help="The server's folder; default: the home's for the channel."),
+]
+OneChannel = Annotated[str, typer.Option("--channel", "-c", help="The channel that the server answers for.")]
+EachChannel = Annotated[
+    str, typer.Option("--channel", "-c", help="Only the server of this channel; default: all of the home.")
 ]
 History = Annotated[str, typer.Option(help="Item ids, oldest first, separated by commas.")]
 K = Annotated[int, typer.Option("--k", help="Number of items to recommend.")]
@@ -40,21 +41,23 @@ def deploy_command(
     *,
     channel: Annotated[str, typer.Argument(help="The channel whose release to serve.")] = "production",
     registry: Registry,
-    serving: Serving,
+    serving: Serving = None,
     who: Who,
     follow: Annotated[float, typer.Option(min=0, help="Seconds between looks at the channel; 0: once.")] = 0,
 ) -> None:
-    """Roll the server of this machine, which is started if it is down, over to a channel's release."""
+    """Roll the channel's server, which is started if it is down, over to the channel's release."""
     from serving.deployment.deploy_channel import deploy_channel
     from serving.deployment.follow import Follower, TorchServeTarget
-    from serving.torchserve.state_dir import StateDir
+    from serving.torchserve.state_dir import ServedChannel
 
-    store = open_store(registry)
+    store, state = open_store(registry), StateDir(_folder(serving, channel))
+    require_channel(store, channel)
+    ServedChannel.of(state, channel, store.url).check(state)
     if follow:
-        target = TorchServeTarget(serving, who)
-        with StateDir(serving).watch(follower=True):
+        target = TorchServeTarget(state.root, who)
+        with state.watch(follower=True):
             Follower(store, channel, target, seconds=follow, report=typer.echo).run()
-    typer.echo(deploy_channel(store, channel, serving, who).sentence(channel))
+    typer.echo(deploy_channel(store, channel, state.root, who).sentence(channel))
 
 
 @app.command("infra-validate")
@@ -63,11 +66,7 @@ def infra_validate_command(*, release: ReleaseOrChannel, registry: Registry, who
     from serving.deployment.deploy_channel import validate_release
 
     store = open_store(registry)
-    report = validate_release(store, find(store, release), who)
-    typer.echo(
-        f"Release {report.release[:12]} can be served as archive {report.archive_sha256[:12]}: "
-        f"{report.replay.sentence()}, p99 {report.replay.p99_ms:g} ms."
-    )
+    typer.echo(validate_release(store, find(store, release), who).summary())
 
 
 @app.command()
@@ -105,94 +104,113 @@ def asgi(
     *,
     archive: Annotated[Path | None, typer.Option(help="A model archive; default: the deployed one.")] = None,
     port: Port = 8080,
-    serving: Serving,
+    channel: OneChannel = PRODUCTION,
+    serving: Serving = None,
     threads: Threads = 1,
 ) -> None:
     """Serve one archive without TorchServe, on loopback, until Ctrl-C."""
     from serving.asgi.app import serve_archive
-    from serving.torchserve.state_dir import DeployedRelease, StateDir
+    from serving.torchserve.state_dir import DeployedRelease
 
     if archive is None:
-        state = StateDir(serving)
+        state = StateDir(_folder(serving, channel))
         archive = DeployedRelease.load(state).verify_archive(state)
     serve_archive(archive, port, threads=threads)
 
 
 @app.command()
-def status(serving: Serving) -> None:
+def status(serving: Serving = None, channel: EachChannel = "") -> None:
     """Show what runs and which release it serves; exit code 1 if nothing runs."""
+    from serving.deployment.deploy_channel import find_difference
     from serving.errors import ServingError
     from serving.torchserve.process import find_processes, supervisor_process
     from serving.torchserve.server import TorchServe
-    from serving.torchserve.state_dir import DeployedRelease, StateDir
+    from serving.torchserve.state_dir import DeployedRelease, ServedChannel
 
-    supervisor = supervisor_process(StateDir(serving))
-    try:
-        server = TorchServe.attach(serving)
-    except ServingError as error:
-        if supervisor:
-            raise ServingError(
-                f"No TorchServe runs in {serving}; its supervisor (process {supervisor.pid}) starts it soon."
-            ) from error
-        raise
-    deployed = DeployedRelease.load(server.state) if server.state.deployed.is_file() else None
-    table = plain_table("property", "value")
-    table.columns[1].overflow = "fold"
-    table.add_row("release", deployed.release if deployed else "none")
-    table.add_row("processes", ", ".join(str(process.pid) for process in find_processes(server.state)))
-    table.add_row("supervisor", str(supervisor.pid) if supervisor else "none: deploy, or start, begins one")
-    for name, port in asdict(server.ports).items():
-        table.add_row(f"{name} port", str(port))
-    default = server.client.default_version()
-    for version, workers in server.client.versions().items():
-        role = " (default)" if version == default else ""
-        table.add_row(f"version {version}{role}", f"{workers.ready_workers} ready, {workers.pending} waiting")
-    table.add_row("logs", str(server.state.logs))
-    console.print(table)
+    problems, running = [], False
+    for state in _servers(serving, channel):
+        supervisor = supervisor_process(state)
+        try:
+            server = TorchServe.attach(state.root)
+        except ServingError as error:
+            soon = f"its supervisor (process {supervisor.pid}) starts it soon" if supervisor else ""
+            problems.append(f"No TorchServe runs in {state.root}; {soon}." if soon else str(error))
+            continue
+        if running:
+            console.print()
+        running = True
+        deployed, served = DeployedRelease.load_or_none(state), ServedChannel.load_or_none(state)
+        rows = [
+            ("server", str(state.root)),
+            ("channel", f"{served.channel} of {served.registry}" if served else "none"),
+            ("release", deployed.release if deployed else "none"),
+            ("processes", ", ".join(str(process.pid) for process in find_processes(state))),
+            ("supervisor", str(supervisor.pid) if supervisor else "none: deploy, or start, begins one"),
+            *((f"{name} port", str(port)) for name, port in asdict(server.ports).items()),
+        ]
+        default = server.client.default_version()
+        for version, workers in server.client.versions().items():
+            role = " (default)" if version == default else ""
+            rows.append(
+                ("version", f"{version}{role}: {workers.ready_workers} ready, {workers.pending} waiting")
+            )
+        for name, text in [*rows, ("logs", str(state.logs))]:
+            console.print(f"{name:16} {text}", soft_wrap=True)
+        problems += find_difference(state)
+    show_problems(problems)
+    if not running:
+        raise typer.Exit(1)
 
 
 @app.command()
-def start(serving: Serving) -> None:
-    """Start the server again with the release that was deployed last."""
+def start(serving: Serving = None, channel: EachChannel = "") -> None:
+    """Start the home's servers again, each with the release that was deployed to it last."""
     from serving.torchserve.rollover import restore
-    from serving.torchserve.state_dir import StateDir
 
-    state = StateDir(serving)
-    with state.exclusive():
-        server = restore(state.root)
-    typer.echo(f"TorchServe answers on {server.client.prediction_url}.")
+    for state in _servers(serving, channel):
+        with state.exclusive():
+            server = restore(state.root)
+        typer.echo(f"TorchServe answers on {server.client.prediction_url}.")
 
 
 @app.command()
 def stop(
-    serving: Serving,
+    serving: Serving = None,
+    channel: EachChannel = "",
     every: Annotated[bool, typer.Option("--all", help="The servers of all homes in this folder.")] = False,
 ) -> None:
-    """Stop the server, its workers and its supervisor; it is fine if none runs."""
+    """Stop the home's servers, their workers and supervisors; it is fine if none runs."""
     from serving.torchserve.process import stop_supervisor
     from serving.torchserve.server import TorchServe
-    from serving.torchserve.state_dir import StateDir
 
-    folders = list(dict.fromkeys(Path(home.serving) for home in Home.all())) if every else [serving]
-    for state in map(StateDir, folders or [serving]):
+    problems = list[str]()
+    states = list(map(StateDir, Home.all_servers(problems))) if every else _servers(serving, channel)
+    stopped = 0
+    for state in states:
         if not state.root.is_dir():
-            typer.echo(f"No server was ever started in {state.root}.")
+            if not every:
+                typer.echo(f"No server was ever started in {state.root}.")
             continue
         stop_supervisor(state)  # it may hold the lock while it tries to reach a server that hangs
         with state.exclusive():
             count = TorchServe.stop(state.root)
-        stopped = f"Stopped TorchServe ({count} processes) in {state.root}."
-        typer.echo(stopped if count else f"No server runs in {state.root}.")
+        if count:
+            typer.echo(f"Stopped TorchServe ({count} processes) in {state.root}.")
+        elif not every:
+            typer.echo(f"No server runs in {state.root}.")
+        stopped += count
+    if every and not stopped:
+        typer.echo("No server runs.")
+    show_problems(problems)
 
 
 @app.command("supervise")
 def supervise_command(
-    serving: Serving,
+    serving: Annotated[Path, typer.Option("--serving", help="The server's folder.")],
     seconds: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 15,
 ) -> None:
     """Start the server again whenever it died, until `stop`; every deployment starts this by itself."""
     from serving.deployment.follow import supervise
-    from serving.torchserve.state_dir import StateDir
 
     supervise(StateDir(serving), seconds, typer.echo)
 
@@ -206,7 +224,8 @@ def ask(
         int | None, typer.Option(help="Semantic-ID levels in the score; 0 is fastest, default: all.")
     ] = None,
     raw: Annotated[bool, typer.Option(help="Print the answer as JSON.")] = False,
-    serving: Serving,
+    channel: OneChannel = PRODUCTION,
+    serving: Serving = None,
 ) -> None:
     """Ask for recommendations and print them with their reasons."""
     from serving.torchserve.server import TorchServe
@@ -214,7 +233,7 @@ def ask(
     request = {"history": _item_ids(history), "k": k, "explain": True}
     if thinking is not None:
         request["thinking"] = thinking
-    answer = TorchServe.attach(serving).predict(request)
+    answer = TorchServe.attach(_folder(serving, channel)).predict(request)
     if raw:
         typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
         return
@@ -232,12 +251,15 @@ def ask(
 
 
 @app.command()
-def curl(*, history: History = "", k: K = 10, serving: Serving) -> None:
+def curl(
+    *, history: History = "", k: K = 10, channel: OneChannel = PRODUCTION, serving: Serving = None
+) -> None:
     """Print a curl line that asks the server; curl reads the key from a private file."""
     from serving.torchserve.rollover import curl_line
     from serving.torchserve.server import TorchServe
 
-    typer.echo(curl_line(TorchServe.attach(serving), {"history": _item_ids(history), "k": k}))
+    server = TorchServe.attach(_folder(serving, channel))
+    typer.echo(curl_line(server, {"history": _item_ids(history), "k": k}))
 
 
 @app.command()
@@ -250,3 +272,16 @@ def openapi() -> None:
 
 def _item_ids(history: str) -> list[str]:
     return [item.strip() for item in history.split(",") if item.strip()]
+
+
+def _folder(serving: Path | None, channel: str) -> Path:
+    """The folder of the server that a command means."""
+    return serving or Home.load().server(channel)
+
+
+def _servers(serving: Path | None, channel: str) -> list[StateDir]:
+    """The servers that a command means: the named one, the channel's, or all of the home."""
+    if serving or channel:
+        return [StateDir(_folder(serving, channel))]
+    home = Home.load()
+    return [StateDir(home.server(name)) for name in home.channels() or [PRODUCTION]]

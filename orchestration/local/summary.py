@@ -42,7 +42,7 @@ class Summary:
     """Prints how a finished run ended."""
 
     outputs: Mapping[str, Any]  # of the pipeline: artifacts with a `path`
-    home: Home  # with the registry, and the TorchServe that serves the release
+    home: Home  # with the registry, and the TorchServe of each channel
     channel: str
     console: Console
 
@@ -65,7 +65,7 @@ class Summary:
         self._print_line("Recipe", recipe.origin)
         if not verdict.blessed:
             self.console.print(
-                "Not promoted. What production serves is unchanged. Failing:", style="bold red"
+                f"Not promoted. What {self.channel} serves is unchanged. Failing:", style="bold red"
             )
             for condition in verdict.blockers:
                 self.console.print(f"  {condition.name}: {condition.detail}")
@@ -77,14 +77,18 @@ class Summary:
         self._print_line("Codebook", self.outputs["bundle"].metadata["codebook"])
         self._print_line("Report", self._path("report"))
         self._print_line("Data Docs", self._path("data_docs"))
+        self._print_line("Registry", self.home.registry)
+        self._print_line("Server", f"{self.home.server(self.channel)}, which answers for {self.channel} only")
         self._print_line("Home", f"{self.home.name}, which car ask and car registry use now (car --home ...)")
-        server = TorchServe.attach(self.home.serving)
+        server = TorchServe.attach(self.home.server(self.channel))
         self._print_line("Ask again", curl_line(server, {"history": history[-RECENT:], "k": 10}))
         return DONE
 
     def _print_answer(self, entry: Entry, history: list[str]) -> None:
         """Ask the server for recommendations after a holdout user's history, and print them with reasons."""
-        answer = TorchServe.attach(self.home.serving).predict({"history": history, "k": 10, "explain": True})
+        answer = TorchServe.attach(self.home.server(self.channel)).predict(
+            {"history": history, "k": 10, "explain": True}
+        )
         if answer["release"] != entry.release:
             raise ServingError(
                 f"The server answers with release {answer['release'][:12]}, but {self.channel} is "

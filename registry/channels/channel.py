@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Callable
 from contextlib import suppress
 
 from car_model.evidence.verdict import ForcedPromotion
-from registry.channels.log import Action, Entry, read_log
+from registry.channels.log import Action, Entry, check_note, read_log
 from registry.errors import ChannelError, ConflictError, ReleaseError
 from registry.releases.gate import read_gate
 from registry.releases.layout import CHANNEL_NAME, CHANNELS, PRODUCTION, STAGING, is_object
@@ -14,6 +16,7 @@ from registry.releases.release import find_release, load_manifest, mark_in_use, 
 from registry.store.base import ObjectStore
 
 RECENT = 16  # entries
+NEAR = 0.6  # similarity of names from which one is meant for the other
 
 
 def head(store: ObjectStore, channel: str) -> Entry | None:
@@ -42,6 +45,25 @@ def list_channels(store: ObjectStore) -> list[str]:
     return sorted({name.split("/")[1] for name in store.list(CHANNELS) if is_object(name)})
 
 
+def require_channel(store: ObjectStore, channel: str, *, new: bool = False) -> None:
+    """Raise a ChannelError unless the channel is there, or is meant to be `new`.
+
+    Production and staging are there in every registry, if only empty. Near names are in the message.
+    """
+    if not CHANNEL_NAME.fullmatch(channel):
+        raise ChannelError(f"{channel!r} cannot name a channel: use lower-case letters, digits and '-'.")
+    if not new and channel not in (names := _names(store)):
+        near = difflib.get_close_matches(channel, names, cutoff=NEAR)
+        choice = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(names)}."
+        raise ChannelError(
+            f"There is no channel {channel!r} in {store.url}. {choice} A new one is made with --new-channel."
+        )
+
+
+def _names(store: ObjectStore) -> list[str]:
+    return sorted({PRODUCTION, STAGING, *list_channels(store)})
+
+
 def channels_by_release(store: ObjectStore, problems: list[str]) -> dict[str, list[str]]:
     """Names of the channels that use a release, by the release's full digest.
 
@@ -68,6 +90,7 @@ def promote(
     why: str,
     expected: int | None = None,
     force: bool = False,
+    prepare: Callable[[], object] | None = None,
 ) -> Entry:
     """Put a release (full digest) in use and return the entry; nothing changes if it is in use already.
 
@@ -80,6 +103,7 @@ def promote(
         expected: number of the entry that the release was gated against (0: the channel was empty). If the
             channel was moved since, nothing happens and ConflictError names who moved it. None: any.
         force: promote although one of these rules forbids it; recorded as such.
+        prepare: called once the rules allow the move, before it happens; an error that it raises prevents it.
 
     Raises:
         ReleaseError: the release is not in the registry, or not blessed or not staged and not forced.
@@ -115,6 +139,9 @@ def promote(
         )
     if objection and not force:
         raise ReleaseError(objection)
+    if prepare:
+        check_note(channel, who, why)
+        prepare()
     action: Action = "force" if objection else "promote"
     return log.append(action, release, sha256, who=who, why=why)
 

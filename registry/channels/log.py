@@ -82,17 +82,7 @@ class Log:
             ConflictError: another writer put another release in use first.
             ChannelError: `who` or `why` is empty, too long, or would write to a terminal what nobody sees.
         """
-        who, why = " ".join(who.split()), " ".join(why.split())
-        if not who or not why:
-            raise ChannelError(
-                f"Moving the channel {self.channel} needs a name and a reason, for its history."
-            )
-        for text in (who, why):
-            if len(text) > MAX_TEXT or not text.replace("\u200d", "").isprintable():  # U+200D joins emoji
-                raise ChannelError(
-                    f"{shorten(text)} cannot stand in the history of {self.channel}: write at most "
-                    f"{MAX_TEXT} characters, all of them printable."
-                )
+        who, why = check_note(self.channel, who, why)
         entry = Entry(
             number=self.head.number + 1 if self.head else 1,
             action=action,
@@ -113,6 +103,20 @@ class Log:
                 return winner
             raise ConflictError(_moved(self.channel, winner, "in this moment")) from error
         return entry
+
+
+def check_note(channel: str, who: str, why: str) -> tuple[str, str]:
+    """Name and reason as an entry holds them. Raises ChannelError like `Log.append`."""
+    who, why = " ".join(who.split()), " ".join(why.split())
+    if not who or not why:
+        raise ChannelError(f"Moving the channel {channel} needs a name and a reason, for its history.")
+    for text in (who, why):
+        if len(text) > MAX_TEXT or not text.replace("\u200d", "").isprintable():  # U+200D joins emoji
+            raise ChannelError(
+                f"{shorten(text)} cannot stand in the history of {channel}: write at most "
+                f"{MAX_TEXT} characters, all of them printable."
+            )
+    return who, why
 
 
 def read_log(store: ObjectStore, channel: str, last: int | None = None) -> Log:

@@ -16,7 +16,6 @@ from registry.cli.options import (
     Channel,
     Expected,
     Registry,
-    Release,
     ReleaseOrChannel,
     Who,
     Why,
@@ -24,7 +23,7 @@ from registry.cli.options import (
     show_problems,
     show_table,
 )
-from registry.cli.tables import difference_table, format_size, history_table, manifest_table, releases_table
+from registry.cli.tables import difference_table, format_size, manifest_table, releases_table
 from registry.maintenance.diff import compare
 from registry.maintenance.garbage_collection import GRACE, find_garbage, garbage_collect
 from registry.maintenance.verify import verify as verify_registry
@@ -79,45 +78,6 @@ def show(release: ReleaseOrChannel, registry: Registry, as_json: AsJson = False)
 
 
 @app.command()
-def history(registry: Registry, channel: Channel = "production", as_json: AsJson = False) -> None:
-    """Show who put which release in use, when and why; newest first."""
-    store = open_store(registry)
-    entries = channels.history(store, channel)[::-1]
-    if as_json:
-        show_json([entry.model_dump(mode="json") for entry in entries])
-    elif entries:
-        show_table(history_table(entries))
-    else:
-        typer.echo(f"The channel {channel} in {store.url} is empty.")
-
-
-@app.command()
-def promote(
-    *,
-    release: Release,
-    why: Why,
-    who: Who,
-    registry: Registry,
-    channel: Channel = "production",
-    expected: Expected = None,
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force",
-            help="Even if the gate did not bless it, never compared it, or it was never in staging.",
-        ),
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Put a release in use. Production takes only releases that were in staging before."""
-    store = open_store(registry)
-    before = channels.head(store, channel)
-    digest = find_release(store, release)
-    entry = channels.promote(store, channel, digest, who=who, why=why, expected=expected, force=force)
-    _show_entry(channel, before, entry, as_json)
-
-
-@app.command()
 def rollback(
     *,
     why: Why,
@@ -133,10 +93,11 @@ def rollback(
 ) -> None:
     """Return to the previous release. Works like undo: a second rollback returns to the one before."""
     store = open_store(registry)
+    channels.require_channel(store, channel)
     before = channels.head(store, channel)
     target = find_release(store, to) if to else None
     entry = channels.rollback(store, channel, who=who, why=why, to=target, expected=expected)
-    _show_entry(channel, before, entry, as_json)
+    show_entry(channel, before, entry, as_json)
 
 
 @app.command()
@@ -224,7 +185,8 @@ def gc(
     )
 
 
-def _show_entry(channel: str, before: Entry | None, entry: Entry, as_json: bool) -> None:
+def show_entry(channel: str, before: Entry | None, entry: Entry, as_json: bool) -> None:
+    """Print what became of a channel."""
     if as_json:
         show_json(entry.model_dump(mode="json"))
     elif before and before.nonce == entry.nonce:

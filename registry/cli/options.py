@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import getpass
 import json
+import shlex
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import RenderableType
 
 from common.cli import PlainConsole
-from common.home import Home
+from common.home import WORK, Home, HomeError, requested
 
 
 def this_user() -> str:
@@ -20,12 +23,33 @@ def this_user() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
+def home_registry() -> str:
+    """The registry of the home. Raises HomeError before any run."""
+    home = Home.load()
+    if not home.is_recorded:
+        raise HomeError(
+            f"No run has made a home in {WORK.resolve()}: go to the folder in which car run ran, or name a "
+            "registry with --registry."
+        )
+    return home.registry
+
+
+def car_command(words: str, registry: str) -> str:
+    """A line to paste, in any shell that is in this folder, for a command on this registry."""
+    with suppress(HomeError):
+        home = Home.load()
+        same = home.registry == registry or Path(home.registry).resolve() == Path(registry).resolve()
+        if home.is_recorded and same:
+            return f"car --home {home.name} {words}" if requested.get() else f"car {words}"
+    return f"car {words} --registry {shlex.quote(registry)}"
+
+
 Registry = Annotated[
     str,
     typer.Option(
         envvar="CAR_REGISTRY",
         help="A folder, or gs://bucket/prefix.",
-        default_factory=lambda: Home.load().registry,
+        default_factory=home_registry,
         show_default="the home's",
     ),
 ]

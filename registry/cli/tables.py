@@ -19,26 +19,32 @@ from registry.releases.validations import Validation
 
 HEADLINE = "ndcg@10"  # the one metric that fits in the list; `show` has all of them
 SHORT = 12  # characters of a digest
+SHORT_HOLDOUT = 8
 _UNITS = ("B", "kB", "MB", "GB", "TB")
-_UNBROKEN = {"release", "#", "action", "gate", "created (UTC)", "when (UTC)", "policy", "size", "sha256"}
+_UNBROKEN = {"release", "#", "action", "gate", "created (UTC)", "when (UTC)", "holdout", "size", "sha256"}
 
 
 def releases_table(
-    manifests: Iterable[Manifest], gates: Iterable[Gate], used_by: Mapping[str, Sequence[str]]
-) -> Table:
+    manifests: Sequence[Manifest], gates: Iterable[Gate], used_by: Mapping[str, Sequence[str]]
+) -> Group:
     """One line per release; `used_by` maps a release's digest to the channels that use it."""
-    table = _table("release", "created (UTC)", "gate", "policy", HEADLINE, "in use")
+    table = _table("release", "created (UTC)", "gate", HEADLINE, "holdout", "in use")
     for manifest, gate in zip(manifests, gates, strict=True):
         metric = manifest.metrics.get(HEADLINE)
         table.add_row(
             _bold(manifest.release),
             _format_time(manifest.created),
             _format_gate(manifest, gate),
-            gate.policy[:10],
             "" if metric is None else f"{metric:.4f}",
+            (manifest.holdout or "")[:SHORT_HOLDOUT],
             ", ".join(used_by.get(manifest.release, ())),
         )
-    return table
+    notes = []
+    if len({manifest.holdout for manifest in manifests if manifest.metrics}) > 1:
+        notes.append(f"{HEADLINE} of different holdouts is of different users: compare only equal holdouts.")
+    if any(not manifest.metrics for manifest in manifests):
+        notes.append(f"Without {HEADLINE}: never evaluated itself.")
+    return Group(table, *notes)
 
 
 def manifest_table(
@@ -57,7 +63,7 @@ def manifest_table(
         *([] if gate.blessed else [("failing", "; ".join(gate.failing))]),
         *([("forced", manifest.forced)] if manifest.forced else []),
         ("policy", gate.policy or "none"),
-        ("holdout", gate.holdout or "none"),
+        ("holdout", manifest.holdout or gate.holdout or "none"),
         ("in use", ", ".join(channels) or "no channel"),
         ("parent", manifest.parent or "none"),
         ("codebook", versions.codebook),
@@ -86,6 +92,8 @@ def manifest_table(
         for name, number in sorted(manifest.metrics.items()):
             metrics.add_row(name, f"{number:.4f}")
         parts += ["", metrics]
+    else:
+        parts += ["", "No metrics: this release was never evaluated itself."]
     parts += ["", _files_table("file", manifest.files)]
     parts += ["", _files_table("evidence", manifest.evidence)] if manifest.evidence else []
     return Group(*parts)
@@ -132,6 +140,8 @@ def difference_table(difference: Difference) -> RenderableType:
                 row.append("" if number is None else f"{number:+g}" if number % 1 == 0 else f"{number:+.4f}")
             table.add_row(*row)
         parts += ["", table]
+    if difference.incomparable:
+        parts += ["", difference.incomparable]
     churn = difference.churn
     levels = ", ".join(f"{share:.1%}" for share in churn.by_level)
     files = _table("file", "before", "after", "difference")
@@ -179,8 +189,8 @@ def _bold(digest: str) -> Text:
 
 def _format_gate(manifest: Manifest, gate: Gate) -> Text:
     if not gate.blessed:
-        return Text("FORCED" if manifest.forced else "refused", "bold red")
-    return Text("blessed", "green") if gate.compared else Text("bootstrap")
+        return Text("FORCED" if manifest.forced else gate.word, "bold red")
+    return Text(gate.word, "green" if gate.compared else "")
 
 
 def _format_time(time: datetime) -> str:

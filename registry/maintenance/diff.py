@@ -59,6 +59,9 @@ class Difference(BaseModel):
     config: dict[str, Change]
     """Settings of the model."""
     metrics: dict[str, Change]
+    """Mean metrics, with a difference only if both releases were evaluated on the same holdout."""
+    incomparable: str
+    """Why no difference of metrics is given, as a sentence; empty if it is."""
     churn: Churn
     """Semantic IDs that changed, and items that came or went."""
     files: dict[str, FileChange]
@@ -85,6 +88,9 @@ def compare(store: ObjectStore, before: str, after: str) -> Difference:
             churn = catalogue_churn(old_catalogue, Catalogue.load(Path(folder) / "after" / CATALOGUE))
         except CatalogueError as error:
             raise ReleaseError(f"{CATALOGUE} cannot be compared: {str(error).rstrip('.')}.") from error
+    metrics, incomparable = _changes(old.manifest.metrics, new.manifest.metrics), _incomparable(old, new)
+    if incomparable:
+        metrics = {name: change.model_copy(update={"difference": None}) for name, change in metrics.items()}
     old_files, new_files = old.manifest.files, new.manifest.files
     return Difference(
         before=before,
@@ -94,7 +100,8 @@ def compare(store: ObjectStore, before: str, after: str) -> Difference:
         ),
         encoder=_changes(old.manifest.versions.encoder, new.manifest.versions.encoder),
         config=config,
-        metrics=_changes(old.manifest.metrics, new.manifest.metrics),
+        metrics=metrics,
+        incomparable=incomparable,
         churn=churn,
         files={
             path: FileChange(
@@ -105,6 +112,21 @@ def compare(store: ObjectStore, before: str, after: str) -> Difference:
             if old_files.get(path) != new_files.get(path)
         },
     )
+
+
+def _incomparable(old: FetchedRelease, new: FetchedRelease) -> str:
+    """Why the metrics of two releases can't be compared; "" if they can."""
+    if old.digest == new.digest:
+        return ""
+    if unmeasured := [release.digest[:12] for release in (old, new) if not release.manifest.metrics]:
+        return f"Never evaluated itself, so there is nothing to compare: {' and '.join(unmeasured)}."
+    before, after = (release.manifest.holdout or "none" for release in (old, new))
+    if before != after or before == "none":
+        return (
+            f"The holdouts differ ({before[:12]}, {after[:12]}): these metrics are of different users, and "
+            "their difference would say nothing. A run of the pipeline evaluates both on one holdout."
+        )
+    return ""
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Change]:

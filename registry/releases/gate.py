@@ -19,6 +19,7 @@ from registry.releases.manifest import Manifest
 from registry.store.base import ObjectStore
 
 VERDICT = "verdict.json"
+ONBOARDING = "onboarding"  # the policy of a release that only adds items to its parent
 
 
 class Gate(BaseModel):
@@ -36,6 +37,15 @@ class Gate(BaseModel):
     """Version of the holdout that it was judged on."""
     failing: tuple[str, ...]
     """Names of the blocking conditions that failed, or why there is no verdict."""
+
+    @property
+    def word(self) -> str:
+        """How a table calls the answer."""
+        if not self.blessed:
+            return "refused"
+        if self.policy == ONBOARDING:
+            return "onboarded"
+        return "blessed" if self.compared else "first"
 
 
 def read_gate(store: ObjectStore, manifest: Manifest) -> Gate:

@@ -122,7 +122,9 @@ class Manifest(Document):
     parent: Digest | None
     """The release that this one was compared with or made from."""
     metrics: dict[str, FiniteFloat]
-    """Mean metrics on the holdout, between 0 and 1."""
+    """Mean metrics on the holdout, between 0 and 1; empty if the release was not evaluated itself."""
+    holdout: NonEmpty | None
+    """Version of the holdout that `metrics` are of; those of another holdout can't be compared with them."""
     forced: NonEmpty | None = None
     """The reason for which the release was written although the gate did not bless it."""
     git_commit: NonEmpty | None

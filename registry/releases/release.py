@@ -29,7 +29,6 @@ def write_release(
     evidence: Mapping[str, Path],
     *,
     parent: str | None = None,
-    metrics: Mapping[str, float] | None = None,
     git_commit: str | None = None,
     run_id: str | None = None,
     force: str | None = None,
@@ -42,9 +41,8 @@ def write_release(
 
     Args:
         evidence: name -> file. Evidence is stored with the release and named in its manifest, but does not
-            count in its digest. `verdict.json` is required.
+            count in its digest. `verdict.json` is required; `evaluation.json` gives the release's metrics.
         parent: the release that this one follows, which must be in the registry.
-        metrics: the challenger's metrics; by default those of `evaluation.json`, if that is there.
         git_commit, run_id: of the code and the pipeline run that made the release.
         force: the reason to write a release that the gate did not bless.
 
@@ -65,6 +63,7 @@ def write_release(
     for name, path in evidence.items():
         if not Path(path).is_file():
             raise ReleaseError(f"The evidence {name} is not a file: {path}.")
+    metrics, holdout = _read_metrics(evidence, checked.release, gate)
     try:
         manifest = Manifest(
             release=checked.release,
@@ -72,7 +71,8 @@ def write_release(
             evidence={name: record(Path(path)) for name, path in evidence.items()},
             versions=checked.versions,
             parent=parent,
-            metrics=_read_metrics(evidence, checked.release, gate) if metrics is None else dict(metrics),
+            metrics=metrics,
+            holdout=holdout,
             forced=None if gate.blessed or not force else force.strip(),
             git_commit=git_commit or None,
             run_id=run_id or None,
@@ -175,10 +175,12 @@ def _require_blessing(evidence: Mapping[str, Path], release: str, force: str | N
     return gate
 
 
-def _read_metrics(evidence: Mapping[str, Path], release: str, gate: Gate) -> dict[str, float]:
-    """The challenger's mean metrics in evaluation.json; empty without that file."""
+def _read_metrics(
+    evidence: Mapping[str, Path], release: str, gate: Gate
+) -> tuple[dict[str, float], str | None]:
+    """The challenger's mean metrics in evaluation.json and their holdout; none without that file."""
     if EVALUATION not in evidence:
-        return {}
+        return {}, None
     path = evidence[EVALUATION]
     try:
         evaluation = Evaluation.read(path)
@@ -191,7 +193,7 @@ def _read_metrics(evidence: Mapping[str, Path], release: str, gate: Gate) -> dic
     metrics = {str(name): interval.mean for name, interval in challenger.items() if interval.mean is not None}
     if not metrics:
         raise ReleaseError(f"{path} has no metrics of the form models.challenger.<metric>.mean.")
-    return metrics
+    return metrics, holdout
 
 
 def _seal(store: ObjectStore, manifest: Manifest) -> Manifest:

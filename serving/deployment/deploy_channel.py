@@ -7,24 +7,28 @@ before it is deployed.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
 
 from common.digests import file_digest
 from common.files import read_json_object
+from common.home import Home
 from registry.channels.channel import head
 from registry.channels.log import Entry
-from registry.errors import ReleaseError
+from registry.cli.options import car_command
+from registry.errors import RegistryError, ReleaseError
 from registry.releases.fetch import FetchedRelease
 from registry.releases.manifest import Manifest
 from registry.releases.validations import add_validation, read_validations
 from registry.store.base import ObjectStore
+from registry.store.open import open_store
 from serving.archive.build import build_archive
 from serving.archive.verify import StaleValidationError, ValidatedArchive, rebuild_archive
 from serving.torchserve.infra_validation import InfraReport, infra_validate
 from serving.torchserve.rollover import DeployError, Deployment, roll_over
-from serving.torchserve.state_dir import StateDir, report_write_errors
+from serving.torchserve.state_dir import DeployedRelease, ServedChannel, StateDir, report_write_errors
 
 INFRA_REPORT = "infra.json"
 GOLDEN = "golden.json"
@@ -40,21 +44,27 @@ def require_entry(store: ObjectStore, channel: str) -> Entry:
 
 def deploy_channel(store: ObjectStore, channel: str, state_dir: Path | str, who: str) -> Deployment:
     """Serve the release that a channel uses: see `deploy_entry`. Raises RegistryError if it is empty."""
-    return deploy_entry(store, require_entry(store, channel), state_dir, who)
+    return deploy_entry(store, channel, require_entry(store, channel), state_dir, who)
 
 
-def deploy_entry(store: ObjectStore, entry: Entry, state_dir: Path | str, who: str) -> Deployment:
+def deploy_entry(
+    store: ObjectStore, channel: str, entry: Entry, state_dir: Path | str, who: str
+) -> Deployment:
     """Serve the release of a channel's entry, from the archive that was validated and no other.
 
     Args:
-        state_dir: folder of the TorchServe to roll over; it is started if it is down.
+        state_dir: folder of the TorchServe to roll over; it is started if it is down. It answers for this
+            channel from then on, and for no other.
         who: signs the validation of a release that has none yet.
 
     Raises:
         DeployError: the release is not the default afterwards; what was served before still is.
+        ServingError: the server answers for another channel.
         InfraValidationError: the release had no validation and does not pass it; nothing was deployed.
         RegistryError: the release is missing or damaged.
     """
+    served = ServedChannel.of(StateDir(state_dir), channel, store.url)
+    served.check(StateDir(state_dir))
     release = FetchedRelease.read(store, entry.release, entry.manifest_sha256)
     with tempfile.TemporaryDirectory(prefix="car-deploy-") as name, report_write_errors(Path(name)):
         folder = Path(name)
@@ -69,7 +79,28 @@ def deploy_entry(store: ObjectStore, entry: Entry, state_dir: Path | str, who: s
             archive, digest = Path(shutil.copyfile(stored[0], folder / stored[0].name)), newest
         else:
             archive, digest = _rebuild(release, validated, folder)
-        return roll_over(archive, entry.release, state_dir, golden, validated_sha256=digest)
+        return roll_over(archive, entry.release, state_dir, golden, validated_sha256=digest, served=served)
+
+
+def find_difference(state: StateDir) -> list[str]:
+    """A sentence if the folder's server has another release than its channel uses, or if nobody can tell."""
+    served, deployed = ServedChannel.load_or_none(state), DeployedRelease.load_or_none(state)
+    if served is None or deployed is None:
+        return []
+    store = open_store(served.url(state))
+    try:
+        entry = head(store, served.channel)
+    except RegistryError as error:
+        return [f"Nobody knows whether {state.root} serves what {served.channel} uses: {error}"]
+    if entry is None or entry.release == deployed.release:
+        return []
+    command = car_command(f"deploy {served.channel}", store.url)
+    if state.root != Home.load().server(served.channel).resolve():
+        command += f" --serving {shlex.quote(str(state.root))}"
+    return [
+        f"The server in {state.root} has release {deployed.release[:12]}, but {served.channel} uses "
+        f"{entry.release[:12]} (entry {entry.number}): {command}"
+    ]
 
 
 def fetch_validated(store: ObjectStore, entry: Entry, folder: Path) -> tuple[Path, Path]:
@@ -83,9 +114,7 @@ def fetch_validated(store: ObjectStore, entry: Entry, folder: Path) -> tuple[Pat
     golden = release.fetch_evidence(GOLDEN, folder / GOLDEN)
     validated = read_validated_archives(release)
     if not validated:
-        raise DeployError(
-            f"Release {entry.release[:12]} was never validated: run {_validate_command(release)}."
-        )
+        raise _never_validated(release)
     archive, _ = _rebuild(release, validated, folder)
     return archive, golden
 
@@ -101,8 +130,32 @@ def _rebuild(release: FetchedRelease, validated: list[ValidatedArchive], folder:
         ) from error
 
 
+def require_validation(store: ObjectStore, release: str, who: str | None) -> InfraReport | None:
+    """Validate a release that was never validated, signed by `who`; without `who`, refuse it.
+
+    Returns the report; None if it was validated before.
+
+    Raises:
+        DeployError: it was never validated, and nobody is to do it.
+        InfraValidationError: it cannot be served as it was evaluated.
+        RegistryError: it is missing or damaged.
+    """
+    fetched = FetchedRelease.read(store, release)
+    if read_validated_archives(fetched):
+        return None
+    if who is None:
+        raise _never_validated(fetched)
+    return validate_release(store, release, who)
+
+
+def _never_validated(release: FetchedRelease) -> DeployError:
+    return DeployError(
+        f"Release {release.digest[:12]} was never validated: run {_validate_command(release)}."
+    )
+
+
 def _validate_command(release: FetchedRelease) -> str:
-    return f"car infra-validate {release.digest[:12]} --registry {release.store.url}"
+    return car_command(f"infra-validate {release.digest[:12]}", release.store.url)
 
 
 def validate_release(store: ObjectStore, release: str, who: str) -> InfraReport:

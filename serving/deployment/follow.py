@@ -60,7 +60,7 @@ class TorchServeTarget:
         return release or None
 
     def deploy(self, store: ObjectStore, channel: str, entry: Entry) -> str:
-        return deploy_entry(store, entry, self.state_dir, self.who).sentence(channel)
+        return deploy_entry(store, channel, entry, self.state_dir, self.who).sentence(channel)
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,13 @@ class InfraReport(BaseModel):
     model_ready_s: float
     """Seconds from then until a worker had loaded the model."""
 
+    def summary(self) -> str:
+        """The report in a sentence."""
+        return (
+            f"Release {self.release[:12]} can be served as archive {self.archive_sha256[:12]}: "
+            f"{self.replay.sentence()}, p99 {self.replay.p99_ms:g} ms."
+        )
+
 
 def infra_validate(archive: Path, golden: Path, release: str, work_dir: Path) -> InfraReport:
     """Serve an archive on free loopback ports, replay the golden requests, send bad ones, stop.

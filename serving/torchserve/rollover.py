@@ -19,7 +19,7 @@ from serving.torchserve import process
 from serving.torchserve.client import BUSY
 from serving.torchserve.config import ServerConfig
 from serving.torchserve.server import TorchServe
-from serving.torchserve.state_dir import DeployedRelease, StateDir
+from serving.torchserve.state_dir import DeployedRelease, ServedChannel, StateDir
 from serving.torchserve.versions import (
     register_and_wait,
     remove_version,
@@ -70,6 +70,7 @@ def roll_over(
     config: ServerConfig | None = None,
     *,
     validated_sha256: str,
+    served: ServedChannel | None = None,
 ) -> Deployment:
     """Serve a release from the folder's TorchServe, and start that if it is down.
 
@@ -88,6 +89,8 @@ def roll_over(
     state = StateDir(state_dir)
     with state.exclusive():
         try:
+            if served:
+                served.write(state)
             info = read_archive(archive)
             if info.release != release:
                 raise ServingError(f"{archive} holds release {info.release[:12]}, not the one to deploy.")

@@ -33,6 +33,7 @@ class StateDir:
         self.logs = root / "logs"  # server.log, access.log and the console output of the start
         self.server = root / "server.json"  # process and ports of the running server
         self.deployed = root / "deployed.json"  # the release that a start loads: a `DeployedRelease`
+        self.channel = root / "channel.json"  # what the server answers for: a `ServedChannel`
         # Unpacked archives and worker sockets; outside the folder if a socket's path would be too long.
         self.scratch = root / "tmp"
         if len(os.fsencode(f"{self.scratch}/.ts.sock.99999")) > SOCKET_PATH_LIMIT:
@@ -159,3 +160,59 @@ class DeployedRelease(BaseModel):
         if not intact:
             raise ServingError(f"{archive} is missing or not what was deployed; deploy the release again.")
         return archive
+
+
+class ServedChannel(BaseModel):
+    """The record channel.json: the channel of a registry that a server answers for, and no other."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    channel: str
+    """Name of the channel."""
+    registry: str
+    """A folder, or gs://bucket/prefix."""
+    relative: str
+    """The folder from the server's folder on: both may be moved together."""
+
+    @classmethod
+    def of(cls, state: StateDir, channel: str, registry: str) -> ServedChannel:
+        """The record of a server that answers for a channel of a registry (URL)."""
+        registry = registry.removeprefix("file://")
+        if "://" in registry:
+            return cls(channel=channel, registry=registry, relative=registry)
+        folder = Path(registry).expanduser().resolve()
+        return cls(channel=channel, registry=str(folder), relative=os.path.relpath(folder, state.root))
+
+    @classmethod
+    def load_or_none(cls, state: StateDir) -> ServedChannel | None:
+        """Read the record; None if nothing was deployed from a channel, or the file is damaged."""
+        try:
+            return cls.model_validate_json(state.channel.read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def url(self, state: StateDir) -> str:
+        """The registry as `open_store` takes it, also after a move."""
+        moved = (state.root / self.relative).resolve()
+        return str(moved) if "://" not in self.registry and moved.is_dir() else self.registry
+
+    def matches(self, other: ServedChannel) -> bool:
+        """Whether both are of one channel; server and registry may have been moved, together or alone."""
+        same_place = other.registry == self.registry or other.relative == self.relative
+        return other.channel == self.channel and same_place
+
+    def check(self, state: StateDir) -> None:
+        """Raise a ServingError if the folder's server answers for another channel or registry."""
+        owner = self.load_or_none(state)
+        if owner is None or not state.deployed.is_file():
+            return
+        if not self.matches(owner):
+            raise ServingError(
+                f"The server in {state.root} answers for {owner.channel} of {owner.registry}, and not for "
+                f"{self.channel} of {self.registry}: name another folder with --serving."
+            )
+
+    def write(self, state: StateDir) -> None:
+        """Record that the server answers for this channel. Raises ServingError like `check`."""
+        self.check(state)
+        write_private(state.channel, self.model_dump_json(indent=2) + "\n")

@@ -23,13 +23,13 @@ from components.resolve_champion import resolve_champion
 from components.validate import validate
 from ingestion.config import IngestError
 from orchestration.run_request import RunRequest
-from registry.channels.channel import head, history
-from registry.errors import ConflictError, RegistryError, StoreError
+from registry.channels.channel import head, history, list_channels
+from registry.errors import ChannelError, ConflictError, RegistryError, StoreError
 from registry.releases.layout import manifest_name
 from registry.releases.release import list_releases
 from registry.store.open import open_store
 from tests.pipeline.tiny_shop import write_shop
-from tests.registry.bundles import make_bundle, make_evidence, make_release
+from tests.registry.bundles import INFRA, make_bundle, make_evidence, make_release, write_json
 from validation.data.findings import ValidationError
 
 
@@ -52,7 +52,9 @@ def evidence_artifacts(folder: Path, bundle: Path, **options: Any) -> dict[str, 
     evidence = make_evidence(folder, bundle, **options)
     names = {"evaluation": "evaluation.json", "verdict": "verdict.json", "report": "report.html"}
     artifacts = {name: artifact(evidence[file], summary="Promoted.") for name, file in names.items()}
-    for name in ("golden", "infra", "data_docs", "profile"):
+    write_json(folder / "infra", INFRA)
+    artifacts["infra"] = artifact(folder / "infra")
+    for name in ("golden", "data_docs", "profile"):
         path = folder / name
         path.write_text(name)
         artifacts[name] = artifact(path)
@@ -63,12 +65,18 @@ RECIPE = json.dumps({"settings": {"epochs": 3}, "base": "default"})
 
 
 def released(
-    folder: Path, registry: Path, seed: int = 0, entry: int = 0, recipe: str = RECIPE, **options: Any
+    folder: Path,
+    registry: Path,
+    seed: int = 0,
+    entry: int = 0,
+    channel: str = "production",
+    recipe: str = RECIPE,
+    **options: Any,
 ) -> str:
     bundle = make_bundle(folder / f"bundle-{seed}", seed)
     return release.python_func(
         bundle=artifact(bundle), **evidence_artifacts(folder / f"evidence-{seed}", bundle, **options),
-        recipe=recipe, registry=str(registry), channel="production", champion="", entry=entry,
+        recipe=recipe, registry=str(registry), channel=channel, champion="", entry=entry,
         run_id="run-1", git_commit="", promotion=artifact(folder / f"promotion-{seed}"),
     )  # fmt: skip
 
@@ -154,7 +162,11 @@ def test_the_gate_does_not_bless_what_it_cannot_read(tmp_path: Path) -> None:
 
 
 def test_an_empty_registry_has_no_champion_and_a_damaged_one_is_an_error(tmp_path: Path) -> None:
-    arguments = {"registry": str(tmp_path / "registry"), "channel": "production"}
+    arguments: dict[str, Any] = {
+        "registry": str(tmp_path / "registry"),
+        "channel": "production",
+        "new_channel": False,
+    }
     assert tuple(resolve_champion.python_func(**arguments)) == ("", 0, [])
     release_digest = released(tmp_path, tmp_path / "registry")
     assert tuple(resolve_champion.python_func(**arguments)) == (release_digest, 1, [])
@@ -178,12 +190,30 @@ def test_the_first_step_refuses_a_registry_that_a_run_could_not_leave_its_releas
     taken = tmp_path / "taken"
     taken.touch()
     with pytest.raises(StoreError, match=r"taken.*Not a directory"):
-        resolve_champion.python_func(registry=str(taken), channel="production")
+        resolve_champion.python_func(registry=str(taken), channel="production", new_channel=False)
     monkeypatch.setenv("KFP_POD_UID", "e1")  # in a pod
     for folder in (tmp_path / "registry", f"file://{tmp_path}/registry"):
         with pytest.raises(StoreError, match="is a folder, and on a cluster every step has its own disk"):
-            resolve_champion.python_func(registry=str(folder), channel="production")
+            resolve_champion.python_func(registry=str(folder), channel="production", new_channel=False)
     assert not (tmp_path / "registry").exists()
+
+
+def test_a_trial_moves_its_own_channel_and_no_other(tmp_path: Path) -> None:
+    registry = tmp_path / "registry"
+    first = released(tmp_path, registry)
+    arguments = {"registry": str(registry), "channel": "trial"}
+    with pytest.raises(ChannelError, match="There is no channel 'trial'"):
+        resolve_champion.python_func(**arguments, new_channel=False)
+    assert tuple(resolve_champion.python_func(**arguments, new_channel=True)) == ("", 0, [])
+    trial = released(tmp_path, registry, seed=1, channel="trial")
+    store = open_store(registry)
+    channels = {name: head(store, name) for name in list_channels(store)}
+    assert {name: entry and entry.release for name, entry in channels.items()} == {
+        "production": first,
+        "staging": first,
+        "trial": trial,
+    }
+    assert tuple(resolve_champion.python_func(**arguments, new_channel=False)) == (trial, 1, [])
 
 
 @pytest.mark.integration
@@ -198,7 +228,9 @@ def test_a_champion_promoted_by_force_stands_out_in_verdict_and_report(tmp_path:
         subprocess.run(command, check=True, capture_output=True)
 
     def judged() -> tuple[dict[str, Any], str]:
-        champion, _, forced = resolve_champion.python_func(registry=str(registry), channel="production")
+        champion, _, forced = resolve_champion.python_func(
+            registry=str(registry), channel="production", new_channel=False
+        )
         evaluation = artifact(tmp_path / "evaluation.json", digest="e")
         verdict = artifact(tmp_path / "verdict")
         (tmp_path / "evaluation.json").write_text(json.dumps({"champion": {"release": champion}}))
@@ -266,6 +298,7 @@ def test_without_a_server_to_roll_over_deploy_only_says_what_was_released(tmp_pa
     deployment = artifact(tmp_path / "deployment")
     deploy.python_func(
         archive=artifact(tmp_path / "none.mar"), infra=artifact(tmp_path / "none.json"),
-        golden=artifact(tmp_path / "none.json"), release="abc", serving="", deployment=deployment,
+        golden=artifact(tmp_path / "none.json"), release="abc", registry="", channel="production", serving="",
+        deployment=deployment,
     )  # fmt: skip
     assert json.loads(Path(deployment.path).read_text()) == {"release": "abc"}

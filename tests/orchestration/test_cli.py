@@ -15,8 +15,10 @@ from typer.testing import CliRunner
 
 from common.cli import command_group
 from common.errors import UserError
+from common.home import Home
 from orchestration.resources import CompileOptions
 from pipeline import app, build, build_for_cluster
+from serving.torchserve.state_dir import DeployedRelease, ServedChannel, StateDir
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = {"run", "compile", "submit", "deploy", "infra-validate", "serve", "ask", "stop", "registry"} | {
@@ -29,6 +31,17 @@ REGISTRY_COMMANDS = {"list", "show", "history", "promote", "rollback", "diff", "
 
 def invoke(*arguments: str):
     return CliRunner().invoke(app, arguments)
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for name in ("CAR_REGISTRY", "CAR_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
 
 
 def test_the_entry_point_is_the_pipelines_app() -> None:
@@ -69,6 +82,63 @@ def test_wrong_usage_is_2_and_a_failure_is_1_with_one_sentence(tmp_path: Path) -
         1,
         f"There is no release ffffffff in {tmp_path / 'registry'}.\n",
     )
+
+
+def test_a_mistyped_channel_is_refused_before_anything_happens(in_folder: Path) -> None:
+    for channel, hint in (
+        ("prodution", "Did you mean production?"),
+        ("trial", "There are: production, staging."),
+    ):
+        result = invoke("run", "--channel", channel)
+        assert (result.exit_code, result.output.count("\n")) == (1, 1)
+        assert (
+            f"There is no channel '{channel}' in .car/movielens/registry. {hint} A new one is made with "
+            in (result.output)
+        )
+    assert list(in_folder.iterdir()) == []
+
+
+def test_a_run_takes_no_server_that_answers_for_another_channel(in_folder: Path) -> None:
+    state = StateDir(Home.of_data("movielens").server("production"))
+    state.create()
+    ServedChannel.of(state, "production", ".car/movielens/registry").write(state)
+    DeployedRelease(release="a" * 64, version="1", archive="a.mar", sha256="b" * 64).write(state)
+    trial = ("run", "--channel", "trial", "--new-channel", "--serving", str(state.root))
+    for words in (trial, ("run", "--registry", "other", "--serving", str(state.root))):
+        result = invoke(*words)
+        assert (result.exit_code, result.output.count("\n")) == (1, 1)
+        assert (
+            f"The server in {state.root} answers for production of {in_folder}/.car/movielens"
+            in result.output
+        )
+    moved = in_folder.rename(in_folder.with_name("moved"))  # registry and server together
+    os.chdir(moved)
+    again = StateDir(Home.of_data("movielens").server("production"))
+    ServedChannel.of(again, "production", ".car/movielens/registry").check(again)
+
+
+def test_stop_all_says_what_it_stopped_and_which_home_is_damaged(in_folder: Path) -> None:
+    assert invoke("stop", "--all").output == "No server runs.\n"
+    tea, books = Home.of_data("custom", "tea"), Home.of_data("custom", "books")
+    for home in (tea, books):
+        home.server("production").mkdir(parents=True)
+        home.select()
+    (in_folder / ".car" / tea.name / "home.json").write_text("{")
+    result = CliRunner().invoke(app, ["stop", "--all"])
+    assert (result.exit_code, result.stdout) == (0, "No server runs.\n")
+    assert result.stderr == f".car/{tea.name}/home.json is damaged; run the pipeline on that dataset again.\n"
+    assert invoke("--home", books.name, "stop").output == (
+        f"No server runs in {in_folder}/.car/{books.name}/serving/production.\n"
+    )
+
+
+def test_commands_in_another_folder_say_where_they_looked(in_folder: Path) -> None:
+    for words in (("registry", "list"), ("deploy",), ("registry", "history")):
+        result = invoke(*words)
+        assert (result.exit_code, result.output.count("\n")) == (1, 1), words
+        assert f"No run has made a home in {in_folder}/.car: go to the folder in which" in result.output
+    result = invoke("ask")
+    assert f"No TorchServe runs in {in_folder}/.car/movielens/serving/production" in result.output
 
 
 @pytest.mark.parametrize(

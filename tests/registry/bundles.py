@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -69,8 +70,20 @@ def reseal_model(folder: Path) -> Path:
     return folder
 
 
+METRICS = {"recall@10": 0.131, "ndcg@10": 0.068}
+# What an infra validation would have written: bundles of `make_bundle` cannot be served.
+INFRA = {"archive_sha256": "7" * 64, "provenance": {"handler": "", "workers": "", "archiver": ""}}
+
+
 def make_evidence(
-    folder: Path, bundle: Path | None, blessed: bool = True, bootstrap: bool = False, note: str = ""
+    folder: Path,
+    bundle: Path | None,
+    blessed: bool = True,
+    bootstrap: bool = False,
+    *,
+    note: str = "",
+    holdout: str = HOLDOUT,
+    metrics: Mapping[str, float] = METRICS,
 ) -> dict[str, Path]:
     """A verdict on a bundle, an evaluation and a report; `note` varies the report as time would."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,17 +94,14 @@ def make_evidence(
         bootstrap=bootstrap,
         policy=POLICY,
         release=release,
-        holdout=HOLDOUT,
+        holdout=holdout,
         champion=None if bootstrap else "c" * 64,
         conditions=(*conditions, *([make_condition("champion", verdict="waived")] if bootstrap else [])),
     )
-    metrics = {
-        "recall@10": {"mean": 0.131, "low": 0.1, "high": 0.2},
-        "ndcg@10": {"mean": 0.068, "low": 0.06, "high": 0.07},
-    }
     verdict.write(folder / "verdict.json")
-    holdout = {"split": "test", "users": 9, "items": 4, "hits": 1, "digest": HOLDOUT}
-    evaluation = {"release": release, "holdout": holdout, "models": {"challenger": metrics}}
+    users = {"split": "test", "users": 9, "items": 4, "hits": 1, "digest": holdout}
+    intervals = {name: {"mean": mean, "low": mean / 2, "high": mean} for name, mean in metrics.items()}
+    evaluation = {"release": release, "holdout": users, "models": {"challenger": intervals}}
     write_json(folder / "evaluation.json", evaluation)
     (folder / "report.html").write_text(f"<html>{note}</html>")
     return {name: folder / name for name in ("verdict.json", "evaluation.json", "report.html")}
@@ -120,6 +130,8 @@ def make_release(
     """Write the release of `make_bundle(seed)`; an unblessed one by force."""
     bundle = make_bundle(folder / f"bundle-{seed}", seed)
     evidence = make_evidence(folder / f"evidence-{seed}", bundle, blessed, bootstrap)
+    evidence["infra.json"] = folder / f"evidence-{seed}" / "infra.json"
+    write_json(evidence["infra.json"], INFRA)
     force = None if blessed else "a test of the fire drill"
     return write_release(store, bundle, evidence, force=force, **options)
 

@@ -36,9 +36,9 @@ def pair(store: ObjectStore, tmp_path: Path) -> tuple[str, str]:
         write_json(bundle / "model/config.json", {"d_model": 8 * (1 + day), "layout": "collapsed"})
         header = json.loads(reseal_model(bundle).joinpath("bundle.json").read_text())
         write_json(bundle / "bundle.json", header | {"catalogue": catalogue.digest, "data": f"{day}" * 64})
-        evidence = make_evidence(tmp_path / f"evidence-{day}", bundle)
-        metrics = {"ndcg@10": 0.068 + 0.01 * day, "recall@10": 0.1} | ({"new": 1.0} if day else {})
-        digests.append(write_release(store, bundle, evidence, metrics=metrics).release)
+        metrics = {"ndcg@10": 0.068 + 0.01 * day, "recall@10": 0.1} | ({"recall@5": 1.0} if day else {})
+        evidence = make_evidence(tmp_path / f"evidence-{day}", bundle, metrics=metrics)
+        digests.append(write_release(store, bundle, evidence).release)
     return digests[0], digests[1]
 
 
@@ -50,9 +50,9 @@ def test_exactly_the_differences_are_reported(store: ObjectStore, pair: tuple[st
     assert {
         name: (change.before, change.after, change.difference) for name, change in difference.config.items()
     } == {"d_model": (8, 16, 8)}
-    assert difference.metrics.keys() == {"ndcg@10", "new"}
+    assert difference.metrics.keys() == {"ndcg@10", "recall@5"}
     assert difference.metrics["ndcg@10"].difference == pytest.approx(0.01)
-    assert (difference.metrics["new"].before, difference.metrics["new"].difference) == (None, None)
+    assert (difference.metrics["recall@5"].before, difference.metrics["recall@5"].difference) == (None, None)
     assert difference.churn == Churn(
         items=3, by_level=(0.333333, 0.666667), whole=0.666667, added=1, retired=0
     )
@@ -82,6 +82,36 @@ def test_the_command_takes_channels_and_short_digests(
     assert "They are the same release." in run("diff", "staging", pair[0])[1]
     assert run("diff", "staging")[0] == 2
     assert run("diff", "staging", "ffffffff")[0] == 1
+
+
+def test_metrics_of_other_holdouts_and_of_the_unevaluated_are_not_subtracted(
+    run: Run, store: ObjectStore, tmp_path: Path
+) -> None:
+    digests = []
+    for seed, holdout in ((1, "a" * 64), (2, "b" * 64), (3, "b" * 64), (4, "")):
+        bundle = make_bundle(tmp_path / f"bundle-{seed}", seed)
+        metrics = {"ndcg@10": seed / 100}
+        evidence = make_evidence(
+            tmp_path / f"evidence-{seed}", bundle, holdout=holdout or "c", metrics=metrics
+        )
+        if not holdout:
+            del evidence["evaluation.json"]
+        digests.append(write_release(store, bundle, evidence).release)
+    month, next_month, retrained, onboarded = digests
+    difference = compare(store, month, next_month)
+    assert difference.metrics["ndcg@10"].difference is None
+    assert "The holdouts differ (aaaaaaaaaaaa, bbbbbbbbbbbb)" in difference.incomparable
+    same = compare(store, next_month, retrained)
+    assert (same.metrics["ndcg@10"].difference, same.incomparable) == (pytest.approx(0.01), "")
+    assert f"Never evaluated itself, so there is nothing to compare: {onboarded[:12]}." in " ".join(
+        run("diff", retrained, onboarded)[1].split()
+    )
+    assert "+0.0100" not in run("diff", month, next_month)[1]
+    listed = run("list")[1]
+    assert [listed.count("a" * 8), listed.count("b" * 8)] == [1, 2]
+    assert "ndcg@10 of different holdouts is of different users" in listed
+    assert "Without ndcg@10: never evaluated itself." in listed
+    assert "No metrics: this release was never evaluated itself." in run("show", onboarded)[1]
 
 
 @pytest.fixture

@@ -54,6 +54,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
         versions=versions,
         parent=draw(st.none() | DIGESTS),
         metrics=draw(st.dictionaries(WORDS, st.floats(allow_nan=False, allow_infinity=False), max_size=3)),
+        holdout=draw(st.none() | WORDS),
         forced=draw(st.none() | WORDS),
         git_commit=draw(st.none() | WORDS),
         run_id=draw(st.none() | WORDS),

@@ -42,9 +42,7 @@ def test_equal_content_gives_the_same_release(store: ObjectStore, tmp_path: Path
     bundle = make_bundle(tmp_path / "a")
     first = write_release(store, bundle, make_evidence(tmp_path / "e1", bundle), run_id="monday")
     again = make_evidence(tmp_path / "e2", bundle, note="another day, another latency")
-    second = write_release(
-        store, make_bundle(tmp_path / "b"), again, run_id="tuesday", metrics={"ndcg@10": 0.5}
-    )
+    second = write_release(store, make_bundle(tmp_path / "b"), again, run_id="tuesday")
 
     assert second == first
     assert [release.release for release in list_releases(store)] == [first.release]
@@ -188,14 +186,12 @@ def test_a_target_that_is_a_file_or_an_empty_folder(store: ObjectStore, tmp_path
 
 def test_unknown_evidence_and_invalid_metrics_are_refused(store: ObjectStore, tmp_path: Path) -> None:
     release = make_release(store, tmp_path)
-    with pytest.raises(ReleaseError, match=r"no evidence 'model.mar'; it has evaluation.json, report.html"):
+    with pytest.raises(ReleaseError, match=r"no evidence 'model.mar'; it has evaluation.json, infra.json"):
         FetchedRelease(store, release).fetch_evidence("model.mar", tmp_path / "model.mar")
     with pytest.raises(ReleaseError, match="is a folder: give the path"):
         FetchedRelease(store, release).fetch_evidence("report.html", tmp_path)
     bundle = make_bundle(tmp_path / "b", 5)
     evidence = make_evidence(tmp_path / "evidence", bundle)
-    with pytest.raises(ReleaseError, match=r"cannot be recorded: 'metrics.ndcg@10' is nan"):
-        write_release(store, bundle, evidence, metrics={"ndcg@10": float("nan")})
     evaluation = json.loads(evidence["evaluation.json"].read_text())
     write_json(evidence["evaluation.json"], evaluation | {"models": {}})
     with pytest.raises(ReleaseError, match="has no metrics of the form"):
@@ -203,12 +199,13 @@ def test_unknown_evidence_and_invalid_metrics_are_refused(store: ObjectStore, tm
     write_json(evidence["evaluation.json"], evaluation | {"release": "0" * 64})
     with pytest.raises(ReleaseError, match="of another bundle or holdout than the verdict"):
         write_release(store, bundle, evidence)
+    write_json(evidence["evaluation.json"], evaluation)
     with pytest.raises(ReleaseError, match=r"evidence golden.json is not a file"):
-        write_release(store, bundle, evidence | {"golden.json": tmp_path / "no"}, metrics={})
+        write_release(store, bundle, evidence | {"golden.json": tmp_path / "no"})
     with pytest.raises(ReleaseError, match="cannot name an object"):
-        write_release(store, bundle, evidence | {"../x": evidence["report.html"]}, metrics={})
+        write_release(store, bundle, evidence | {"../x": evidence["report.html"]})
     with pytest.raises(ReleaseError, match=r"car.mar may not be in a release: only .json, .html files"):
-        write_release(store, bundle, evidence | {"car.mar": evidence["report.html"]}, metrics={})
+        write_release(store, bundle, evidence | {"car.mar": evidence["report.html"]})
     assert [release.release for release in list_releases(store)] == [release.release]
 
 

@@ -39,6 +39,7 @@ from serving.deployment.deploy_channel import (
     record_validation,
     validate_release,
 )
+from serving.errors import ServingError
 from serving.torchserve.infra_validation import InfraValidationError
 from serving.torchserve.process import find_processes
 from serving.torchserve.rollover import DeployError
@@ -69,7 +70,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ObjectStore:
+def store(serving: Path, tmp_path: Path) -> ObjectStore:
+    """A registry of the test's own; the tests' one server may answer for any of them."""
+    StateDir(serving).channel.unlink(missing_ok=True)
     return open_store(tmp_path / "registry")
 
 
@@ -97,6 +100,7 @@ def items(answer: dict[str, Any]) -> set[str]:
 
 def test_onboarded_items_are_served_and_a_rollback_takes_them_back(serving: Path, tmp_path: Path) -> None:
     store, parent = trained_release(tmp_path)
+    StateDir(serving).channel.unlink(missing_ok=True)
     in_production(store, parent)
     assert deploy_channel(store, "production", serving, "ann@shop").changed
     everything = {"history": ["i1", "n1"], "k": 50, "explain": True}
@@ -226,6 +230,37 @@ def test_releasing_again_with_other_code_notes_its_validation(
     ]
 
 
+def test_a_server_answers_for_one_channel_of_one_registry(
+    serving: Path, store: ObjectStore, bundle: Path, tmp_path: Path
+) -> None:
+    second = tiny_bundle(tmp_path / "second", seed=2)
+    first = write_release(store, bundle, evidence(tmp_path / "a", bundle)).release
+    trial = write_release(store, second, evidence(tmp_path / "b", second)).release
+    in_production(store, first)
+    deploy_channel(store, "production", serving, "ann")
+    promote(store, "trial", trial, **ANN)
+    other = open_store(tmp_path / "other")
+    in_production(other, write_release(other, second, evidence(tmp_path / "c", second)).release)
+    options = ["--registry", store.url, "--serving", str(serving)]
+    for registry, channel in ((store, "trial"), (other, "production")):
+        with pytest.raises(
+            ServingError, match=f"answers for production of {store.url}, and not for {channel} of"
+        ):
+            deploy_channel(registry, channel, serving, "ann")
+    refused = CliRunner().invoke(app, ["deploy", "trail", *options])
+    assert (refused.exit_code, "Did you mean trial?" in refused.stderr) == (1, True)
+    assert predict(serving, REQUESTS[0])["release"] == first
+
+    # The server and its channel tell that they differ, whoever asks.
+    in_production(store, trial)
+    asked = CliRunner().invoke(app, ["status", "--serving", str(serving)])
+    sentence = f"has release {first[:12]}, but production uses {trial[:12]} (entry 2): car deploy production"
+    assert (asked.exit_code, sentence in asked.stderr) == (0, True)
+    assert f"logs             {StateDir(serving).logs}\n" in asked.stdout
+    assert CliRunner().invoke(app, ["deploy", *options]).exit_code == 0
+    assert CliRunner().invoke(app, ["status", "--serving", str(serving)]).stderr == ""
+
+
 def test_bad_reports_and_empty_channels_are_sentences(
     serving: Path, store: ObjectStore, bundle: Path, tmp_path: Path
 ) -> None:
@@ -305,6 +340,8 @@ def test_what_the_pipeline_released_is_deployed_again_from_the_registry(
         infra=infra,
         golden=golden,
         release=released,
+        registry=store.url,
+        channel="production",
         serving=str(serving),
         deployment=deployment,
     )
@@ -319,6 +356,6 @@ def test_what_the_pipeline_released_is_deployed_again_from_the_registry(
     Path(archive.path).write_bytes(Path(archive.path).read_bytes() + b"x")
     with pytest.raises(DeployError, match="but the archive that was validated has"):
         deploy.python_func(
-            archive=archive, infra=infra, golden=golden, release=released, serving=str(serving),
-            deployment=artifact("again"),
+            archive=archive, infra=infra, golden=golden, release=released, registry=store.url,
+            channel="production", serving=str(serving), deployment=artifact("again"),
         )  # fmt: skip
