@@ -334,8 +334,8 @@ def build_for_cluster(options: CompileOptions) -> GraphComponent:
         with dsl.ExitHandler(conclude_task, name="run"):
             pipeline(
                 source=source, source_digest=source_digest, registry=registry, channel=channel,
-                new_channel=new_channel, data_policy=data_policy, encoder=encoder, recipe=recipe, changes=changes,
-                codebook_mode=codebook_mode, training=training, warm_start=warm_start,
+                new_channel=new_channel, data_policy=data_policy, encoder=encoder, recipe=recipe,
+                changes=changes, codebook_mode=codebook_mode, training=training, warm_start=warm_start,
                 gate_policy=gate_policy, bootstrap=bootstrap, require_promotion=require_promotion,
                 serving=serving, cache=cache, checkpoints=checkpoints, git_commit=git_commit,
             )  # fmt: skip

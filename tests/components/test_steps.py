@@ -69,6 +69,7 @@ def released(
     registry: Path,
     seed: int = 0,
     entry: int = 0,
+    *,
     channel: str = "production",
     recipe: str = RECIPE,
     **options: Any,
