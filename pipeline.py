@@ -146,17 +146,24 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
                     champion=champion,
                 )
             ).after(validate_task)
-            with dsl.ParallelFor(list(range(options.shards)), name="shards") as shard:
-                embed_task = configure(
-                    embed(
-                        dataset=dataset,
-                        encoder=choose_encoder_task.output,
-                        shard=shard,
-                        shards=options.shards,
-                        cache=cache,
+            merge_task = None
+            for numbers in options.shard_groups():
+                with dsl.ParallelFor(numbers, name="shards", parallelism=options.parallelism) as shard:
+                    embed_task = configure(
+                        embed(
+                            dataset=dataset,
+                            encoder=choose_encoder_task.output,
+                            shard=shard,
+                            shards=options.shards,
+                            cache=cache,
+                        )
                     )
-                )
-            merge_task = configure(merge(shards=dsl.Collected(embed_task.output)))
+                    if merge_task and options.parallelism:
+                        embed_task.after(merge_task)  # else another group's shards would run as well
+                shards, before = dsl.Collected(embed_task.output), {}
+                if merge_task:
+                    before["earlier"] = merge_task.output
+                merge_task = configure(merge(shards=shards, numbers=numbers, **before))
             tokenize_task = configure(
                 tokenize(
                     dataset=dataset,

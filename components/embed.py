@@ -71,14 +71,29 @@ def choose_encoder(
 
 
 @step
-def merge(shards: Input[list[Artifact]], vectors: Output[artifact_types.TextVectors]) -> None:
+def merge(
+    shards: Input[list[Artifact]],
+    numbers: list,
+    vectors: Output[artifact_types.TextVectors],
+    earlier: Input[artifact_types.TextVectors] = None,
+) -> None:
     """Check that every shard is there once, and merge their vectors.
 
     KFP does not support lists of custom artifact types, so the shards are plain artifacts.
+
+    Args:
+        numbers: the shards that these must be.
+        earlier: the merged vectors of the shards before them; without it, these are the first.
     """
+    import shutil
     from pathlib import Path
 
-    from car_model.encoding.shards import merge_shards
+    from car_model.encoding.shards import ShardError, merge_shards
 
-    merged = merge_shards([Path(shard.path) for shard in shards], Path(vectors.path))
-    vectors.metadata.update(shards=len(merged), dataset=merged[0].dataset, encoder=merged[0].encoder)
+    merged = merge_shards([Path(shard.path) for shard in shards], Path(vectors.path), numbers)
+    identity = {"dataset": merged[0].dataset, "encoder": merged[0].encoder}
+    if earlier:
+        if {name: earlier.metadata[name] for name in identity} != identity:
+            raise ShardError("the shards come from several runs (dataset or encoder differ); embed again.")
+        shutil.copytree(earlier.path, vectors.path, dirs_exist_ok=True)
+    vectors.metadata.update(shards=len(merged) + (earlier.metadata["shards"] if earlier else 0), **identity)

@@ -22,6 +22,7 @@ from orchestration import cli_options as options
 from orchestration.artifact_types import standard_titles
 from orchestration.cli_options import KubeflowOptions, RunOptions, with_kubeflow_options, with_run_options
 from orchestration.kubeflow.cluster import load_cluster
+from orchestration.kubeflow.rights import check_rights
 from orchestration.local.docker import run_in_containers
 from orchestration.local.runner import LocalRun
 from orchestration.local.summary import Summary
@@ -118,11 +119,18 @@ def command_line(
         cluster: options.ClusterFile = None,
         platform: options.PlatformName = "kubeflow",
         shards: options.Shards = 1,
+        parallelism: options.Parallelism = 0,
     ) -> None:
         """Compile the pipeline to IR YAML."""
         settings = load_cluster(cluster)
         compile_options = CompileOptions(
-            image=image, gpus=gpu, gpu_type=gpu_type, cluster=settings, platform=platform, shards=shards
+            image=image,
+            gpus=gpu,
+            gpu_type=gpu_type,
+            cluster=settings,
+            platform=platform,
+            shards=shards,
+            parallelism=parallelism,
         )
         if output.suffix != ".yaml":
             raise typer.BadParameter(f"{output} must end with .yaml.", param_hint="--output")
@@ -151,6 +159,7 @@ def command_line(
         gpu_type: options.GpuType = CompileOptions.gpu_type,
         cluster: options.ClusterFile = None,
         shards: options.Shards = 1,
+        parallelism: options.Parallelism = 0,
     ) -> None:
         """Submit the pipeline to Kubeflow Pipelines, for one run or as a recurring run.
 
@@ -169,9 +178,22 @@ def command_line(
             checkpoints=settings.cache_path("checkpoints", code_digest()),
         )
         pipeline = build_for_cluster(
-            CompileOptions(image=image, gpus=gpu, gpu_type=gpu_type, cluster=settings, shards=shards)
+            CompileOptions(
+                image=image,
+                gpus=gpu,
+                gpu_type=gpu_type,
+                cluster=settings,
+                shards=shards,
+                parallelism=parallelism,
+            )
         )
         kubeflow = kubeflow_options.kubeflow(service_account)
+        if service_account:
+            train_jobs = settings.train_job is not None
+            if note := check_rights(
+                kubeflow.namespace, service_account, kubeflow.host, train_jobs=train_jobs
+            ):
+                typer.echo(note, err=True)
         arguments = request.arguments(remote=True) | {"require_promotion": require_promotion}
         if schedule:  # the source's content at those times is not known now
             arguments["source_digest"] = ""

@@ -125,6 +125,7 @@ with_kubeflow_options = with_options("kubeflow_options", KubeflowOptions)
 Shards = Annotated[
     int, Option(min=1, max=1000, help="Number of parts of the catalogue to embed in parallel.")
 ]
+Parallelism = Annotated[int, Option(min=0, help="Number of shards to embed at a time; 0 for as many as fit.")]
 Image = Annotated[str, Option(help="Container image of the steps, best named by digest.")]
 Gpu = Annotated[int, Option(min=0, help="Accelerators for the steps that train.")]
 GpuType = Annotated[str, Option(help="Resource name of the accelerator.")]

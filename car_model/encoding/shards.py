@@ -53,8 +53,11 @@ def write_shard(
     return len(own)
 
 
-def merge_shards(folders: Sequence[Path], target: Path) -> list[Shard]:
-    """Put the vectors of all shards into one folder, which `embed` takes as its cache. Raises ShardError."""
+def merge_shards(folders: Sequence[Path], target: Path, numbers: Sequence[int] | None = None) -> list[Shard]:
+    """Put the vectors of shards into one folder, which `embed` takes as its cache. Raises ShardError.
+
+    `numbers` are the shards that must be there; None for all.
+    """
     shards = []
     for folder in folders:
         try:
@@ -66,7 +69,8 @@ def merge_shards(folders: Sequence[Path], target: Path) -> list[Shard]:
             "the shards come from several runs (number, dataset or encoder differ); embed again."
         )
     counts, of = Counter(shard.number for shard in shards), shards[0].of
-    missing = [str(number) for number in range(of) if number not in counts]
+    expected = range(of) if numbers is None else numbers
+    missing = [str(number) for number in expected if number not in counts]
     double = [str(number) for number, count in sorted(counts.items()) if count > 1]
     if missing or double:
         problem = f"{', '.join(missing)} missing" if missing else f"{', '.join(double)} there twice"

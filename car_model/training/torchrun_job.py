@@ -3,6 +3,7 @@
     inputs/    dataset/, codebook/, catalogue.parquet, and parent/, a bundle, where training starts warm
     job.json   the recipe and where the resumable state lies, from here; written last
     failed/    a file for every process that failed
+    watched    touched again and again by who waits for the result; processes end if nobody does
     result/    bundle/ and curves.json, renamed to here when they are complete
 
 `torchrun -m car_model.training.torchrun_job` is every process of it, with the folder in CAR_FIT_JOB.
@@ -41,6 +42,7 @@ from common.errors import UserError
 
 FOLDER = "CAR_FIT_JOB"
 PARENT = "CAR_FIT_PARENT"  # id of a process of this machine without which nobody waits for the result
+ABANDONED, LOOK = 1800, 60  # seconds without a sign from who waits, and between looks for one
 BROKEN = re.compile(r"connection|gloo|nccl|socket|broken pipe|timed? ?out", re.IGNORECASE)
 
 
@@ -81,8 +83,20 @@ class FitJob:
             if source := getattr(inputs, name):
                 shutil.copytree(source, self.folder / "inputs" / name)
         shutil.copyfile(inputs.catalogue, self.folder / "inputs" / "catalogue.parquet")
+        self.watch()
         relative = os.path.relpath(state, self.folder) if state else None
         (self.folder / "job.json").write_text(json.dumps({"recipe": dict(recipe), "state": relative}))
+
+    def watch(self) -> None:
+        """Say that somebody still waits for the result."""
+        with contextlib.suppress(OSError):  # now and then a shared folder does not answer
+            (self.folder / "watched").touch()
+
+    def abandoned(self) -> bool:
+        """Whether nobody has waited for the result for half an hour: longer than a lost step stays away."""
+        with contextlib.suppress(OSError):
+            return time.time() - (self.folder / "watched").stat().st_mtime > ABANDONED
+        return False
 
     def run(self) -> None:
         """Train with the other processes; the first one leaves the bundle and the curves."""
@@ -141,17 +155,27 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
+def _end_if_abandoned(job: FitJob) -> None:
+    """End this process when nobody waits for the result any more."""
+    while not job.abandoned():
+        time.sleep(LOOK)
+    print("Nobody has waited for this training for half an hour; it ends here.", flush=True)
+    os._exit(1)
+
+
 @record  # lets torchrun name the failure in its own report
 def main() -> None:
     """One process of the training in the folder that CAR_FIT_JOB names."""
-    job = FitJob(Path(os.environ[FOLDER]))
+    job, rank = FitJob(Path(os.environ[FOLDER])), int(os.environ.get("RANK", "0"))
+    (job.folder / "failed" / f"{rank}.json").unlink(missing_ok=True)  # of a process that this one replaces
+    threading.Thread(target=_end_if_abandoned, args=[job], daemon=True).start()
     if parent := os.environ.get(PARENT):
         threading.Thread(target=_end_with, args=[int(parent)], daemon=True).start()
     with contextlib.redirect_stderr(_Lines(sys.stderr)):
         try:
             job.run()
         except Exception as error:
-            job.fail(int(os.environ.get("RANK", "0")), error)
+            job.fail(rank, error)
             raise
 
 

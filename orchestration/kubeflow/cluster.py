@@ -18,6 +18,7 @@ from common.errors import UserError, first_problem
 from orchestration.train_job.spec import TrainJobSpec
 
 USER = 10001  # of the image
+CPU, BYTES = r"^\d+(\.\d+|m)?$", r"^\d+(Ki|Mi|Gi|Ti|k|M|G|T)?$"
 PLACEMENT = 1800  # seconds that a pod may wait for a node
 
 
@@ -117,6 +118,24 @@ class Retries(Section):
         return self.count * (seconds + PLACEMENT) + waits
 
 
+class Size(Section):
+    """How large the pod of a step is, in Kubernetes' units; what is left out keeps its default.
+
+    Kubeflow Pipelines has no setting for the size of a pod's disk.
+    """
+
+    cpu: str | None = Field(default=None, pattern=CPU)
+    """CPUs that are reserved for it, such as `"1"` or `500m`."""
+    cpu_limit: str | None = Field(default=None, pattern=CPU)
+    """CPUs that it may use."""
+    memory: str | None = Field(default=None, pattern=BYTES)
+    """Memory that is reserved for it, such as `4Gi`."""
+    memory_limit: str | None = Field(default=None, pattern=BYTES)
+    """Memory at which it is ended."""
+    gpus: int | None = Field(default=None, ge=0)
+    """Accelerators of a step that trains, instead of `--gpu`."""
+
+
 class Notify(Section):
     """The Secret that holds the URL of a webhook, to which each run's summary is posted."""
 
@@ -160,6 +179,8 @@ class Cluster(Section):
     """Retries of every step."""
     timeouts: dict[str, int] = {}
     """Seconds that one try may take, by step name."""
+    sizes: dict[str, Size] = {}
+    """CPU, memory and accelerators, by step name."""
     notify: Notify | None = None
     """Webhook for run summaries."""
     train_job: TrainJob | None = None
@@ -216,6 +237,7 @@ class Cluster(Section):
             selector=self.nodes.selector | self.accelerated.selector,
             tolerations=tuple(item.model_dump(exclude_none=True) for item in tolerations),
             pull_secrets=self.image_pull_secrets,
+            annotations=self.annotations,
             user=USER,
             seconds=seconds,
         )

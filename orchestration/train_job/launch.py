@@ -2,13 +2,15 @@
 
 The step writes what the nodes need into a folder they share, starts a TrainJob, prints what its first node
 writes and takes the result. A step that is retried waits for a job that still runs, else starts a new one,
-which resumes from the last one's state. A step that is cancelled ends its job.
+which resumes from the last one's state. A step that is cancelled ends its job; the job of a step that is
+killed and not tried again ends by itself (`FitJob.abandoned`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 import secrets
 import shutil
@@ -19,20 +21,26 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from car_model.bundle import Bundle
 from car_model.evidence.training import TrainingCurves
 from car_model.training.torchrun_job import FitJob, Inputs
+from common.digests import json_digest
 from common.errors import UserError
 from orchestration.train_job.backends import KubernetesBackend
-from orchestration.train_job.spec import TrainJobSpec
+from orchestration.train_job.spec import RUN_ID, TrainJobSpec
 
 if TYPE_CHECKING:
     from kubeflow.trainer import TrainerClient
 
 Result = TypeVar("Result")
 MAX_OUTAGE = 300  # seconds that the API may be unavailable
+REMEDIES = {  # by the status of an answer that no repetition changes
+    401: "; the token of the step's service account is not accepted",
+    403: "; the step's service account needs the rights in deploy/cluster/trainer.yaml",
+    404: "; Kubeflow Trainer or the runtime of the train_job is not installed, or the job was removed",
+}
 COMPLETE, FAILED = "Complete", "Failed"
 # torchrun's report on a process that a signal ended
 KILLED = re.compile(r"rank\s*: (\d+) .*?(?:\n.*?){0,3}traceback\s*: Signal \d+ \((SIG\w+)\)")
@@ -59,7 +67,8 @@ def run_train_job(
             "cache, or the run checkpoints."
         )
     backend = KubernetesBackend()
-    digest = inputs.digest(recipe)[:16]
+    run = os.environ.get(RUN_ID, "")  # equal runs at once have a job each
+    digest = json_digest([inputs.digest(recipe), str(checkpoints), run])[:16]
     job, prefix = FitJob(checkpoints / "jobs" / digest), f"car-{digest}-"
     client = _request(backend.connect, "reached")
     running = [
@@ -78,11 +87,11 @@ def run_train_job(
         print(f"Started training job {name}: {spec.nodes} x {spec.processes} processes.", flush=True)
     with _sigterm_unwinds():
         try:
-            status, output = _follow(client, name, backend.poll_seconds)
+            reason = _follow(backend, client, name, job, spec)
         finally:
             backend.remove(client, name)
-    if status != COMPLETE:
-        raise TrainJobError(f"The training job {name} failed: {failure_reason(job, spec.world, output)}")
+    if reason:
+        raise TrainJobError(f"The training job {name} failed: {reason}")
     try:
         result = job.result()
     except FileNotFoundError as error:
@@ -94,15 +103,26 @@ def run_train_job(
     return result
 
 
-def failure_reason(job: FitJob, world: int, output: str) -> str:
-    """Why a job of `world` processes failed, in a sentence; `output` is what its nodes and torchrun wrote.
-
-    The process that failed by itself comes before those that lost it.
-    """
-    failures = job.failures()
-    for rank, failure in failures.items():
+def own_failure(job: FitJob, world: int) -> str:
+    """The error of a process that failed by itself, in a sentence; "" for none."""
+    for rank, failure in job.failures().items():
         if not failure.broken:
             return f"process {rank + 1} of {world}: {failure.sentence}"
+    return ""
+
+
+def failure_reason(job: FitJob, world: int, output: str, last_words: str = "") -> str:
+    """Why a job of `world` processes failed, in a sentence.
+
+    The process that failed by itself comes before those that lost it.
+
+    Args:
+        output: what its nodes and torchrun wrote.
+        last_words: what Kubernetes says about its pods.
+    """
+    if sentence := own_failure(job, world):
+        return sentence
+    failures = job.failures()
     for rank, name in KILLED.findall(output):
         if name != "SIGTERM":  # which torchrun ends the others with
             return f"process {int(rank) + 1} of {world} was killed ({name}; out of memory?)."
@@ -112,14 +132,20 @@ def failure_reason(job: FitJob, world: int, output: str) -> str:
     if failures:
         rank, failure = next(iter(failures.items()))
         return f"process {rank + 1} of {world}: {failure.sentence}"
+    if last_words:
+        return last_words
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     return f"no process said why; the last line was: {lines[-1]}" if lines else "nothing was written."
 
 
-def _follow(client: TrainerClient, name: str, poll_seconds: float) -> tuple[str, str]:
-    """Print what a job writes until it ends; returns its status and everything it wrote."""
+def _follow(
+    backend: KubernetesBackend, client: TrainerClient, name: str, fit: FitJob, spec: TrainJobSpec
+) -> str:
+    """Print what a job writes until it ends or can't go on; returns why it failed, "" if it did not."""
     printed: set[str] = set()
+    obstacle, since = None, 0.0
     while True:
+        fit.watch()
         job = _request(lambda: client.get_job(name), "asked about its job")
         output = ""
         with contextlib.suppress(RuntimeError, TimeoutError, ValueError):  # nodes not up yet, or gone
@@ -130,20 +156,42 @@ def _follow(client: TrainerClient, name: str, poll_seconds: float) -> tuple[str,
                 printed.add(line)
         ended = job.status in (COMPLETE, FAILED)
         if ended and not any(step.status == "Running" for step in job.steps):
-            return job.status, output
-        time.sleep(poll_seconds)
+            if job.status == COMPLETE:
+                return ""
+            return failure_reason(fit, spec.world, output, backend.last_words(client, name))
+        if reason := own_failure(fit, spec.world):  # restarts in place would only repeat it
+            return reason
+        before, obstacle = obstacle, backend.obstacle(client, name, spec.nodes)
+        if obstacle and (before is None or obstacle.patience != before.patience):
+            print(f"Training job {name}: {obstacle.sentence}", flush=True)
+            since = time.monotonic()
+        if obstacle and time.monotonic() - since >= obstacle.patience:
+            return obstacle.sentence
+        time.sleep(backend.poll_seconds)
 
 
-def _request(call: Callable[[], Result], action: str, max_outage: float = MAX_OUTAGE) -> Result:
+def _request(call: Callable[[], Result], action: str, max_outage: float | None = None) -> Result:
     """Kubeflow Trainer's answer to a call, repeated while the API is unavailable."""
-    unavailable = retry_if_exception_type((RuntimeError, TimeoutError, OSError))
-    stop = stop_after_delay(max_outage)
+    retrying = Retrying(
+        retry=retry_if_exception(_is_outage),
+        stop=stop_after_delay(MAX_OUTAGE if max_outage is None else max_outage),
+        wait=wait_exponential(max=30),
+        reraise=True,
+    )
     try:
-        return Retrying(retry=unavailable, stop=stop, wait=wait_exponential(max=30), reraise=True)(call)
+        return retrying(call)
     except Exception as error:
         cause = error.__cause__ or error
         detail = " ".join(str(getattr(cause, "reason", "") or cause).split())
-        raise TrainJobError(f"Kubeflow Trainer could not be {action}: {error} ({detail}).") from error
+        remedy = REMEDIES.get(getattr(cause, "status", None), "")
+        raise TrainJobError(f"Kubeflow Trainer could not be {action}: {error} ({detail}){remedy}.") from error
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Whether the API may answer later; not after it has refused."""
+    status = getattr(error.__cause__ or error, "status", None)
+    refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 429)
+    return isinstance(error, RuntimeError | TimeoutError | OSError) and not refused
 
 
 @contextlib.contextmanager

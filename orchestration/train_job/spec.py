@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 VARIABLE = "CAR_TRAIN_JOB"
+RUN_ID, SERVICE_ACCOUNT = "CAR_RUN_ID", "CAR_SERVICE_ACCOUNT"  # of the step's pod, from its metadata
 
 
 class TrainJobSpec(BaseModel):
@@ -35,6 +36,8 @@ class TrainJobSpec(BaseModel):
     """Taints that the pods tolerate, as Kubernetes writes them."""
     pull_secrets: tuple[str, ...] = ()
     """Names of the Secrets to pull the image with."""
+    annotations: dict[str, str] = {}
+    """Annotations of the pods."""
     user: int = 10001
     """User id of the pods."""
     seconds: int = Field(default=0, ge=0)

@@ -174,6 +174,7 @@ def test_the_train_step_gets_the_jobs_spec_and_needs_no_accelerator(tmp_path: Pa
     for step, has_accelerator in (("train", False), ("train-baseline", True)):
         resources = tree["deploymentSpec"]["executors"][f"exec-{step}"]["container"]["resources"]
         assert ("accelerator" in resources) == bool(settings[step].node_selector.labels) == has_accelerator
+        assert (resources["resourceCpuRequest"] == "1") == has_accelerator  # a step that waits takes little
 
 
 def test_without_a_train_job_no_step_gets_a_spec(ir: list[Tree], tmp_path: Path) -> None:
@@ -213,6 +214,7 @@ def test_without_a_train_job_no_step_gets_a_spec(ir: list[Tree], tmp_path: Path)
             "{train_job: {nodes: 0}, cache: {claim: a}}",
             "'train_job.nodes' is 0: input should be greater than or",
         ),
+        ("sizes: {train: {memory: 4GB}}", "'sizes.train.memory' is '4GB': string should match pattern"),
         ("[1, 2]", "cluster.yaml: input should be a valid dictionary"),
         ("nodes: [", "is not valid YAML"),
     ],
@@ -227,7 +229,25 @@ def test_a_wrong_setting_is_named(tmp_path: Path, content: str, sentence: str) -
     assert "\n" not in str(caught.value)
 
 
+def test_a_steps_size_is_the_clusters_or_its_own(ir: list[Tree]) -> None:
+    executors = ir[0]["deploymentSpec"]["executors"]
+    own = executors["exec-tokenize"]["container"]["resources"]
+    assert (own["resourceCpuRequest"], own["resourceMemoryRequest"]) == ("2", "6Gi")  # as the file says
+    assert (
+        own["resourceMemoryLimit"]
+        == executors["exec-evaluate"]["container"]["resources"]["resourceMemoryLimit"]
+    )
+
+
+def test_a_step_that_does_not_train_has_no_gpus() -> None:
+    sizes = {"sizes": {"train-ranker": {"gpus": 0}, "tokenize": {"gpus": 1}}}
+    with pytest.raises(ClusterError, match="sizes: tokenize does not train, so it can't use the 1 gpus"):
+        CompileOptions(cluster=Cluster.model_validate(sizes))
+
+
 def test_a_timeout_of_an_unknown_step_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match="sizes: there is no step trian; steps are resolve-champion"):
+        CompileOptions(cluster=Cluster.model_validate({"sizes": {"trian": {"cpu": "1"}}}))
     with pytest.raises(ClusterError, match="timeouts: there is no step trian; steps are resolve-champion"):
         CompileOptions(cluster=Cluster.model_validate({"timeouts": {"trian": 1}}))
     with pytest.raises(ClusterError, match="can't be read"):
@@ -281,7 +301,8 @@ def test_names_in_the_example_are_those_of_the_manifests() -> None:
 
 def test_rights_are_given_to_the_service_account_of_the_steps() -> None:
     bindings = [manifest for _, manifest in manifests() if manifest["kind"].endswith("Binding")]
-    (account,) = [manifest for _, manifest in manifests() if manifest["kind"] == "ServiceAccount"]
+    account, same = [manifest for _, manifest in manifests() if manifest["kind"] == "ServiceAccount"]
+    assert account == same  # of a standalone and a multi-user Kubeflow
     assert {subject["name"] for manifest in bindings for subject in manifest["subjects"]} == {
         account["metadata"]["name"]
     }
@@ -292,6 +313,7 @@ def test_rights_are_given_to_the_service_account_of_the_steps() -> None:
     }
     for manifest in bindings:
         reference = manifest["roleRef"]["kind"], manifest["roleRef"]["name"]
-        assert reference in roles or reference == ("ClusterRole", "kubeflow-edit")  # Kubeflow's own
+        kubeflows = {("ClusterRole", "kubeflow-edit"), ("Role", "pipeline-runner")}
+        assert reference in roles | kubeflows
     rules = [rule for _, manifest in manifests() for rule in manifest.get("rules", [])]
     assert not any("*" in rule[part] for rule in rules for part in ("apiGroups", "resources", "verbs"))

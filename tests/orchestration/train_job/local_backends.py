@@ -27,7 +27,18 @@ if TYPE_CHECKING:
 WORKSPACE = "/workspace"  # where the SDK's containers see the one folder they share
 
 
-class ProcessBackend:
+class WithoutPods:
+    """Nothing keeps this machine's nodes from starting."""
+
+    def obstacle(self, client: TrainerClient, name: str, nodes: int) -> None:
+        """None."""
+
+    def last_words(self, client: TrainerClient, name: str) -> str:
+        """None either."""
+        return ""
+
+
+class ProcessBackend(WithoutPods):
     """One node, whose processes run on this machine."""
 
     poll_seconds = 0.5
@@ -62,7 +73,7 @@ class ProcessBackend:
             shutil.rmtree(left, ignore_errors=True)
 
 
-class ContainerBackend:
+class ContainerBackend(WithoutPods):
     """Nodes that are containers, one process each."""
 
     poll_seconds = 1.0

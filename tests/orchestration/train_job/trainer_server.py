@@ -68,7 +68,7 @@ class Job:
         if any(codes):
             self.end()
             return "Failed"
-        return "Complete" if all(code == 0 for code in codes) else "Running"
+        return "Complete" if codes and all(code == 0 for code in codes) else "Running"
 
     def end(self) -> None:
         for node in self.nodes:
@@ -85,6 +85,9 @@ class Trainer:
     jobs: dict[str, Job] = field(default_factory=dict)
     created: list[Tree] = field(default_factory=list)
     refuse: str = ""  # what to answer a TrainJob with instead
+    stuck: Tree | None = None  # pods and events that Kubernetes had for a Job, instead of nodes that run
+    refused: dict[str, int] = field(default_factory=dict)  # part of a path -> status of the answer
+    log_of_requests: list[str] = field(default_factory=list)
 
     def create(self, body: Tree) -> Tree:
         checked = models.TrainerV1alpha1TrainJob.from_dict(body)
@@ -96,7 +99,7 @@ class Trainer:
         trainer, port = body["spec"]["trainer"], free_port()
         python, *words = [*trainer["command"], *trainer["args"]]
         assert python == "python"
-        for rank in range(trainer["numNodes"]):
+        for rank in range(0 if self.stuck else trainer["numNodes"]):
             env = {variable["name"]: variable["value"] for variable in trainer["env"]}
             env |= {"PET_NNODES": str(trainer["numNodes"]), "PET_NODE_RANK": str(rank)}
             env |= {
@@ -129,20 +132,34 @@ class Trainer:
             ]
         return {**job.body, "status": {"conditions": conditions}}
 
+    def events(self, name: str) -> list[Tree]:
+        """The events, about this job's nodes."""
+        events = json.loads(json.dumps(self.stuck["events"] if self.stuck else []))
+        for event in events:
+            event["involvedObject"]["name"] = f"{name}-node-0"
+        return [event for event in events if event["type"] == "Warning"]
+
     def pods(self, name: str) -> list[Tree]:
         phases = {None: "Running", 0: "Succeeded"}
-        pods = []
+        pods: list[Tree] = []
+        when = self.jobs[name].body["metadata"]["creationTimestamp"]
+        for pod in self.stuck["pods"] if self.stuck else []:
+            about = {**pod["metadata"], "labels": self.labels(name, 0), "creationTimestamp": when}
+            pods.append({**pod, "metadata": about})
         for rank, node in enumerate(self.jobs[name].nodes):
-            labels = {
-                "jobset.sigs.k8s.io/jobset-name": name,
-                "jobset.sigs.k8s.io/replicatedjob-name": "node",
-                "batch.kubernetes.io/job-completion-index": str(rank),
-            }
-            when = self.jobs[name].body["metadata"]["creationTimestamp"]
-            about = {"name": f"{name}-node-{rank}", "labels": labels, "creationTimestamp": when}
+            about = {
+                "name": f"{name}-node-{rank}", "labels": self.labels(name, rank), "creationTimestamp": when
+            }  # fmt: skip
             status = {"phase": phases.get(node.poll(), "Failed")}
             pods.append({"metadata": about, "spec": {"containers": [NODE]}, "status": status})
         return pods
+
+    def labels(self, name: str, rank: int) -> Tree:
+        return {
+            "jobset.sigs.k8s.io/jobset-name": name,
+            "jobset.sigs.k8s.io/replicatedjob-name": "node",
+            "batch.kubernetes.io/job-completion-index": str(rank),
+        }
 
     def log(self, name: str, rank: int) -> Path:
         return self.logs / f"{name}-node-{rank}"
@@ -160,7 +177,11 @@ def _handler(trainer: Trainer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path, _, query = self.path.partition("?")
-            if self.headers.get("authorization") != f"Bearer {TOKEN}":
+            trainer.log_of_requests.append(path)
+            refused = [status for part, status in trainer.refused.items() if part in path]
+            if refused:
+                self.answer(refused[0], {"message": "no"})
+            elif self.headers.get("authorization") != f"Bearer {TOKEN}":
                 self.answer(401, {"message": "Unauthorized"})
             elif path == f"{API}/clustertrainingruntimes/torch-distributed":
                 self.answer(200, RUNTIME)
@@ -171,6 +192,9 @@ def _handler(trainer: Trainer) -> type[BaseHTTPRequestHandler]:
             elif path == f"/api/v1/namespaces/{SPACE}/pods":
                 name = re.search(r"jobset-name(?:=|%3D)([a-z0-9-]+)", query)[1]  # type: ignore[index]
                 self.answer(200, {"kind": "PodList", "items": trainer.pods(name)})
+            elif path == f"/api/v1/namespaces/{SPACE}/events":
+                items = [event for name in trainer.jobs for event in trainer.events(name)]
+                self.answer(200, {"kind": "EventList", "items": items})
             elif match := re.fullmatch(f"/api/v1/namespaces/{SPACE}/pods/(.+)/log", path):
                 self.answer(200, (trainer.logs / match[1]).read_text())
             else:
