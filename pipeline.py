@@ -146,7 +146,7 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
                     champion=champion,
                 )
             ).after(validate_task)
-            merge_task = None
+            merge_tasks: list[dsl.PipelineTask] = []
             for numbers in options.shard_groups():
                 with dsl.ParallelFor(numbers, name="shards", parallelism=options.parallelism) as shard:
                     embed_task = configure(
@@ -158,16 +158,15 @@ def build(options: CompileOptions | None = None) -> GraphComponent:
                             cache=cache,
                         )
                     )
-                    if merge_task and options.parallelism:
-                        embed_task.after(merge_task)  # else another group's shards would run as well
-                shards, before = dsl.Collected(embed_task.output), {}
-                if merge_task:
-                    before["earlier"] = merge_task.output
-                merge_task = configure(merge(shards=shards, numbers=numbers, **before))
+                    if options.parallelism:  # of all groups together
+                        embed_task.after(*merge_tasks[-1:])
+                shards = dsl.Collected(embed_task.output)
+                earlier = {"earlier": merge_tasks[-1].output} if merge_tasks else {}
+                merge_tasks.append(configure(merge(shards=shards, numbers=numbers, **earlier)))
             tokenize_task = configure(
                 tokenize(
                     dataset=dataset,
-                    vectors=merge_task.output,
+                    vectors=merge_tasks[-1].output,
                     encoder=settings["encoder"],
                     n_levels=settings["n_levels"],
                     codebook_size=settings["codebook_size"],

@@ -22,7 +22,7 @@ from orchestration import cli_options as options
 from orchestration.artifact_types import standard_titles
 from orchestration.cli_options import KubeflowOptions, RunOptions, with_kubeflow_options, with_run_options
 from orchestration.kubeflow.cluster import load_cluster
-from orchestration.kubeflow.rights import check_rights
+from orchestration.kubeflow.rights import tell_rights
 from orchestration.local.docker import run_in_containers
 from orchestration.local.runner import LocalRun
 from orchestration.local.summary import Summary
@@ -188,12 +188,7 @@ def command_line(
             )
         )
         kubeflow = kubeflow_options.kubeflow(service_account)
-        if service_account:
-            train_jobs = settings.train_job is not None
-            if note := check_rights(
-                kubeflow.namespace, service_account, kubeflow.host, train_jobs=train_jobs
-            ):
-                typer.echo(note, err=True)
+        tell_rights(kubeflow, train_jobs=settings.train_job is not None)
         arguments = request.arguments(remote=True) | {"require_promotion": require_promotion}
         if schedule:  # the source's content at those times is not known now
             arguments["source_digest"] = ""

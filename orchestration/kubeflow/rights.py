@@ -5,10 +5,12 @@ Without the first two rights, the first pod of a run ends at once, and Kubeflow'
 
 from __future__ import annotations
 
+import sys
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from common.errors import UserError
+from orchestration.kubeflow.client import Kubeflow
 
 TIMEOUT = 10  # seconds of one request
 FORWARDED = ("localhost", "127.0.0.1", "::1")  # a host that kubectl forwards, of the kubeconfig's cluster
@@ -37,6 +39,13 @@ TRAIN_JOBS = (
     Right("list", "", "pods", "trainer.yaml"),
     Right("list", "", "events", "trainer.yaml"),
 )
+
+
+def tell_rights(kubeflow: Kubeflow, *, train_jobs: bool) -> None:
+    """Print what `check_rights` says about the steps' service account, if one was chosen."""
+    account = kubeflow.service_account
+    if account and (note := check_rights(kubeflow.namespace, account, kubeflow.host, train_jobs=train_jobs)):
+        print(note, file=sys.stderr)
 
 
 def check_rights(namespace: str, account: str, host: str, *, train_jobs: bool) -> str:

@@ -15,7 +15,7 @@ import kubernetes
 import urllib3
 
 from common.errors import UserError
-from orchestration.kubeflow.pod_status import Pod, pod_problem
+from orchestration.pod_status import Pod, pod_problem
 from orchestration.step import FAILURE_LINE
 
 RUN_LABEL = "pipeline/runid"

@@ -183,7 +183,7 @@ def _request(call: Callable[[], Result], action: str, max_outage: float | None =
     except Exception as error:
         cause = error.__cause__ or error
         detail = " ".join(str(getattr(cause, "reason", "") or cause).split())
-        remedy = REMEDIES.get(getattr(cause, "status", None), "")
+        remedy = REMEDIES.get(getattr(cause, "status", 0), "")
         raise TrainJobError(f"Kubeflow Trainer could not be {action}: {error} ({detail}){remedy}.") from error
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestration.kubeflow.pod_status import pod_problem
+from orchestration.pod_status import pod_problem
 
 Tree = Mapping[str, Any]  # JSON of the API
 SOON, FOR_A_NODE = 180.0, 1800.0  # seconds: an autoscaler may still bring a node that has room

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from orchestration.kubeflow.pod_status import pod_problem
+from orchestration.pod_status import pod_problem
 
-PODS: dict[str, Any] = json.loads((Path(__file__).parent / "answers" / "pods.json").read_text())
+PODS: dict[str, Any] = json.loads((Path(__file__).parent / "kubeflow" / "answers" / "pods.json").read_text())
 SENTENCES = {
     "bad-image": "its image registry.example/car:missing cannot be pulled: failed to pull and unpack image",
     "deadline": "it took longer than its time limit of 5 seconds.",
