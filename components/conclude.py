@@ -20,6 +20,7 @@ def conclude(
     A webhook that does not answer, or a registry that can't be written, is a warning in the log and changes
     nothing about the run.
     """
+    import dataclasses
     import logging
     import os
     from pathlib import Path
@@ -31,7 +32,7 @@ def conclude(
     from registry.store.open import open_store
 
     ending = run_summary(
-        RunState.observe(status.state, run_id),
+        dataclasses.replace(RunState.observe(status.state, run_id), error=status.error_message or ""),
         run_id=run_id,
         registry=registry,
         channel=channel,

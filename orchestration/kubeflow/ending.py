@@ -7,7 +7,7 @@ time limit or that a person ended, and its error is always empty.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
@@ -56,7 +56,7 @@ class RunSummary(BaseModel):
     step: str
     """The step that failed; "" if none did, or if it is unknown."""
     error: str
-    """Why that step failed, in its own sentence; "" if it did not say."""
+    """Why that step failed, in its own sentence, or else in the platform's; "" for neither."""
     failing: tuple[str, ...]
     """Conditions that the gate refused the release on, each with what was measured."""
     run_id: str
@@ -82,7 +82,8 @@ class RunState:
     state: str  # that Kubeflow hands to the exit step
     failures: tuple[StepFailure, ...] = ()
     cancelled: bool = False
-    unknown: tuple[str, ...] = field(default=())  # what could not be asked, in a sentence each
+    unknown: tuple[str, ...] = ()  # what could not be asked, in a sentence each
+    error: str = ""  # the platform's own account; Kubeflow gives none
 
     @classmethod
     def observe(cls, state: str, run_id: str, namespace: str = "") -> RunState:
@@ -90,6 +91,7 @@ class RunState:
 
         KFP's API names the failed step of a small run only: of a large one it stops reporting tasks.
         """
+        failures: tuple[StepFailure, ...] = ()
         try:
             pods = RunPods(namespace)
             failures = tuple(pods.failures(pods.of_run(run_id)))
@@ -99,14 +101,10 @@ class RunState:
         try:
             run = read_run(run_id)
         except UserError as error:
-            return cls(state, unknown=(*unknown, str(error)))
-        step = failed_step(run)
-        return cls(
-            state,
-            (StepFailure(step, ""),) if step else (),
-            cancelled=run.state in CANCELLED_STATES,
-            unknown=tuple(unknown),
-        )
+            return cls(state, failures, unknown=(*unknown, str(error)))
+        if not failures and (step := failed_step(run)):
+            failures = (StepFailure(step, ""),)
+        return cls(state, failures, cancelled=run.state in CANCELLED_STATES, unknown=tuple(unknown))
 
 
 def run_summary(run: RunState, *, run_id: str, registry: str, channel: str, git_commit: str) -> RunSummary:
@@ -114,7 +112,8 @@ def run_summary(run: RunState, *, run_id: str, registry: str, channel: str, git_
 
     A registry that can't be read becomes a sentence of the summary, not an error.
     """
-    current, moved, verdict, readable = None, None, None, True
+    current, moved, verdict = None, None, None
+    doubt = f"but nothing was promoted: did its steps see {registry}?"
     try:
         store = open_store(registry)
         current, moved = head(store, channel), _entry_of_run(store, channel, run_id)
@@ -122,31 +121,29 @@ def run_summary(run: RunState, *, run_id: str, registry: str, channel: str, git_
             verdict = Verdict.model_validate_json(stored)
         usage = f"{channel} uses {_describe(current)}." if current else f"{channel} is empty."
     except (RegistryError, ValueError) as problem:
-        usage, readable = f"What {channel} uses is unknown: {problem}", False
-    # Cancelling a run kills its steps; they did not fail by themselves.
+        usage, doubt = f"What {channel} uses is unknown: {problem}", "as far as is known."
+    cancelled = run.cancelled or run.state in CANCELLED_STATES  # which kills the steps that run
     failures = [
-        item for item in run.failures if not run.cancelled and not (verdict and item.step == REFUSING_STEP)
+        item for item in run.failures if not cancelled and not (verdict and item.step == REFUSING_STEP)
     ]
-    failure = failures[0] if failures else StepFailure("", "")
+    failure = failures[0] if failures else StepFailure("", run.error)
+    reason = " ".join(failure.sentence.split())[:MAX_ERROR]
     failing = tuple(f"{item.name}: {item.detail}" for item in verdict.blockers) if verdict else ()
-    if run.cancelled:
+    if cancelled:
         ending, text = Ending.CANCELLED, "was cancelled."
     elif failures:
-        reason = " ".join(failure.sentence.split())[:MAX_ERROR] or _unknown("It left no reason.", run)
+        reason = reason or _unknown("It left no reason.", run)
         ending, text = Ending.FAILED, f"failed in the step {failure.step}: {reason}"
     elif verdict:
         ending, text = Ending.REFUSED, f"promoted nothing: the gate refused its release. {' '.join(failing)}"
     elif run.state == FAILED_STATE:
-        ending, text = Ending.FAILED, _unknown("failed; in which step could not be found out.", run)
+        silence = _unknown("failed; in which step could not be found out.", run)
+        ending, text = Ending.FAILED, f"failed: {reason}" if reason else silence
     elif moved:
         ending, text = Ending.PROMOTED, "promoted its release."
-    elif run.state in COMPLETE and current:
-        ending, text = Ending.IN_USE, "made the release that is already in use."
     elif run.state in COMPLETE:
-        text = (
-            f"but nothing was promoted: did its steps see {registry}?" if readable else "as far as is known."
-        )
-        ending, text = Ending.UNKNOWN, f"ended well, {text}"
+        in_use = (Ending.IN_USE, "made the release that is already in use.")
+        ending, text = in_use if current else (Ending.UNKNOWN, f"ended well, {doubt}")
     else:
         text = f"ended, but how could not be found out. Kubeflow's state is {run.state}."
         ending, text = Ending.UNKNOWN, _unknown(text, run)

@@ -14,7 +14,7 @@ from orchestration.kubeflow.auth import PROJECTED_TOKEN
 IN_CLUSTER = "http://ml-pipeline.kubeflow:8888"
 TIMEOUT = 10  # seconds per request
 FAILED_STATE = "FAILED"
-CANCELLED_STATES = ("CANCELING", "CANCELED")
+CANCELLED_STATES = ("CANCELING", "CANCELED", "CANCELLED")  # the last on Vertex AI
 Run: TypeAlias = Any  # kfp_server_api.V2beta1Run, which has no types
 
 

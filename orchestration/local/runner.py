@@ -164,7 +164,8 @@ class _Events(logging.Filter):
             self.progress.failed(match[1])
             sentence = last_error(self.screen.recent)
             if NO_ROOM in sentence:
-                sentence = f"{sentence.rstrip('.')}. Make room and run again: finished steps are kept."
+                advice = "" if "run again" in sentence else " Make room and run again."
+                sentence = f"{sentence.rstrip('.')}.{advice} Finished steps are kept."
             raise StepError(match[1], sentence, Path(self.screen.log.name))
         return False
 

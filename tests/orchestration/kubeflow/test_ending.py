@@ -242,6 +242,23 @@ def test_an_unreadable_registry_is_part_of_the_summary(registry: Path) -> None:
     assert "ended well, as far as is known. What production uses is unknown" in summary.text
 
 
+def test_another_platform_says_itself_how_a_run_ended(registry: Path) -> None:
+    for state, error, ending, text in (
+        (
+            "FAILED",
+            "The replica\nran out of memory.",
+            Ending.FAILED,
+            "failed: The replica ran out of memory.",
+        ),
+        ("CANCELLED", "", Ending.CANCELLED, "was cancelled."),
+    ):
+        summary = run_summary(
+            RunState(state, error=error), run_id=RUN, registry=str(registry), channel="x", git_commit=""
+        )
+        assert (summary.ending, summary.error) == (ending, error)
+        assert text in summary.text
+
+
 def test_a_long_sentence_is_cut(registry: Path) -> None:
     state = RunState("FAILED", (StepFailure("train", "out of\n memory" + "!" * 1000),))
     summary = run_summary(state, run_id=RUN, registry=str(registry), channel="production", git_commit="")
