@@ -1,7 +1,9 @@
 """Readable labels for codes: the words that set a code's items apart from the rest of the catalogue.
 
-Class-based TF-IDF (Grootendorst 2022, arXiv 2203.05794): the items of a code are one document, and a word
-counts by its share of that document times log(1 + mean document length / the word's total count).
+Class-based TF-IDF (Grootendorst 2022, arXiv 2203.05794): the items of a code are one document, and a term
+counts by its share of that document times log(1 + mean document length / the term's total count). Terms are
+the categories of an item, whole, or the words of its title if it has none. Descriptions are prose and name
+nothing.
 
 A label belongs to its group; a single item may carry none of its words. So each item also gets words of its
 own, among those that it carries and that its group carries more often than the catalogue.
@@ -16,10 +18,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import compress, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import regex
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -27,9 +31,21 @@ if TYPE_CHECKING:
 FILE = "labels.json"
 SEPARATOR = ", "  # between the words of a label
 MAX_WORDS = 2  # words in a label
-TOKEN = re.compile(r"\b[^\W_][\w'&+-]*[^\W_]\b")  # words and numbers, hyphens kept
-PHRASE = re.compile(r"[^;,|>/()\[\]:]+")  # an entry of a list, such as a category
-PHRASE_WORDS = 3  # entries of two or three words are terms of their own
+ENTRIES = re.compile(r"\s*[;,|>\n\t]\s*")  # between the categories of an item
+MAX_ENTRY = 30  # characters of a category; a longer one is no label
+MOST = 0.5  # share of a column's entries, or cells
+SENTENCE = re.compile(r"[^\s.][.!?](\s|$)")
+# Letters of any script with their marks, and digits; joined by apostrophes, hyphens and the like, digits by a
+# point or comma too: Schindler's, R&B, 1.75mm.
+WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+(?:(?:['\u2019&+-]|(?<=\p{N})[.,/](?=\p{N}))[\p{L}\p{M}\p{N}]+)*")
+# Beyond scikit-learn's stop words: what titles say of goods of any kind.
+FILLERS = frozenset(
+    """also best color colors colour colours count each easy extra fit fits fl free good great inch
+    inches item items just large like lot lots make makes medium new now ounce ounces oz pack
+    packs pair pc pcs perfect piece pieces premium pro product products quality set sets size
+    sizes small style super type unit units universal universally use used user uses using various
+    version way ways works""".split()  # noqa: SIM905
+)
 MIN_SHARE = 0.2  # a word labels a code if at least this share of its items carry it,
 MIN_CARRIERS = 4  # and at least so many of them, more often than over all; if none does, the most frequent do
 OWN_LIFT = 1.5  # a label's word is an item's own if its group carries it so much more often than all items
@@ -54,9 +70,9 @@ class CodeLabels:
         """
         if item_id in self.items:
             return self.items[item_id]
-        title_words = title.casefold().split()
+        words = " ".join(words_of(title))
         labels = [level[code].split(SEPARATOR) for level, code in zip(self.words, sids, strict=True)]
-        return [SEPARATOR.join(word for word in label if word.casefold() in title_words) for label in labels]
+        return [SEPARATOR.join(word for word in label if _contains(words, word.lower())) for label in labels]
 
     def with_items_of(self, newer: CodeLabels) -> CodeLabels:
         """These labels, with the item words of newer labels for the same codes added."""
@@ -75,64 +91,107 @@ class CodeLabels:
 
 
 def label_codes(
-    texts: Sequence[str], sids: np.ndarray, codebook_size: int, item_ids: Sequence[str] | None = None
+    titles: Sequence[str],
+    sids: np.ndarray,
+    codebook_size: int,
+    item_ids: Sequence[str] | None = None,
+    *,
+    categories: Sequence[Sequence[str]] | None = None,
+    warm: np.ndarray | None = None,
 ) -> CodeLabels:
-    """Label the codes of every level from the texts of the items that carry them, and each item by itself.
+    """Label the codes of every level from the items that carry them, and each item by itself.
 
-    `texts` and `item_ids` are [N], `sids` [N, levels]; without ids only the codes are labelled.
+    `titles`, `item_ids` and `categories` (of `item_categories`) are [N], `sids` [N, levels]; without ids
+    only the codes are labelled. Labels are those of the items in `warm` [N], all by default; the others
+    change none.
     """
     from sklearn.feature_extraction.text import CountVectorizer  # noqa: PLC0415
 
-    counter = CountVectorizer(
-        analyzer=lambda text: [word.lower() for word in _spelled_terms(text)], min_df=2, binary=True
-    )
+    categories = categories or [[] for _ in titles]
+    carried_terms = [own or _title_terms(title) for own, title in zip(categories, titles, strict=True)]
+    counter = CountVectorizer(analyzer=lambda terms: map(str.lower, terms), min_df=2, binary=True)
+    warm = np.ones(len(titles), dtype=bool) if warm is None else warm
     try:
-        counts = counter.fit_transform(texts)  # [N, terms]
+        counter.fit(compress(carried_terms, warm))
     except ValueError:  # no word occurs twice: labels fall back to the code's number
         return CodeLabels([[""] * codebook_size for _ in range(sids.shape[1])])
-    keys = counter.get_feature_names_out()
-    frequent = np.asarray(counts.sum(axis=0))[0] >= np.where([" " in key for key in keys], MIN_CARRIERS, 0)
+    keys, counts = counter.get_feature_names_out(), counter.transform(carried_terms)  # [N, terms]
+    frequent = np.asarray(counts[warm].sum(axis=0))[0] >= np.where(
+        [" " in key for key in keys], MIN_CARRIERS, 0
+    )
     counts, keys = counts[:, frequent], keys[frequent]
-
     spellings: dict[str, Counter[str]] = {key: Counter() for key in keys}
-    for text in texts:
-        for term in set(_spelled_terms(text)):
+    for own_terms in compress(carried_terms, warm):
+        for term in set(own_terms):
             if term.lower() in spellings:
                 spellings[term.lower()][term] += 1
     terms: list[Term] = [
         (key, min(forms, key=lambda form: (-forms[form], form))) for key, forms in spellings.items()
     ]
-    levels = [_label_level(counts, terms, codes, codebook_size) for codes in sids.T]
+    levels = [_label_level(counts[warm], terms, codes, codebook_size) for codes in sids[warm].T]
     labels, weights = [words for words, _ in levels], [weight for _, weight in levels]
     if not item_ids:
         return CodeLabels(labels)
 
     items = {}  # per level the heaviest terms of the code that an item carries and no earlier level has used
     bounds = zip(counts.indptr[:-1], counts.indptr[1:], strict=True)
-    for item, (start, stop), codes, text in zip(item_ids, bounds, sids, texts, strict=True):
-        carried, own = counts.indices[start:stop], list[str]()
+    for item, (start, stop), codes, own_terms in zip(item_ids, bounds, sids, carried_terms, strict=True):
+        carried, own, order = counts.indices[start:stop], list[str](), [term.lower() for term in own_terms]
         for weight, code in zip(weights, codes, strict=True):
             fitting = carried[weight[code, carried] > 0]
             fresh = [i for i in fitting if not any(_contains(words, terms[i][0]) for words in own)]
-            heaviest = _heaviest(terms, fresh, weight[code])
-            in_text_order = sorted(heaviest, key=lambda term: text.lower().find(term[0]))
-            own.append(SEPARATOR.join(spelling for _, spelling in in_text_order))
+            heaviest = sorted(_heaviest(terms, fresh, weight[code]), key=lambda term: order.index(term[0]))
+            own.append(SEPARATOR.join(spelling for _, spelling in heaviest))
         items[item] = own
     return CodeLabels(labels, items)
 
 
-def _spelled_terms(text: str) -> list[str]:
-    """The words of a text as written, without stop words, and list entries of a few words."""
+def item_categories(columns: Iterable[Sequence[str]], warm: np.ndarray | None = None) -> list[list[str]]:
+    """The categories of every item, each once: the short entries of the columns that hold categories.
+
+    `columns` are text columns other than the title, [N] each, with lists such as `Makeup > Nails, OPI`.
+    A column holds categories if most of its entries belong to several items, and most of its cells hold no
+    sentence: a description is one item's, and what every description says names nothing. Nor does what most
+    items are. All of this is counted among the items in `warm` [N].
+    """
+    categories: list[dict[str, None]] = []
+    for column in columns:
+        entries = [list(filter(None, ENTRIES.split(text.strip()))) for text in column]
+        categories = categories or [{} for _ in entries]
+        counted = np.ones(len(entries), dtype=bool) if warm is None else warm
+        carriers = Counter(entry.lower() for own in compress(entries, counted) for entry in set(own))
+        shared = sum(n for n in carriers.values() if n > 1) >= MOST * carriers.total()
+        sentences = sum(SENTENCE.search(text) is not None for text in compress(column, counted))
+        if shared and sentences <= MOST * sum(map(bool, compress(entries, counted))):
+            for item, own in zip(categories, entries, strict=True):
+                item.update(
+                    (entry, None)
+                    for entry in own
+                    if len(entry) <= MAX_ENTRY and carriers[entry.lower()] <= MOST * counted.sum()
+                )
+    names = {entry for item in categories for entry in item if _names(words_of(entry))}
+    return [[entry for entry in item if entry in names] for item in categories]
+
+
+def words_of(title: str) -> list[str]:
+    """The words of a title as written, in any language; numbers and their units stay whole."""
+    return WORD.findall(title)
+
+
+def _title_terms(title: str) -> list[str]:
+    """The words of a title that can name a kind of item, and each two that follow each other."""
+    matches = [match for match in WORD.finditer(title) if _names([match[0]])]
+    pairs = [title[a.start() : b.end()] for a, b in pairwise(matches) if title[a.end() : b.start()] == " "]
+    return [*(match[0] for match in matches), *pairs]
+
+
+def _names(words: Iterable[str]) -> bool:
+    """Whether any of some words can name a kind of item: no stop words, single letters, numbers."""
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS  # noqa: PLC0415
 
-    terms = []
-    for phrase in PHRASE.findall(text):
-        words = TOKEN.findall(phrase)
-        content = [word for word in words if word.lower() not in ENGLISH_STOP_WORDS]
-        terms += content
-        if 1 < len(words) <= PHRASE_WORDS and len(content) == len(words):
-            terms.append(" ".join(words))
-    return terms
+    return any(
+        sum(map(str.isalpha, word)) > 1 and word.lower() not in ENGLISH_STOP_WORDS | FILLERS for word in words
+    )
 
 
 def _label_level(
@@ -140,7 +199,7 @@ def _label_level(
 ) -> tuple[list[str], np.ndarray]:
     """Labels [K] of a level, and what each term weighs for a single item of the code [K, terms].
 
-    `counts` [N, terms] are 1 if the item's text has the term; `codes` [N] are the items' on this level.
+    `counts` [N, terms] are 1 if the item has the term; `codes` [N] are the items' on this level.
     """
     from scipy.sparse import csr_matrix  # noqa: PLC0415
 

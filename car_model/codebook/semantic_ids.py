@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from car_model.codebook.codebook import Codebook, CodebookError
-from car_model.codebook.labels import CodeLabels, label_codes
+from car_model.codebook.labels import CodeLabels, item_categories, label_codes
 from car_model.codebook.mode import CodebookMode
 from car_model.codebook.residual_kmeans import CodebookConfig, fit, refresh
 from car_model.compute import limit_threads
@@ -136,8 +136,9 @@ def tokenize_vectors(
     item_ids, titles = (dataset.items[column].astype(str).tolist() for column in ("item_id", "title"))
     sids, errors = codebook.residuals(vectors)
     catalogue = Catalogue(item_ids, titles, sids, text=codebook.coordinates(vectors))
-    warm_texts, warm_ids = (list(compress(values, warm)) for values in (dataset.texts(), item_ids))
-    labels = label_codes(warm_texts, sids[warm], codebook.codebook_size, warm_ids)
+    columns = [dataset.items[column] for column in dataset.text_columns if column != "title"]
+    categories = item_categories([column.fillna("").astype(str).tolist() for column in columns], warm)
+    labels = label_codes(titles, sids, codebook.codebook_size, item_ids, categories=categories, warm=warm)
     spread = codebook.spread(vectors)
     lineage: dict[str, Any] = {
         "cold_items": int((~warm).sum()),

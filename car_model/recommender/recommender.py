@@ -75,7 +75,7 @@ class Recommender:
         if bundle.ann_candidates:
             texts, scorer = self.similarity.texts if self.similarity else None, self.scorer
             self.ann_index = CandidateIndex(scorer.rows, scorer.bias, texts, bundle.ann_candidates)
-        self.explainer = Explainer(bundle, self.encoder.chunks[:, -1])
+        self.explainer = Explainer(bundle)
 
     @classmethod
     def load(cls, folder: Path | str, release: str = "unreleased") -> Recommender:

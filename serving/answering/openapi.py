@@ -63,6 +63,13 @@ class HistoryItem(_Closed):
     title: str
 
 
+class Alike(HistoryItem):
+    """The item of the history whose text is nearest to a recommendation's."""
+
+    similarity: Share
+    """Cosine of the two texts."""
+
+
 class Cause(HistoryItem):
     """An item of the history that a recommendation rests on."""
 
@@ -82,15 +89,15 @@ class Item(_Closed):
     liked: Share | None = None
     """Probability that the user would like it; only if ranked by action."""
     reasons: list[str] = []
-    """Sentences for people."""
+    """One or two short sentences for people."""
     words: str = ""
     """The item's own words along its semantic path."""
     path: list[Step] = []
     """The item's semantic path, coarse to fine."""
     because: list[Cause] = []
     """The latest items of the history that weigh most."""
-    alike: HistoryItem | None = None
-    """The item of the history that the model finds most similar."""
+    alike: Alike | None = None
+    """The item of the history whose text is nearest; null if none is near."""
 
 
 class Answer(_Closed):

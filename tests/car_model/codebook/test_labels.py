@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from car_model.codebook.labels import CodeLabels, label_codes
+from car_model.codebook.labels import CodeLabels, item_categories, label_codes, words_of
 
 TEXTS = ["the western duel film", "a western ride film", "space war film", "space ship film", "lone film"]
 SIDS = np.array([[0, 1], [0, 1], [2, 1], [2, 0], [3, 0]], dtype=np.int32)
@@ -60,39 +60,117 @@ FILMS = [
     *("Shane; western; 1953", "Ghost Town; Comedy; 2008"),
     *("Alien; Sci-Fi; 1979", "Brazil; Sci-Fi; 1984", "Tron; Sci-Fi; 1982", "Contact; Sci-Fi; 1997"),
 ]
+TITLES = [film.split("; ")[0] for film in FILMS]
+GENRES = item_categories([[film.split("; ")[1] for film in FILMS], [film.split("; ")[2] for film in FILMS]])
 FILM_SIDS = np.array([[0], [0], [0], [0], [0], [1], [1], [1], [1]])
 FILM_IDS = [f"f{i}" for i in range(9)]
 
 
 def test_a_label_is_spelled_as_most_items_spell_it() -> None:
-    assert label_codes(FILMS, FILM_SIDS, 2).words[0] == ["Western", "Sci-Fi"]
+    assert label_codes(TITLES, FILM_SIDS, 2, None, categories=GENRES).words[0] == ["Western", "Sci-Fi"]
 
 
 def test_an_item_is_shown_only_with_words_it_carries() -> None:
-    labels = label_codes(FILMS, FILM_SIDS, 2, FILM_IDS)
+    labels = label_codes(TITLES, FILM_SIDS, 2, FILM_IDS, categories=GENRES)
     assert [labels.items[item][0] for item in FILM_IDS[:5]] == ["Western"] * 4 + [""]  # Ghost Town is none
     assert labels.words[0][FILM_SIDS[4, 0]] == "Western"  # though its group is
 
 
 def test_a_word_is_said_on_one_level_only() -> None:
     doubled = np.repeat(FILM_SIDS, 2, axis=1)
-    assert label_codes(FILMS, doubled, 2, FILM_IDS).items["f0"] == ["Western", ""]
+    assert label_codes(TITLES, doubled, 2, FILM_IDS, categories=GENRES).items["f0"] == ["Western", ""]
 
 
-def test_entries_of_a_list_are_terms_of_their_own() -> None:
-    polish = [f"{name}; Beauty, Nail Polish" for name in ("Ruby", "Coral", "Plum", "Navy")]
-    creams = [f"{name}; Beauty, Hand Cream" for name in ("Rose", "Honey", "Olive", "Almond")]
-    ids = list("abcdefgh")
-    labels = label_codes(polish + creams, np.array([[0]] * 4 + [[1]] * 4), 2, ids)
-    assert labels.words == [["Nail Polish", "Hand Cream"]]  # not also its words
-    assert (labels.items["a"], labels.items["h"]) == (["Nail Polish"], ["Hand Cream"])
+def test_categories_are_entries_that_several_items_share() -> None:
+    paths = ["Home > 3D Printing > Filament; Sale", "Home > 3D Printing > Nozzles", "Home > Filament", ""]
+    prose = [f"Just use it, universally, for {what}." for what in ("PLA", "steel", "ABS", "glue")]
+    points = ["easy to use, universally", "just, 3", "easy to use, just, 3", "universally"]
+    long = ["Everything that a printer of a larger size needs"] * 4
+    years = ["1995", "1996", "1995", "1996"]
+    assert item_categories([paths, prose, points, long, years]) == [  # most are at home
+        ["3D Printing", "Filament", "Sale"],
+        ["3D Printing", "Nozzles"],
+        ["Filament"],
+        [],
+    ]
+    assert item_categories([]) == []
+
+
+def test_a_category_is_a_label_as_a_whole_and_titles_name_items_without_one() -> None:
+    titles = [f"{name} Varnish" for name in ("Ruby", "Coral", "Plum", "Navy")]
+    titles += [f"{name} Balm" for name in ("Rose", "Honey", "Olive", "Almond")]
+    categories = [["Nail Polish"]] * 4 + [[]] * 4
+    sids = np.array([[0]] * 4 + [[1]] * 4)
+    labels = label_codes(titles, sids, 2, list("abcdefgh"), categories=categories)
+    assert labels.words == [["Nail Polish", "Balm"]]
+    assert (labels.items["a"], labels.items["h"]) == (["Nail Polish"], ["Balm"])
+    assert label_codes(titles, sids, 2, None, categories=[[]] * 8).words == [["Varnish", "Balm"]]
+
+
+def test_cold_items_have_words_and_change_no_label() -> None:
+    cold = [("Barbarella", "Sci-Fi, Camp"), ("Dark Star", "Sci-Fi, Camp"), ("Zardoz", "Camp"), ("Them", "")]
+    titles = TITLES + [title for title, _ in cold]
+    columns = [[film.split("; ")[1] for film in FILMS] + [genres for _, genres in cold]]
+    warm = np.arange(len(titles)) < len(TITLES)
+    sids, ids = np.concatenate([FILM_SIDS, [[1]] * 4]), [*FILM_IDS, *"abcd"]
+    alone = label_codes(TITLES, FILM_SIDS, 2, FILM_IDS, categories=GENRES)
+    together = label_codes(titles, sids, 2, ids, categories=item_categories(columns, warm), warm=warm)
+    assert together.words == alone.words
+    assert {item: together.items[item] for item in FILM_IDS} == alone.items
+    assert [together.items[item] for item in "abcd"] == [["Sci-Fi"], ["Sci-Fi"], [""], [""]]
+
+
+def test_two_words_that_always_stand_together_are_one_label() -> None:
+    titles = [
+        "Star Trek: Generations",
+        "Star Trek IV",
+        "Star Trek VI",
+        "A Star Trek",
+        "Alien",
+        "The Rock",
+    ] * 2
+    sids = np.array([[0]] * 4 + [[1]] * 2 + [[0]] * 4 + [[1]] * 2)
+    assert label_codes(titles, sids, 2).words[0][0].split(", ")[0] == "Star Trek"
+
+
+@pytest.mark.parametrize("filler", ["just", "use", "universally", "with", "2", "500", "1.5", "x"])
+def test_empty_words_and_numbers_name_nothing(filler: str) -> None:
+    titles = [f"Filament {filler} PLA"] * 4 + ["Nozzle"] * 4
+    labels = label_codes(titles, np.array([[0]] * 4 + [[1]] * 4), 2, list("abcdefgh"))
+    words = ", ".join([*labels.words[0], *labels.items["a"]]).replace(", ", " ").lower().split()
+    assert "filament" in words
+    assert filler not in words
+
+
+@pytest.mark.parametrize(
+    ("title", "words"),
+    [
+        ("PLA Filament, 1.75mm (1,000 g)", ["PLA", "Filament", "1.75mm", "1,000", "g"]),
+        ("Schindler's List", ["Schindler's", "List"]),
+        ("R&B/Soul: Sci-Fi", ["R&B", "Soul", "Sci-Fi"]),
+        ("1/2 Zoll.Schraube", ["1/2", "Zoll", "Schraube"]),
+        ("Été à Paris", ["Été", "à", "Paris"]),
+        ("हिन्दी फ़िल्म", ["हिन्दी", "फ़िल्म"]),  # marks are no letters, and yet part of the word
+        ("Фильм «Брат»", ["Фильм", "Брат"]),
+        ("映画「七人の侍」", ["映画", "七人の侍"]),
+    ],
+)
+def test_words_of_a_title_are_whole_in_any_language(title: str, words: list[str]) -> None:
+    assert words_of(title) == words
+
+
+def test_words_of_other_languages_are_labels() -> None:
+    titles = ["Bohrer für Stein", "Bohrer für Holz", "Bohrer und Säge", "Bohrer lang"] + [
+        "Hammer für Holz"
+    ] * 4
+    assert label_codes(titles, np.array([[0]] * 4 + [[1]] * 4), 2).words[0][0] == "Bohrer"
 
 
 def test_words_stand_in_the_items_own_order() -> None:
-    texts = [f"{name}; Star Trek, Space" for name in "abcd"] + ["Trek Star"] * 4 + ["x", "y", "z"] * 4
+    titles = ["Trek of a Star"] * 4 + ["Star or Trek"] * 4 + ["x1ab", "y1ab", "z1ab"] * 4
     sids = np.array([[0]] * 8 + [[1]] * 12)
-    labels = label_codes(texts, sids, 2, [str(i) for i in range(20)])
-    assert labels.items["4"] == ["Trek, Star"]
+    labels = label_codes(titles, sids, 2, [str(i) for i in range(20)])
+    assert (labels.items["0"], labels.items["4"]) == (["Trek, Star"], ["Star, Trek"])
 
 
 def test_an_item_without_a_text_is_shown_with_what_its_title_says(labels: CodeLabels) -> None:
@@ -164,7 +242,7 @@ def test_a_single_item_has_no_label() -> None:
         ("Schindler's List", "Schindler's"),
         ("sci-fi", "sci-fi"),
         ("R&B", "R&B"),
-        ("1995", "1995"),
+        ("1.75mm", "1.75mm"),
         ("Été", "Été"),
     ],
 )

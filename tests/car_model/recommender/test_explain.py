@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from car_model.bundle import Bundle
 from car_model.codebook.labels import CodeLabels
-from car_model.recommender.explain import MIN_DROP
+from car_model.recommender.explain import MAX_TITLE, MIN_DROP, MIN_NAMED_DROP, brief
 from car_model.recommender.recommender import Recommender
 
 REQUEST = {"history": ["i1", "i5", "i9"], "k": 20}
@@ -49,55 +51,71 @@ def owned(parts: Bundle, *words: str) -> CodeLabels:
 
 
 def test_reasons_are_in_the_items_own_words(parts: Bundle) -> None:
-    rare = replace(parts, code_share=parts.code_share / 10, labels=owned(parts, "war", "", "1997"))
+    rare = replace(parts, code_share=parts.code_share / 10, labels=owned(parts, "war", "", "Film Noir"))
     for item in Recommender(rare).recommend(REQUEST)["items"]:
-        assert item["words"] == "war > 1997"
-        assert [step["words"] for step in item["path"]] == ["war", "", "1997"]
+        assert item["words"] == "war > Film Noir"
+        assert [step["words"] for step in item["path"]] == ["war", "", "Film Noir"]
         first, second = sorted((item["path"][0], item["path"][2]), key=lambda step: -step["probability"])
-        assert item["reasons"][0] == (
-            f"“{first['words']}” is {first['lift']:.1f} times as likely after this history as on average"
-            f", “{second['words']}” {second['lift']:.1f} times."
-        )
+        assert item["reasons"][0] == f"Fits the interest in {first['words']} and {second['words']}."
 
 
-def test_a_groups_label_is_said_to_be_the_groups(parts: Bundle) -> None:
+def test_words_that_no_item_of_the_history_has_are_what_comes_next(parts: Bundle) -> None:
+    labels = owned(parts, "Lamps", "", "")
+    history = {item: ["Bulbs", "", ""] for item in REQUEST["history"]}
+    rare = replace(
+        parts, code_share=parts.code_share / 10, labels=replace(labels, items={**labels.items, **history})
+    )
+    for item in Recommender(rare).recommend(REQUEST)["items"]:
+        assert item["reasons"][0] == "Lamps often comes next."
+
+
+def test_of_long_words_one_is_named(parts: Bundle) -> None:
+    words = ("Creams & Moisturizers", "Tools & Accessories of the Human Hand", "")
+    rare = replace(parts, code_share=parts.code_share / 10, labels=owned(parts, *words))
+    for item in Recommender(rare).recommend(REQUEST)["items"]:
+        first = max(item["path"][:2], key=lambda step: step["probability"])
+        assert item["reasons"][0] == f"Fits the interest in {first['words']}."
+
+
+def test_a_groups_label_is_no_reason(parts: Bundle) -> None:
+    """An item need not carry its group's words."""
     rare = replace(parts, code_share=parts.code_share / 10, labels=owned(parts, "", "", ""))
     for item in Recommender(rare).recommend(REQUEST)["items"]:
         assert item["words"] == ""
-        assert item["reasons"][0].startswith("Its group (often “group ")
+        assert "group" not in " ".join(item["reasons"])
 
 
 def test_what_no_history_lifts_is_no_reason(parts: Bundle) -> None:
     common = replace(parts, code_share=np.ones_like(parts.code_share), popular=[])
     for item in Recommender(common).recommend(REQUEST)["items"]:
-        assert not any("times as likely" in reason for reason in item["reasons"])
+        assert not any("interest" in reason or "next" in reason for reason in item["reasons"])
 
 
 def test_codes_without_words_are_no_reason(parts: Bundle) -> None:
     mute = replace(parts, labels=CodeLabels([[""] * 4] * 3), code_share=parts.code_share / 10, popular=[])
     for item in Recommender(mute).recommend(REQUEST)["items"]:
-        assert not any("times as likely" in reason for reason in item["reasons"])
+        assert not any("interest" in reason or "next" in reason for reason in item["reasons"])
 
 
-def test_levels_that_the_model_expected_are_named(recommender: Recommender) -> None:
-    seen = set()
-    for item in recommender.recommend({**REQUEST, "k": 48})["items"]:
-        levels = [str(step["level"]) for step in item["path"] if step["agrees"]]
-        reasons = [reason for reason in item["reasons"] if reason.startswith("Just what the model expected")]
-        assert len(reasons) == bool(levels)
-        if levels:
-            assert reasons[0].endswith(f"{' and '.join(levels)} of 3.")
-        seen.add(len(levels))
-    assert len(seen) > 2
-
-
-def test_where_no_code_speaks_for_a_popular_item_its_rank_does(parts: Bundle) -> None:
+def test_a_popular_items_rank_is_a_reason_if_there_are_not_two(parts: Bundle) -> None:
     common = replace(parts, code_share=np.ones_like(parts.code_share), popular=[30, 7])
     items = Recommender(common).recommend({**REQUEST, "k": 48})["items"]
-    reasons = {item["item_id"]: item["reasons"][0] for item in items if "Popular" in item["reasons"][0]}
-    ranks = {"i30": "Popular: number 1 of 48.", "i7": "Popular: number 2 of 48."}
-    agreed = {item["item_id"] for item in items if any(step["agrees"] for step in item["path"])}
-    assert reasons == {item: rank for item, rank in ranks.items() if item not in agreed}
+    reasons = {item["item_id"]: item["reasons"][-1] for item in items if "Popular" in item["reasons"][-1]}
+    assert reasons == {"i30": "Popular: number 1 of 48.", "i7": "Popular: number 2 of 48."}
+    rare = replace(common, code_share=parts.code_share / 10, labels=owned(parts, "war", "", ""))
+    with_two = with_texts(rare, 0.0)
+    with_two.catalogue.text[:] = 1
+    assert not any("Popular" in text for text in all_reasons(Recommender(with_two).recommend(REQUEST)))
+
+
+def all_reasons(answer: dict) -> list[str]:
+    return [reason for item in answer["items"] for reason in item["reasons"]]
+
+
+def test_an_item_that_nothing_singles_out_says_so(parts: Bundle) -> None:
+    common = replace(with_texts(parts, 0.0), code_share=np.ones_like(parts.code_share), popular=[])
+    common.catalogue.text[:] = np.eye(48, 5)
+    assert "The history as a whole speaks for it." in all_reasons(Recommender(common).recommend(REQUEST))
 
 
 def with_texts(parts: Bundle, likeness: float) -> Bundle:
@@ -132,40 +150,87 @@ def test_items_of_the_history_weigh_by_what_the_score_loses_without_them(
 
 
 @pytest.mark.parametrize("history", [["i4"], ["i4", "i4"], ["i4", "x"], ["i4"] * 60, ["i1", "i2"] * 30])
-def test_short_and_repeated_histories_are_explained(recommender: Recommender, history: list[str]) -> None:
-    for item in recommender.recommend({"history": history})["items"]:
+def test_short_and_repeated_histories_are_explained(parts: Bundle, history: list[str]) -> None:
+    for item in Recommender(with_texts(parts, 0.0)).recommend({"history": history})["items"]:
         causes = [cause["item_id"] for cause in item["because"]]
         assert len(set(causes)) == len(causes)
         assert set(causes) <= set(history)
-        assert item["alike"]["item_id"] in history
-        assert item["reasons"][-1].startswith(f"Of the history, “{item['alike']['title']}” is most like it")
+        assert item["alike"] is None or item["alike"]["item_id"] in history
 
 
-def test_what_weighs_is_named(recommender: Recommender) -> None:
-    items = recommender.recommend({"history": [f"i{i}" for i in (1, 5, 9, 2, 7)], "k": 48})["items"]
-    endings = {len(item["because"]): item["reasons"][-1] for item in items}
-    assert endings[1].endswith(" weighs most.")
-    assert endings[2].endswith(" weigh most.")
-    assert endings[2].count(" and ") == 1
+def texts_of(parts: Bundle, *, nearest: dict[str, str], strays: float = 0.0) -> Bundle:
+    """Every item has a text of its own, but for those that have another's, or nearly so."""
+    text = np.eye(parts.catalogue.size, dtype=np.float32)
+    uids = parts.catalogue.uids
+    for item, twin in nearest.items():
+        text[uids[item] - 1] = strays * text[uids[item] - 1] + text[uids[twin] - 1]
+    return replace(parts, catalogue=replace(parts.catalogue, text=text))
+
+
+def test_what_weighs_is_named_if_it_is_related(parts: Bundle) -> None:
+    """The latest item weighs in on everything: it is named where its text has to do with the item's."""
+    request = {"history": [f"i{i}" for i in (1, 5, 9, 2, 7)], "k": 48}
+    heavy = [item for item in Recommender(parts).recommend(request)["items"] if item["because"]]
+    heavy = [item for item in heavy if item["because"][0]["weight"] >= MIN_NAMED_DROP]
+    assert len(heavy) > 2
+    for item in heavy:  # without texts
+        assert f"Mostly because of “{item['because'][0]['title']}”." in item["reasons"]
+    causes = {item["item_id"]: item["because"][0]["item_id"] for item in heavy}
+    for strays, sentence in (
+        (0.5, "Like “{}”, which counts most."),
+        (3.0, "Mostly because of “{}”."),
+        (9.0, ""),
+    ):
+        items = Recommender(texts_of(parts, nearest=causes, strays=strays)).recommend(request)["items"]
+        for item in (item for item in items if item["item_id"] in causes):
+            expected = sentence.format(item["because"][0]["title"])
+            assert not sentence or expected in item["reasons"]
+            assert sentence or not any("“" in reason for reason in item["reasons"])
 
 
 def test_a_code_that_was_never_trained_on_has_no_lift(parts: Bundle) -> None:
     unseen = replace(parts, code_share=np.zeros_like(parts.code_share), popular=[])
     for item in Recommender(unseen).recommend(REQUEST)["items"]:
         assert [step["lift"] for step in item["path"]] == [None] * 3
-        assert not any("times as likely" in reason for reason in item["reasons"])
+        assert not any("interest" in reason or "next" in reason for reason in item["reasons"])
 
 
-def test_an_item_is_closest_to_its_twin(parts: Bundle) -> None:
-    """Two items with one vector: the one in the history explains the other."""
-    recommender = Recommender(parts)
-    chunks = recommender.explainer.chunks.clone()
-    chunks[30] = chunks[5]
-    recommender.explainer.chunks = chunks
-    items = recommender.recommend({"history": ["i1", "i5", "i9"], "k": 48})["items"]
-    twin = next(item for item in items if item["item_id"] == "i30")
-    assert twin["alike"] == {"item_id": "i5", "title": "Film number 4"}
-    assert twin["reasons"][-1].startswith("Of the history, “Film number 4” is most like it")
+def test_likeness_is_of_texts_and_claimed_only_if_one_is_near(parts: Bundle) -> None:
+    """However long ago: the model itself reads the latest ten items only."""
+    history = ["i5", "i9", *(f"i{i}" for i in range(31, 47))]
+    recommender = Recommender(texts_of(parts, nearest={"i30": "i5", "i29": "i9"}, strays=0.5))
+    items = {item["item_id"]: item for item in recommender.recommend({"history": history, "k": 48})["items"]}
+    assert items["i30"]["alike"] == {"item_id": "i5", "title": "Film number 4", "similarity": 0.894}
+    assert any(reason.startswith("Like “Film number 4”") for reason in items["i30"]["reasons"])
+    assert {item for item in items if items[item]["alike"]} == {"i30", "i29"}
+    assert not any(
+        "Like" in reason for item in items.values() if not item["alike"] for reason in item["reasons"]
+    )
+
+
+def test_of_two_equal_texts_the_latest_is_named(parts: Bundle) -> None:
+    recommender = Recommender(texts_of(parts, nearest={"i30": "i5", "i9": "i5"}))
+    items = recommender.recommend({"history": ["i5", "i9", "i1"], "k": 48})["items"]
+    assert next(item for item in items if item["item_id"] == "i30")["alike"]["item_id"] == "i9"
+
+
+@pytest.mark.parametrize(
+    ("title", "shortened"),
+    [
+        ("Brief", "Brief"),
+        ("  Spaced \n out ", "Spaced out"),
+        ("OPI Nail Lacquer, Simmer and Shimmer, (0.5-Fluid Ounce)", "OPI Nail Lacquer, Simmer and Shimmer…"),
+        ("x" * 60, "x" * (MAX_TITLE - 1) + "…"),
+        ("七人の侍" * 20, ("七人の侍" * 20)[: MAX_TITLE - 1] + "…"),
+    ],
+)
+def test_long_titles_end_with_a_whole_word_if_there_is_one(title: str, shortened: str) -> None:
+    assert brief(title) == shortened
+
+
+@given(st.text(min_size=1, max_size=200))
+def test_no_title_is_longer_than_the_limit(title: str) -> None:
+    assert len(brief(title)) <= MAX_TITLE
 
 
 def test_popularity_is_counted_among_what_is_offered(parts: Bundle) -> None:
