@@ -100,7 +100,15 @@ def test_a_first_release_is_promoted_served_and_then_found_in_the_caches(
     entry = head(open_store(registry), "production")
     assert entry
     assert entry.number == 1
-    for shown in ("Recommended now", "Popularity", "SASRec", "finds something", entry.release, "curl"):
+    for shown in (
+        "Recommended now",
+        "Popularity",
+        "SASRec",
+        "Nearest text alone",
+        "finds something",
+        entry.release,
+        "curl",
+    ):
         assert shown in first.stdout
     answer = TorchServe.attach(serving).predict({"history": ["t0", "t4"], "k": 3})
     assert answer["release"] == entry.release
@@ -118,6 +126,9 @@ def test_a_first_release_is_promoted_served_and_then_found_in_the_caches(
     second = run(workshop, registry, *options)  # production has a champion now: what compares with it runs
     third = run(workshop, registry, *options)
     assert (second.returncode, third.returncode) == (0, 0), second.stdout + third.stdout
+    assert "CAR against Production" not in first.stdout
+    for again in (second, third):  # equal weights: nothing can differ, and "+0.0 %" would say nothing
+        assert "CAR against Production, NDCG@10: no difference, both have the same weights" in again.stdout
     assert {name for name, end in steps(third.stdout).items() if end != "cached"} == {
         "resolve-champion",
         "resolve-source",
