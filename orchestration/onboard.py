@@ -186,7 +186,9 @@ def check_onboarding(
             severity="block",
             verdict="pass" if value <= bound else "fail",
             why=why,
-            detail=f"it is {value:.4g}, {'as required' if value <= bound else 'but must be'} (<= {bound:g}).",
+            detail=f"it is {value:.4g}, {'as required' if value <= bound else 'but must be'} (<= {bound:g})."
+            if math.isfinite(value)
+            else f"it was not measured, but must be <= {bound:g}.",
         )
         for name, value, bound, why in rows
     ]
@@ -207,12 +209,12 @@ def check_onboarding(
 
 
 def _largest_logit_change(before: Bundle, after: Bundle, requests: Requests) -> float:
-    """Largest absolute difference of an old item's act logit after the golden histories."""
+    """Largest absolute difference of an old item's act logit after the golden histories; NaN without any."""
     uids = before.catalogue.uids
     encoded = [[uids[item] for item in request["history"] if item in uids] for request in requests]
     histories = pad([np.array(history) for history in encoded if history], before.model.config.max_history)
     if not len(histories):
-        return 0.0
+        return math.nan
     with torch.inference_mode():
         old, new = (
             bundle.model.eval().act_logits(bundle.model.last_state(histories))[:, 1 : len(uids) + 1]

@@ -14,19 +14,21 @@ from kfp import dsl
 from car_model.evidence.drift import DataDrift
 from car_model.evidence.verdict import Verdict
 from car_model.recommender.recommender import Recommender
+from car_model.training.onboard import onboard as extend
 from common.errors import UserError
 from components.validate import validate
 from ingestion.config import DatasetConfig, InteractionSource, ItemSource
 from ingestion.ingest import ingest
-from orchestration.onboard import onboard_items, read_items
+from orchestration.onboard import check_onboarding, onboard_items, read_items
 from registry.channels.channel import head, promote, stage
 from registry.maintenance.garbage_collection import garbage_collect
 from registry.releases.bundle_files import read_bundle
 from registry.releases.fetch import FetchedRelease, fetch_release
-from registry.releases.gate import read_gate
+from registry.releases.gate import Gate, read_gate
 from registry.releases.release import list_releases, read_manifest, write_release
 from registry.store.base import ObjectStore
 from registry.store.open import open_store
+from tests.fixtures import tiny_parts, tiny_vectors
 from tests.registry.bundles import make_evidence
 from tests.registry.conftest import Run, caller
 from tests.registry.trained import NEW, trained_release
@@ -201,6 +203,19 @@ def test_a_run_after_three_onboardings_and_a_collection_validates(tmp_path: Path
     assert len(list_releases(store)) == 2
     validate.python_func(dataset=dataset, policy="{}", registry=store.url, champion=release, **outputs)
     assert DataDrift.read(outputs["drift"].path).release == release
+
+
+def test_scores_that_no_request_measures_do_not_count_as_equal() -> None:
+    before = tiny_parts(epochs=1)
+    after = extend(before, ["n"], ["New"], tiny_vectors(49)[48:])
+    gate = Gate(blessed=True, compared=True, policy="p", holdout=None, failing=())
+    for requests, verdict in (
+        ([{"history": ["unknown"]}, {"history": []}], "fail"),
+        ([{"history": ["i1"]}], "pass"),
+    ):
+        results = check_onboarding(gate, before, after, requests, unexplained=0.5)
+        change = next(each for each in results if each.name == "known items score as before")
+        assert (change.verdict, change.value is None) == (verdict, verdict == "fail")
 
 
 def test_children_of_a_first_release_do_not_hide_that_it_was_compared_with_nothing(tmp_path: Path) -> None:
