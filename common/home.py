@@ -19,6 +19,7 @@ from common.errors import UserError
 from common.files import write_atomic
 
 WORK = Path(".car")  # homes, runs and caches: `make clean` removes it
+RUNS = "runs"  # folders of local runs, in WORK; each is named by its run id
 RECORD = "home.json"  # of a home, in its folder
 SELECTED = "selected-home"  # file with the name of the home that the last run used
 FIRST = "movielens"  # the home before any run
@@ -152,3 +153,9 @@ def _name(label: str, paths: list[Path | str]) -> str:
     if not paths:
         return label
     return f"{label}-{hashlib.sha256(b':'.join(map(os.fsencode, paths))).hexdigest()[:8]}"
+
+
+def run_folder(run_id: str) -> Path | None:
+    """The folder of a local run, if it was made here and is still there."""
+    folder = WORK / RUNS / Path(run_id).name
+    return folder if run_id and folder.is_dir() else None

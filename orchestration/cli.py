@@ -23,6 +23,7 @@ from orchestration.artifact_types import standard_titles
 from orchestration.cli_options import KubeflowOptions, RunOptions, with_kubeflow_options, with_run_options
 from orchestration.kubeflow.cluster import load_cluster
 from orchestration.kubeflow.rights import tell_rights
+from orchestration.local.cli import app as runs_app
 from orchestration.local.docker import run_in_containers
 from orchestration.local.runner import LocalRun
 from orchestration.local.summary import Summary
@@ -204,6 +205,7 @@ def command_line(
 
     app.add_typer(serving_app)  # without a name: these commands stand beside `run`
     app.add_typer(kubeflow_app)
+    app.add_typer(runs_app)
     app.add_typer(registry_app, name="registry")
     return app
 

@@ -44,14 +44,14 @@ conditions:
     at_least: {recall}
     severity: block
     why: The month's models are small.
-  - name: not half as good as popularity
-    metric: paired.popularity.ndcg@10.relative
-    at_least: {popularity}
+  - name: not half as good as {model}
+    metric: paired.{model}.ndcg@10.relative
+    at_least: -0.5
     severity: block
     why: The month's models are small.
   - name: not far below the champion
     metric: paired.champion.ndcg@10.low
-    at_least: -0.9
+    at_least: -0.99
     severity: block
     when: champion
     why: The month's models are small.
@@ -377,8 +377,10 @@ def prepare(folder: Path, data: str, data_dir: str | None, users: int) -> None:
         (week / "dataset.json").write_text(json.dumps(settings))
     items[new].to_csv(folder / "new_items.csv", index=False)
     (folder / "history.txt").write_text(" ".join(known["item_id"].drop_duplicates().head(3)))
-    for name, recall, popularity in (("policy", 0.001, -0.9), ("strict", 0.9, -0.5), ("careless", 0.0, -1.0)):
-        (folder / f"{name}.yaml").write_text(POLICY.format(recall=recall, popularity=popularity))
+    for name, recall, model in (
+        ("policy", 0.001, "popularity"), ("strict", 0.9, "popularity"), ("careless", 0.0, "sasrec"),
+    ):  # fmt: skip
+        (folder / f"{name}.yaml").write_text(POLICY.format(recall=recall, model=model))
     (folder / "shop").mkdir()
 
 

@@ -27,10 +27,13 @@ import yaml
 from kfp import compiler, components, local
 from kfp.dsl import Artifact
 from kfp.dsl.graph_component import GraphComponent
+from kfp.local import placeholder_utils
 
 from common.code_digest import ROOT, code_digest
 from common.errors import UserError
+from common.home import RUNS
 from orchestration.local.progress import Progress
+from orchestration.local.runs import LOG, running
 from orchestration.local.watchdog import RUN, watchdog
 from orchestration.step import FAILURE, FAILURE_LINE
 
@@ -78,7 +81,7 @@ class LocalRun:
                 f"Steps cannot write to their temporary folder {temporary} ({error.strerror}): create it or "
                 "make room, or set TMPDIR to another."
             ) from error
-        runs = work.resolve() / "runs"
+        runs = work.resolve() / RUNS
         runs.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-", dir=runs))
         (folder / "workspace").mkdir()
@@ -89,7 +92,7 @@ class LocalRun:
     @property
     def log(self) -> Path:
         """Everything that kfp.local and the steps write."""
-        return self.folder / "run.log"
+        return self.folder / LOG
 
     def run(self, arguments: Mapping[str, Any], runner: object | None = None) -> dict[str, Artifact]:
         """Run the pipeline and return its output artifacts, by name.
@@ -104,6 +107,7 @@ class LocalRun:
         with (
             self.log.open("a", encoding="utf-8") as log,
             _capture_output(log, progress),
+            running(self.folder.parent.parent),
             watchdog(self.folder),
             _step_environment(self.folder),
         ):
@@ -192,11 +196,14 @@ def _capture_output(log: TextIO, progress: Progress) -> Iterator[None]:
 def _step_environment(folder: Path) -> Iterator[None]:
     """Set the environment of steps: unbuffered output, slow progress bars, this Python and code, the run.
 
+    The run's id is its folder's name, so that releases lead to it; kfp.local's own is eight random digits.
     kfp.local writes `sys.executable` into a shell script as it is, which a folder with a space breaks, and
     into every argument that holds the word python3. So steps find this Python by its folder.
     """
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     previous, executable = dict(os.environ), sys.executable
+    random_id = placeholder_utils.make_random_id
+    placeholder_utils.make_random_id = lambda: folder.name
     os.environ.update(
         PATH=os.pathsep.join((str(Path(executable).parent), previous.get("PATH", os.defpath))),
         PYTHONUNBUFFERED="1",
@@ -210,6 +217,7 @@ def _step_environment(folder: Path) -> Iterator[None]:
         yield
     finally:
         sys.executable = executable
+        placeholder_utils.make_random_id = random_id
         for name in os.environ.keys() - previous.keys():
             del os.environ[name]
         os.environ.update(previous)

@@ -63,6 +63,8 @@ class Summary:
         self._print_gate(verdict)
         recipe = RecipeRecord.from_object(json.loads(self.outputs["recipe"]), "the run's recipe")
         self._print_line("Recipe", recipe.origin)
+        folder = self._path("report").parents[2]  # the report is made by every run, and never cached
+        self._print_line("Run", f"{folder.name}, in {folder}")
         if not verdict.blessed:
             self.console.print(
                 f"Not promoted. What {self.channel} serves is unchanged. Failing:", style="bold red"

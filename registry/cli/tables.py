@@ -11,6 +11,7 @@ from rich.text import Text
 
 from car_model.evidence.training import RecipeRecord
 from common.cli import plain_table
+from common.home import run_folder
 from registry.channels.log import Entry
 from registry.maintenance.diff import Difference
 from registry.releases.gate import Gate
@@ -74,6 +75,8 @@ def manifest_table(
     ]
     rows += [("commit", manifest.git_commit)] if manifest.git_commit else []
     rows += [("run", manifest.run_id)] if manifest.run_id else []
+    folder = run_folder(manifest.run_id or "")
+    rows += [("run folder", str(folder))] if folder else []
     for validation in validations:
         rows.append(("validated", f"{_format_time(validation.created)} UTC by {validation.who}"))
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))

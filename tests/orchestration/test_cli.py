@@ -25,6 +25,8 @@ COMMANDS = {"run", "compile", "submit", "deploy", "infra-validate", "serve", "as
     "watch",
     "runs",
     "logs",
+    "local-runs",
+    "clean",
 }
 REGISTRY_COMMANDS = {"list", "show", "history", "promote", "rollback", "diff", "onboard", "gc", "verify"}
 

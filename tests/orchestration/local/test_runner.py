@@ -13,6 +13,7 @@ import yaml
 
 from common.code_digest import ROOT, code_digest, image_digest
 from common.errors import UserError
+from orchestration.local.runs import clean, find_runs, old_runs
 from orchestration.local.runner import ENDED_WITHOUT, SILENT, LocalRun, StepError, count_steps, last_error
 from tests.orchestration.local.tiny_pipelines import branching, tiny
 
@@ -128,10 +129,17 @@ def test_steps_run_with_this_python_wherever_it_stands(
 def test_an_equal_step_is_not_run_again_and_another_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    folders = []
     for loops, expected in ((2, " s"), (2, "cached"), (3, " s")):
-        artifact = LocalRun.prepare(tmp_path, tiny).run({"loops": loops})["Output"]
+        local = LocalRun.prepare(tmp_path, tiny)
+        artifact = local.run({"loops": loops})["Output"]
         assert capsys.readouterr().out.splitlines()[0].endswith(expected)
         assert Path(artifact.path).read_text() == str(loops)
+        folders.append(local.folder)
+    borrowing = old_runs(tmp_path, 2, code_digest())  # the second run took its output from the first
+    assert (borrowing.folders, borrowing.needed, borrowing.remaining) == ((), 1, 3)
+    assert clean(tmp_path, 1, code_digest()).folders == (folders[1], folders[0])
+    assert [run.path for run in find_runs(tmp_path)] == [folders[2]]
 
 
 @pipeline_run
