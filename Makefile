@@ -38,7 +38,7 @@ endif
 export UV_LINK_MODE ?= copy
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev run stop compile image image-size run-containers ci-containers manifests test test-fast mutants lint format types golden reference lock clean
+.PHONY: help install dev run stop compile image image-size run-containers ci-containers manifests test test-fast month mutants lint format types golden reference lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -112,6 +112,9 @@ test: $(DEV_STAMP) ## everything: unit, property, integration (TorchServe, GCS s
 
 test-fast: $(DEV_STAMP) ## unit and property tests only, a few minutes
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not integration"
+
+month: $(DEV_STAMP) ## a user's first month, step by step, in about ten minutes (DATA=, DATA_DIR=); no part of CI
+	@$(BIN)/python -m scripts.month --data $(DATA) $(if $(DATA_DIR),--data-dir "$$DATA_DIR")
 
 mutants: $(DEV_STAMP) ## change the code of ROOM in small ways, and count what the fast tests notice (SAMPLE=, SEED=)
 	@test -n "$(ROOM)" || { echo "Name a file or folder: make mutants ROOM=car_model/metrics"; exit 1; }

@@ -13,8 +13,8 @@ import yaml
 
 from common.code_digest import ROOT, code_digest, image_digest
 from common.errors import UserError
-from orchestration.local.runs import clean, find_runs, old_runs
 from orchestration.local.runner import ENDED_WITHOUT, SILENT, LocalRun, StepError, count_steps, last_error
+from orchestration.local.runs import clean, find_runs, old_runs
 from tests.orchestration.local.tiny_pipelines import branching, tiny
 
 TRACE = ["Traceback (most recent call last):", '  File "x.py", line 1, in x', "    x()"]

@@ -35,7 +35,12 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The .car of a folder with a server's and a registry's files, and caches of two codes."""
     monkeypatch.chdir(tmp_path)
     work = Path(".car")
-    for name in ("shop/serving/server.json", "shop/registry/blobs/a", "cache/old/a.json", "checkpoints/old/a"):
+    for name in (
+        "shop/serving/server.json",
+        "shop/registry/blobs/a",
+        "cache/old/a.json",
+        "checkpoints/old/a",
+    ):
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         (work / name).write_bytes(b"x" * 100)
     (work / "cache" / code_digest()).mkdir()
@@ -66,7 +71,7 @@ def test_a_run_that_a_newer_one_took_outputs_from_stays(work: Path) -> None:
 def test_nothing_is_removed_while_a_run_goes_on(work: Path) -> None:
     write_run(work, 1, "train")
     write_run(work, 2, "train")
-    with running(work), running(work), pytest.raises(RunsError, match="A run goes on in .*: nothing was removed"):
+    with running(work), running(work), pytest.raises(RunsError, match=r"goes on in .*: nothing was removed"):
         clean(work, 1, code_digest())
     assert len(find_runs(work)) == 2
     assert len(clean(work, 1, code_digest()).folders) == 1
@@ -84,7 +89,7 @@ def test_a_run_id_a_release_and_a_channel_lead_to_the_runs_folder(work: Path, tm
         assert find_run(work, name, registry).path == folder
     assert run_folder(folder.name) == folder
     assert run_folder("of-a-cluster") is None
-    with pytest.raises(RunsError, match=f"Release {other[:12]} was made by run of-a-cluster, which has no folder"):
+    with pytest.raises(RunsError, match="was made by run of-a-cluster, which has no folder"):
         find_run(work, other[:12], registry)
     with pytest.raises(RegistryError):
         find_run(work, "nothing", registry)
