@@ -104,11 +104,11 @@ class RecipeRecord(EvidenceFile):
     def rows(self) -> Iterator[tuple[str, str]]:
         """Every setting by its dotted name, with its value as text."""
         for name, value in self.settings.items():
-            if isinstance(value, dict):
+            if isinstance(value, dict) and value:
                 yield from ((f"{name}.{part}", _as_text(of_part)) for part, of_part in value.items())
             else:
                 yield name, "off" if name == "ranker" else _as_text(value)
 
 
 def _as_text(value: Any) -> str:
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return "none" if value in (None, {}) else str(value).lower() if isinstance(value, bool) else str(value)
