@@ -203,9 +203,8 @@ def command_line(
         if watch:
             watch_run(kubeflow, run_id, registry, request.channel)
 
-    app.add_typer(serving_app)  # without a name: these commands stand beside `run`
-    app.add_typer(kubeflow_app)
-    app.add_typer(runs_app)
+    for commands in (runs_app, serving_app, kubeflow_app):
+        app.add_typer(commands)  # without a name: these commands stand beside `run`
     app.add_typer(registry_app, name="registry")
     return app
 

@@ -143,7 +143,7 @@ class Month:
         page = self.page(run)
         for what, text in (
             ("release", release),
-            ("run", shown.get("run_id") or "?"),
+            ("run", run.line("Run").partition(",")[0] or "?"),
             ("recipe", html.escape(run.line("Recipe"))),
             ("data", shown.get("versions", {}).get("data", "?")),
         ):
@@ -176,6 +176,7 @@ def first_run(month: Month) -> None:
     month.expect(
         RECIPE.items() <= settings_of(shown).items(), f"show has another recipe: {settings_of(shown)}"
     )
+    month.expect(str(shown.get("run_id")) in run.line("Run"), f"the release's run is {shown.get('run_id')}")
     again = month.run("--bootstrap")
     month.expect(
         month.agree(again).get("release") == shown.get("release"), "an equal run made another release"
