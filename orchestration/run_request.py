@@ -22,6 +22,8 @@ from registry.store.open import open_store
 from validation.data.policy import DataPolicy
 from validation.gate.policy import load_policy
 
+MAX_ARGUMENTS = 100_000  # bytes; Linux takes 131,071 in one argument, and Kubeflow adds its own to these
+
 
 class ArgumentError(UserError):
     """An option of a run is wrong; the message is one sentence."""
@@ -99,6 +101,12 @@ class RunRequest(RunOptions):
         if self.gate_policy:
             load_policy(self.gate_policy)
             arguments["gate_policy"] = Path(self.gate_policy).read_text(encoding="utf-8")
+        if remote and (size := len(json.dumps(arguments))) > MAX_ARGUMENTS:
+            longest = max(arguments, key=lambda name: len(json.dumps(arguments[name])))
+            raise ArgumentError(
+                f"The settings of this run take {size:,} bytes, and Kubeflow passes at most {MAX_ARGUMENTS:,}"
+                f" to its steps; the longest is {longest}: leave out its comments and what is the default."
+            )
         return arguments
 
     def _data_policy(self, config: DatasetConfig) -> DataPolicy:

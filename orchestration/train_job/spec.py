@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 VARIABLE = "CAR_TRAIN_JOB"
-RUN_ID, SERVICE_ACCOUNT = "CAR_RUN_ID", "CAR_SERVICE_ACCOUNT"  # of the step's pod, from its metadata
+RUN_ID = "CAR_RUN_ID"  # of the step's pod, from its labels
+SERVICE_ACCOUNT = "CAR_SERVICE_ACCOUNT"  # of the step's pod
 
 
 class TrainJobSpec(BaseModel):

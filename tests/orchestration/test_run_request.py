@@ -145,6 +145,19 @@ def test_a_cluster_is_not_sent_after_files_of_this_machine(shop: Path) -> None:
         request_for(shop, registry="gs://shop/registry").arguments(remote=True)
 
 
+def test_settings_that_kubeflow_cannot_pass_to_steps_are_refused(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestration.run_request.is_gcs", lambda _: True)  # nothing of it is read
+    policy = shop / "policy.yaml"
+    policy.write_text(DEFAULT_POLICY.read_text() + 100_000 * "#")
+    request = request_for(shop, registry="gs://shop/registry", gate_policy=str(policy))
+    with pytest.raises(
+        ArgumentError, match=r"settings of this run take 1\d\d,\d+ bytes.*longest is gate_policy"
+    ):
+        request.arguments(remote=True)
+
+
 def test_a_commit_is_named_with_what_differs_from_it(tmp_path: Path) -> None:
     assert git_commit(tmp_path) == ""
     file = tmp_path / "code.py"
