@@ -41,6 +41,7 @@ def release(
     from pathlib import Path
 
     from registry.channels.channel import promote, stage
+    from registry.releases.gate import add_verdict
     from registry.releases.layout import PRODUCTION
     from registry.releases.recipe import RECIPE
     from registry.releases.release import write_release
@@ -64,6 +65,7 @@ def release(
     )
     who, why = f"pipeline run {run_id}", verdict.metadata["summary"]
     record_validation(store, manifest, Path(infra.path), who)
+    add_verdict(store, manifest, Path(verdict.path))
     if channel == PRODUCTION:
         stage(store, manifest.release, who=who, why=why)
     promoted = promote(store, channel, manifest.release, who=who, why=why, expected=entry)

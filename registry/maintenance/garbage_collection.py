@@ -7,7 +7,7 @@ Writers may go on meanwhile. Three rules keep what they rely on:
   manifest, and the manifest before the channel entry. The period is measured by the store's clock.
 - Manifests are deleted before blobs, and blobs are compared with the manifests that exist *after* that. A
   garbage collection that is killed in between leaves blobs without a manifest, which the next one deletes.
-  A release's later validations are treated like its blobs.
+  A release's later validations and verdicts are treated like its blobs.
 
 Files that are no objects of a registry stay. While a manifest that stays is damaged, so do all blobs, because
 nobody can tell which it needs.
@@ -26,9 +26,9 @@ from registry.releases.layout import (
     BLOBS,
     RELEASES,
     blob_name,
+    is_later,
     is_manifest,
     is_object,
-    is_validation,
     manifest_name,
     manifest_of,
 )
@@ -43,14 +43,14 @@ class Garbage:
     """What a garbage collection deletes, or deleted, as scanned."""
 
     manifests: tuple[ObjectState, ...]
-    blobs: tuple[ObjectState, ...]  # that no remaining manifest names, and validations of deleted releases
+    blobs: tuple[ObjectState, ...]  # that no remaining manifest names, and what was added to deleted releases
     leftovers: tuple[ObjectState, ...]  # temporary files of writers that were killed
     n_remaining: int  # releases that stay
     problems: tuple[str, ...]  # a sentence for each damaged manifest that stays
 
     @property
     def objects(self) -> tuple[ObjectState, ...]:
-        """Manifests, blobs, validations and temporary files."""
+        """Manifests, blobs, later validations and verdicts, and temporary files."""
         return self.manifests + self.blobs + self.leftovers
 
     @property
@@ -75,7 +75,7 @@ def find_garbage(store: ObjectStore, keep: int, grace: timedelta = GRACE) -> Gar
     # Scan before reading logs and manifests: an object marked in between has another state than scanned.
     below_releases, leftovers = store.scan(RELEASES), store.leftovers()
     blobs = [state for state in store.scan(BLOBS) if is_object(state.name)]
-    blobs += [state for state in below_releases if is_validation(state.name)]
+    blobs += [state for state in below_releases if is_later(state.name)]
     if not (below_releases or blobs or leftovers):
         return Garbage((), (), (), 0, ())
     deadline = store.now() - grace
@@ -134,7 +134,7 @@ def _unneeded(
     unneeded = [
         state
         for state in states
-        if (is_validation(state.name) and manifest_of(state.name) not in manifests)
-        or not (problems or is_validation(state.name) or state.name in named)
+        if (is_later(state.name) and manifest_of(state.name) not in manifests)
+        or not (problems or is_later(state.name) or state.name in named)
     ]
     return unneeded, tuple(problems)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from registry.channels.channel import list_channels
 from registry.channels.log import Entry, read_log
 from registry.errors import ObjectDamaged, ObjectMissing, RegistryError, ReleaseError, StoreError
-from registry.releases.gate import read_gate
+from registry.releases.gate import later_verdicts, read_gate
 from registry.releases.layout import (
     BLOBS,
     CHANNELS,
@@ -18,6 +19,7 @@ from registry.releases.layout import (
     is_validation,
     manifest_name,
     validations_folder,
+    verdict_name,
 )
 from registry.releases.manifest import FileRecord, Manifest
 from registry.releases.release import load_manifest, release_digests
@@ -88,13 +90,16 @@ def _verify_manifest(
     in_use: Iterable[tuple[str, Entry]],
     findings: Findings,
 ) -> Manifest | None:
-    """Verify a release's validations and its manifest, also against the channels' entries."""
+    """Verify a release's manifest, also against the channels' entries, and what was added to it later."""
     findings.releases += 1
     for name in filter(is_validation, store.list(validations_folder(release))):
         try:
             read_validation(store, name)
         except ReleaseError as error:
             findings.damage.append(Damage(name, str(error)))
+    for name, data in later_verdicts(store, release):
+        if data is None or name != verdict_name(release, hashlib.sha256(data).hexdigest()):
+            findings.damage.append(_damage(store, name, "is damaged"))
     try:
         manifest, sha256 = load_manifest(store, release)
     except StoreError:  # says nothing about the release

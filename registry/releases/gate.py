@@ -1,5 +1,8 @@
 """The gate's answer about a release, as its stored verdict gives it.
 
+A release that was judged first without a champion may be judged again, by a run with equal content that has
+one to compare with. That verdict is stored beside the manifest, which never changes.
+
 A flag could be edited. A verdict is stored under its digest, follows from its conditions, and names the
 bundle that it judged: beside another bundle it blesses nothing.
 """
@@ -7,6 +10,7 @@ bundle that it judged: beside another bundle it blesses nothing.
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -14,7 +18,7 @@ from car_model.evidence.base import EvidenceError
 from car_model.evidence.verdict import Verdict
 from common.files import parse_json_object
 from registry.errors import ObjectDamaged, ObjectMissing
-from registry.releases.layout import blob_name
+from registry.releases.layout import blob_name, is_verdict, verdict_name, verdicts_folder
 from registry.releases.manifest import Manifest
 from registry.store.base import ObjectStore
 
@@ -51,8 +55,43 @@ class Gate(BaseModel):
 def read_gate(store: ObjectStore, manifest: Manifest) -> Gate:
     """Read a release's verdict; one that is missing, damaged or of another bundle blesses nothing.
 
+    A later verdict counts if it blesses the release and compared it with a champion, and the first did not.
+
     Raises StoreError if the store cannot be read.
     """
+    first = _read_first(store, manifest)
+    if first.blessed and not first.compared:
+        for name, data in later_verdicts(store, manifest.release):
+            if data is not None and name == verdict_name(manifest.release, hashlib.sha256(data).hexdigest()):
+                later = judge(data, manifest.release)
+                if later.blessed and later.compared:
+                    return later
+    return first
+
+
+def later_verdicts(store: ObjectStore, release: str) -> list[tuple[str, bytes | None]]:
+    """Names and bytes of the verdicts that a release got after it was written; None if one is damaged."""
+    verdicts: list[tuple[str, bytes | None]] = []
+    for name in filter(is_verdict, store.list(verdicts_folder(release))):
+        try:
+            verdicts.append((name, store.read(name)))
+        except (ObjectMissing, ObjectDamaged):
+            verdicts.append((name, None))
+    return verdicts
+
+
+def add_verdict(store: ObjectStore, manifest: Manifest, verdict: Path) -> None:
+    """Store a run's verdict beside a release that was there already, if it says more than the first.
+
+    Raises StoreError if the store cannot be written.
+    """
+    data = verdict.read_bytes()
+    gate = judge(data, manifest.release)
+    if gate.blessed and gate.compared and not read_gate(store, manifest).compared:
+        store.create(verdict_name(manifest.release, hashlib.sha256(data).hexdigest()), data)
+
+
+def _read_first(store: ObjectStore, manifest: Manifest) -> Gate:
     record = manifest.evidence.get(VERDICT)
     try:
         data = store.read(blob_name(record.sha256)) if record else None
@@ -76,7 +115,7 @@ def judge(verdict: bytes | None, release: str) -> Gate:
         return no_gate(f"{VERDICT} judges another release, {judged}, instead of {release[:12]}")
     return Gate(
         blessed=content.blessed,
-        compared=content.compared,
+        compared=content.compared and content.champion != release,  # with itself says nothing
         policy=content.policy,
         holdout=content.holdout,
         failing=tuple(result.name for result in content.blockers),

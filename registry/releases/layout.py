@@ -15,7 +15,7 @@ CHANNEL_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 # Anything else below the three folders is a stray: a desktop's or an editor's file, never read or deleted.
 _OBJECT = re.compile(
     r"blobs/([0-9a-f]{2})/\1[0-9a-f]{62}"
-    r"|releases/[0-9a-f]{64}/(manifest|validations/[0-9a-f]{64})\.json"
+    r"|releases/[0-9a-f]{64}/(manifest|(validations|verdicts)/[0-9a-f]{64})\.json"
     rf"|channels/{CHANNEL_NAME.pattern}/[0-9]{{8,}}\.json"
 )
 
@@ -45,6 +45,16 @@ def validation_name(release: str, sha256: str) -> str:
     return f"{validations_folder(release)}{sha256}.json"
 
 
+def verdicts_folder(release: str) -> str:
+    """Listing prefix of the verdicts that a release got after it was written."""
+    return f"{RELEASES}{release}/verdicts/"
+
+
+def verdict_name(release: str, sha256: str) -> str:
+    """Object name of a later verdict, by the digest of its bytes."""
+    return f"{verdicts_folder(release)}{sha256}.json"
+
+
 def manifest_of(name: str) -> str:
     """Name of the manifest that an object below RELEASES belongs to; for a manifest, its own name."""
     return manifest_name(name.split("/")[1])
@@ -58,6 +68,16 @@ def is_manifest(name: str) -> bool:
 def is_validation(name: str) -> bool:
     """Whether an object below RELEASES is a validation."""
     return is_object(name) and name.startswith(validations_folder(name.split("/")[1]))
+
+
+def is_verdict(name: str) -> bool:
+    """Whether an object below RELEASES is a later verdict."""
+    return is_object(name) and name.startswith(verdicts_folder(name.split("/")[1]))
+
+
+def is_later(name: str) -> bool:
+    """Whether an object below RELEASES was added to a release after it was written."""
+    return is_validation(name) or is_verdict(name)
 
 
 def channel_folder(channel: str) -> str:

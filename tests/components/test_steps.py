@@ -24,9 +24,11 @@ from components.validate import validate
 from ingestion.config import IngestError
 from orchestration.run_request import RunRequest
 from registry.channels.channel import head, history, list_channels
-from registry.errors import ChannelError, ConflictError, RegistryError, StoreError
+from registry.errors import ChannelError, ConflictError, RegistryError, ReleaseError, StoreError
+from registry.maintenance.verify import verify
+from registry.releases.gate import read_gate
 from registry.releases.layout import manifest_name
-from registry.releases.release import list_releases
+from registry.releases.release import list_releases, read_manifest
 from registry.store.open import open_store
 from tests.pipeline.tiny_shop import write_shop
 from tests.registry.bundles import INFRA, make_bundle, make_evidence, make_release, write_json
@@ -215,6 +217,31 @@ def test_a_trial_moves_its_own_channel_and_no_other(tmp_path: Path) -> None:
         "trial": trial,
     }
     assert tuple(resolve_champion.python_func(**arguments, new_channel=False)) == (trial, 1, [])
+
+
+def test_a_trial_that_is_run_again_for_production_is_compared_then(tmp_path: Path) -> None:
+    """Equal content is one release: what the second run found out about it must not be lost."""
+    registry = tmp_path / "registry"
+    released(tmp_path, registry)
+    trial = released(tmp_path, registry, seed=1, channel="trial", bootstrap=True)
+    store = open_store(registry)
+    manifest = read_manifest(store, trial)
+    assert read_gate(store, manifest).word == "first"
+    with pytest.raises(ReleaseError, match="was blessed as a first release, and never compared with"):
+        released(tmp_path, registry, seed=1, entry=1, bootstrap=True)
+    assert released(tmp_path, registry, seed=1, entry=1) == trial
+    assert read_manifest(store, trial) == manifest
+    assert read_gate(store, manifest).word == "blessed"
+    entry = head(store, "production")
+    assert (entry and entry.release) == trial
+    assert verify(store).damage == []
+    (later,) = (registry / "releases" / trial / "verdicts").iterdir()
+    later.chmod(0o644)
+    later.write_text("{}")
+    assert read_gate(store, manifest).word == "first"
+    assert [damage.object for damage in verify(store, trial).damage] == [
+        f"releases/{trial}/verdicts/{later.name}"
+    ]
 
 
 @pytest.mark.integration
