@@ -153,6 +153,9 @@ class ItemSource(Source):
     columns: dict[str, Column] = {"item_id": "item_id", "title": "title"}
     """Column names here, each with the file's name for it: `item_id`, usually `title`, and any further text
     columns under names of your choice."""
+    markup: Literal["strip", "keep"] = "strip"
+    """What becomes of HTML in texts: `strip` turns entities into characters, drops tags, and makes any white
+    space one blank; `keep` reads texts as they are."""
 
     @model_validator(mode="after")
     def _check_columns(self) -> Self:

@@ -1,8 +1,9 @@
 """The one reader of people's files, for ingestion and onboarding: the same cell is the same text everywhere.
 
-Every mapped column becomes text: identifiers exactly as written, everything else without outer blanks, and
-empty text is null. Numbers keep the digits they were written with; lists of texts are joined by commas.
-Only times that a Parquet file stores as times stay times (UTC, microseconds).
+Every mapped column becomes text: identifiers exactly as written, everything else without outer blanks, texts
+of items without HTML (ingestion/markup.py), and empty text is null. Numbers keep the digits they were written
+with; lists of texts are joined by commas. Only times that a Parquet file stores as times stay times (UTC,
+microseconds).
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import pyarrow.parquet as pq
 
 from common.errors import shorten
 from common.limits import MAX_ID, MAX_TITLE
-from ingestion.config import IngestError, Source
+from ingestion.config import IngestError, ItemSource, Source
+from ingestion.markup import strip_markup
 from ingestion.parts import Part, nested_error, require_columns, source_parts
 from ingestion.text_files import MAX_LINE, text_rows
 
@@ -237,6 +239,8 @@ def _clean(source: Source, part: Part, name: str, column: pa.Array, numbers: Seq
         raise IngestError(f"{label} {unit} {numbers[index]}, holds a NUL character; store it as plain text.")
     if source.role(name) != "id":
         column = pc.utf8_trim_whitespace(column)
+    if isinstance(source, ItemSource) and source.markup == "strip" and source.role(name) == "text":
+        column = strip_markup(column)
     limit = {"item_id": MAX_ID, "title": MAX_TITLE}.get(name)
     if limit and (pc.max(pc.utf8_length(column)).as_py() or 0) > limit:
         index = pc.index(pc.greater(pc.utf8_length(column), limit), True).as_py()

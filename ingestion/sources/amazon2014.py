@@ -49,7 +49,11 @@ def dataset(data_dir: Path, cache_dir: Path, set_name: str | None = None) -> Dat
     return DatasetConfig(
         name=f"amazon2014-{folder.name}",
         interactions=InteractionSource(location=str(folder / INTERACTIONS), columns=columns, quote=""),
-        items=ItemSource(location=str(items), columns={name: name for name in ("item_id", *text)}),
+        items=ItemSource(
+            location=str(items),
+            columns={name: name for name in ("item_id", *text)},
+            markup="keep",  # published numbers are of these texts
+        ),
         text_columns=tuple(text),
         cold_items="drop",  # published numbers rank the items of the core
         action_min=0 if "action" in columns else None,

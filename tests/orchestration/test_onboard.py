@@ -201,8 +201,11 @@ def test_a_run_after_three_onboardings_and_a_collection_validates(tmp_path: Path
             release = onboard_items(store, release, items, tmp_path / "vectors").manifest.release
     garbage_collect(store, keep=2, grace=timedelta(0))
     assert len(list_releases(store)) == 2
-    validate.python_func(dataset=dataset, policy="{}", registry=store.url, champion=release, **outputs)
-    assert DataDrift.read(outputs["drift"].path).release == release
+    other_items = '{"drift": {"max_retired_share": 0.9}}'
+    validate.python_func(dataset=dataset, policy=other_items, registry=store.url, champion=release, **outputs)
+    drift = DataDrift.read(outputs["drift"].path)
+    assert drift.release == release
+    assert drift.retired and (drift.retired.items, drift.retired.before) == (50, 57)
 
 
 def test_scores_that_no_request_measures_do_not_count_as_equal() -> None:

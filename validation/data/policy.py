@@ -62,6 +62,14 @@ class DataPolicy(BaseModel):
     """Latest timestamp; null: the moment of validation."""
     max_missing_title_share: Share = 0.2
     """Largest share of the source's items without a title."""
+    max_same_title_share: Share = 0.05
+    """Largest share of the source's items with the title of another one, but for case and punctuation: listed
+    twice, perhaps. More is a warning."""
+    max_repeated_title_share: Share = 0.01
+    """Largest share of the source's items whose title more than five items have, such as the name of a
+    category. More is a warning."""
+    max_markup_share: Share = 0.01
+    """Largest share of the source's items with HTML in the title. More is a warning."""
     max_duplicate_share: Share = 0.5
     """Largest share of source interactions that repeat a user, item and time; ingest drops them."""
     max_orphan_share: Share = 0.0

@@ -6,12 +6,14 @@ import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 import great_expectations.expectations as gxe
 import pandas as pd
 from great_expectations.expectations.expectation import Expectation
 
 from validation.data.policy import POLICY, DataPolicy
+from validation.data.tables import REPEATED
 
 REPAIR = "repair or drop these rows in the source"
 INGEST = "the ingest step broke its contract, so run it again and report the fault if it stays"
@@ -22,6 +24,7 @@ REQUIRED = {
     "items": ["item_id", "title"],
 }
 LARGEST = sys.float_info.max
+MARKUP = r"<[a-zA-Z/!][^<>]*>|&(?:#[0-9]+|#x[0-9a-fA-F]+|[a-zA-Z]+);"
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Rule:
     remedy: str
     expectation: Expectation
     column: str = ""
+    severity: Literal["block", "warn"] = "block"
 
 
 def table_rules(
@@ -133,6 +137,31 @@ def _source_items(frame: pd.DataFrame, policy: DataPolicy) -> Iterator[Rule]:
         f"max_missing_title_share in {POLICY}",
         gxe.ExpectColumnValuesToBeNull(column="item_without_title", mostly=1 - share),
         "title",
+    )
+    if not frame["title"].notna().any():
+        return
+    for share, setting, helper, which, remedy in (
+        (policy.max_same_title_share, "max_same_title_share", "item_with_same_title",
+         "have the title of another item", "merge items that are listed twice"),
+        (policy.max_repeated_title_share, "max_repeated_title_share", "item_with_repeated_title",
+         f"have a title that over {REPEATED} items have", "give them titles of their own"),
+    ):  # fmt: skip
+        yield Rule(
+            f"At most {share:.0%} of the items {which}.",
+            f"items {which}",
+            f"{remedy}, or raise {setting} in {POLICY}",
+            gxe.ExpectColumnValuesToBeNull(column=helper, mostly=1 - share),
+            "title",
+            "warn",
+        )
+    share = policy.max_markup_share
+    yield Rule(
+        f"At most {share:.0%} of the titles hold HTML.",
+        "the title holds HTML",
+        'set items.markup to "strip" in dataset.json, or map another column',
+        gxe.ExpectColumnValuesToNotMatchRegex(column="title", regex=MARKUP, mostly=1 - share),
+        "title",
+        "warn",
     )
 
 

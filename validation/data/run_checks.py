@@ -97,6 +97,7 @@ def _finding(table: Table, rule: Rule, result: ExpectationValidationResult) -> F
         ok=ok,
         observed=observed,
         problem="" if ok else f"{subject}: {broken}; {rule.remedy}.",
+        severity=rule.severity,
         check=result.expectation_config.type if result.expectation_config else "",
     )
 

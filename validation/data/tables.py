@@ -23,6 +23,7 @@ COLUMNS = {
     "interactions": ("user_id", "item_id", "position", "timestamp", "action", "split"),
     "items": ("item_id", "title"),
 }
+REPEATED = 5  # items; a title that more of them have tells none of them from the others
 EVALUATED_FROM = 3  # users with fewer interactions are all train
 
 
@@ -47,6 +48,10 @@ def load_tables(dataset: Path) -> dict[str, Table]:
         catalogue["title"] = pd.Series(index=catalogue.index, dtype="str")
     title = catalogue["title"]
     _add(catalogue, "item_without_title", "item_id", title.isna() | (title.astype("str").str.strip() == ""))
+    words = title.fillna("").astype(str).str.casefold().str.findall(r"\w+").str.join(" ")
+    carriers = words.map(words[words != ""].value_counts()).fillna(0)
+    _add(catalogue, "item_with_same_title", "title", carriers > 1)
+    _add(catalogue, "item_with_repeated_title", "title", carriers > REPEATED)
     for rows, known_items in ((source, catalogue), (kept, items)):
         if "item_id" in rows and "item_id" in known_items:
             orphan = rows["item_id"].notna() & ~rows["item_id"].isin(known_items["item_id"])
@@ -108,7 +113,7 @@ def _check_type(table: str, field: pa.Field) -> Finding | None:
 
 
 def _add(frame: pd.DataFrame, helper: str, id_column: str, broken: pd.Series) -> None:
-    """Add a helper column: the id if a row breaks the rule, null otherwise."""
+    """Add a helper column: the id (or title) if a row breaks the rule, null otherwise."""
     if id_column in frame:
         ids = frame[id_column].astype(object)
         frame[helper] = ids.where(ids.notna(), "(null)").where(broken, None)

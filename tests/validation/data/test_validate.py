@@ -296,3 +296,25 @@ def test_a_catalogue_that_lost_most_of_productions_items_stops_the_run(sound, tm
     assert report.drift.retired.model_dump() == {"items": 72, "before": 80, "share": 0.9}
     kept = validate_dataset(sound[0], DataPolicy(), tmp_path / "docs.html", None, items)
     assert (kept.drift.retired.items, kept.ok) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("titles", "expected"),
+    [
+        (["Tea, green", "tea GREEN"], "items have the title of another item in 2 of 8 rows"),
+        (["Beauty"] * 6, "items have a title that over 5 items have in 6 of 8 rows"),
+        (["<b>Tea</b> pot"], "the title holds HTML in 1 of 8 rows"),
+        (["Tea &amp; cake"], 'set items.markup to "strip" in dataset.json'),
+    ],
+)
+def test_titles_that_tell_items_badly_apart_are_warned_of(tmp_path, titles, expected):
+    dataset = write_dataset(tmp_path / "dataset")
+
+    def rename(rows):
+        for row, title in zip(rows, titles, strict=False):
+            row["title"] = title
+
+    edit(dataset, "source_items", rename)
+    report = validate_dataset(dataset, DataPolicy(), tmp_path / "docs.html")
+    assert report.ok
+    assert any(expected in warning for warning in report.warnings)
