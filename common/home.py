@@ -21,6 +21,7 @@ from common.files import write_atomic
 WORK = Path(".car")  # homes, runs and caches: `make clean` removes it
 RUNS = "runs"  # folders of local runs, in WORK; each is named by its run id
 RECORD = "home.json"  # of a home, in its folder
+MAPPING = "dataset.json"  # of one's own data, in its folder
 SELECTED = "selected-home"  # file with the name of the home that the last run used
 FIRST = "movielens"  # the home before any run
 SERVING = "serving"  # of a home: the folders of its servers, by channel
@@ -84,6 +85,12 @@ class Home(BaseModel):
         """The channels that have, or had, a server in this home."""
         folders = (WORK / self.name / SERVING).glob("*/")
         return sorted({*self.servers, *(path.name for path in folders)})
+
+    @property
+    def mapping(self) -> Path | None:
+        """The dataset.json that says what the columns of the home's own files are; None if there is none."""
+        path = Path(self.data_dir) / MAPPING
+        return path if self.data_dir and path.is_file() else None
 
     @property
     def is_recorded(self) -> bool:

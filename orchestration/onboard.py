@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from car_model.evidence.verdict import ConditionResult, Verdict
 from car_model.metrics.codebook import collision_rate
 from car_model.recommender.recommender import Recommender
 from car_model.training.onboard import onboard
-from common.errors import first_problem, shorten
+from common.errors import UserError, first_problem, shorten
 from ingestion.config import ItemSource, parse_config
 from ingestion.reader import locate, read_table
 from ingestion.sources import local_file
@@ -61,7 +62,12 @@ class Onboarded:
 
 
 def onboard_items(
-    store: ObjectStore, release: str, items: Path, cache: Path | None = None, config: Path | None = None
+    store: ObjectStore,
+    release: str,
+    items: Path,
+    cache: Path | None = None,
+    config: Path | None = None,
+    likely_config: Path | None = None,
 ) -> Onboarded:
     """Write a release that also offers the items of a file; no channel moves.
 
@@ -70,6 +76,8 @@ def onboard_items(
         items: a file of items (see `read_items`) with the columns that the codebook's texts are made of.
         cache: folder of text vectors that survives runs.
         config: a dataset.json that says how to read the file; see `read_items`.
+        likely_config: the dataset.json of the data that the release was trained on; without `config` it says
+            how to read the file, unless the file has the names of columns that they have here.
 
     Raises:
         ReleaseError: the file lacks a column, an id or a title, or holds no new item, or a condition fails.
@@ -79,7 +87,7 @@ def onboard_items(
         parent = FetchedRelease.read(store, release)
         before = Bundle.load(parent.fetch_bundle(folder / "parent"))
         columns = template_columns(before.codebook.template)
-        table = read_items(items, columns, config)
+        table = read_items(items, columns, config or choose_config(items, columns, likely_config))
         new = table[~table["item_id"].isin(list(before.catalogue.uids))]
         if new.empty:
             raise ReleaseError(f"{items} holds no new item: release {release[:12]} has all of them.")
@@ -149,6 +157,20 @@ def read_items(path: Path, columns: Sequence[str], config: Path | None = None) -
         where = locate(source, path, repeated.index[0])
         raise ReleaseError(f"{path} holds item {shorten(repeated.iloc[0])} twice (again in {where}).")
     return table
+
+
+def choose_config(path: Path, columns: Sequence[str], likely: Path | None) -> Path | None:
+    """The dataset.json by which a file of items can be read; None if its columns have their names here.
+
+    If it can be read in neither way, the dataset.json stays, so that the error is about its columns.
+    """
+    if likely is None:
+        return None
+    for config in (likely, None):
+        with suppress(UserError):
+            read_items(path, columns, config)
+            return config
+    return likely
 
 
 def check_onboarding(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from common.home import Home
+from common.home import Home, HomeError
 from registry.channels import channel as channels
 from registry.cli.commands import app, show_entry
 from registry.cli.options import (
@@ -105,14 +106,21 @@ def onboard(
     release: Annotated[str, typer.Option(help="The release to add them to, or its channel.")] = "production",
     registry: Registry,
     cache: Annotated[Path | None, typer.Option(help="Folder of text vectors that survives runs.")] = None,
-    dataset: Annotated[Path | None, typer.Option(help="The dataset.json that says how to read them.")] = None,
+    dataset: Annotated[
+        Path | None,
+        typer.Option(help="The dataset.json that says how to read them; by default the home's, if it fits."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a release with new items, scored through their semantic IDs; no channel moves."""
     from orchestration.onboard import onboard_items
 
     store = open_store(registry)
-    result = onboard_items(store, channels.find(store, release), items, cache, dataset)
+    of_home = None
+    with suppress(HomeError):  # a registry that was named needs no home
+        home = Home.load()
+        of_home = home.mapping if open_store(home.registry).url == store.url else None
+    result = onboard_items(store, channels.find(store, release), items, cache, dataset, of_home)
     if as_json:
         show_json({"release": result.manifest.release, "added": result.n_new, "known": result.n_known})
         return

@@ -16,10 +16,11 @@ from car_model.evidence.verdict import Verdict
 from car_model.recommender.recommender import Recommender
 from car_model.training.onboard import onboard as extend
 from common.errors import UserError
+from common.home import Home
 from components.validate import validate
 from ingestion.config import DatasetConfig, InteractionSource, ItemSource
 from ingestion.ingest import ingest
-from orchestration.onboard import check_onboarding, onboard_items, read_items
+from orchestration.onboard import check_onboarding, choose_config, onboard_items, read_items
 from registry.channels.channel import head, promote, stage
 from registry.maintenance.garbage_collection import garbage_collect
 from registry.releases.bundle_files import read_bundle
@@ -277,6 +278,29 @@ def test_a_dataset_json_says_how_to_read_the_items(tmp_path: Path) -> None:
     assert table.to_dict("records") == [{"item_id": "n1", "title": "Café", "genre": "x"}]
     with pytest.raises(UserError, match="maps no column to 'year', which the release needs"):
         read_items(tmp_path / "new.csv", ["year"], tmp_path / "dataset.json")
+
+
+def test_the_homes_mapping_reads_its_next_files_and_a_file_with_our_names_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run, then onboard with the very columns that the run read; `dataset.json` is not named again."""
+    monkeypatch.chdir(tmp_path)
+    columns = {"item_id": "sku", "title": "name", "genre": "art", "year": "y"}
+    settings = {"interactions": {"location": "i.csv"}, "items": {"location": "i.csv", "columns": columns}}
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "dataset.json").write_text(json.dumps(settings))
+    Home.of_data("custom", "shop").select()
+    mapping = Home.load().mapping
+    assert mapping == Path("shop/dataset.json")
+    NEW.rename(columns=columns).to_csv("theirs.csv", index=False)
+    NEW.to_csv("ours.csv", index=False)
+    for name in ("theirs.csv", "ours.csv"):
+        config = choose_config(Path(name), ["genre", "year"], mapping)
+        pd.testing.assert_frame_equal(read_items(Path(name), ["genre", "year"], config)[NEW.columns], NEW)
+    Path("broken.csv").write_text("sku,art\nn1,x\n")
+    config = choose_config(Path("broken.csv"), ["genre", "year"], mapping)
+    with pytest.raises(UserError, match="name"):
+        read_items(Path("broken.csv"), ["genre", "year"], config)
 
 
 def test_a_list_of_records_is_no_file_of_items(tmp_path: Path) -> None:
