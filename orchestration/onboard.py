@@ -67,6 +67,7 @@ def onboard_items(
     items: Path,
     cache: Path | None = None,
     config: Path | None = None,
+    *,
     likely_config: Path | None = None,
 ) -> Onboarded:
     """Write a release that also offers the items of a file; no channel moves.

@@ -120,7 +120,7 @@ def onboard(
     with suppress(HomeError):  # a registry that was named needs no home
         home = Home.load()
         of_home = home.mapping if open_store(home.registry).url == store.url else None
-    result = onboard_items(store, channels.find(store, release), items, cache, dataset, of_home)
+    result = onboard_items(store, channels.find(store, release), items, cache, dataset, likely_config=of_home)
     if as_json:
         show_json({"release": result.manifest.release, "added": result.n_new, "known": result.n_known})
         return
