@@ -12,7 +12,7 @@ import typer
 
 from common.cli import PlainConsole, command_group, plain_table
 from common.home import Home
-from registry.channels.channel import find, require_channel
+from registry.channels.channel import find
 from registry.cli.options import Registry, ReleaseOrChannel, Who, show_problems
 from registry.releases.layout import PRODUCTION
 from registry.store.open import open_store
@@ -51,7 +51,6 @@ def deploy_command(
     from serving.torchserve.state_dir import ServedChannel
 
     store, state = open_store(registry), StateDir(_folder(serving, channel))
-    require_channel(store, channel)
     ServedChannel.of(state, channel, store.url).check(state)
     if follow:
         target = TorchServeTarget(state.root, who)

@@ -53,6 +53,9 @@ class AsgiMetrics(Metrics):
         self.in_progress = self._gauge(
             "requests_in_progress", "Bodies that wait in the queue or are being answered."
         )
+        self.channel_differs = self._gauge(
+            "channel_release_differs", "1 while the channel uses another release than the one that answers."
+        )
         ProcessCollector(registry=self.registry)
 
     def count_refusal(self, status: int, release: str) -> None:

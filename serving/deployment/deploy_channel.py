@@ -15,7 +15,7 @@ from pathlib import Path
 from common.digests import file_digest
 from common.files import read_json_object
 from common.home import Home
-from registry.channels.channel import head
+from registry.channels.channel import head, require_channel
 from registry.channels.log import Entry
 from registry.cli.options import car_command
 from registry.errors import RegistryError, ReleaseError
@@ -35,9 +35,10 @@ GOLDEN = "golden.json"
 
 
 def require_entry(store: ObjectStore, channel: str) -> Entry:
-    """Read the entry that a channel uses. Raises ReleaseError if the channel is empty."""
+    """Read the entry that a channel uses. Raises RegistryError if the channel is empty or not there."""
     entry = head(store, channel)
     if entry is None:
+        require_channel(store, channel)
         raise ReleaseError(f"The channel {channel} in {store.url} is empty: promote a release to it first.")
     return entry
 

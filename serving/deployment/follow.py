@@ -43,6 +43,9 @@ class FollowTarget(Protocol):
         If that raises an error, whatever answered before still does.
         """
 
+    def compare(self, entry: Entry) -> None:
+        """Show in the server's metrics whether the channel's release answers, if it has any of its own."""
+
 
 @dataclass(frozen=True)
 class TorchServeTarget:
@@ -61,6 +64,9 @@ class TorchServeTarget:
 
     def deploy(self, store: ObjectStore, channel: str, entry: Entry) -> str:
         return deploy_entry(store, channel, entry, self.state_dir, self.who).sentence(channel)
+
+    def compare(self, entry: Entry) -> None:
+        """TorchServe's metrics are its own: `car status` tells."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,11 @@ class PodTarget:
                 archive, golden = fetch_validated(store, entry, Path(folder))
                 self.pod.use(load_archive(archive), GoldenRequests.read(golden))
         return f"{channel} is release {entry.release[:12]} (entry {entry.number}) and answers here."
+
+    def compare(self, entry: Entry) -> None:
+        from serving.asgi.app import process_metrics
+
+        process_metrics().channel_differs.set(self.pod.release != entry.release)
 
 
 class ErrorReporter:
@@ -142,9 +153,12 @@ class Follower:
             self.health.problem(error)
         try:
             entry = require_entry(self.store, self.channel)
-            if entry.number != self.entry_number or entry.release != release:
-                self._deploy(entry)
-                self.entry_number = entry.number
+            try:
+                if entry.number != self.entry_number or entry.release != release:
+                    self._deploy(entry)
+                    self.entry_number = entry.number
+            finally:
+                self.target.compare(entry)
             self.progress.resolved(f"The server serves {self.channel} of {self.store.url} again.")
         except Exception as error:
             self.progress.problem(error)

@@ -27,6 +27,7 @@ class FakeTarget:
         self.attempts = 0
         self.error: Exception | None = None
         self.revived = False
+        self.differs = False
 
     def keep_alive(self, report: Report) -> str | None:
         if self.revived:
@@ -40,6 +41,9 @@ class FakeTarget:
             raise self.error
         self.release = entry.release
         return f"{channel} is served."
+
+    def compare(self, entry: Entry) -> None:
+        self.differs = self.release != entry.release
 
 
 class Clock:
@@ -108,10 +112,12 @@ def test_a_refused_release_is_tried_more_and_more_seldom(
             target.error = ServingError(f"Worker {clock.now} gave another answer.")  # the same problem
     assert attempts == [0, 10, 30, 70, 130, 190, 250]  # pauses of 10, 20, 40, then 60 seconds
     assert sentences == ["Worker 17 gave another answer. Trying again until it works."]
+    assert target.differs
     target.error, clock.now = None, 400
     follower.step()
     assert target.attempts == len(attempts) + 1
     assert sentences[1] == "production is served."
+    assert not target.differs
 
 
 def test_an_unexpected_error_does_not_end_the_follower(

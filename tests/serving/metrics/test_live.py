@@ -37,7 +37,12 @@ pytestmark = pytest.mark.integration
 
 PROMETHEUS = shutil.which("prometheus")
 REQUESTS = 600
-OF_ASGI = ("car_response_duration_seconds", "car_requests_in_progress", "process_")
+OF_ASGI = (
+    "car_response_duration_seconds",
+    "car_requests_in_progress",
+    "car_channel_release_differs",
+    "process_",
+)
 OF_TORCHSERVE = ("Requests", "ts_", "QueueTime", "Worker")
 MAY_BE_EMPTY = {"annotation", "TorchServe's front end C"}  # no release was loaded just now; no 5xx yet
 BROKEN_FORM = {"Content-Type": "multipart/form-data; boundary=x"}  # TorchServe's front end gives it a 500
