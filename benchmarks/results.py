@@ -47,12 +47,19 @@ DATASETS = {
     "Toys": "amazon2014-Toys_and_Games",
 }
 MAIN = (
-    *("popularity", "tiger", "ar", "tiger-wide", "ar-wide", "sasrec", "car"),
-    *("sasrec-rotary", "car-rotary", "sasrec-similarity", "car-text-similarity"),
+    *("popularity", "nearest-text", "tiger", "ar", "tiger-wide", "ar-wide", "sasrec", "car"),
+    *("sasrec-rotary", "car-rotary", "sasrec-similarity", "car-similarity", "car-text-similarity"),
 )
 ABLATIONS = (
     *("car-no-fusion", "car-no-think", "car-think-1", "car-1-level", "car-2-levels", "car-3-levels"),
     *("car-rqvae", "car-lsh", "car-full", "car-full-no-fusion", "car-untied"),
+)
+PAIRS = (
+    ("car", "sasrec"),
+    ("car-rotary", "sasrec-rotary"),
+    ("car-similarity", "sasrec-similarity"),
+    ("car-text-similarity", "sasrec-similarity"),
+    ("car-similarity", "nearest-text"),
 )
 BLOCK = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 app = typer.Typer(add_completion=False)
@@ -183,6 +190,7 @@ def fill_tables(page: str) -> str:
     tables: dict[str, Callable[[], Table]] = {
         "ndcg": partial(main_table, "ndcg@10"),
         "recall": partial(main_table, "recall@10"),
+        "paired": paired_table,
         "shuffled": shuffled_table,
         "ablations": ablations_table,
         "rankers": rankers_table,
@@ -218,6 +226,19 @@ def main_table(metric: str) -> Table:
         rows.append([TITLES[model], *cells])
     name = accuracy_tables.METRICS[metric]
     return Table(name, [f"test {name}", *DATASETS], rows)
+
+
+def paired_table() -> Table:
+    """NDCG@10 of CAR relative to baselines that have the same, with intervals over users."""
+    cells = [[TITLES[model], TITLES[other]] for model, other in PAIRS]
+    for dataset, name in DATASETS.items():
+        runs, table = stored_runs(dataset), ACCURACY / f"{name}-stored.csv"
+        pairs = [(model, other) for model, other in PAIRS if model in runs and other in runs]
+        comparisons = compare(table, pairs)
+        for line, (model, other) in zip(cells, PAIRS, strict=True):
+            comparison = comparisons.get((table.stem, model, other, "ndcg@10"))
+            line.append(comparison.text if comparison else "not run")
+    return Table("Like with like", ["test NDCG@10 of", "against", *DATASETS], cells)
 
 
 def shuffled_table() -> Table:
@@ -301,6 +322,7 @@ def accuracy_picture() -> str:
         "sasrec": pictures.GREY,
         "car": pictures.RED,
         "sasrec-similarity": "#5b6570",
+        "car-similarity": "#c05a6c",
         "car-text-similarity": "#8c1c2f",
     }
     groups = {}
