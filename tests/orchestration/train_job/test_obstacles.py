@@ -180,3 +180,19 @@ def test_a_training_that_nobody_waits_for_is_abandoned(
     assert not job.abandoned()
     monkeypatch.setattr(torchrun_job, "ABANDONED", -1)
     assert job.abandoned()
+
+
+def test_a_process_that_is_restarted_in_place_forgets_what_the_one_before_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from car_model.training import torchrun_job
+
+    job = FitJob(tmp_path)
+    (tmp_path / "failed").mkdir()
+    for rank in (0, 1):
+        job.fail(rank, ValueError("the node went away."))
+    monkeypatch.setenv("CAR_FIT_JOB", str(tmp_path))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(FitJob, "run", lambda _: None)
+    torchrun_job.main()
+    assert job.failures().keys() == {0}
