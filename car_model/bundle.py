@@ -18,6 +18,7 @@ from car_model.codebook.codebook import HEADER as CODEBOOK_HEADER
 from car_model.codebook.labels import FILE as LABELS
 from car_model.codebook.labels import CodeLabels
 from car_model.data.catalogue import Catalogue
+from car_model.data.histories import Repeats
 from car_model.metrics.answer_drift import FILE as ANSWER_PROFILE
 from car_model.metrics.answer_drift import AnswerProfile
 from car_model.models.car import CAR
@@ -83,6 +84,8 @@ class BundleHeader(BaseModel):
     """Digest of answer_profile.json; left out if it was not measured."""
     ann_candidates: int | None = Field(None, ge=1)
     """Items that the ANN index proposes; left out if all are scored."""
+    repeats: Literal["first", "last"] | None = None
+    """Which of a history's events with the same item counts, as in training; left out if all do."""
 
     @classmethod
     def read(cls, path: Path) -> BundleHeader:
@@ -118,6 +121,7 @@ class Bundle:
     ranker: Reranker | None = None  # ranks by action if a request asks for it; None without actions
     answer_profile: AnswerProfile | None = None  # of answers to holdout histories, if it was measured
     ann_candidates: int = 0  # items that the ANN index proposes and that are scored exactly; 0 scores all
+    repeats: Repeats = "all"  # which events with the same item the histories of training hold
 
     def save(self, folder: Path) -> BundleHeader:
         """Write the bundle, its header last; returns the header."""
@@ -147,6 +151,7 @@ class Bundle:
             action_weight=self.ranker.weight if self.ranker else None,
             answer_profile=file_digest(folder / ANSWER_PROFILE) if self.answer_profile else None,
             ann_candidates=self.ann_candidates or None,
+            repeats=None if self.repeats == "all" else self.repeats,
         )
         content = json.dumps(header.model_dump(exclude_none=True), indent=2, sort_keys=True)
         (folder / HEADER).write_text(content + "\n")
@@ -173,6 +178,7 @@ class Bundle:
             ranker=ranker,
             answer_profile=AnswerProfile.load(folder / ANSWER_PROFILE) if header.answer_profile else None,
             ann_candidates=header.ann_candidates or 0,
+            repeats=header.repeats or "all",
         )
 
 

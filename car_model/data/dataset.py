@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from car_model.data.histories import Histories
+from car_model.data.histories import Histories, Repeats
 from common.errors import UserError
 
 SEPARATOR = "; "  # between the columns of an item's text
@@ -18,6 +18,15 @@ SEPARATOR = "; "  # between the columns of an item's text
 
 class DatasetError(UserError):
     """The dataset can't be read or lacks a column; the message says which."""
+
+
+class DatasetSettings(BaseModel):
+    """What the model library reads of the dataset's settings."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    duplicates: Repeats = "all"
+    """Which interactions of a user with the same item were kept."""
 
 
 class DatasetReport(BaseModel):
@@ -31,6 +40,8 @@ class DatasetReport(BaseModel):
     """Version of the dataset: digest of its interactions and items."""
     text_columns: tuple[str, ...]
     """Columns that an item's text is composed of, in order."""
+    config: DatasetSettings = DatasetSettings()
+    """The settings that it was ingested with."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from torch import Tensor
 from common.errors import UserError
 
 PAD = 0
+Repeats = Literal["first", "last", "all"]  # which events of a user with the same item are kept
 
 
 class HistoryError(UserError):
@@ -83,6 +85,15 @@ class Histories:
         """How often each UID occurs in the train split, int64 [n_items + 1]."""
         uids = np.concatenate(self.train) if self.train else np.zeros(0, dtype=np.int64)
         return np.bincount(uids, minlength=n_items + 1)
+
+
+def kept_positions(uids: np.ndarray, repeats: Repeats) -> np.ndarray:
+    """Positions of a history [P] that stay if of each item's events only the first or the last is kept."""
+    if repeats == "all":
+        return np.arange(len(uids))
+    if repeats == "first":
+        return np.sort(np.unique(uids, return_index=True)[1])
+    return len(uids) - 1 - np.sort(np.unique(uids[::-1], return_index=True)[1])[::-1]
 
 
 def pad(sequences: Sequence[np.ndarray], length: int) -> Tensor:

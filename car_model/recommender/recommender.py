@@ -22,6 +22,7 @@ from torch import Tensor
 from car_model.action_ranker.data import action_classes
 from car_model.action_ranker.rerank import Reranker
 from car_model.bundle import Bundle
+from car_model.data.histories import kept_positions
 from car_model.recommender.ann_index import CandidateIndex
 from car_model.recommender.explain import Explainer
 from car_model.recommender.history_encoder import HistoryEncoder
@@ -40,7 +41,9 @@ class Query:
     """A request with what the stages so far have added to it."""
 
     request: Request
-    history: np.ndarray  # [P] UIDs of the history's items that the catalogue knows, oldest first
+    history: (
+        np.ndarray
+    )  # [P] UIDs of the history's items that the catalogue knows, oldest first, as in training
     thinking: int  # SID levels that join the score
     actions: np.ndarray | None  # [P] classes of what was done with these items; None unless ranked by action
     state: Tensor | None = None  # [1, D] after the history; None if no item of it is known
@@ -109,6 +112,7 @@ class Recommender:
         `histories` are B sequences of UIDs, oldest first, none empty; all SID levels join if `thinking` is
         None. Column 0 is padding and -inf; nothing else is masked.
         """
+        histories = [history[kept_positions(history, self.bundle.repeats)] for history in histories]
         with torch.inference_mode():
             states = self.encoder.encode(histories)
             scores = self.scorer.score_all(states, self.n_levels if thinking is None else thinking)
@@ -123,14 +127,18 @@ class Recommender:
         except RequestError as error:
             return error
         uids, actions = self.catalogue.uids, None
+        history = np.array(self._uids(request.history), dtype=np.int64)
+        kept = kept_positions(history, self.bundle.repeats)
         if request.rank_by == "action":
             by_item = zip(request.history, request.actions or [None] * len(request.history), strict=True)
             known = [action for item, action in by_item if item in uids]
             values = np.array([np.nan if action is None else action for action in known])
-            actions = action_classes(values, cast(Reranker, self.bundle.ranker).model.config.liked)  # [P]
+            actions = action_classes(
+                values[kept], cast(Reranker, self.bundle.ranker).model.config.liked
+            )  # [P]
         return Query(
             request=request,
-            history=np.array(self._uids(request.history), dtype=np.int64),
+            history=history[kept],
             thinking=self.n_levels if request.thinking is None else request.thinking,
             actions=actions,
         )

@@ -83,6 +83,7 @@ def fit_car(
         similarity_scale=similarity,
         dataset_digest=dataset.digest,
         ann_candidates=recipe.ann_candidates,
+        repeats=dataset.report.config.duplicates,
     )
     return bundle, curves
 
