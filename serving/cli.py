@@ -6,10 +6,11 @@ import json
 import threading
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
+from car_model.recommender.request import Request
 from common.cli import PlainConsole, command_group, plain_table
 from common.home import Home
 from registry.channels.channel import find
@@ -27,6 +28,7 @@ OneChannel = Annotated[str, typer.Option("--channel", "-c", help="The channel th
 EachChannel = Annotated[
     str, typer.Option("--channel", "-c", help="Only the server of this channel; default: all of the home.")
 ]
+HELP = {name: field.description or "" for name, field in Request.model_fields.items()}
 History = Annotated[str, typer.Option(help="Item ids, oldest first, separated by commas.")]
 K = Annotated[int, typer.Option("--k", help="Number of items to recommend.")]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port of requests and probes.")]
@@ -219,8 +221,16 @@ def ask(
     *,
     history: History = "",
     k: K = 10,
-    thinking: Annotated[
-        int | None, typer.Option(help="Semantic-ID levels in the score; 0 is fastest, default: all.")
+    thinking: Annotated[int | None, typer.Option(help=HELP["thinking"])] = None,
+    exclude: Annotated[str, typer.Option(help=f"{HELP['exclude']} Separated by commas.")] = "",
+    candidates: Annotated[str | None, typer.Option(help=f"{HELP['candidates']} Separated by commas.")] = None,
+    explain: Annotated[bool, typer.Option(help=HELP["explain"])] = True,
+    rank_by: Annotated[Literal["relevance", "action"], typer.Option(help=HELP["rank_by"])] = "relevance",
+    actions: Annotated[
+        str | None,
+        typer.Option(
+            help="What was done with each item of the history: 5,,3; nothing between commas: unknown."
+        ),
     ] = None,
     raw: Annotated[bool, typer.Option(help="Print the answer as JSON.")] = False,
     channel: OneChannel = PRODUCTION,
@@ -229,22 +239,31 @@ def ask(
     """Ask for recommendations and print them with their reasons."""
     from serving.torchserve.server import TorchServe
 
-    request = {"history": _item_ids(history), "k": k, "explain": True}
-    if thinking is not None:
-        request["thinking"] = thinking
+    request = {
+        "history": _item_ids(history),
+        "k": k,
+        "thinking": thinking,
+        "exclude": _item_ids(exclude),
+        "candidates": None if candidates is None else _item_ids(candidates),
+        "explain": explain,
+        "rank_by": rank_by,
+        "actions": None if actions is None else _numbers(actions),
+    }
     answer = TorchServe.attach(_folder(serving, channel)).predict(request)
     if raw:
         typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
         return
-    table = plain_table("#", "item", "title", "score", "why")
+    columns = {"item": "item_id", "title": "title", "score": "score", "liked": "liked", "why": "reasons"}
+    shown = {name: key for name, key in columns.items() if any(key in item for item in answer["items"])}
+    table = plain_table("#", *shown)
     console.print(f"release {answer['release'][:12]}")
     for rank, item in enumerate(answer["items"], start=1):
-        reasons = "\n".join(item.get("reasons", []))
-        score = "" if item["score"] is None else f"{item['score']:.4g}"
-        table.add_row(str(rank), item["item_id"], item["title"], score, reasons)
+        table.add_row(str(rank), *(_cell(item[key]) for key in shown.values()))
     console.print(table)
     if answer.get("skipped"):
         console.print(f"Unknown items were skipped: {', '.join(answer['skipped'])}.")
+    if answer.get("skipped_candidates"):
+        console.print(f"Candidates that are not offered: {', '.join(answer['skipped_candidates'])}.")
     if answer.get("fallback"):
         console.print("No item of the history is known, so these are popular items.")
 
@@ -269,8 +288,22 @@ def openapi() -> None:
     typer.echo(as_yaml(), nl=False)
 
 
-def _item_ids(history: str) -> list[str]:
-    return [item.strip() for item in history.split(",") if item.strip()]
+def _item_ids(ids: str) -> list[str]:
+    return [item.strip() for item in ids.split(",") if item.strip()]
+
+
+def _numbers(actions: str) -> list[float | None]:
+    try:
+        return [float(action) if action.strip() else None for action in actions.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(f"{actions!r} is not a list of numbers such as 5,,3.") from error
+
+
+def _cell(value: Any) -> str:
+    """A value of an answer in a table."""
+    if isinstance(value, list):
+        return "\n".join(value)
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _folder(serving: Path | None, channel: str) -> Path:

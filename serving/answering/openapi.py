@@ -207,7 +207,13 @@ def _operation(examples: dict[str, Any]) -> dict[str, Any]:
                 "description": "An answer, or the answers to a batch.",
                 "content": _json({"oneOf": [_ref("Answer"), _ref("BatchAnswer")]}),
             },
-            "400": {"description": "The request is wrong.", "content": _json(_ref("Error"))},
+            "400": {
+                "description": (
+                    "The request is wrong. Without a valid key, TorchServe answers 400 too, in its own form: "
+                    "`code`, `message`, and `type` InvalidKeyException."
+                ),
+                "content": _json(_ref("Error")),
+            },
             "401": {"description": "No valid key (pods).", "content": _json(_ref("Error"))},
             "408": {"description": "The request did not end (ASGI).", "content": _json(_ref("Error"))},
             "413": {"description": f"The body has more than {4 * MAX_BODY_BYTES} bytes."},

@@ -241,6 +241,25 @@ def test_the_command_line(deployed: Path, first: Release) -> None:
     assert f"release {first.digest[:12]}" in output
     assert "Unknown items were skipped: nothing." in output
     assert "so these are popular items" in run("ask")
+    ranked = json.loads(
+        run("ask", "--history", "i1,i2", "--candidates", "i3,i4,i5,x", "--exclude", "i4", "--raw")
+    )
+    assert ({item["item_id"] for item in ranked["items"]}, ranked["skipped_candidates"]) == (
+        {"i3", "i5"},
+        ["x"],
+    )
+    assert "are not offered: x." in run("ask", "--history", "i1", "--candidates", "i3,x", "--thinking", "0")
+    assert "why" not in run(
+        "ask", "--history", "i1", "--no-explain", "--actions", "5", "--rank-by", "relevance"
+    )
+    for wrong, sentence in (
+        (["--actions", "5,1"], "'actions' has 2 entries, 'history' has 1"),
+        (["--rank-by", "action"], "has no ranker by action"),
+        (["--actions", "good"], "not a list of numbers"),
+    ):
+        result = CliRunner().invoke(app, ["ask", "--history", "i1", *wrong, "--serving", str(deployed)])
+        assert result.exit_code
+        assert sentence in " ".join(result.stderr.replace("│", " ").split())
     assert run("curl", "--history", "i1").startswith("curl -sS -H ")
     assert "Stopped TorchServe (2 processes) in " in run("stop")
     assert "No server runs in" in run("stop")
