@@ -5,7 +5,7 @@ The interactions of a dataset are cut by time into four weeks. Every step of the
 they say differently is printed and counted; the month goes on, so that one run shows everything.
 
 This is a script and no test: its steps follow from each other for about ten minutes, and its output is a
-diary to read. `--from STEP` goes on in the folder of an earlier month.
+diary to read. `--steps` lives only some of them; without the first, in the folder of an earlier month.
 """
 
 from __future__ import annotations
@@ -395,10 +395,10 @@ def main() -> None:
     parser.add_argument("--data-dir", default=None, help="folder of the dataset, as for car run")
     parser.add_argument("--users", type=int, default=400, help="users of it that take part")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "month", help="folder of the month")
-    parser.add_argument("--from", dest="first", choices=names, default=names[0], help="step to go on from")
+    parser.add_argument("--steps", nargs="+", choices=names, default=names, help="steps to live, in order")
     options = parser.parse_args()
     month = Month(options.work.resolve())
-    if options.first == names[0]:
+    if names[0] in options.steps:
         if (month.folder / ".car").is_dir():
             month.car("stop", "--all")
         shutil.rmtree(month.folder, ignore_errors=True)
@@ -406,7 +406,7 @@ def main() -> None:
         prepare(month.folder, options.data, options.data_dir, options.users)
         month.week(1)
     started = time.monotonic()
-    for step in STEPS[names.index(options.first) :]:
+    for step in (step for step in STEPS if step.__name__ in options.steps):
         month.step = step.__name__
         print(f"{step.__name__}: {step.__doc__}", flush=True)
         step(month)
