@@ -111,4 +111,6 @@ class RecipeRecord(EvidenceFile):
 
 
 def _as_text(value: Any) -> str:
-    return "none" if value in (None, {}) else str(value).lower() if isinstance(value, bool) else str(value)
+    return (
+        "none" if value in (None, {}, "") else str(value).lower() if isinstance(value, bool) else str(value)
+    )

@@ -177,8 +177,9 @@ class RunRecipe(Recipe):
     def changed(self, changes: Mapping[str, Any]) -> RunRecipe:
         """This recipe with single settings changed, by dotted names such as `ranker.liked`.
 
-        `seed` and `epochs` are the ranker's too: its seed, and the most epochs that it gets. A ranker that is
-        off is trained again if one of its own settings is changed. Raises RecipeError.
+        `seed` and `epochs` are the ranker's too: its seed, and the most epochs that it gets, up to its
+        default; so fewer epochs in one run are no limit to the next. A ranker that is off is trained again
+        if one of its own settings is changed. Raises RecipeError.
         """
         values = self.model_dump(mode="json")
         check_names(changes)
@@ -186,7 +187,8 @@ class RunRecipe(Recipe):
             if "seed" in changes:
                 values["ranker"]["seed"] = changes["seed"]
             if isinstance(epochs := changes.get("epochs"), int):
-                values["ranker"]["epochs"] = min(values["ranker"]["epochs"], epochs)
+                usual = max(values["ranker"]["epochs"], RankerRecipe.model_fields["epochs"].default)
+                values["ranker"]["epochs"] = min(usual, epochs)
         for name, value in changes.items():
             part, _, setting = name.partition(".")
             if setting:

@@ -135,3 +135,12 @@ def test_a_ranker_that_is_off_is_trained_again_if_it_is_set() -> None:
     ranker = off.changed({"ranker.liked": 4}).ranker
     assert ranker
     assert ranker.liked == 4
+
+
+def test_few_epochs_of_one_run_do_not_limit_the_rankers_of_the_next() -> None:
+    first = parse_run_recipe({}).changed({"epochs": 1})
+    rankers = [recipe.ranker for recipe in (first, first.changed({"epochs": 20}), first.changed({"seed": 3}))]
+    assert [ranker and ranker.epochs for ranker in rankers] == [1, 10, 1]
+    own = first.changed({"ranker.epochs": 30}).changed({"epochs": 20})
+    assert own.ranker
+    assert own.ranker.epochs == 20
