@@ -82,6 +82,17 @@ def test_new_items_get_a_release_of_their_own(
     assert answer["skipped"] == []
     assert "n2" in {item["item_id"] for item in answer["items"]}
     assert head(store, "production") is None
+    # Nobody measured it: its parent's figures are not its own, and it is called what it is.
+    assert (onboarded.metrics, onboarded.holdout, read_gate(store, onboarded).word) == ({}, None, "onboarded")
+    commands = [line.split("#")[0].split() for line in output.splitlines() if line.startswith("  car ")]
+    digest, registry = onboarded.release[:12], ["--registry", store.url]
+    assert [words[1:3] for words in commands] == [
+        ["registry", "promote"],
+        ["infra-validate", digest],
+        ["registry", "promote"],
+        ["deploy", "production"],
+    ]
+    assert all(words[-2:] == registry for words in commands)  # as it was named, for any shell
 
 
 def test_the_release_has_a_verdict_and_its_own_golden_answers(
