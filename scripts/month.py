@@ -403,6 +403,8 @@ def main() -> None:
         month.folder.mkdir(parents=True)
         prepare(month.folder, options.data, options.data_dir, options.users)
         month.week(1)
+    else:
+        month.car("deploy", "production")  # the end of a month stops the servers
     started = time.monotonic()
     for step in (step for step in STEPS if step.__name__ in options.steps):
         month.step = step.__name__
