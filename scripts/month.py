@@ -309,8 +309,8 @@ def full_disk(month: Month) -> None:
 def tidy(month: Month) -> None:
     """Old runs are removed; what is in use stays."""
     before = month.release()
-    plan = month.car("clean", "--keep", "2", "--dry-run")
-    done = month.car("clean", "--keep", "2")
+    plan = month.car("clean", "--keep", "1", "--dry-run")
+    done = month.car("clean", "--keep", "1")
     month.expect(
         re.sub(r"^.*?: ", "", plan.output) and "MB" in done.output, f"clean says little: {done.output}"
     )
