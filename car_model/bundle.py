@@ -86,6 +86,8 @@ class BundleHeader(BaseModel):
     """Items that the ANN index proposes; left out if all are scored."""
     repeats: Literal["first", "last"] | None = None
     """Which of a history's events with the same item counts, as in training; left out if all do."""
+    near_duplicate_cosine: float | None = Field(None, gt=0, le=1)
+    """Cosine of texts from which an item is skipped as nearly another one; left out if none is."""
 
     @classmethod
     def read(cls, path: Path) -> BundleHeader:
@@ -122,6 +124,7 @@ class Bundle:
     answer_profile: AnswerProfile | None = None  # of answers to holdout histories, if it was measured
     ann_candidates: int = 0  # items that the ANN index proposes and that are scored exactly; 0 scores all
     repeats: Repeats = "all"  # which events with the same item the histories of training hold
+    near_duplicate_cosine: float = 0.0  # from which items are skipped as near-duplicates; 0 skips none
 
     def save(self, folder: Path) -> BundleHeader:
         """Write the bundle, its header last; returns the header."""
@@ -152,6 +155,7 @@ class Bundle:
             answer_profile=file_digest(folder / ANSWER_PROFILE) if self.answer_profile else None,
             ann_candidates=self.ann_candidates or None,
             repeats=None if self.repeats == "all" else self.repeats,
+            near_duplicate_cosine=self.near_duplicate_cosine or None,
         )
         content = json.dumps(header.model_dump(exclude_none=True), indent=2, sort_keys=True)
         (folder / HEADER).write_text(content + "\n")
@@ -179,6 +183,7 @@ class Bundle:
             answer_profile=AnswerProfile.load(folder / ANSWER_PROFILE) if header.answer_profile else None,
             ann_candidates=header.ann_candidates or 0,
             repeats=header.repeats or "all",
+            near_duplicate_cosine=header.near_duplicate_cosine or 0.0,
         )
 
 
@@ -230,7 +235,7 @@ def check_bundle(folder: Path) -> tuple[BundleHeader, Codebook, Catalogue]:
             )
     if header.encoder != asdict(codebook.encoder):
         raise BundleError(f"{folder / HEADER} names another encoder than the codebook next to it.")
-    if header.similarity_scale and catalogue.text is None:
+    if (header.similarity_scale or header.near_duplicate_cosine) and catalogue.text is None:
         raise BundleError(
             f"{folder / HEADER} ranks by text similarity, but the catalogue has no coordinates of texts."
         )

@@ -67,6 +67,8 @@ def _answer(
         scores = recommender.scores(batch, thinking)
         for i, (row, history) in enumerate(zip(scores, batch, strict=True), start=start):
             row[[*recommender.catalogue.barred, *history.tolist()]] = -torch.inf
+            if recommender.near_duplicates:
+                recommender.near_duplicates.bar(row[None], [history])
             top = row.topk(min(TOP, len(row)))
             items = top.indices[top.values > -torch.inf].numpy()
             best.append(float(top.values[0]) if len(items) else 0.0)

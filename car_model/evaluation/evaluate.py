@@ -37,6 +37,7 @@ from car_model.evidence.evaluation import (
 from car_model.evidence.training import RankerSummary, TrainingCurves
 from car_model.metrics.ranking import interval, mask_histories, paired, per_user, ranks_of, summary
 from car_model.models.baselines import Popularity, SASRec
+from car_model.recommender.near_duplicates import NearDuplicates
 from car_model.recommender.recommender import Recommender
 from car_model.recommender.text_similarity import TextSimilarity
 from car_model.weights import weights_digest
@@ -135,9 +136,18 @@ class Holdout:
 
 
 def holdout_ranks(
-    ranker: Ranker, holdout: Holdout, candidates: set[str] | None = None, name: str = ""
+    ranker: Ranker,
+    holdout: Holdout,
+    candidates: set[str] | None = None,
+    name: str = "",
+    duplicates: NearDuplicates | None = None,
 ) -> np.ndarray:
-    """Rank of each user's test item among candidates (None: all on offer), [users]; inf if it has none."""
+    """Rank of each user's test item among candidates (None: all on offer), [users]; inf if it has none.
+
+    Near-duplicates are skipped as in answers, perhaps the test item too: if given, or if the ranker does.
+    """
+    if isinstance(ranker, Recommender):
+        duplicates = ranker.near_duplicates
     uids = ranker.catalogue.uids
     ranked = ranker.catalogue.offered if candidates is None else ranker.catalogue.offered & candidates
     masked = [0, *(uid for item, uid in uids.items() if item not in ranked)]
@@ -150,6 +160,8 @@ def holdout_ranks(
         with torch.inference_mode():
             scores = mask_histories(ranker.scores(histories), histories)
             scores[:, masked] = -torch.inf
+            if duplicates:
+                duplicates.bar(scores, histories)
         ranks[batch] = ranks_of(scores, np.array([uids[holdout.targets[row]] for row in batch]))
     return ranks
 
@@ -194,7 +206,8 @@ def evaluate(
     if similarity and sasrec_similarity:
         similarity = TextSimilarity(cast(np.ndarray, catalogue.text_table), sasrec.config.max_history)
         rankers["sasrec"] = NearestText(catalogue, similarity, rankers["sasrec"], sasrec_similarity)
-    ranks = {name: holdout_ranks(ranker, holdout, name=name) for name, ranker in rankers.items()}
+    skipped = challenger.near_duplicates  # by all alike
+    ranks = {name: holdout_ranks(ranker, holdout, None, name, skipped) for name, ranker in rankers.items()}
     models = {name: summary(model_ranks) for name, model_ranks in ranks.items()}
     differences = {name: paired(ranks["challenger"], ranks[name]) for name in rankers if name != "challenger"}
     comparison = ChampionComparison(release=None)

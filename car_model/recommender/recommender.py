@@ -26,6 +26,7 @@ from car_model.data.histories import kept_positions
 from car_model.recommender.ann_index import CandidateIndex
 from car_model.recommender.explain import Explainer
 from car_model.recommender.history_encoder import HistoryEncoder
+from car_model.recommender.near_duplicates import NearDuplicates
 from car_model.recommender.request import Request, RequestError, parse
 from car_model.recommender.scorer import Scorer, top_of_sum
 from car_model.recommender.text_similarity import TextSimilarity
@@ -78,6 +79,9 @@ class Recommender:
         if bundle.ann_candidates:
             texts, scorer = self.similarity.texts if self.similarity else None, self.scorer
             self.ann_index = CandidateIndex(scorer.rows, scorer.bias, texts, bundle.ann_candidates)
+        self.near_duplicates: NearDuplicates | None = None
+        if bundle.near_duplicate_cosine:
+            self.near_duplicates = NearDuplicates(bundle.catalogue, bundle.near_duplicate_cosine)
         self.explainer = Explainer(bundle)
 
     @classmethod
@@ -183,26 +187,40 @@ class Recommender:
         return mask
 
     def _rerank(self, query: Query, mask: np.ndarray) -> list[RankedItem]:
-        """The k best items that are not masked.
+        """The k best items that are not masked, near-duplicates skipped if the release does so.
 
         By relevance; by relevance and P(liked) if ranked by action; by popularity if the history is unknown.
+        Candidates that the request names are all ranked.
         """
-        k = query.request.k
+        k, count = query.request.k, query.request.k + MARGIN
+        while True:
+            best = self._best(query, mask, count)
+            duplicates = self.near_duplicates if query.request.candidates is None else None
+            if duplicates is None:
+                return best[:k]
+            keep = duplicates.distinct(
+                torch.tensor([item.uid for item in best], dtype=torch.long), query.history
+            )
+            distinct = [item for item, is_kept in zip(best, keep, strict=True) if is_kept]
+            if len(distinct) >= k or len(best) < count:  # enough, or there are no more
+                return distinct[:k]
+            count *= 2
+
+    def _best(self, query: Query, mask: np.ndarray, count: int) -> list[RankedItem]:
+        """The best items that are not masked, best first: at least `count` if ranked by relevance."""
         if query.state is None:
             order = [*self.bundle.popular, *sorted(self._uids(query.request.candidates or []))]
-            return [RankedItem(uid) for uid in dict.fromkeys(order) if not mask[uid]][:k]
+            return [RankedItem(uid) for uid in dict.fromkeys(order) if not mask[uid]]
         liked: dict[int, float] = {}
         if query.actions is None:
-            values, uids = self._most_relevant(query, torch.from_numpy(mask), k + MARGIN)
+            values, uids = self._most_relevant(query, torch.from_numpy(mask), count)
         else:
             ranker = cast(Reranker, self.bundle.ranker)
             values, uids = self._most_relevant(query, torch.from_numpy(mask), ranker.candidates)
             values, liked = ranker.rerank(values, uids, query.history, query.actions)
         rounded = zip([round(value, DECIMALS) for value in values.tolist()], uids.tolist(), strict=True)
         best = sorted((pair for pair in rounded if pair[0] > -np.inf), key=lambda pair: (-pair[0], pair[1]))
-        return [
-            RankedItem(uid, score, round(liked[uid], DECIMALS) if liked else None) for score, uid in best[:k]
-        ]
+        return [RankedItem(uid, score, round(liked[uid], DECIMALS) if liked else None) for score, uid in best]
 
     def _most_relevant(self, query: Query, mask: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Scores, text similarity included, and UIDs of the k most relevant items outside mask [N + 1].

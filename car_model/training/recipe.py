@@ -70,6 +70,11 @@ class Recipe(BaseRecipe):
     """Items drawn per training step in place of the whole catalogue, with corrected logits; 0 scores all."""
     ann_candidates: int = Field(0, ge=0)
     """Items that an index finds per request and that are then scored exactly; 0 scores all."""
+    near_duplicates: Literal["auto", "skip", "offer"] = "auto"
+    """Whether answers skip items that are nearly one of the history, or nearly a better-ranked one: `auto`
+    skips them where at least 5 % of 200 items or more have a near-duplicate."""
+    near_duplicate_cosine: float = Field(0.95, gt=0, le=1)
+    """Cosine of two items' texts from which one is a near-duplicate of the other."""
     baseline: dict[str, float | int | str] = Field({})
     """Settings that differ for SASRec, by the same names."""
 

@@ -23,6 +23,7 @@ from car_model.models.baselines import SASRec
 from car_model.models.car import CAR
 from car_model.models.losses import Negatives
 from car_model.recommender.ann_index import require_faiss
+from car_model.recommender.near_duplicates import FROM_ITEMS, MANY, share_with_near_duplicates
 from car_model.recommender.scorer import Scorer
 from car_model.recommender.text_similarity import TextSimilarity
 from car_model.training.onboard import extend_car, extend_sasrec, without_cold
@@ -81,11 +82,20 @@ def fit_car(
         code_share=share,
         think_scale=think,
         similarity_scale=similarity,
+        near_duplicate_cosine=recipe.near_duplicate_cosine if skips_near_duplicates(recipe, catalogue) else 0,
         dataset_digest=dataset.digest,
         ann_candidates=recipe.ann_candidates,
         repeats=dataset.report.config.duplicates,
     )
     return bundle, curves
+
+
+def skips_near_duplicates(recipe: Recipe, catalogue: Catalogue) -> bool:
+    """Whether a release skips near-duplicates: as the recipe says, or because its catalogue has many."""
+    if recipe.near_duplicates != "auto" or catalogue.text is None:
+        return recipe.near_duplicates == "skip" and catalogue.text is not None
+    share = share_with_near_duplicates(catalogue, recipe.near_duplicate_cosine)
+    return catalogue.size >= FROM_ITEMS and share >= MANY
 
 
 def fit_sasrec(
