@@ -23,6 +23,7 @@ from car_model.encoding.encoder import (
     choose_precision,
     embed,
     load_encoder,
+    share_cut,
 )
 from car_model.evidence.codebook import CodebookChurn, CodebookHealth
 from car_model.metrics.codebook import churn, codebook_health, cooccurrence, unexplained
@@ -83,7 +84,9 @@ def tokenize(
     limit_threads()
     loaded = encoder_for(dataset, encoder, parent if mode != "fit" else None)
     vectors = embed(loaded, dataset.texts(), cache)
-    return tokenize_vectors(dataset, vectors, loaded.spec, config, mode=mode, parent=parent)
+    tokens = tokenize_vectors(dataset, vectors, loaded.spec, config, mode=mode, parent=parent)
+    cut = round(share_cut(loaded, dataset.texts()), 6)
+    return replace(tokens, health=tokens.health.model_copy(update={"texts_cut": cut}))
 
 
 def encoder_for(dataset: Dataset, encoder: EncoderSpec, parent: Parent | None) -> Encoder:

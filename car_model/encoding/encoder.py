@@ -178,6 +178,16 @@ def check_texts(encoder: Encoder, texts: Sequence[str]) -> None:
     )
 
 
+def share_cut(encoder: Encoder, texts: Sequence[str]) -> float:
+    """Share of texts of which the encoder reads only the first `max_tokens` tokens."""
+    limit, n_cut = int(encoder.model.max_seq_length or LENGTH_STEP), 0
+    for start in range(0, len(texts), CHECKED_TEXTS):
+        part = list(texts[start : start + CHECKED_TEXTS])
+        tokens = encoder.model.tokenizer(part, truncation=True, max_length=limit + 1)["input_ids"]
+        n_cut += sum(len(ids) > limit for ids in tokens)
+    return n_cut / max(len(texts), 1)
+
+
 def choose_precision(encoder: Encoder, texts: Sequence[str]) -> Encoder:
     """Replace `auto`: bf16 if the device has it and probe texts keep a cosine above 0.999, else fp32."""
     if encoder.spec.precision != "auto" or not texts:

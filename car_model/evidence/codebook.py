@@ -56,6 +56,8 @@ class CodebookHealth(EvidenceFile):
     """Items with interactions, which the figures are about unless they say otherwise."""
     cold_items: Count
     """Items without interactions, encoded too."""
+    texts_cut: Share = 0.0
+    """Share of the items whose text is longer than the encoder's `max_tokens` and so cut off."""
     usage: tuple[Share, ...]
     """Share of the codes that an item carries, per level."""
     usage_min: Share

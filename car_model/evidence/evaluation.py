@@ -304,10 +304,15 @@ class Evaluation(EvidenceFile):
 
     @property
     def offer(self) -> tuple[str, ...]:
-        """What is offered without interactions, and what is no longer offered, as sentences."""
+        """What is offered without interactions or with a cut text, and what no longer is, as sentences."""
         sentences = []
         if self.codebook and (cold := self.codebook.cold_items):
             sentences.append(f"Without interactions, offered through their text: {cold:,} items.")
+        if self.codebook and (cut := self.codebook.texts_cut):
+            sentences.append(
+                f"Longer than the encoder reads, so cut off: the texts of {cut:.1%} of the items "
+                "(--set encoder.max_tokens=256 reads more of them, for a new codebook)."
+            )
         if self.drift and (retired := self.drift.retired) and retired.items:
             sentences.append(
                 f"No longer in the catalogue, so no longer offered: {retired.items:,} of the "

@@ -42,6 +42,17 @@ def test_the_catalogue_follows_the_items(tokens: Tokenized, dataset: Dataset) ->
     assert tokens.codebook.encoder.weights
 
 
+def test_texts_that_are_cut_are_counted(tokens: Tokenized, dataset: Dataset, cache: Path) -> None:
+    assert tokens.health.texts_cut == 0
+    long = dataset.items.assign(
+        title=[f"{title} " + "tea " * 200 * (row < 12) for row, title in enumerate(dataset.items["title"])]
+    )
+    cut = tokenize(replace(dataset, items=long), EncoderSpec(), CONFIG, cache)
+    assert cut.health.texts_cut == 12 / len(long)
+    longer = tokenize(replace(dataset, items=long), EncoderSpec(max_tokens=256), CONFIG, cache)
+    assert longer.health.texts_cut == 0
+
+
 def test_genres_fall_into_codes_of_their_own(tokens: Tokenized, dataset: Dataset) -> None:
     """Four genres, four codes: most items share their genre's code, and its label says which."""
     first = tokens.catalogue.sids[:, 0]
