@@ -8,8 +8,7 @@ import typer
 
 from common.cli import PlainConsole, command_group, plain_table
 from common.code_digest import code_digest
-from common.home import WORK
-from registry.cli.options import Registry
+from common.home import WORK, Home
 from registry.cli.tables import format_size
 
 app = command_group("Look after the folders of local runs.")
@@ -22,13 +21,15 @@ def local_runs(
         str,
         typer.Argument(help="A run id or its beginning, a release or a channel: print that run's folder."),
     ] = "",
-    registry: Registry,
+    registry: Annotated[
+        str, typer.Option(envvar="CAR_REGISTRY", help="Where the release is; default: the home's.")
+    ] = "",
 ) -> None:
     """List the runs of this machine, newest first, or find the folder of one."""
     from orchestration.local.runs import find_run, find_runs
 
     if run:
-        typer.echo(find_run(WORK, run, registry).path)
+        typer.echo(find_run(WORK, run, registry or Home.load().registry).path)
         return
     table = plain_table("run", "folder", "size")
     for local in find_runs(WORK):
