@@ -117,7 +117,8 @@ def test_validate_compares_with_the_champions_profile(tmp_path: Path) -> None:
     dataset = ingested(tmp_path, write_shop(tmp_path / "shop"))
     champion = released(tmp_path, tmp_path / "registry")
     outputs = {name: artifact(tmp_path / name) for name in ("data_docs", "profile", "drift")}
-    arguments = {"dataset": dataset, "registry": str(tmp_path / "registry"), "policy": "{}", **outputs}
+    policy = '{"drift": {"max_retired_share": 1}}'  # the champion's items are none of the shop's
+    arguments = {"dataset": dataset, "registry": str(tmp_path / "registry"), "policy": policy, **outputs}
     validate.python_func(champion="", **arguments)
     assert Path(outputs["profile"].path).suffix == ".json"
     assert Path(outputs["data_docs"].path).read_text().startswith("<!")
@@ -142,8 +143,10 @@ def test_validate_compares_with_the_champions_profile(tmp_path: Path) -> None:
             drift = json.loads(Path(outputs["drift"].path).read_text())
             assert (drift["release"], drift["users"]["ratio"]) == (champion, 1.0)
             assert (drift["activity"]["distance"], drift["popularity"]["distance"]) == (0.0, 0.0)
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match="users"):
         validate.python_func(champion=champion, **arguments)
+    with pytest.raises(ValidationError, match="4 of the 4 items that production offers are no longer"):
+        validate.python_func(champion=champion, **(arguments | {"policy": "{}"}))
 
 
 def test_the_gate_does_not_bless_what_it_cannot_read(tmp_path: Path) -> None:
