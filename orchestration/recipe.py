@@ -9,11 +9,13 @@ from typing import Any
 
 import yaml
 
-from car_model.codebook.mode import CodebookMode
+from car_model.codebook.mode import CodebookMode, check_mode
 from car_model.evidence.training import RecipeRecord
 from car_model.training.recipe import EncoderSettings, RecipeError, RunRecipe, parse_run_recipe
+from registry.channels.channel import head
 from registry.releases.fetch import FetchedRelease
 from registry.releases.recipe import read_recipe
+from registry.store.open import open_store
 
 CHAMPION, DEFAULT = "champion", "default"
 CODEBOOK = ("n_levels", "codebook_size", "encoder")  # what a codebook that is kept has decided already
@@ -80,6 +82,25 @@ def resolve_recipe(
         release=parent,
         changes=dict(changes),
     )
+
+
+def encoder_of_run(arguments: Mapping[str, Any]) -> str:
+    """Name or folder of the text encoder that a run with these pipeline parameters will use.
+
+    Raises:
+        RecipeError, RegistryError: as `resolve_recipe`.
+    """
+    store = open_store(arguments["registry"])
+    entry = head(store, arguments["channel"])
+    recipe, _ = resolve_recipe(
+        FetchedRelease.read(store, entry.release) if entry else None,
+        arguments["recipe"],
+        json.loads(arguments["changes"]),
+        encoder=json.loads(arguments["encoder"]),
+        mode=check_mode(arguments["codebook_mode"]),
+        training=arguments["training"],
+    )
+    return recipe.encoder.name
 
 
 def settings_of(champion: FetchedRelease, record: RecipeRecord | None) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from car_model.evidence.verdict import Verdict
 from common.code_digest import image_digest
 from common.errors import UserError
 from orchestration.local.runner import ENDED_WITHOUT, LocalRun
+from orchestration.recipe import encoder_of_run
 from orchestration.resources import CompileOptions
 from registry.cli.options import this_user
 from registry.store.open import open_store
@@ -62,8 +63,11 @@ class Containers:
     network: bool = False  # steps may use the network
 
     @classmethod
-    def prepare(cls, image: str, work: Path, arguments: Mapping[str, Any]) -> Containers:
+    def prepare(cls, image: str, work: Path, arguments: Mapping[str, Any], encoder: str) -> Containers:
         """Find out which folders a run with these pipeline parameters needs, and whether it needs a network.
+
+        Args:
+            encoder: name or folder of the text encoder that the run will use.
 
         Raises:
             ContainerError: no engine answers, or the image is missing or holds other code.
@@ -73,7 +77,6 @@ class Containers:
             remove_orphans(client)
         stores = [str(arguments.get(name) or "") for name in ("registry", "cache", "checkpoints")]
         source = json.loads(arguments["source"])
-        encoder = json.loads(arguments["encoder"])["name"]
         inputs = [source[part]["location"] for part in ("interactions", "items")]
         master = source.get("spark", {}).get("master", "") if source.get("engine") == "spark" else ""
         remote = any("://" in path for path in (*stores, *inputs, master))
@@ -247,7 +250,7 @@ def run_in_containers(
         StepError: at the first step that fails.
         ServingError, RegistryError: the run succeeded, but the server does not serve its release.
     """
-    containers = Containers.prepare(image, work, arguments)
+    containers = Containers.prepare(image, work, arguments, encoder_of_run(arguments))
     local = LocalRun.prepare(work, build(CompileOptions(image=containers.image, shards=shards)))
     with containers.patch_kfp():
         outputs = local.run({**arguments, "serving": ""}, containers.runner())

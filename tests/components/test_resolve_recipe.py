@@ -11,6 +11,7 @@ import pytest
 from car_model.evidence.training import RecipeRecord
 from car_model.training.recipe import RecipeError, parse_run_recipe
 from components.resolve_recipe import resolve_recipe
+from orchestration.recipe import encoder_of_run
 from registry.store.open import open_store
 from tests.components.test_steps import released
 from tests.registry.bundles import make_release
@@ -60,6 +61,17 @@ def test_the_next_run_starts_from_the_champions_recipe(first: tuple[Path, str]) 
     assert (n_levels, codebook_size, seed) == (2, 0, 7)
     assert (record.base, record.release, record.changes) == ("champion", first[1], {})
     assert record.origin == f"the recipe of release {first[1][:12]}"
+
+
+def test_containers_know_the_encoder_before_the_first_step(first: tuple[Path, str]) -> None:
+    arguments = {
+        "registry": str(first[0]), "channel": "production", "recipe": "champion", "changes": "{}",
+        "encoder": EMBEDDED, "codebook_mode": "reuse", "training": True,
+    }  # fmt: skip
+    assert encoder_of_run(arguments) == "tiny"
+    assert encoder_of_run(arguments | {"channel": "trial"}) == "embedded"
+    named = {"changes": json.dumps({"encoder.name": "large"}), "codebook_mode": "fit"}
+    assert encoder_of_run(arguments | named) == "large"
 
 
 def test_the_third_run_goes_on_from_the_second(first: tuple[Path, str], tmp_path: Path) -> None:

