@@ -5,25 +5,25 @@ from typing import NamedTuple
 from kfp import dsl
 from kfp.dsl.graph_component import GraphComponent
 
+from components.codebook.embed import choose_encoder, embed, merge
+from components.codebook.tokenize import tokenize
 from components.conclude import conclude
-from components.deploy import deploy
-from components.embed import choose_encoder, embed, merge
-from components.evaluate import evaluate
-from components.gate import gate
-from components.infra_validate import infra_validate
-from components.ingest import ingest
-from components.not_promoted import not_promoted
-from components.package import package
-from components.release import release
-from components.report import report
-from components.resolve_champion import resolve_champion
-from components.resolve_recipe import resolve_recipe
-from components.resolve_source import resolve_source
-from components.tokenize import tokenize
-from components.train import train
-from components.train_baseline import train_baseline
-from components.train_ranker import train_ranker
-from components.validate import validate
+from components.data.ingest import ingest
+from components.data.resolve_source import resolve_source
+from components.data.validate import validate
+from components.gate.evaluate import evaluate
+from components.gate.gate import gate
+from components.gate.not_promoted import not_promoted
+from components.gate.report import report
+from components.gate.resolve_champion import resolve_champion
+from components.serving.deploy import deploy
+from components.serving.infra_validate import infra_validate
+from components.serving.package import package
+from components.serving.release import release
+from components.training.resolve_recipe import resolve_recipe
+from components.training.train import train
+from components.training.train_baseline import train_baseline
+from components.training.train_ranker import train_ranker
 from orchestration import artifact_types
 from orchestration.cli import command_line
 from orchestration.resources import CompileOptions

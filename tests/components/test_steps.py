@@ -14,13 +14,13 @@ from kfp import dsl
 
 from car_model.evidence.base import EvidenceError
 from car_model.evidence.drift import DataDrift
-from components.deploy import deploy
-from components.gate import gate
-from components.ingest import ingest
-from components.release import release
-from components.report import report
-from components.resolve_champion import resolve_champion
-from components.validate import validate
+from components.data.ingest import ingest
+from components.data.validate import validate
+from components.gate.gate import gate
+from components.gate.report import report
+from components.gate.resolve_champion import resolve_champion
+from components.serving.deploy import deploy
+from components.serving.release import release
 from ingestion.config import IngestError
 from orchestration.run_request import RunRequest
 from registry.channels.channel import head, history, list_channels

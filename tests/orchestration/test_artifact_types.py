@@ -8,16 +8,16 @@ from kfp import dsl
 from kfp.dsl.types.type_utils import InconsistentTypeException
 from typer.testing import CliRunner
 
-from components.deploy import deploy
-from components.evaluate import evaluate
-from components.gate import gate
-from components.ingest import ingest
-from components.package import package
-from components.report import report
-from components.tokenize import tokenize
-from components.train import train
-from components.train_baseline import train_baseline
-from components.validate import validate
+from components.codebook.tokenize import tokenize
+from components.data.ingest import ingest
+from components.data.validate import validate
+from components.gate.evaluate import evaluate
+from components.gate.gate import gate
+from components.gate.report import report
+from components.serving.deploy import deploy
+from components.serving.package import package
+from components.training.train import train
+from components.training.train_baseline import train_baseline
 from orchestration.artifact_types import ALL, standard_titles
 from pipeline import app
 

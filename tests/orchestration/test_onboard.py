@@ -17,7 +17,7 @@ from car_model.recommender.recommender import Recommender
 from car_model.training.onboard import onboard as extend
 from common.errors import UserError
 from common.home import Home
-from components.validate import validate
+from components.data.validate import validate
 from ingestion.config import DatasetConfig, InteractionSource, ItemSource
 from ingestion.ingest import ingest
 from orchestration.onboard import check_onboarding, choose_config, onboard_items, read_items

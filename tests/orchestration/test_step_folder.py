@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from components.ingest import ingest
+from components.data.ingest import ingest
 from orchestration.run_request import RunRequest
 from orchestration.step_folder import writable_folder
 from tests.components.test_steps import artifact

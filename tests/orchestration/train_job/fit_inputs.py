@@ -16,7 +16,7 @@ from car_model.codebook.labels import label_codes
 from car_model.codebook.residual_kmeans import CodebookConfig, fit
 from car_model.data.catalogue import Catalogue
 from car_model.encoding.encoder import EncoderSpec
-from components.train import train
+from components.training.train import train
 from orchestration.train_job import launch
 from tests.car_model.builders import tiny_dataset
 from tests.fixtures import ITEMS, tiny_texts, tiny_vectors

@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 
 from car_model.recommender.recommender import Recommender
 from common.digests import file_digest
-from components.deploy import deploy
-from components.infra_validate import infra_validate
-from components.package import package
-from components.release import release
+from components.serving.deploy import deploy
+from components.serving.infra_validate import infra_validate
+from components.serving.package import package
+from components.serving.release import release
 from orchestration.onboard import onboard_items
 from registry.channels.channel import promote, rollback, stage
 from registry.errors import ReleaseError

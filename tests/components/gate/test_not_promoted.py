@@ -8,7 +8,7 @@ import pytest
 from kfp import dsl
 
 from common.errors import UserError
-from components.not_promoted import not_promoted
+from components.gate.not_promoted import not_promoted
 from registry.run_records import read_verdict
 from registry.store.open import open_store
 from tests.registry.bundles import make_bundle, make_evidence

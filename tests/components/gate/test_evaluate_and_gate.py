@@ -17,8 +17,8 @@ from car_model.evaluation.evaluate import Holdout, holdout_ranks
 from car_model.metrics.ranking import summary
 from car_model.recommender.recommender import Recommender
 from car_model.weights import save_baseline
-from components.evaluate import evaluate
-from components.gate import gate
+from components.gate.evaluate import evaluate
+from components.gate.gate import gate
 from registry.releases.release import write_release
 from registry.store.open import open_store
 from tests.car_model.builders import tiny_dataset, tiny_sasrec

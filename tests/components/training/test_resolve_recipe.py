@@ -10,7 +10,7 @@ import pytest
 
 from car_model.evidence.training import RecipeRecord
 from car_model.training.recipe import RecipeError, parse_run_recipe
-from components.resolve_recipe import resolve_recipe
+from components.training.resolve_recipe import resolve_recipe
 from orchestration.recipe import encoder_of_run
 from registry.store.open import open_store
 from tests.components.test_steps import released

@@ -14,7 +14,7 @@ from car_model.bundle import Bundle
 from car_model.data.dataset import Dataset
 from car_model.evidence.training import RankerSummary
 from common.digests import tree_digest
-from components.train_ranker import train_ranker
+from components.training.train_ranker import train_ranker
 from registry.releases.bundle_files import release_digest
 from tests.car_model.action_ranker.liking import QUICK, liking, rated
 from tests.car_model.builders import tiny_dataset

@@ -11,7 +11,7 @@ from kfp import dsl
 
 from car_model.encoding.shards import HEADER, ShardError
 from common.digests import tree_digest
-from components.embed import merge
+from components.codebook.embed import merge
 
 
 def shard(folder: Path, number: int, of: int = 5, encoder: str = "e") -> dsl.Artifact:
