@@ -8,7 +8,6 @@ predictions of a frequent action lie in one bin of equal width.
 from __future__ import annotations
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 from car_model.evidence.training import ActionMetrics
 
@@ -50,6 +49,8 @@ def action_metrics(labels: np.ndarray, probabilities: np.ndarray) -> ActionMetri
     Labels [n] are 1 if the action counts as liked, else 0. Metrics are None if undefined: all without
     labels, normalised entropy and AUC if only one class occurs.
     """
+    from sklearn.metrics import roc_auc_score  # noqa: PLC0415 - a second to import, which servers don't need
+
     losses = log_losses(labels, probabilities)
     if not len(labels):
         return ActionMetrics(log_loss=None, normalised_entropy=None, auc=None, ece=None)

@@ -27,7 +27,6 @@ from car_model.evidence.verdict import Verdict
 from common.code_digest import image_digest
 from common.errors import UserError
 from orchestration.local.runner import ENDED_WITHOUT, LocalRun
-from orchestration.recipe import encoder_of_run
 from orchestration.resources import CompileOptions
 from registry.cli.options import this_user
 from registry.store.open import open_store
@@ -250,6 +249,8 @@ def run_in_containers(
         StepError: at the first step that fails.
         ServingError, RegistryError: the run succeeded, but the server does not serve its release.
     """
+    from orchestration.recipe import encoder_of_run  # imports torch
+
     containers = Containers.prepare(image, work, arguments, encoder_of_run(arguments))
     local = LocalRun.prepare(work, build(CompileOptions(image=containers.image, shards=shards)))
     with containers.patch_kfp():
