@@ -212,7 +212,7 @@ def test_a_network_needs_keys(host: str, keys: Path) -> None:
     with pytest.raises(ServingError, match="--keys"):
         require_keys(host, None)
     assert require_keys(host, keys)
-    result = CliRunner().invoke(app, ["serve", "--host", host])
+    result = CliRunner().invoke(app, ["serve", "--host", host, "--registry", str(keys.parent)])
     assert result.exit_code == 1
     assert "--keys" in result.stderr
 
