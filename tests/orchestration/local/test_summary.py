@@ -18,7 +18,7 @@ from tests.validation.gate_evidence import good_evaluation, put, say_unmeasured
 from validation.gate.gate import evaluate_gate
 from validation.gate.policy import load_policy
 
-HOME = Home(name="shop", data="custom", data_dir="shop", registry="registry", serving="serving")
+HOME = Home(name="shop", data="custom", data_dir="shop", registry="registry")
 
 
 def printed(folder: Path, evaluation: dict[str, Any], bootstrap: bool = True) -> str:
@@ -34,7 +34,10 @@ def printed(folder: Path, evaluation: dict[str, Any], bootstrap: bool = True) ->
         for name in ("verdict", "evaluation", "golden")
     }
     recipe = json.dumps({"settings": {}, "base": "default"})
-    outputs |= {"report": SimpleNamespace(path="report.html"), "recipe": recipe}
+    outputs |= {
+        "report": SimpleNamespace(path=str(folder / "run" / "report" / "report" / "report.html")),
+        "recipe": recipe,
+    }
     screen = io.StringIO()
     console = Console(file=screen, width=200)
     assert Summary(outputs, HOME, "production", console).print() == NOT_PROMOTED
