@@ -77,7 +77,7 @@ def test_killed_in_every_step_it_still_makes_the_same_release(workshop: Path) ->
     last = start(workshop, "killed")
     output, _ = last.communicate()
     assert last.returncode == 0, output
-    assert steps(output)["tokenize"] == "cached"
+    assert steps(output)["ingest"] == "cached"
     store = open_store(workshop / "registry-killed")
     assert [one.release for one in history(store, "production")] == [expected.release]
     answer = TorchServe.attach(workshop / "serving-killed").predict({"history": ["t0", "t4"], "k": 3})
