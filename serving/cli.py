@@ -13,7 +13,7 @@ import typer
 from car_model.recommender.request import Request
 from common.cli import PlainConsole, command_group, plain_table
 from common.home import Home
-from registry.channels.channel import find, require_channel
+from registry.channels.channel import find
 from registry.cli.options import Registry, ReleaseOrChannel, Who, show_problems
 from registry.releases.layout import PRODUCTION
 from registry.store.open import open_store
@@ -53,10 +53,8 @@ def deploy_command(
     from serving.torchserve.state_dir import ServedChannel
 
     store, state = open_store(registry), StateDir(_folder(serving, channel))
-    if not follow:  # a follower waits for its channel
-        require_channel(store, channel)
-    ServedChannel.of(state, channel, store.url).check(state)
     if follow:
+        ServedChannel.of(state, channel, store.url).check(state)
         target = TorchServeTarget(state.root, who)
         with state.watch(follower=True):
             Follower(store, channel, target, seconds=follow, report=typer.echo).run()

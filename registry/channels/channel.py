@@ -52,16 +52,12 @@ def require_channel(store: ObjectStore, channel: str, *, new: bool = False) -> N
     """
     if not CHANNEL_NAME.fullmatch(channel):
         raise ChannelError(f"{channel!r} cannot name a channel: use lower-case letters, digits and '-'.")
-    if not new and channel not in (names := _names(store)):
+    if not new and channel not in (names := sorted({PRODUCTION, STAGING, *list_channels(store)})):
         near = difflib.get_close_matches(channel, names, cutoff=NEAR)
         choice = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(names)}."
         raise ChannelError(
             f"There is no channel {channel!r} in {store.url}. {choice} A new one is made with --new-channel."
         )
-
-
-def _names(store: ObjectStore) -> list[str]:
-    return sorted({PRODUCTION, STAGING, *list_channels(store)})
 
 
 def channels_by_release(store: ObjectStore, problems: list[str]) -> dict[str, list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,13 @@ from orchestration.kubeflow.run_pods import StepFailure
 from registry.channels.channel import promote, stage
 from registry.run_records import read_ending, record_ending, record_verdict
 from registry.store.open import open_store
-from tests.orchestration.kubeflow.kfp_server import Pipelines, serving_pipelines
+from tests.orchestration.kubeflow.kfp_server import Pipelines
 from tests.orchestration.kubeflow.pods_server import (
     FINAL_STATUSES,
     NAMESPACE,
     POD_STATUSES,
     RUNS,
     Cluster,
-    serving_cluster,
     step_pod,
 )
 from tests.registry.bundles import make_bundle, make_evidence, make_release
@@ -39,29 +37,8 @@ FAILED_POD = {
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Path:
-    return tmp_path / "registry"
-
-
-@pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    cluster = Cluster()
-    with serving_cluster(cluster, tmp_path) as kubeconfig:
-        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-        yield cluster
-
-
-@pytest.fixture
 def hidden_pods(cluster: Cluster) -> None:
     cluster.status = 403
-
-
-@pytest.fixture
-def pipelines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipelines]:
-    pipelines = Pipelines({"": set()}, multi_user=False)
-    with serving_pipelines(pipelines) as host:
-        monkeypatch.setenv("KF_PIPELINES_ENDPOINT", host)
-        yield pipelines
 
 
 def released(registry: Path, run_id: str, seed: int = 0) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from orchestration.runs import watch
 from orchestration.runs.commands import app
 from registry.run_records import record_ending
 from registry.store.open import open_store
-from tests.orchestration.kubeflow.kfp_server import Pipelines, serving_pipelines
+from tests.orchestration.kubeflow.kfp_server import Pipelines
 from tests.orchestration.kubeflow.pods_server import (
     NAMESPACE,
     POD_STATUSES,
@@ -25,39 +24,18 @@ from tests.orchestration.kubeflow.pods_server import (
     RUNS,
     SUCCEEDED,
     Cluster,
-    serving_cluster,
     step_pod,
 )
 from tests.orchestration.kubeflow.test_ending import FAILED_POD, refused, released
+from tests.pipeline.test_pipeline_run import steps
 
 RUN = "r1"
 STEPS = ("resolve-champion", "resolve-source", "ingest", "validate", "tokenize", "train", "train-baseline")
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Path:
-    return tmp_path / "registry"
-
-
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "POLL_SECONDS", 0.0)
-
-
-@pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    cluster = Cluster()
-    with serving_cluster(cluster, tmp_path) as kubeconfig:
-        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-        yield cluster
-
-
-@pytest.fixture
-def pipelines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipelines]:
-    pipelines = Pipelines({"": set()}, multi_user=False)
-    with serving_pipelines(pipelines) as host:
-        monkeypatch.setenv("KF_PIPELINES_ENDPOINT", host)
-        yield pipelines
 
 
 def car(*words: str) -> Result:
@@ -66,11 +44,6 @@ def car(*words: str) -> Result:
 
 def follow(registry: Path) -> Result:
     return car("watch", RUN, "--registry", str(registry))
-
-
-def lines(output: str) -> dict[str, str]:
-    """What became of each step, in the order of the lines."""
-    return dict(re.findall(r"^\[ ?\d+/\d+\] (\S+) \.+ +(\S.*)$", output, flags=re.MULTILINE))
 
 
 def unfinished(run: str, *steps: str) -> dict[str, Any]:
@@ -93,11 +66,11 @@ def test_a_refused_run_is_followed_to_its_end_and_is_not_promoted(
     ]
     ended = follow(registry)
     assert ended.exit_code == NOT_PROMOTED, ended.output
-    steps = lines(ended.stdout)
-    assert list(steps)[:2] == ["resolve-source", "ingest"]  # they were reported first
-    assert set(STEPS) < steps.keys()
-    assert steps["train"] == "20.0 s"
-    assert "release" not in steps
+    outcomes = steps(ended.stdout)
+    assert list(outcomes)[:2] == ["resolve-source", "ingest"]  # they were reported first
+    assert set(STEPS) < outcomes.keys()
+    assert outcomes["train"] == "20.0 s"
+    assert "release" not in outcomes
     assert "promoted nothing: the gate refused its release. beats popularity: It is 0.1." in ended.stdout
     assert "/#/runs/details/r1" in ended.stdout
 
@@ -111,7 +84,7 @@ def test_a_repetition_shows_which_steps_were_cached(
     pipelines.stories[RUN] = [RUNS["repetition_from_cache"]]
     ended = follow(registry)
     assert ended.exit_code == DONE, ended.output
-    assert {step for step, outcome in lines(ended.stdout).items() if outcome != "cached"} == set(world)
+    assert {step for step, outcome in steps(ended.stdout).items() if outcome != "cached"} == set(world)
     assert "made the release that is already in use" in ended.stdout
 
 
@@ -123,7 +96,7 @@ def test_steps_that_the_api_stopped_reporting_are_known_from_their_pods(
     pipelines.stories[RUN] = [RUNS["already_in_use"]]
     ended = follow(registry)
     assert ended.exit_code == DONE, ended.output
-    assert {"release", "deploy"} <= lines(ended.stdout).keys()
+    assert {"release", "deploy"} <= steps(ended.stdout).keys()
     assert "promoted its release" in ended.stdout
 
 
@@ -135,7 +108,7 @@ def test_a_failed_step_ends_the_watch_with_its_sentence(
     pipelines.stories[RUN] = [RUNS["ingest_failed"]]
     ended = follow(registry)
     assert ended.exit_code == FAILED
-    assert lines(ended.stdout)["ingest"] == "failed"
+    assert steps(ended.stdout)["ingest"] == "failed"
     assert "failed in the step ingest: orders.csv is empty." in ended.stdout
 
 
